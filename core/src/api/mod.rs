@@ -1,0 +1,2 @@
+//! The ways in.
+pub mod http;

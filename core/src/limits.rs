@@ -1,0 +1,91 @@
+//! Every bound of the system, named with its unit, and what happens at it.
+
+use std::time::Duration;
+
+/// Bytes of a request body; more is 413.
+pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of a service, node, namespace or check name and of an instance id; more is 400.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Bytes of an address; more is 400.
+pub const ADDRESS_BYTES_MAX: usize = 256;
+/// Tags of one instance; more is 400.
+pub const TAGS_PER_INSTANCE_MAX: usize = 64;
+/// Bytes of one tag; more is 400.
+pub const TAG_BYTES_MAX: usize = 255;
+/// Pairs of one meta map; more is 400.
+pub const META_PAIRS_MAX: usize = 64;
+/// Characters of a meta key, of `[A-Za-z0-9_-]`; others are 400.
+pub const META_KEY_CHARS_MAX: usize = 128;
+/// Characters of a meta value; more is 400.
+pub const META_VALUE_CHARS_MAX: usize = 512;
+/// Tagged addresses of an instance or node; more is 400.
+pub const TAGGED_ADDRESSES_MAX: usize = 16;
+/// Checks of one registration; more is 400.
+pub const CHECKS_PER_INSTANCE_MAX: usize = 64;
+/// Bytes of a check's output; the rest is cut off.
+pub const CHECK_OUTPUT_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of a check's notes; more is 400.
+pub const CHECK_NOTES_BYTES_MAX: usize = 4 * 1024;
+/// Weight of an instance; more is 400.
+pub const WEIGHT_MAX: u32 = 65_535;
+/// Shortest TTL of a check; less is 400.
+pub const TTL_MIN: Duration = Duration::from_millis(100);
+/// Longest TTL, interval or timeout of a check; more is 400.
+pub const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Registrations of one batch, applied atomically; more is 413.
+pub const BATCH_REGISTRATIONS_MAX: usize = 1_000;
+/// Renewals of one batch call; more is 413.
+pub const BATCH_RENEWALS_MAX: usize = 10_000;
+/// Expiries proposed in one command; the rest follow in the next one.
+pub const EXPIRIES_PER_COMMAND_MAX: usize = 1_000;
+/// Names of deleted things whose last index is kept per kind; the oldest fold into one floor index beyond it.
+pub const TOMBSTONES_MAX: usize = 16_384;
+
+/// A blocking query's wait when it names none.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);
+/// A blocking query's longest wait; more is cut to it.
+pub const WAIT_MAX: Duration = Duration::from_secs(600);
+/// One in this many parts of the wait is added at random at most, so that waiters do not all come back at once.
+pub const WAIT_SPREAD_DIVISOR: u32 = 16;
+/// Blocking queries parked on one server; more are 429.
+pub const WATCHERS_MAX: usize = 200_000;
+/// Rendered views kept by one server; the least recently used go first.
+pub const VIEWS_MAX: usize = 4_096;
+/// A watcher that was woken waits this long for more changes before it answers.
+pub const COALESCE_WINDOW: Duration = Duration::from_millis(2);
+
+/// A write waits this long for its commit; then its outcome is reported unknown.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A linearizable read waits this long for its read index; then it fails with `No cluster leader`.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
+/// One attempt of a call to a peer.
+pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// A change of nothing but a check's output is held back this long at most.
+pub const OUTPUT_HOLD: Duration = Duration::from_secs(5);
+/// How much later than its TTL an unrenewed check turns critical at most, under a stable leader.
+pub const EXPIRY_BOUND: Duration = Duration::from_secs(1);
+/// Clock drift under which the promises about TTLs hold, in parts per million.
+pub const CLOCK_DRIFT_PPM_MAX: u32 = 1_000;
+
+/// Entries of one append request between servers.
+pub const ENTRIES_PER_APPEND_MAX: u64 = 512;
+/// Bytes of one chunk of a streamed snapshot.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of one frame between servers; a larger one closes the connection.
+pub const PEER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Requests under way on one connection between servers; more wait.
+pub const PEER_IN_FLIGHT_MAX: usize = 1_024;
+/// Proposals under way at one server; more are 429.
+pub const PROPOSALS_IN_FLIGHT_MAX: usize = 16_384;
+
+/// Bytes of a request's head over HTTP; more is 431.
+pub const HTTP_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Connections of one HTTP listener; more wait in the backlog.
+pub const HTTP_CONNECTIONS_MAX: usize = 100_000;
+
+/// Timeout of an agent's probe that names none.
+pub const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Timeout of an agent's command check that names none.
+pub const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Services that one agent keeps; more are refused.
+pub const AGENT_SERVICES_MAX: usize = 10_000;

@@ -1,0 +1,177 @@
+//! What changes the registry.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Check, CheckDefinition, CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace,
+    Node, NodeName, ServiceName,
+};
+
+/// A replicated command. Its encoding is versioned in [`super::rows`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Registers nodes, instances and checks: all of them or, if one can't be done, none.
+    Register(Vec<Registration>),
+    /// Removes something.
+    Deregister(Deregister),
+    /// Sets the status and output of checks; each is done or refused by itself.
+    UpdateChecks(Vec<CheckUpdate>),
+    /// Turns TTL checks critical that were not renewed; each is done or refused by itself.
+    ExpireChecks(Vec<Expiry>),
+}
+
+/// A node with what runs on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The node. With `only_if_absent` an existing node is left as it is.
+    pub node: Node,
+    /// Whether an existing node of that name stays as it is (registrations through an agent's API).
+    pub keep_existing_node: bool,
+    /// The instance, replacing any earlier one of that key.
+    pub instance: Option<Instance>,
+    /// Checks of the instance or of the node, replacing earlier ones of their keys. For a check that exists already
+    /// with an equal definition, status and output stay as they are if `status` is `None`.
+    pub checks: Vec<CheckDefinitionUpdate>,
+    /// Whether the instance's other checks, not named here, are removed.
+    pub replace_checks: bool,
+}
+
+/// A check to register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckDefinitionUpdate {
+    /// Id.
+    pub id: CheckId,
+    /// Namespace.
+    pub namespace: Namespace,
+    /// Node.
+    pub node: NodeName,
+    /// Name for people.
+    pub name: String,
+    /// The instance it belongs to, which must exist or be part of this registration; `None` for the node's own.
+    pub instance: Option<InstanceId>,
+    /// How it is run.
+    pub definition: CheckDefinition,
+    /// Status to set. `None`: critical for a new check, unchanged for one with an equal definition.
+    pub status: Option<CheckStatus>,
+    /// Output to set with the status.
+    pub output: String,
+    /// Notes.
+    pub notes: String,
+}
+
+/// What to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deregister {
+    /// A node with its instances and checks.
+    Node(NodeName),
+    /// An instance with its checks; if a service is named, only an instance of that service.
+    Instance {
+        /// Which.
+        key: InstanceKey,
+        /// Of which service it must be.
+        service: Option<ServiceName>,
+    },
+    /// A check.
+    Check(CheckKey),
+}
+
+/// Which checks a [`CheckUpdate`] is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckTarget {
+    /// One check.
+    Check(CheckKey),
+    /// All TTL checks of one instance.
+    TtlChecksOf(InstanceKey),
+}
+
+/// A status for a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckUpdate {
+    /// Which checks.
+    pub target: CheckTarget,
+    /// Their status; `None` changes the output alone, without an index.
+    pub status: Option<CheckStatus>,
+    /// Their output; `None` leaves it.
+    pub output: Option<String>,
+}
+
+/// An expiry that the leader decided on: done only if the check still is what the leader saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expiry {
+    /// Which check.
+    pub check: CheckKey,
+    /// [`Check::renewals`] when the leader decided.
+    pub renewals_seen: u64,
+    /// [`Check::create_index`] when the leader decided: a check deregistered and registered again is another one.
+    pub create_index_seen: u64,
+}
+
+/// What a command that was carried out answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Ids of the registered checks, one list for each registration, in order.
+    Registered(Vec<Vec<CheckId>>),
+    /// Whether something was there to remove.
+    Deregistered(bool),
+    /// An outcome for each update or expiry, in order.
+    Each(Vec<Result<(), Refusal>>),
+}
+
+/// Why a command was not carried out. The same on every server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such check.
+    #[error("unknown check {0:?}")]
+    UnknownCheck(String),
+    /// There is no such instance.
+    #[error("unknown service instance {0:?}")]
+    UnknownInstance(String),
+    /// There is no such node.
+    #[error("unknown node {0:?}")]
+    UnknownNode(String),
+    /// The instance belongs to another service than the one named.
+    #[error("instance {instance:?} belongs to service {actual:?}, not {named:?}")]
+    OtherService {
+        /// The instance.
+        instance: String,
+        /// The service it belongs to.
+        actual: String,
+        /// The service named.
+        named: String,
+    },
+    /// The check was renewed or registered again since the leader decided to expire it.
+    #[error("renewed since")]
+    RenewedSince,
+    /// The check is critical already.
+    #[error("critical already")]
+    AlreadyCritical,
+    /// The check is not a TTL check.
+    #[error("check {0:?} is not a TTL check")]
+    NotTtl(String),
+    /// The registration contradicts itself or the registry (its own words).
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What is kept of a check when it is first registered or replaced.
+impl CheckDefinitionUpdate {
+    /// Its key.
+    pub fn key(&self) -> CheckKey {
+        CheckKey {
+            namespace: self.namespace.clone(),
+            node: self.node.clone(),
+            id: self.id.clone(),
+        }
+    }
+
+    /// Whether `check` is registered exactly like this already.
+    pub fn matches(&self, check: &Check) -> bool {
+        check.name == self.name
+            && check.instance == self.instance
+            && check.definition == self.definition
+            && check.notes == self.notes
+            && self
+                .status
+                .is_none_or(|status| status == check.status && self.output == check.output)
+    }
+}

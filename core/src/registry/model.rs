@@ -1,0 +1,368 @@
+//! What the registry keeps: nodes, instances and their checks. Values are valid by construction.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use crate::limits::NAME_BYTES_MAX;
+
+/// Why a name was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid {kind} {name:?}: {reason}")]
+pub struct InvalidName {
+    /// What it should have named.
+    pub kind: &'static str,
+    /// The name, cut to 64 characters.
+    pub name: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+fn parse_name(kind: &'static str, name: &str) -> Result<SmolStr, InvalidName> {
+    let reason = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > NAME_BYTES_MAX {
+        "it is longer than 128 bytes"
+    } else if name.chars().any(|c| c.is_control()) {
+        "it has a control character"
+    } else {
+        return Ok(SmolStr::new(name));
+    };
+    Err(InvalidName {
+        kind,
+        name: name.chars().take(64).collect(),
+        reason,
+    })
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(SmolStr);
+
+        impl $name {
+            /// Takes 1 to 128 bytes without control characters.
+            ///
+            /// # Errors
+            /// Says what is wrong with the name.
+            pub fn parse(name: &str) -> Result<Self, InvalidName> {
+                parse_name($kind, name).map(Self)
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// A namespace; `default` where none is given.
+    Namespace, "namespace"
+);
+name!(
+    /// A service's name within its namespace.
+    ServiceName, "service name"
+);
+name!(
+    /// An instance's id, unique on its node within its namespace.
+    InstanceId, "instance id"
+);
+name!(
+    /// A node: a host that instances run on. (A Raft member is a *server*, and something else.)
+    NodeName, "node name"
+);
+name!(
+    /// A check's id, unique on its node within its namespace.
+    CheckId, "check id"
+);
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Namespace(SmolStr::new_static("default"))
+    }
+}
+
+/// What makes an instance this one and no other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceKey {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its node.
+    pub node: NodeName,
+    /// Its id.
+    pub id: InstanceId,
+}
+
+/// What makes a check this one and no other. A node's own checks are in the namespace `default`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CheckKey {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its node.
+    pub node: NodeName,
+    /// Its id.
+    pub id: CheckId,
+}
+
+/// An address with its port, in a map of tagged addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceAddress {
+    /// Host name or IP address.
+    pub address: String,
+    /// Port; 0 where it has none.
+    pub port: u16,
+}
+
+/// How much of the traffic an instance should get, in each health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Weights {
+    /// While it is passing.
+    pub passing: u32,
+    /// While it is warning.
+    pub warning: u32,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Weights {
+            passing: 1,
+            warning: 1,
+        }
+    }
+}
+
+/// A running copy of a service at an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Namespace.
+    pub namespace: Namespace,
+    /// Node.
+    pub node: NodeName,
+    /// Id.
+    pub id: InstanceId,
+    /// The service that it is an instance of.
+    pub service: ServiceName,
+    /// Address; empty means its node's.
+    pub address: String,
+    /// Port; 0 where it has none.
+    pub port: u16,
+    /// Tags, in the order given.
+    pub tags: Vec<String>,
+    /// Meta.
+    pub meta: BTreeMap<String, String>,
+    /// Weights.
+    pub weights: Weights,
+    /// Tagged addresses.
+    pub tagged_addresses: BTreeMap<String, ServiceAddress>,
+    /// Whether others may change its tags without its agent setting them back.
+    pub enable_tag_override: bool,
+    /// The index that created it; set by `apply`.
+    pub create_index: u64,
+    /// The index that last changed it; set by `apply`.
+    pub modify_index: u64,
+}
+
+/// A host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Name.
+    pub name: NodeName,
+    /// UUID, or empty.
+    pub id: String,
+    /// Address.
+    pub address: String,
+    /// Tagged addresses.
+    pub tagged_addresses: BTreeMap<String, String>,
+    /// Meta.
+    pub meta: BTreeMap<String, String>,
+    /// The index that created it; set by `apply`.
+    pub create_index: u64,
+    /// The index that last changed it; set by `apply`.
+    pub modify_index: u64,
+}
+
+/// A check's status. Ordered from best to worst for aggregation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CheckStatus {
+    /// All is well.
+    Passing,
+    /// Not quite well.
+    Warning,
+    /// Nothing is known.
+    Unknown,
+    /// Not to be used.
+    Critical,
+}
+
+impl CheckStatus {
+    /// The word that the HTTP API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CheckStatus::Passing => "passing",
+            CheckStatus::Warning => "warning",
+            CheckStatus::Unknown => "unknown",
+            CheckStatus::Critical => "critical",
+        }
+    }
+
+    /// Worst first: any critical, then any unknown, then any warning, else passing.
+    pub fn aggregate(statuses: impl IntoIterator<Item = CheckStatus>) -> CheckStatus {
+        statuses.into_iter().max().unwrap_or(CheckStatus::Passing)
+    }
+}
+
+/// What kind of check it is, as a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CheckKind {
+    /// The service renews it.
+    Ttl,
+    /// An HTTP request.
+    Http,
+    /// A TCP connection.
+    Tcp,
+    /// A program.
+    Cmd,
+    /// Its status is set by whoever registered it (a catalog registration).
+    External,
+}
+
+/// What an agent runs for a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probe {
+    /// Nothing: the service renews the check, and it expires after this long.
+    Ttl(Duration),
+    /// An HTTP request.
+    Http {
+        /// Absolute URL.
+        url: String,
+        /// Method; empty means `GET`.
+        method: String,
+        /// Headers; a name may repeat.
+        headers: Vec<(String, String)>,
+        /// Body.
+        body: String,
+    },
+    /// A TCP connection to `host:port`.
+    Tcp(String),
+    /// A program and its arguments.
+    Cmd(Vec<String>),
+    /// Nothing: the status is set from outside.
+    External,
+}
+
+impl Probe {
+    /// Its kind.
+    pub fn kind(&self) -> CheckKind {
+        match self {
+            Probe::Ttl(_) => CheckKind::Ttl,
+            Probe::Http { .. } => CheckKind::Http,
+            Probe::Tcp(_) => CheckKind::Tcp,
+            Probe::Cmd(_) => CheckKind::Cmd,
+            Probe::External => CheckKind::External,
+        }
+    }
+}
+
+/// How a check is run. Zero durations mean "not given".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckDefinition {
+    /// What to run.
+    pub probe: Probe,
+    /// Between two runs.
+    pub interval: Duration,
+    /// Of one run.
+    pub timeout: Duration,
+    /// Passing results in a row before it turns passing; 0 is 1.
+    pub success_before_passing: u32,
+    /// Failing results in a row before it turns warning; 0 is the same as `failures_before_critical`.
+    pub failures_before_warning: u32,
+    /// Failing results in a row before it turns critical; 0 is 1.
+    pub failures_before_critical: u32,
+    /// Critical for this long, its instance is deregistered; zero is never.
+    pub deregister_critical_service_after: Duration,
+}
+
+impl Default for CheckDefinition {
+    fn default() -> Self {
+        CheckDefinition {
+            probe: Probe::External,
+            interval: Duration::ZERO,
+            timeout: Duration::ZERO,
+            success_before_passing: 0,
+            failures_before_warning: 0,
+            failures_before_critical: 0,
+            deregister_critical_service_after: Duration::ZERO,
+        }
+    }
+}
+
+impl CheckDefinition {
+    /// The TTL, for a TTL check.
+    pub fn ttl(&self) -> Option<Duration> {
+        match self.probe {
+            Probe::Ttl(ttl) => Some(ttl),
+            _ => None,
+        }
+    }
+}
+
+/// What is known about the health of a node or an instance in one respect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Namespace.
+    pub namespace: Namespace,
+    /// Node.
+    pub node: NodeName,
+    /// Id.
+    pub id: CheckId,
+    /// Name for people.
+    pub name: String,
+    /// The instance it belongs to; `None` for a check of the node itself.
+    pub instance: Option<InstanceId>,
+    /// How it is run.
+    pub definition: CheckDefinition,
+    /// Status.
+    pub status: CheckStatus,
+    /// Output of the last run, at most 4 KiB.
+    pub output: String,
+    /// Notes for people.
+    pub notes: String,
+    /// How many replicated writes have set its status since it was first registered: what an expiry compares with.
+    pub renewals: u64,
+    /// The index that created it; set by `apply`.
+    pub create_index: u64,
+    /// The index that last changed it; set by `apply`.
+    pub modify_index: u64,
+}
+
+impl Check {
+    /// Its key.
+    pub fn key(&self) -> CheckKey {
+        CheckKey {
+            namespace: self.namespace.clone(),
+            node: self.node.clone(),
+            id: self.id.clone(),
+        }
+    }
+}
+
+impl Instance {
+    /// Its key.
+    pub fn key(&self) -> InstanceKey {
+        InstanceKey {
+            namespace: self.namespace.clone(),
+            node: self.node.clone(),
+            id: self.id.clone(),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What can be asked of the registry.
+
+use std::collections::BTreeMap;
+
+use super::{Check, CheckStatus, Instance, Namespace, Node, NodeName, ServiceName};
+
+/// A question. Equal questions asked at an equal index share one answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Query {
+    /// The instances of a service with their nodes and checks, sorted by node and id.
+    ServiceHealth {
+        /// Namespace.
+        namespace: Namespace,
+        /// Service.
+        service: ServiceName,
+        /// Only instances whose every check, the node's too, passes.
+        passing: bool,
+        /// Only instances with all of these tags (without regard to case).
+        tags: Vec<String>,
+        /// Only instances whose node's meta has all of these pairs.
+        node_meta: Vec<(String, String)>,
+    },
+    /// The instances of a service with their nodes, without checks.
+    CatalogService {
+        /// Namespace.
+        namespace: Namespace,
+        /// Service.
+        service: ServiceName,
+        /// As in `ServiceHealth`.
+        tags: Vec<String>,
+        /// As in `ServiceHealth`.
+        node_meta: Vec<(String, String)>,
+    },
+    /// All services of a namespace with the union of their tags.
+    Services {
+        /// Namespace.
+        namespace: Namespace,
+        /// As in `ServiceHealth`.
+        node_meta: Vec<(String, String)>,
+    },
+    /// All nodes.
+    Nodes {
+        /// As in `ServiceHealth`.
+        node_meta: Vec<(String, String)>,
+    },
+    /// A node with its instances in a namespace.
+    NodeServices {
+        /// Namespace.
+        namespace: Namespace,
+        /// Node.
+        node: NodeName,
+    },
+    /// The checks of a node: its own and its instances'.
+    NodeChecks {
+        /// Namespace.
+        namespace: Namespace,
+        /// Node.
+        node: NodeName,
+    },
+    /// The checks of a service's instances.
+    ServiceChecks {
+        /// Namespace.
+        namespace: Namespace,
+        /// Service.
+        service: ServiceName,
+        /// As in `ServiceHealth`.
+        node_meta: Vec<(String, String)>,
+    },
+    /// Checks in a state; `None` is any.
+    ChecksInState {
+        /// Namespace.
+        namespace: Namespace,
+        /// State.
+        status: Option<CheckStatus>,
+        /// As in `ServiceHealth`.
+        node_meta: Vec<(String, String)>,
+    },
+}
+
+/// What has an index of its own: a query's answer can only change when its topic's index rises.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Topic {
+    /// Instances, nodes and checks behind a service's name.
+    Service(Namespace, ServiceName),
+    /// Only what a client sees that asks a service for its passing instances.
+    ServicePassing(Namespace, ServiceName),
+    /// Only a service's instances and their nodes, without checks.
+    ServiceInstances(Namespace, ServiceName),
+    /// The checks of a service's instances.
+    ServiceChecks(Namespace, ServiceName),
+    /// Names and tags of a namespace's services.
+    Services(Namespace),
+    /// The list of nodes.
+    Nodes,
+    /// A node and its instances in a namespace.
+    NodeServices(Namespace, NodeName),
+    /// A node's checks in a namespace.
+    NodeChecks(Namespace, NodeName),
+    /// All checks of a namespace.
+    Checks(Namespace),
+}
+
+/// How new a topic is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicVersion {
+    /// Its index: at least 1, so that it can be waited for.
+    pub index: u64,
+    /// Counts writes without an index (a check's output). Local to this server; wakes nobody.
+    pub touched: u64,
+}
+
+/// An instance with what decides about its health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceHealth {
+    /// Its node.
+    pub node: Node,
+    /// The instance.
+    pub instance: Instance,
+    /// The node's own checks, then the instance's, each sorted by id.
+    pub checks: Vec<Check>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum View {
+    /// To `ServiceHealth`, and (with no checks) to `CatalogService`.
+    Instances(Vec<InstanceHealth>),
+    /// To `Services`: tags by service.
+    Services(BTreeMap<ServiceName, Vec<String>>),
+    /// To `Nodes`.
+    Nodes(Vec<Node>),
+    /// To `NodeServices`; `None` when there is no such node.
+    NodeServices(Option<(Node, Vec<Instance>)>),
+    /// To the queries for checks, each with the name and tags of its service where it has one.
+    Checks(Vec<(Check, Option<(ServiceName, Vec<String>)>)>),
+}
