@@ -1,1 +1,4 @@
-//! Sider.
+//! What the three programs share, and what each of them is.
+
+pub mod bench;
+pub mod cli;

@@ -42,6 +42,8 @@ pub const BATCH_RENEWALS_MAX: usize = 10_000;
 pub const EXPIRIES_PER_COMMAND_MAX: usize = 1_000;
 /// Names of deleted things whose last index is kept per kind; the oldest fold into one floor index beyond it.
 pub const TOMBSTONES_MAX: usize = 16_384;
+/// Names that fold into the floor at once, so that it moves seldom: each move shows as a newer index of unknown names.
+pub const TOMBSTONES_FOLD: usize = 2_048;
 
 /// A blocking query's wait when it names none.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);
@@ -84,6 +86,26 @@ pub const PROPOSALS_IN_FLIGHT_MAX: usize = 16_384;
 pub const HTTP_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Connections of one HTTP listener; more wait in the backlog.
 pub const HTTP_CONNECTIONS_MAX: usize = 100_000;
+
+/// A request's head must have arrived this long after the connection was opened or its last answer sent; then the
+/// connection is closed.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of an answer that this server reads as a client of another one; more is an error.
+pub const HTTP_RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Idle connections kept open to one HTTP server; more are closed.
+pub const HTTP_IDLE_PER_SERVER_MAX: usize = 32;
+/// Opening a connection to a peer or an HTTP server; then it is unreachable.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections from peers that one server holds open; more wait in the backlog.
+pub const PEER_CONNECTIONS_MAX: usize = 256;
+/// A connection on which calls wait and nothing arrived for this long is given up at the next timeout of a call.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Requests waiting for the disk's thread; more wait to be queued.
+pub const DISK_QUEUE_MAX: usize = 1_024;
+/// Pairs that a read of the disk may ask for without being moved off the reactor's threads.
+pub const DISK_READ_INLINE_MAX: usize = 64;
+/// Requests in flight get this long to finish when a server is told to stop; then they are dropped.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
 /// Timeout of an agent's probe that names none.
 pub const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
