@@ -473,6 +473,8 @@ impl Writer {
                     Request::Wipe(answer) => drop(answer.send(self.wipe())),
                     Request::Close(answer) => {
                         self.close();
+                        // The directory is free for others when the caller hears of it.
+                        drop(self);
                         let _ = answer.send(());
                         return;
                     }
