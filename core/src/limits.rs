@@ -40,6 +40,8 @@ pub const BATCH_RENEWALS_MAX: usize = 10_000;
 pub const EXPIRIES_PER_COMMAND_MAX: usize = 1_000;
 /// Names of deleted things whose last index is kept per kind; the oldest fold into one floor index beyond it.
 pub const TOMBSTONES_MAX: usize = 16_384;
+/// Names that fold into the floor at once, so that it moves seldom: each move shows as a newer index of unknown names.
+pub const TOMBSTONES_FOLD: usize = 2_048;
 
 /// A blocking query's wait when it names none.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);
