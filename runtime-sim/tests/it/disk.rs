@@ -314,7 +314,7 @@ fn a_full_disk_refuses_whole_batches() {
             .expect_err("it is full");
         assert_eq!(error.kind(), ErrorKind::StorageFull);
         assert_eq!(content(&disk).await, "a=1");
-        disk.set_full(false);
+        disk.restore();
         host.power_cut(Survival::Everything);
         write(&host.disk(), vec![put("b", "2")]).await;
         assert_eq!(content(&host.disk()).await, "a=1 b=2");
