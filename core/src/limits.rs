@@ -151,3 +151,41 @@ pub const DIGEST_INTERVAL: Duration = Duration::from_secs(10);
 pub const DIGESTS_KEPT: usize = 4_096;
 /// Routes that requests are counted by; more count as `other`.
 pub const METRIC_ROUTES_MAX: usize = 256;
+/// Writes waiting for the disk, and at most in one sync; more wait with those who ask for them.
+pub const JOURNAL_WRITES_MAX: usize = 1_024;
+/// Bytes gathered for one write and sync; what comes beyond them waits for the next.
+pub const JOURNAL_GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// Recent log entries kept in memory; older ones are read from disk.
+pub const LOG_CACHE_ENTRIES_MAX: usize = 16_384;
+/// Bytes of recent log entries kept in memory; older ones are read from disk.
+pub const LOG_CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Log entries read from disk in one go.
+pub const LOG_READ_ENTRIES: usize = 256;
+/// Bytes of log entries in one append request, unless a single entry has more.
+pub const APPEND_BYTES: usize = 2 * 1024 * 1024;
+/// Append requests under way to one follower; more wait.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 8;
+/// How long a follower holds an append request back that came before its predecessor; then it refuses it.
+pub const APPEND_ORDER_WAIT: Duration = Duration::from_millis(500);
+/// Servers whose append requests are kept in order at one time; those of more are refused.
+pub const APPENDING_SERVERS_MAX: usize = 64;
+/// Rows of a checkpoint read from disk in one go.
+pub const SNAPSHOT_ROWS_PER_READ: usize = 256;
+/// Times that a chunk of a snapshot is sent before the transfer starts over.
+pub const SNAPSHOT_CHUNK_ATTEMPTS: usize = 5;
+/// How long a follower may take to install a snapshot after its last chunk; then the transfer starts over.
+pub const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Linearizable reads waiting for a read index at the leader; more are refused.
+pub const READS_WAITING_MAX: usize = 65_536;
+/// How long a new member may take to catch up before it gets its vote; then it stays without one.
+pub const JOIN_CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Entries that a new member may lack when it gets its vote.
+pub const JOIN_LAG_MAX: u64 = 1_024;
+/// How long a change of the membership may take to commit; then its outcome is unknown.
+pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries of a membership change while another is under way.
+pub const MEMBERSHIP_RETRY: Duration = Duration::from_millis(50);
+/// How long a leader transfer may take; then its outcome is unknown.
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a requested checkpoint may take; then its outcome is unknown.
+pub const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
