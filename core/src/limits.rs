@@ -129,6 +129,11 @@ pub const HELD_OUTPUTS_MAX: usize = 16_384;
 /// Writes under way from one server to the leader; more wait within their time limit, so that a leader that can't
 /// commit does not fill the connection that Raft's own messages need.
 pub const FORWARDS_IN_FLIGHT_MAX: usize = 512;
+/// Messages of one start of another server that are remembered, to carry out once what is delivered twice; what is
+/// older is taken for a second delivery.
+pub const RECEIPTS_PER_SERVER: u64 = 8_192;
+/// Starts of other servers whose messages are remembered; the one silent for longest is forgotten.
+pub const RECEIPT_RUNS_MAX: usize = 64;
 /// Between two attempts to reach a leader, unless a change of leadership is heard of before.
 pub const LEADER_RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// Linearizable reads of one server that wait for a read index; more are 429.

@@ -20,6 +20,7 @@ mod metrics;
 mod peer;
 mod platform;
 mod reads;
+mod receipts;
 mod renewals;
 mod signal;
 pub mod standin;
