@@ -9,7 +9,7 @@ use super::{Finish, RuntimePlatform, Server, ServerConfig, Wiring, wiring::Inner
 use crate::{
     limits,
     observe::SharedObserver,
-    raft::{Consensus, MembershipError, RaftConfig, RaftNode, RaftStatus, ServerAddress, ServerId},
+    raft::{MembershipError, RaftConfig, RaftNode, RaftStatus, ServerAddress, ServerId},
     runtime::{Change, Disk, Keyspace, Network, Runtime},
 };
 
@@ -100,10 +100,7 @@ pub async fn start<R: Runtime>(
 }
 
 /// Starts a cluster if the disk is empty.
-async fn bootstrap(
-    server: &Server,
-    members: BTreeMap<ServerId, ServerAddress>,
-) -> Result<(), StartError> {
+async fn bootstrap(server: &Server, members: BTreeMap<ServerId, ServerAddress>) -> Result<(), StartError> {
     let status = server.status();
     if is_member(&status) || status.last_log_index > 0 {
         return Ok(());
@@ -112,7 +109,10 @@ async fn bootstrap(
         Ok(()) => Ok(()),
         // It has voted in a cluster already: that one will send it the members.
         Err(MembershipError::Refused(reason)) => {
-            tracing::info!(reason, "no new cluster is started: the data directory is in use by one");
+            tracing::info!(
+                reason,
+                "no new cluster is started: the data directory is in use by one"
+            );
             Ok(())
         }
         Err(error) => Err(error.into()),
@@ -188,7 +188,9 @@ async fn ask_to_join<N: Network>(
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Bytes::from(body.to_string()))
         .map_err(|error| error.to_string())?;
-    let answer = network.http(address, request, limits::MEMBERSHIP_TIMEOUT).await;
+    let answer = network
+        .http(address, request, limits::MEMBERSHIP_REQUEST_TIMEOUT)
+        .await;
     let answer = answer.map_err(|error| error.to_string())?;
     if answer.status().is_success() {
         return Ok(());
