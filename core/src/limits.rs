@@ -26,6 +26,8 @@ pub const CHECKS_PER_INSTANCE_MAX: usize = 64;
 pub const CHECK_OUTPUT_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a check's notes; more is 400.
 pub const CHECK_NOTES_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of what a check runs (URL, headers and body; arguments of a program); more is 400.
+pub const CHECK_DEFINITION_BYTES_MAX: usize = 16 * 1024;
 /// Weight of an instance; more is 400.
 pub const WEIGHT_MAX: u32 = 65_535;
 /// Shortest TTL of a check; less is 400.
