@@ -3,6 +3,26 @@
 //! The rest of the code sees [`Consensus`], which is object-safe, so that handlers are not generic and a unit test can
 //! run the whole API on a single-member stand-in.
 
+mod applied;
+mod checkpoint;
+mod codec;
+mod journal;
+mod log;
+mod membership;
+mod message;
+mod network;
+mod node;
+mod peer;
+mod reads;
+mod rt;
+mod snapshot;
+mod state;
+mod types;
+mod watch;
+
+pub use codec::StoreError;
+pub use node::{RaftNode, StartError};
+
 use std::{collections::BTreeMap, fmt, sync::RwLock, time::Duration};
 
 use bytes::Bytes;
