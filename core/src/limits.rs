@@ -113,6 +113,46 @@ pub const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 pub const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Services that one agent keeps; more are refused.
 pub const AGENT_SERVICES_MAX: usize = 10_000;
+
+/// A leader looks at its deadlines this often, so that a pause of its process shows as a gap.
+pub const EXPIRY_TICK: Duration = Duration::from_millis(100);
+/// A server that does not lead looks this often whether it still runs.
+pub const FOLLOWER_TICK: Duration = Duration::from_secs(1);
+/// A leader that did not look at its clock for this long was paused: the gap is added to every deadline.
+pub const PAUSE_MIN: Duration = Duration::from_millis(300);
+/// Decisions of a leader (expiries, outputs to write) under way at once; more wait for the next tick.
+pub const DECISIONS_IN_FLIGHT_MAX: usize = 16;
+/// Updates of checks in one command; the rest follow in the next one.
+pub const RENEWALS_PER_COMMAND_MAX: usize = 1_000;
+/// Outputs held back at a leader; one more is written at once.
+pub const HELD_OUTPUTS_MAX: usize = 16_384;
+/// Writes under way from one server to the leader; more wait within their time limit, so that a leader that can't
+/// commit does not fill the connection that Raft's own messages need.
+pub const FORWARDS_IN_FLIGHT_MAX: usize = 512;
+/// Between two attempts to reach a leader, unless a change of leadership is heard of before.
+pub const LEADER_RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Linearizable reads of one server that wait for a read index; more are 429.
+pub const READS_WAITING_MAX: usize = 400_000;
+/// A round for a read index is given up after one in this many parts of a read's time limit, and begun again.
+pub const READ_ROUNDS_PER_TIMEOUT: u32 = 3;
+/// A readiness probe waits this long for a read index.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(1);
+/// A question to a peer about its status.
+pub const PEER_STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+/// A change of the membership waits this long; then it goes on and its outcome is reported unknown.
+pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A server that is to be added must answer within this time; else the change is refused.
+pub const JOIN_CONTACT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two attempts to join, at first; it doubles up to [`JOIN_RETRY_MAX`].
+pub const JOIN_RETRY_MIN: Duration = Duration::from_millis(200);
+/// Between two attempts to join, at most.
+pub const JOIN_RETRY_MAX: Duration = Duration::from_secs(5);
+/// The leader compares the digests of the servers' states this often.
+pub const DIGEST_INTERVAL: Duration = Duration::from_secs(10);
+/// Digests of past states that a server keeps to compare; older ones are forgotten.
+pub const DIGESTS_KEPT: usize = 4_096;
+/// Routes that requests are counted by; more count as `other`.
+pub const METRIC_ROUTES_MAX: usize = 256;
 /// Node checks (those of no service) that one agent keeps; more are refused.
 pub const AGENT_NODE_CHECKS_MAX: usize = 64;
 /// Interval of an agent's probe that names none.

@@ -88,6 +88,7 @@ async fn stats(State(server): State<Server>) -> Reply {
         "digest": hex(digest),
         "digest_index": digest_index,
         "fatal": status.fatal,
+        "version": env!("CARGO_PKG_VERSION"),
     }))
 }
 
@@ -96,19 +97,18 @@ async fn configuration(State(server): State<Server>) -> Reply {
     let status = server.status();
     let member = |(id, address): (&ServerId, &ServerAddress), voter: bool| {
         json!({
-            "ID": id.0,
-            "Node": id.0,
-            "Address": address.raft,
-            "HTTPAddress": address.http,
-            "Leader": is_leader(&status, id),
-            "Voter": voter,
-            "LastIndex": status.matched.get(id),
+            "id": id.0,
+            "raft_addr": address.raft,
+            "http_addr": address.http,
+            "leader": is_leader(&status, id),
+            "voter": voter,
+            "matched_index": status.matched.get(id),
         })
     };
     let voters = status.voters.iter().map(|entry| member(entry, true));
     let learners = status.learners.iter().map(|entry| member(entry, false));
     let servers: Vec<_> = voters.chain(learners).collect();
-    Reply::json(&json!({ "Servers": servers, "Index": status.commit_index }))
+    Reply::json(&json!({ "servers": servers, "commit_index": status.commit_index }))
 }
 
 /// `GET /v1/cluster/status`: every server, as it answers for itself within a second.
@@ -125,8 +125,8 @@ async fn status(State(server): State<Server>) -> Reply {
         .collect();
     let leader = server.status().leader;
     Reply::json(&json!({
-        "Leader": leader.as_ref().map_or("", |(id, _)| &id.0),
-        "Servers": servers,
+        "leader": leader.as_ref().map_or("", |(id, _)| &id.0),
+        "servers": servers,
     }))
 }
 
@@ -134,19 +134,19 @@ async fn status(State(server): State<Server>) -> Reply {
 fn server_status(report: &PeerReport, newest: u64) -> Value {
     let status = report.status.as_ref();
     json!({
-        "ID": report.id.0,
-        "Address": report.address.raft,
-        "HTTPAddress": report.address.http,
-        "Reachable": status.is_some(),
-        "Role": status.map_or("unknown", |status| role(status.role)),
-        "Voter": report.voter,
-        "Term": status.map(|status| status.term),
-        "LastIndex": status.map(|status| status.last_log_index),
-        "CommitIndex": status.map(|status| status.commit_index),
-        "AppliedIndex": status.map(|status| status.applied_index),
-        "Lag": status.map(|status| newest.saturating_sub(status.last_log_index)),
-        "Digest": report.digest.map(hex),
-        "Version": report.version,
+        "id": report.id.0,
+        "raft_addr": report.address.raft,
+        "http_addr": report.address.http,
+        "reachable": status.is_some(),
+        "role": status.map_or("unknown", |status| role(status.role)),
+        "voter": report.voter,
+        "term": status.map(|status| status.term),
+        "last_log_index": status.map(|status| status.last_log_index),
+        "commit_index": status.map(|status| status.commit_index),
+        "applied_index": status.map(|status| status.applied_index),
+        "lag": status.map(|status| newest.saturating_sub(status.last_log_index)),
+        "digest": report.digest.map(hex),
+        "version": report.version,
     })
 }
 

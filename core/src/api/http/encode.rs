@@ -594,3 +594,6 @@ struct ProxyBody {
 
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Empty {}
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@
 //! - `Kind`, `Proxy`, `Connect` and `Locality` of a registration are ignored: the instance is registered under its own
 //!   name.
 //! - A registration answers with its index and the ids of its checks, where Consul's answer is empty.
-//! - `ServiceTags` and the like appear in the namespace `default` exactly as Consul's; elsewhere `Namespace` is added.
+//! - In the namespace `default` answers are Consul's to the letter; elsewhere `Namespace` is added to what is in it.
 
 mod agent;
 mod batch;

@@ -7,6 +7,8 @@ mod catalog;
 mod check;
 mod renewal;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
