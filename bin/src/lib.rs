@@ -1,4 +1,8 @@
 //! What the three programs share, and what each of them is.
 
+pub mod flags;
+
+pub mod config;
+
 pub mod bench;
 pub mod cli;
