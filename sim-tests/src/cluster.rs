@@ -9,16 +9,19 @@ use std::{
 use bytes::Bytes;
 use sider_core::{
     observe::{Observation, Observer},
-    raft::{RaftConfig, ServerAddress, ServerId},
+    raft::{RaftConfig, Role, ServerAddress, ServerId},
     runtime::{Network, NetworkError},
     server::Server,
 };
-use sider_runtime_sim::{Host, HostId, SimNetwork, SimTask, Survival, World, record_with};
+use sider_runtime_sim::{Host, HostId, Link, SimNetwork, SimTask, Survival, World, record_with};
 
 /// Port of every server's Raft transport.
 pub const RAFT_PORT: u16 = 8501;
 /// Port of every server's HTTP API.
 pub const HTTP_PORT: u16 = 8500;
+
+/// How often a condition that is waited for is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How a cluster is made.
 #[derive(Clone, Debug)]
@@ -184,9 +187,22 @@ impl Cluster {
         self.host(server).restart();
     }
 
-    /// Starts every server that is down, lets paused ones go on, opens all links and makes them fast.
+    /// Ends every fault: starts every server that is down, lets paused ones go on, opens all links and gives them, the
+    /// clocks and the disks their normal behaviour.
     pub fn heal(&self) {
-        unimplemented!()
+        let network = self.0.world.network();
+        network.heal();
+        network.reset_links();
+        network.set_default_link(Link::default());
+        for server in 0..self.len() {
+            let host = self.host(server);
+            host.resume();
+            host.set_drift_ppm(0);
+            host.disk().restore();
+            if !host.is_up() {
+                self.restart(server);
+            }
+        }
     }
 
     /// A server's HTTP address.
@@ -214,19 +230,60 @@ impl Cluster {
         }
     }
 
-    /// Waits until some server leads and says so; `None` if none does in time.
-    pub async fn leader(&self, within: Duration) -> Option<usize> {
-        let _ = within;
-        unimplemented!()
+    /// The server that leads the newest term, as far as any server knows; a deposed one may not know it yet.
+    pub fn leads(&self) -> Option<usize> {
+        let leaders = (0..self.len()).filter_map(|number| {
+            let status = self.server(number)?.status();
+            (status.role == Role::Leader).then_some((status.term, number))
+        });
+        leaders.max().map(|(_, number)| number)
     }
 
-    /// Waits until every server has applied as much as every other, with the same digest.
+    /// Waits until a server leads; `None` if none does in time.
+    pub async fn leader(&self, within: Duration) -> Option<usize> {
+        let deadline = self.0.world.now() + within;
+        loop {
+            let leader = self.leads();
+            if leader.is_some() || self.0.world.now() >= deadline {
+                return leader;
+            }
+            self.0.world.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Waits until these servers run and have applied the same log, with the same digest.
     ///
     /// # Errors
     /// What differs, if they do not in time.
-    pub async fn converged(&self, within: Duration) -> Result<(), String> {
-        let _ = within;
-        unimplemented!()
+    pub async fn converged(&self, servers: &[usize], within: Duration) -> Result<(), String> {
+        let deadline = self.0.world.now() + within;
+        loop {
+            let verdict = self.compare(servers);
+            if verdict.is_ok() || self.0.world.now() >= deadline {
+                return verdict;
+            }
+            self.0.world.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn compare(&self, servers: &[usize]) -> Result<(), String> {
+        let mut expected = None;
+        for &number in servers {
+            let server = self.server(number).ok_or_else(|| match self.stopped(number) {
+                Some(reason) => format!("s{number} has stopped: {reason}"),
+                None => format!("s{number} does not run"),
+            })?;
+            let status = server.status();
+            if let Some(reason) = status.fatal {
+                return Err(format!("s{number} serves no more: {reason}"));
+            }
+            let (log_index, digest) = server.digest();
+            let this = (status.last_log_index, log_index, digest);
+            if this.0 != status.applied_index || *expected.get_or_insert(this) != this {
+                return Err(format!("s{number} is at {this:x?}, others at {expected:x?}"));
+            }
+        }
+        Ok(())
     }
 
     fn down(&self, server: usize, reason: Option<&str>) {
@@ -265,10 +322,68 @@ struct Reporter {
 
 impl Observer for Reporter {
     fn observe(&self, observation: Observation<'_>) {
-        record_with("observe", &[], || format!("{observation:?}"));
+        record_with("observe", &content(&observation), || {
+            format!("s{}: {observation:?}", self.number)
+        });
         let Parts { world, witness, .. } = &*self.cluster.0;
         witness.observed(world.now(), self.number, &observation);
     }
+}
+
+/// What the trace hashes of an observation: its numbers, and of a command the hash that its entry has.
+fn content(observation: &Observation<'_>) -> [u8; 56] {
+    let mut numbers = match observation {
+        Observation::BecameLeader { term } => vec![1, *term],
+        Observation::LostLeadership { term } => vec![2, *term],
+        Observation::VoteSaved {
+            term,
+            voted_for,
+            committed,
+        } => {
+            let candidate = voted_for
+                .bytes()
+                .fold(0, |sum: u64, byte| sum.wrapping_mul(31) + u64::from(byte));
+            vec![3, *term, candidate, u64::from(*committed)]
+        }
+        Observation::Appended { index, term, hash } => vec![4, *index, *term, *hash],
+        Observation::Truncated { after } => vec![5, *after],
+        Observation::Purged { upto } => vec![6, *upto],
+        Observation::Applied {
+            log_index,
+            term,
+            hash,
+            index,
+            digest,
+            ..
+        } => {
+            vec![
+                7,
+                *log_index,
+                *term,
+                *hash,
+                *index,
+                *digest as u64,
+                (*digest >> 64) as u64,
+            ]
+        }
+        Observation::Checkpointed { log_index } => vec![8, *log_index],
+        Observation::SnapshotInstalled {
+            log_index,
+            index,
+            digest,
+        } => {
+            vec![9, *log_index, *index, *digest as u64, (*digest >> 64) as u64]
+        }
+        Observation::Synced { entries, took } => vec![10, *entries as u64, took.as_nanos() as u64],
+        Observation::ExpiryProposed { checks } => vec![11, *checks as u64],
+        _ => vec![0],
+    };
+    numbers.resize(7, 0);
+    let mut content = [0; 56];
+    for (bytes, number) in content.chunks_exact_mut(8).zip(numbers) {
+        bytes.copy_from_slice(&number.to_le_bytes());
+    }
+    content
 }
 
 /// A client on a host of its own. Clones are the same client.

@@ -267,6 +267,8 @@ async fn read_range(
     if to.is_some_and(|to| to <= from) {
         return Ok(Vec::new());
     }
+    check_key(from)?;
+    check_key(to.unwrap_or_default())?;
     let from = Bound::Included(stored_key(from));
     let to = Bound::Excluded(to.map_or_else(|| vec![KEY_PREFIX + 1], stored_key));
     let path = store.path.clone();
@@ -371,6 +373,9 @@ impl Store {
         key: &[u8],
         snapshot: Option<&fjall::Snapshot>,
     ) -> fjall::Result<Option<Bytes>> {
+        if key.len() > KEY_BYTES_MAX {
+            return Ok(None);
+        }
         let key = stored_key(key);
         let value = match snapshot {
             Some(snapshot) => snapshot.get(self.keyspace(keyspace), key)?,
@@ -468,7 +473,9 @@ impl Writer {
                     Request::Wipe(answer) => drop(answer.send(self.wipe())),
                     Request::Close(answer) => {
                         self.close();
-                        drop(answer.send(()));
+                        // The directory is free for others when the caller hears of it.
+                        drop(self);
+                        let _ = answer.send(());
                         return;
                     }
                 }
@@ -543,9 +550,10 @@ impl Writer {
 
     fn sync(&mut self) -> io::Result<()> {
         let store = self.store()?;
-        let synced = store
-            .contain(|| store.database.persist(PersistMode::SyncData))
-            .and_then(|()| self.mark.write(&self.stamps));
+        let synced = store.contain(|| {
+            store.database.persist(PersistMode::SyncData)?;
+            Ok(self.mark.write(&self.stamps)?)
+        });
         synced.map_err(|error| self.fail("sync", &error))
     }
 
@@ -607,17 +615,19 @@ impl Writer {
 }
 
 fn check_keys(batch: &[Change]) -> io::Result<()> {
-    let fits = |key: &Bytes| key.len() <= KEY_BYTES_MAX;
-    let all_fit = batch.iter().all(|change| match change {
-        Change::Put(_, key, _) | Change::Delete(_, key) => fits(key),
-        Change::DeleteRange(_, from, to) => fits(from) && fits(to),
-    });
-    if all_fit {
+    batch.iter().try_for_each(|change| match change {
+        Change::Put(_, key, _) | Change::Delete(_, key) => check_key(key),
+        Change::DeleteRange(_, from, to) => check_key(from).and(check_key(to)),
+    })
+}
+
+fn check_key(key: &[u8]) -> io::Result<()> {
+    if key.len() <= KEY_BYTES_MAX {
         return Ok(());
     }
     Err(io::Error::new(
         io::ErrorKind::InvalidInput,
-        format!("a key is longer than {KEY_BYTES_MAX} bytes"),
+        format!("a key of {} bytes is longer than {KEY_BYTES_MAX}", key.len()),
     ))
 }
 
@@ -746,5 +756,53 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         (*text).to_owned()
     } else {
         "the store panicked".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &'static str, value: &'static str) -> Vec<Change> {
+        vec![Change::Put(Keyspace::Log, key.into(), value.into())]
+    }
+
+    /// A disk whose next sync will fail, and no later one: its mark can't be written.
+    fn failing(path: &Path) -> FjallDisk {
+        let mut writer = Writer::open(path).unwrap();
+        writer.mark = Mark::read_only(&path.join(MARK_FILE)).unwrap();
+        let (queue, requests) = mpsc::channel(8);
+        let state = writer.state.clone();
+        std::thread::spawn(move || writer.run(requests));
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            queue,
+            state,
+        });
+        FjallDisk { shared, epoch: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_ends_the_disk_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = failing(folder.path());
+        disk.write(put("a", "1")).await.unwrap();
+        let error = disk.sync().await.unwrap_err().to_string();
+        assert!(
+            error.contains("a sync failed, so this disk is not used any more"),
+            "{error}"
+        );
+        assert!(error.contains(&folder.path().display().to_string()), "{error}");
+        for result in [
+            disk.sync().await,
+            disk.write(put("b", "2")).await,
+            disk.get(Keyspace::Log, b"a").await.map(drop),
+            disk.range(Keyspace::Log, b"", None, 1).await.map(drop),
+            disk.last(Keyspace::Log).await.map(drop),
+            disk.view().await.map(drop),
+            disk.clone().wipe().await.map(drop),
+        ] {
+            assert_eq!(result.unwrap_err().to_string(), error);
+        }
     }
 }
