@@ -4,5 +4,7 @@ pub mod flags;
 
 pub mod config;
 
+pub mod agent;
+
 pub mod bench;
 pub mod cli;
