@@ -304,6 +304,20 @@ impl Consensus for Standin {
         .boxed()
     }
 
+    fn propose_in_term(&self, term: u64, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>> {
+        async move {
+            let leader = {
+                let state = self.state();
+                (state.term != term).then(|| state.leader.clone())
+            };
+            match leader {
+                Some(leader) => Err(ProposeError::NotLeader { leader }),
+                None => self.propose(command).await,
+            }
+        }
+        .boxed()
+    }
+
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>> {
         async move {
             loop {
