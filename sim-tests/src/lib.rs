@@ -21,3 +21,5 @@ pub mod matching;
 pub mod truth;
 
 pub mod invariants;
+
+pub mod cluster;

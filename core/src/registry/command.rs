@@ -7,7 +7,7 @@ use super::{
     Node, NodeName, ServiceName,
 };
 
-/// A replicated command. Its encoding is versioned in [`super::rows`].
+/// A replicated command. Its encoding is versioned: see [`Command::encode`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Registers nodes, instances and checks: all of them or, if one can't be done, none.
@@ -18,19 +18,22 @@ pub enum Command {
     UpdateChecks(Vec<CheckUpdate>),
     /// Turns TTL checks critical that were not renewed; each is done or refused by itself.
     ExpireChecks(Vec<Expiry>),
+    /// Deregisters the instances whose checks stayed critical for too long; each is done or refused by itself.
+    DeregisterCritical(Vec<Expiry>),
 }
 
 /// A node with what runs on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
-    /// The node. With `only_if_absent` an existing node is left as it is.
+    /// The node. With `keep_existing_node` an existing node is left as it is.
     pub node: Node,
     /// Whether an existing node of that name stays as it is (registrations through an agent's API).
     pub keep_existing_node: bool,
-    /// The instance, replacing any earlier one of that key.
+    /// The instance, on that node, replacing any earlier one of that key, also one of another service.
     pub instance: Option<Instance>,
-    /// Checks of the instance or of the node, replacing earlier ones of their keys. For a check that exists already
-    /// with an equal definition, status and output stay as they are if `status` is `None`.
+    /// Checks of the node or of instances on it, each id once, replacing earlier ones of their keys. For a check that
+    /// exists already with an equal definition, status and output stay as they are if `status` is `None`; such a
+    /// check registered again without any difference is not renewed by it: its TTL runs on.
     pub checks: Vec<CheckDefinitionUpdate>,
     /// Whether the instance's other checks, not named here, are removed.
     pub replace_checks: bool,
@@ -41,9 +44,9 @@ pub struct Registration {
 pub struct CheckDefinitionUpdate {
     /// Id.
     pub id: CheckId,
-    /// Namespace.
+    /// Namespace; `default` for the node's own check.
     pub namespace: Namespace,
-    /// Node.
+    /// Node: that of the registration.
     pub node: NodeName,
     /// Name for people.
     pub name: String,
@@ -51,9 +54,9 @@ pub struct CheckDefinitionUpdate {
     pub instance: Option<InstanceId>,
     /// How it is run.
     pub definition: CheckDefinition,
-    /// Status to set. `None`: critical for a new check, unchanged for one with an equal definition.
+    /// Status to set. `None`: critical for a new check or one whose definition or instance changes, else unchanged.
     pub status: Option<CheckStatus>,
-    /// Output to set with the status.
+    /// Output to set with the status; without a status it is the first output of a new check.
     pub output: String,
     /// Notes.
     pub notes: String,
@@ -91,7 +94,7 @@ pub struct CheckUpdate {
     pub target: CheckTarget,
     /// Their status; `None` changes the output alone, without an index.
     pub status: Option<CheckStatus>,
-    /// Their output; `None` leaves it.
+    /// Their output; `None` leaves it. An output that changes alone takes no index.
     pub output: Option<String>,
 }
 

@@ -9,15 +9,18 @@ use super::{CheckKey, CheckStatus, Refusal, Reply, Topic};
 pub struct Applied {
     /// What the client is told.
     pub reply: Result<Reply, Refusal>,
-    /// The registry's index after the command; higher than before only if something changed.
+    /// The registry's index after the command; one higher than before if something changed (2 at first), else
+    /// the same.
     pub index: u64,
     /// Whether the command took an index.
     pub changed: bool,
-    /// What happened, in order.
+    /// What happened, from before the command to after it: first what is gone (checks, instances, nodes), then what
+    /// there is (nodes, instances, checks), each by key.
     pub events: Vec<Event>,
     /// Topics whose index rose to `index`, sorted, each once.
     pub topics: Vec<Topic>,
-    /// Rows that were written or removed, by key, each once.
+    /// Rows that were written or removed, by key, each once. Rows may change without an index: a check's output and
+    /// count of renewals.
     pub rows: Vec<RowChange>,
 }
 
@@ -42,7 +45,7 @@ pub enum Event {
     NodeRegistered(super::NodeName),
     /// A node is gone.
     NodeDeregistered(super::NodeName),
-    /// A check was registered or its definition changed: its TTL starts anew.
+    /// A check was registered or its registration changed: its TTL starts anew.
     CheckRegistered(CheckKey),
     /// A check's status was written (even if it is the same): its TTL starts anew.
     CheckRenewed(CheckKey),

@@ -19,7 +19,7 @@ pub struct InvalidName {
     pub reason: &'static str,
 }
 
-fn parse_name(kind: &'static str, name: &str) -> Result<SmolStr, InvalidName> {
+fn check_name(kind: &'static str, name: &str) -> Result<(), InvalidName> {
     let reason = if name.is_empty() {
         "it is empty"
     } else if name.len() > NAME_BYTES_MAX {
@@ -27,7 +27,7 @@ fn parse_name(kind: &'static str, name: &str) -> Result<SmolStr, InvalidName> {
     } else if name.chars().any(|c| c.is_control()) {
         "it has a control character"
     } else {
-        return Ok(SmolStr::new(name));
+        return Ok(());
     };
     Err(InvalidName {
         kind,
@@ -40,6 +40,8 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        // Decoded names are checked too, so that no stored or received value can hold a bad one.
+        #[serde(try_from = "SmolStr", into = "SmolStr")]
         pub struct $name(SmolStr);
 
         impl $name {
@@ -48,12 +50,28 @@ macro_rules! name {
             /// # Errors
             /// Says what is wrong with the name.
             pub fn parse(name: &str) -> Result<Self, InvalidName> {
-                parse_name($kind, name).map(Self)
+                check_name($kind, name)?;
+                Ok(Self(SmolStr::new(name)))
             }
 
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl TryFrom<SmolStr> for $name {
+            type Error = InvalidName;
+
+            fn try_from(name: SmolStr) -> Result<Self, InvalidName> {
+                check_name($kind, &name)?;
+                Ok(Self(name))
+            }
+        }
+
+        impl From<$name> for SmolStr {
+            fn from(name: $name) -> SmolStr {
+                name.0
             }
         }
 
@@ -89,6 +107,27 @@ name!(
 impl Default for Namespace {
     fn default() -> Self {
         Namespace(SmolStr::new_static("default"))
+    }
+}
+
+impl InstanceId {
+    /// Sorts before every id: where a range begins.
+    pub(super) fn least() -> Self {
+        InstanceId(SmolStr::default())
+    }
+}
+
+impl NodeName {
+    /// Sorts before every name: where a range begins.
+    pub(super) fn least() -> Self {
+        NodeName(SmolStr::default())
+    }
+}
+
+impl CheckId {
+    /// Sorts before every id: where a range begins.
+    pub(super) fn least() -> Self {
+        CheckId(SmolStr::default())
     }
 }
 
@@ -205,6 +244,14 @@ pub enum CheckStatus {
 }
 
 impl CheckStatus {
+    /// Every status, from best to worst.
+    pub const ALL: [CheckStatus; 4] = [
+        CheckStatus::Passing,
+        CheckStatus::Warning,
+        CheckStatus::Unknown,
+        CheckStatus::Critical,
+    ];
+
     /// The word that the HTTP API uses.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -337,7 +384,9 @@ pub struct Check {
     pub output: String,
     /// Notes for people.
     pub notes: String,
-    /// How many replicated writes have set its status since it was first registered: what an expiry compares with.
+    /// How many replicated writes have set its status or changed its registration since it was created: what an
+    /// expiry compares with. A write that finds the status as it is counts too; an expiry does not. It is no part of
+    /// any answer: a view that is shared between readers may hold an older count.
     pub renewals: u64,
     /// The index that created it; set by `apply`.
     pub create_index: u64,
@@ -345,7 +394,61 @@ pub struct Check {
     pub modify_index: u64,
 }
 
+impl Node {
+    /// Itself with the indexes of `other`: for comparing what was registered.
+    pub(super) fn with_indexes_of(&self, other: &Node) -> Node {
+        Node {
+            create_index: other.create_index,
+            modify_index: other.modify_index,
+            ..self.clone()
+        }
+    }
+}
+
 impl Check {
+    /// Whether a watcher would see no difference between the two: equal but for output and renewals, which change
+    /// without an index.
+    pub(super) fn looks_like(&self, other: &Check) -> bool {
+        self.modify_index == other.modify_index && self.looks_like_but_for_modify_index(other)
+    }
+
+    /// As [`Check::looks_like`], whichever index changed them last.
+    pub(super) fn looks_like_but_for_modify_index(&self, other: &Check) -> bool {
+        // Taken apart, so that a field that is added can't be forgotten here.
+        let Check {
+            namespace,
+            node,
+            id,
+            name,
+            instance,
+            definition,
+            status,
+            output: _,
+            notes,
+            renewals: _,
+            create_index,
+            modify_index: _,
+        } = self;
+        *namespace == other.namespace
+            && *node == other.node
+            && *id == other.id
+            && *name == other.name
+            && *instance == other.instance
+            && *definition == other.definition
+            && *status == other.status
+            && *notes == other.notes
+            && *create_index == other.create_index
+    }
+
+    /// The instance it belongs to, if any.
+    pub(super) fn instance_key(&self) -> Option<InstanceKey> {
+        self.instance.as_ref().map(|id| InstanceKey {
+            namespace: self.namespace.clone(),
+            node: self.node.clone(),
+            id: id.clone(),
+        })
+    }
+
     /// Its key.
     pub fn key(&self) -> CheckKey {
         CheckKey {
@@ -357,6 +460,15 @@ impl Check {
 }
 
 impl Instance {
+    /// Itself with the indexes of `other`: for comparing what was registered.
+    pub(super) fn with_indexes_of(&self, other: &Instance) -> Instance {
+        Instance {
+            create_index: other.create_index,
+            modify_index: other.modify_index,
+            ..self.clone()
+        }
+    }
+
     /// Its key.
     pub fn key(&self) -> InstanceKey {
         InstanceKey {

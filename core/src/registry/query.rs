@@ -43,21 +43,21 @@ pub enum Query {
         /// As in `ServiceHealth`.
         node_meta: Vec<(String, String)>,
     },
-    /// A node with its instances in a namespace.
+    /// A node with its instances in a namespace. A node is seen in `default`, and wherever it has an instance.
     NodeServices {
         /// Namespace.
         namespace: Namespace,
         /// Node.
         node: NodeName,
     },
-    /// The checks of a node: its own and its instances'.
+    /// The checks of a node, where it is seen: its own, then those of its instances in the namespace, each by id.
     NodeChecks {
         /// Namespace.
         namespace: Namespace,
         /// Node.
         node: NodeName,
     },
-    /// The checks of a service's instances.
+    /// The checks of a service's instances, by instance and id.
     ServiceChecks {
         /// Namespace.
         namespace: Namespace,
@@ -66,7 +66,7 @@ pub enum Query {
         /// As in `ServiceHealth`.
         node_meta: Vec<(String, String)>,
     },
-    /// Checks in a state; `None` is any.
+    /// Checks in a state, by node and id; `None` is any.
     ChecksInState {
         /// Namespace.
         namespace: Namespace,
@@ -77,7 +77,9 @@ pub enum Query {
     },
 }
 
-/// What has an index of its own: a query's answer can only change when its topic's index rises.
+/// What has an index of its own: a query's answer can only change when its topic's index rises (its checks' output
+/// apart, which changes without an index), and a topic's index only rises when the complete answer behind it changes.
+/// A query with filters shares the topic of the complete thing that it is cut from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Topic {
     /// Instances, nodes and checks behind a service's name.
@@ -98,6 +100,12 @@ pub enum Topic {
     NodeChecks(Namespace, NodeName),
     /// All checks of a namespace.
     Checks(Namespace),
+    /// The checks of a namespace that are in one state.
+    ChecksInState(Namespace, CheckStatus),
+    /// Everything that can be seen in a namespace. For questions whose answer hangs on what it does not show: a list
+    /// of checks or services that is filtered by the meta of their nodes.
+    Namespace(Namespace),
+    // Variants are added at the end only: their order is that of the stored rows.
 }
 
 /// How new a topic is.
@@ -105,7 +113,8 @@ pub enum Topic {
 pub struct TopicVersion {
     /// Its index: at least 1, so that it can be waited for.
     pub index: u64,
-    /// Counts writes without an index (a check's output). Local to this server; wakes nobody.
+    /// Counts writes without an index (a check's output) since the index rose. Local to this server; wakes nobody.
+    /// It starts again from 0 when the registry is read from rows: drop what was cached then.
     pub touched: u64,
 }
 
@@ -129,8 +138,11 @@ pub enum View {
     Services(BTreeMap<ServiceName, Vec<String>>),
     /// To `Nodes`.
     Nodes(Vec<Node>),
-    /// To `NodeServices`; `None` when there is no such node.
+    /// To `NodeServices`; `None` when the node is not seen in the namespace. Instances by id.
     NodeServices(Option<(Node, Vec<Instance>)>),
-    /// To the queries for checks, each with the name and tags of its service where it has one.
-    Checks(Vec<(Check, Option<(ServiceName, Vec<String>)>)>),
+    /// To the queries for checks.
+    Checks(Vec<ListedCheck>),
 }
+
+/// A check with the name and tags of its service where it has one.
+pub type ListedCheck = (Check, Option<(ServiceName, Vec<String>)>);

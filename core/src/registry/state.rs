@@ -1,130 +1,248 @@
-//! The state itself.
+//! The state itself: tables, indexes and digest, and how a command's changes become events, topics and rows.
 
 use bytes::Bytes;
 
 use super::{
-    Applied, Check, CheckKey, Command, Instance, InstanceKey, Namespace, Node, NodeName, Query, Topic,
-    TopicVersion, View,
+    Applied, Check, CheckKey, Command, Event, Instance, InstanceKey, Namespace, Node, NodeName, Query,
+    Refusal, Reply, Topic, TopicVersion, View, answer, apply,
+    difference::difference,
+    restore,
+    rows::{Row, RowError, RowLog, check_key, index_key, instance_key, node_key, value},
+    tables::Tables,
+    topics::Topics,
+    transaction::{Changes, Transaction},
 };
 
 /// The replicated state. See the module's page.
 #[derive(Clone, Debug, Default)]
-pub struct Registry {}
-
-/// A stored row that can't be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RowError {
-    /// It was written by a newer version.
-    #[error("row {key} has format version {found}; this server reads up to {known}")]
-    UnknownVersion {
-        /// Its key, in hex.
-        key: String,
-        /// Its version.
-        found: u8,
-        /// The newest version known here.
-        known: u8,
-    },
-    /// Its bytes make no sense.
-    #[error("row {key} is corrupt: {reason}")]
-    Corrupt {
-        /// Its key, in hex.
-        key: String,
-        /// What is wrong.
-        reason: String,
-    },
+pub struct Registry {
+    pub(super) tables: Tables,
+    pub(super) topics: Topics,
+    pub(super) index: u64,
+    pub(super) digest: u128,
 }
 
 impl Registry {
     /// Carries out a command. Total: what can't be done is a refusal in the reply, and changes nothing.
-    pub fn apply(&mut self, _command: &Command) -> Applied {
-        unimplemented!()
+    pub fn apply(&mut self, command: &Command) -> Applied {
+        let mut transaction = Transaction::new(&mut self.tables, next_index(self.index));
+        match apply::apply(&mut transaction, command) {
+            Ok(reply) => {
+                let changes = transaction.finish();
+                self.commit(reply, &changes)
+            }
+            Err(refusal) => {
+                transaction.undo();
+                self.refuse(refusal)
+            }
+        }
     }
-    /// The index of the last change; 0 while nothing was ever written.
+
+    /// The index of the last change; 0 while nothing was ever written, then 2 and up.
     pub fn index(&self) -> u64 {
-        unimplemented!()
+        self.index
     }
+
     /// An order-free sum of the hashes of all rows: equal states have equal digests. O(1).
     pub fn digest(&self) -> u128 {
-        unimplemented!()
+        self.digest
     }
+
     /// How new a topic is. Never goes back, not even when what it names is gone.
-    pub fn version(&self, _topic: &Topic) -> TopicVersion {
-        unimplemented!()
+    pub fn version(&self, topic: &Topic) -> TopicVersion {
+        self.topics.version(topic)
     }
+
     /// Answers a query.
-    pub fn query(&self, _query: &Query) -> View {
-        unimplemented!()
+    pub fn query(&self, query: &Query) -> View {
+        answer::answer(&self.tables, query)
     }
+
     /// A check.
-    pub fn check(&self, _key: &CheckKey) -> Option<&Check> {
-        unimplemented!()
+    pub fn check(&self, key: &CheckKey) -> Option<&Check> {
+        self.tables.check(key).map(AsRef::as_ref)
     }
+
     /// An instance.
-    pub fn instance(&self, _key: &InstanceKey) -> Option<&Instance> {
-        unimplemented!()
+    pub fn instance(&self, key: &InstanceKey) -> Option<&Instance> {
+        self.tables.instance(key).map(AsRef::as_ref)
     }
+
     /// A node.
-    pub fn node(&self, _name: &NodeName) -> Option<&Node> {
-        unimplemented!()
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.tables.node(name).map(AsRef::as_ref)
     }
+
     /// A node's instances in a namespace, by id.
     pub fn instances_of_node<'a>(
         &'a self,
-        _namespace: &'a Namespace,
-        _node: &'a NodeName,
+        namespace: &'a Namespace,
+        node: &'a NodeName,
     ) -> impl Iterator<Item = &'a Instance> + 'a {
-        std::iter::empty()
+        self.tables.instances_of_node(namespace, node).map(AsRef::as_ref)
     }
+
     /// The checks of an instance, by id.
-    pub fn checks_of_instance<'a>(&'a self, _key: &'a InstanceKey) -> impl Iterator<Item = &'a Check> + 'a {
-        std::iter::empty()
+    pub fn checks_of_instance<'a>(&'a self, key: &'a InstanceKey) -> impl Iterator<Item = &'a Check> + 'a {
+        self.tables.checks_of_instance(key).values().map(AsRef::as_ref)
     }
-    /// All checks of a namespace on a node (the node's own and its instances'), by id.
+
+    /// All checks of a namespace on a node (its instances' and, in `default`, the node's own), by id.
     pub fn checks_of_node<'a>(
         &'a self,
-        _namespace: &'a Namespace,
-        _node: &'a NodeName,
+        namespace: &'a Namespace,
+        node: &'a NodeName,
     ) -> impl Iterator<Item = &'a Check> + 'a {
-        std::iter::empty()
+        self.tables.checks_of_node(namespace, node).map(AsRef::as_ref)
     }
+
     /// Every check, by key. For a leader that has just been elected, and for metrics; O(all).
     pub fn checks(&self) -> impl Iterator<Item = &Check> {
-        std::iter::empty()
+        self.tables.checks().map(AsRef::as_ref)
     }
+
     /// Every instance, by key. For metrics; O(all).
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
-        std::iter::empty()
+        self.tables.instances().map(AsRef::as_ref)
     }
+
     /// Every stored row in key order: the registry's complete state, index and topic indexes included.
     pub fn rows(&self) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
-        std::iter::empty()
+        let index = (self.index > 0).then_some(Row::Index(self.index));
+        let nodes = self.tables.nodes().cloned().map(Row::Node);
+        let instances = self.tables.instances().cloned().map(Row::Instance);
+        let checks = self.tables.checks().cloned().map(Row::Check);
+        index
+            .into_iter()
+            .chain(self.topics.floor_rows())
+            .chain(nodes)
+            .chain(instances)
+            .chain(checks)
+            .chain(self.topics.index_rows())
+            .map(|row| row.encode())
     }
-    /// The registry that [`Registry::rows`] came from, digest included.
+
+    /// The registry that [`Registry::rows`] came from, digest included. The rows may come in any order.
     ///
     /// # Errors
-    /// A row is corrupt, or newer than this server.
-    pub fn from_rows(_rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Registry, RowError> {
-        unimplemented!()
+    /// A row is corrupt, contradicts another one, or is newer than this server.
+    pub fn from_rows(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Registry, RowError> {
+        restore::from_rows(rows)
+    }
+
+    fn commit(&mut self, reply: Reply, changes: &Changes) -> Applied {
+        let mut rows = RowLog::default();
+        log_rows(changes, &mut rows);
+        let difference = difference(changes, &self.tables);
+        let changed = changes.take_index();
+        assert!(
+            changed || difference.raised.is_empty(),
+            "a topic's index rises only to an index that was taken"
+        );
+        if changed {
+            let before = (self.index > 0).then(|| value(&self.index));
+            self.index = next_index(self.index);
+            rows.set(index_key(), before, Some(value(&self.index)));
+        }
+        for topic in difference.touched.difference(&difference.raised) {
+            self.topics.touch(topic);
+        }
+        for topic in &difference.raised {
+            self.topics.raise(topic, self.index, &mut rows);
+        }
+        for topic in &difference.settled {
+            self.topics.settle(topic, &self.tables);
+        }
+        self.topics.fold(&mut rows);
+        Applied {
+            reply: Ok(reply),
+            index: self.index,
+            changed,
+            events: events(changes),
+            topics: difference.raised.into_iter().collect(),
+            rows: rows.finish(&mut self.digest),
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Applied {
+        Applied {
+            reply: Err(refusal),
+            index: self.index,
+            changed: false,
+            events: Vec::new(),
+            topics: Vec::new(),
+            rows: Vec::new(),
+        }
     }
 }
 
-impl Query {
-    /// The topic whose index is this query's index.
-    pub fn topic(&self) -> Topic {
-        unimplemented!()
+/// The index after an index. The first one is 2: topics that nothing happened to have index 1, so that they can be
+/// waited for, and who waits for more than 1 must be woken by the first write.
+fn next_index(index: u64) -> u64 {
+    index.max(1).saturating_add(1)
+}
+
+fn log_rows(changes: &Changes, rows: &mut RowLog) {
+    for (name, change) in &changes.nodes {
+        let (before, after) = (
+            change.before.as_ref().map(value),
+            change.after.as_ref().map(value),
+        );
+        rows.set(node_key(name), before, after);
+    }
+    for (key, change) in &changes.instances {
+        let (before, after) = (
+            change.before.as_ref().map(value),
+            change.after.as_ref().map(value),
+        );
+        rows.set(instance_key(key), before, after);
+    }
+    for (key, change) in &changes.checks {
+        let (before, after) = (
+            change.before.as_ref().map(value),
+            change.after.as_ref().map(value),
+        );
+        rows.set(check_key(key), before, after);
     }
 }
 
-impl Command {
-    /// Its bytes in the log: a version byte, then postcard.
-    pub fn encode(&self) -> Bytes {
-        unimplemented!()
+/// Tells what happened from what is different, in the order that [`Applied::events`] promises.
+fn events(changes: &Changes) -> Vec<Event> {
+    let mut gone = [Vec::new(), Vec::new(), Vec::new()];
+    let mut there = Vec::new();
+    for (name, change) in &changes.nodes {
+        match change.after {
+            Some(_) => there.push(Event::NodeRegistered(name.clone())),
+            None => gone[2].push(Event::NodeDeregistered(name.clone())),
+        }
     }
-    /// The command that [`Command::encode`] gave.
-    ///
-    /// # Errors
-    /// The bytes are corrupt, or of a newer version (the error names it).
-    pub fn decode(_bytes: &[u8]) -> Result<Command, RowError> {
-        unimplemented!()
+    for (key, change) in &changes.instances {
+        match change.after {
+            Some(_) => there.push(Event::InstanceRegistered(key.clone())),
+            None => gone[1].push(Event::InstanceDeregistered(key.clone())),
+        }
     }
+    for (key, change) in &changes.checks {
+        let Some(after) = &change.after else {
+            gone[0].push(Event::CheckDeregistered(key.clone()));
+            continue;
+        };
+        if changes.marks.registered.contains(key) {
+            there.push(Event::CheckRegistered(key.clone()));
+        } else if changes.marks.renewed.contains(key) {
+            there.push(Event::CheckRenewed(key.clone()));
+        } else if changes.marks.expired.contains(key) {
+            there.push(Event::CheckExpired(key.clone()));
+        }
+        if let Some(before) = &change.before
+            && before.status != after.status
+        {
+            there.push(Event::CheckStatusChanged {
+                check: key.clone(),
+                from: before.status,
+                to: after.status,
+            });
+        }
+    }
+    gone.into_iter().flatten().chain(there).collect()
 }

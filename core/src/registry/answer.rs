@@ -1,0 +1,226 @@
+//! The answer to each query.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    Check, CheckStatus, Instance, InstanceHealth, ListedCheck, Namespace, Node, NodeName, Query, ServiceName,
+    Topic, View,
+    tables::{Service, Tables},
+};
+
+impl Query {
+    /// The topic whose index is this query's index.
+    pub fn topic(&self) -> Topic {
+        match self {
+            Query::ServiceHealth {
+                namespace,
+                service,
+                passing: true,
+                ..
+            } => Topic::ServicePassing(namespace.clone(), service.clone()),
+            Query::ServiceHealth {
+                namespace, service, ..
+            } => Topic::Service(namespace.clone(), service.clone()),
+            Query::CatalogService {
+                namespace, service, ..
+            } => Topic::ServiceInstances(namespace.clone(), service.clone()),
+            // A list that shows no nodes, but is filtered by their meta, can change when only that does.
+            Query::Services { namespace, node_meta } if node_meta.is_empty() => {
+                Topic::Services(namespace.clone())
+            }
+            Query::Services { namespace, .. } => Topic::Namespace(namespace.clone()),
+            Query::Nodes { .. } => Topic::Nodes,
+            Query::NodeServices { namespace, node } => Topic::NodeServices(namespace.clone(), node.clone()),
+            Query::NodeChecks { namespace, node } => Topic::NodeChecks(namespace.clone(), node.clone()),
+            Query::ServiceChecks {
+                namespace,
+                service,
+                node_meta,
+            } if node_meta.is_empty() => Topic::ServiceChecks(namespace.clone(), service.clone()),
+            Query::ServiceChecks {
+                namespace, service, ..
+            } => Topic::Service(namespace.clone(), service.clone()),
+            Query::ChecksInState {
+                namespace, node_meta, ..
+            } if !node_meta.is_empty() => Topic::Namespace(namespace.clone()),
+            Query::ChecksInState {
+                namespace, status, ..
+            } => match status {
+                Some(status) => Topic::ChecksInState(namespace.clone(), *status),
+                None => Topic::Checks(namespace.clone()),
+            },
+        }
+    }
+}
+
+/// Answers a query.
+pub(super) fn answer(tables: &Tables, query: &Query) -> View {
+    match query {
+        Query::ServiceHealth {
+            namespace,
+            service,
+            passing,
+            tags,
+            node_meta,
+        } => {
+            let instances = instances_of_service(tables, namespace, service);
+            let filter = InstanceFilter::new(tags, node_meta);
+            let health = instances.filter_map(|instance| {
+                let node = tables.node_beneath(&instance.node);
+                let health = || instance_health(tables, node, instance);
+                let wanted = filter.keeps(instance, node) && (!passing || passes(tables, instance));
+                wanted.then(health)
+            });
+            View::Instances(health.collect())
+        }
+        Query::CatalogService {
+            namespace,
+            service,
+            tags,
+            node_meta,
+        } => {
+            let instances = instances_of_service(tables, namespace, service);
+            let filter = InstanceFilter::new(tags, node_meta);
+            let listed = instances.filter_map(|instance| {
+                let node = tables.node_beneath(&instance.node);
+                filter.keeps(instance, node).then(|| InstanceHealth {
+                    node: Node::clone(node),
+                    instance: Instance::clone(instance),
+                    checks: Vec::new(),
+                })
+            });
+            View::Instances(listed.collect())
+        }
+        Query::Services { namespace, node_meta } => {
+            let services = tables.services(namespace).filter_map(|(name, service)| {
+                let tags = tags_of_service(tables, service, node_meta)?;
+                Some((name.clone(), tags))
+            });
+            View::Services(services.collect())
+        }
+        Query::Nodes { node_meta } => {
+            let nodes = tables.nodes().filter(|node| has_meta(node, node_meta));
+            View::Nodes(nodes.map(|node| Node::clone(node)).collect())
+        }
+        Query::NodeServices { namespace, node } => View::NodeServices(node_services(tables, namespace, node)),
+        Query::NodeChecks { namespace, node } => View::Checks(node_checks(tables, namespace, node)),
+        Query::ServiceChecks {
+            namespace,
+            service,
+            node_meta,
+        } => {
+            let instances = instances_of_service(tables, namespace, service)
+                .filter(|instance| has_meta(tables.node_beneath(&instance.node), node_meta));
+            let checks = instances.flat_map(|instance| tables.checks_of_instance(&instance.key()).values());
+            View::Checks(checks.map(|check| annotate(tables, check)).collect())
+        }
+        Query::ChecksInState {
+            namespace,
+            status,
+            node_meta,
+        } => {
+            let checks = tables
+                .checks_of_namespace(namespace)
+                .filter(|check| status.is_none_or(|status| check.status == status))
+                .filter(|check| has_meta(tables.node_beneath(&check.node), node_meta));
+            View::Checks(checks.map(|check| annotate(tables, check)).collect())
+        }
+    }
+}
+
+/// Which instances of a service are wanted.
+struct InstanceFilter<'a> {
+    lower_tags: Vec<String>,
+    node_meta: &'a [(String, String)],
+}
+
+impl<'a> InstanceFilter<'a> {
+    fn new(tags: &[String], node_meta: &'a [(String, String)]) -> Self {
+        InstanceFilter {
+            lower_tags: tags.iter().map(|tag| tag.to_lowercase()).collect(),
+            node_meta,
+        }
+    }
+
+    fn keeps(&self, instance: &Instance, node: &Node) -> bool {
+        let has_tag = |wanted: &String| instance.tags.iter().any(|tag| tag.to_lowercase() == *wanted);
+        self.lower_tags.iter().all(has_tag) && has_meta(node, self.node_meta)
+    }
+}
+
+fn has_meta(node: &Node, wanted: &[(String, String)]) -> bool {
+    wanted
+        .iter()
+        .all(|(key, value)| node.meta.get(key) == Some(value))
+}
+
+fn instances_of_service<'a>(
+    tables: &'a Tables,
+    namespace: &Namespace,
+    service: &ServiceName,
+) -> impl Iterator<Item = &'a Arc<Instance>> {
+    let service = tables.service(namespace, service);
+    service.into_iter().flat_map(|service| service.instances.values())
+}
+
+fn passes(tables: &Tables, instance: &Instance) -> bool {
+    let node_checks = tables.own_checks_of_node(&instance.node).values();
+    let mut checks = node_checks.chain(tables.checks_of_instance(&instance.key()).values());
+    checks.all(|check| check.status == CheckStatus::Passing)
+}
+
+fn instance_health(tables: &Tables, node: &Node, instance: &Instance) -> InstanceHealth {
+    let node_checks = tables.own_checks_of_node(&instance.node).values();
+    let checks = node_checks.chain(tables.checks_of_instance(&instance.key()).values());
+    InstanceHealth {
+        node: node.clone(),
+        instance: instance.clone(),
+        checks: checks.map(|check| Check::clone(check)).collect(),
+    }
+}
+
+/// The union of the tags of a service's instances on the wanted nodes; `None` if there are none.
+fn tags_of_service(
+    tables: &Tables,
+    service: &Service,
+    node_meta: &[(String, String)],
+) -> Option<Vec<String>> {
+    if node_meta.is_empty() {
+        return Some(service.tags.keys().cloned().collect());
+    }
+    let instances = service.instances.values();
+    let mut wanted = instances
+        .filter(|instance| has_meta(tables.node_beneath(&instance.node), node_meta))
+        .peekable();
+    wanted.peek()?;
+    let tags: BTreeSet<&String> = wanted.flat_map(|instance| &instance.tags).collect();
+    Some(tags.into_iter().cloned().collect())
+}
+
+fn node_services(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Option<(Node, Vec<Instance>)> {
+    if !tables.sees_node(namespace, name) {
+        return None;
+    }
+    let instances = tables.instances_of_node(namespace, name);
+    let instances = instances.map(|instance| Instance::clone(instance)).collect();
+    Some((Node::clone(tables.node_beneath(name)), instances))
+}
+
+fn node_checks(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Vec<ListedCheck> {
+    if !tables.sees_node(namespace, name) {
+        return Vec::new();
+    }
+    let own = tables.own_checks_of_node(name).values();
+    let of_instances = tables
+        .checks_of_node(namespace, name)
+        .filter(|check| check.instance.is_some());
+    own.chain(of_instances)
+        .map(|check| annotate(tables, check))
+        .collect()
+}
+
+fn annotate(tables: &Tables, check: &Check) -> ListedCheck {
+    let instance = check.instance_key().and_then(|key| tables.instance(&key));
+    let service = instance.map(|instance| (instance.service.clone(), instance.tags.clone()));
+    (check.clone(), service)
+}

@@ -1,0 +1,25 @@
+//! What each command does: one file each.
+//!
+//! A command writes into a [`Transaction`](super::transaction::Transaction) and gives its reply. It decides nothing
+//! about indexes of topics, events or rows: those follow from what it changed.
+
+mod deregister;
+mod deregister_critical;
+mod expire_checks;
+mod register;
+mod update_checks;
+
+use super::{Command, Refusal, Reply, transaction::Transaction};
+
+/// Carries out a command within a transaction; at an error the caller takes the transaction back.
+pub(super) fn apply(transaction: &mut Transaction<'_>, command: &Command) -> Result<Reply, Refusal> {
+    match command {
+        Command::Register(registrations) => register::register(transaction, registrations),
+        Command::Deregister(what) => deregister::deregister(transaction, what),
+        Command::UpdateChecks(updates) => Ok(update_checks::update_checks(transaction, updates)),
+        Command::ExpireChecks(expiries) => Ok(expire_checks::expire_checks(transaction, expiries)),
+        Command::DeregisterCritical(expiries) => {
+            Ok(deregister_critical::deregister_critical(transaction, expiries))
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A registry from its stored rows.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::{
+    Namespace, Registry,
+    rows::{Row, RowError, check_key, corrupt_row, index_key, instance_key, node_key, row_hash},
+};
+
+/// See [`Registry::from_rows`].
+pub(super) fn from_rows(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Registry, RowError> {
+    let mut registry = Registry::default();
+    let mut keys = BTreeSet::new();
+    for (key, value) in rows {
+        let row = Row::decode(&key, &value)?;
+        registry.digest = registry.digest.wrapping_add(row_hash(&key, &value));
+        take_in(&mut registry, row);
+        if let Some(key) = keys.replace(key) {
+            return Err(corrupt_row(&key, "it is there twice"));
+        }
+    }
+    check_references(&registry)?;
+    registry.topics.settle_all(&registry.tables);
+    Ok(registry)
+}
+
+fn take_in(registry: &mut Registry, row: Row) {
+    match row {
+        Row::Index(index) => registry.index = index,
+        Row::Floor(kind, index) => registry.topics.restore_floor(kind, index),
+        Row::Node(node) => {
+            let name = node.name.clone();
+            registry.tables.set_node(&name, Some(node));
+        }
+        Row::Instance(instance) => {
+            let key = instance.key();
+            registry.tables.set_instance(&key, Some(instance));
+        }
+        Row::Check(check) => {
+            let key = check.key();
+            registry.tables.set_check(&key, Some(check));
+        }
+        Row::Topic(topic, index) => registry.topics.restore(topic, index),
+    }
+}
+
+/// Everything is on what it should be on, and nothing is newer than the registry: apply relies on it.
+fn check_references(registry: &Registry) -> Result<(), RowError> {
+    let tables = &registry.tables;
+    for node in tables.nodes() {
+        let key = || node_key(&node.name);
+        check_age(registry.index, node.create_index, node.modify_index, key)?;
+    }
+    for instance in tables.instances() {
+        let key = || instance_key(&instance.key());
+        check_age(registry.index, instance.create_index, instance.modify_index, key)?;
+        if tables.node(&instance.node).is_none() {
+            let node = instance.node.as_str();
+            return Err(corrupt_row(&key(), format!("its node {node:?} is missing")));
+        }
+    }
+    for check in tables.checks() {
+        let key = || check_key(&check.key());
+        check_age(registry.index, check.create_index, check.modify_index, key)?;
+        if tables.node(&check.node).is_none() {
+            let node = check.node.as_str();
+            return Err(corrupt_row(&key(), format!("its node {node:?} is missing")));
+        }
+        match check.instance_key() {
+            Some(instance) if tables.instance(&instance).is_none() => {
+                let id = instance.id.as_str();
+                return Err(corrupt_row(&key(), format!("its instance {id:?} is missing")));
+            }
+            None if check.namespace != Namespace::default() => {
+                let reason = "a node's own check is in the namespace \"default\"";
+                return Err(corrupt_row(&key(), reason));
+            }
+            _ => {}
+        }
+    }
+    let newest = registry.topics.newest();
+    check_age(registry.index, newest, newest, index_key)
+}
+
+fn check_age(
+    index: u64,
+    create_index: u64,
+    modify_index: u64,
+    key: impl Fn() -> Bytes,
+) -> Result<(), RowError> {
+    if create_index > modify_index || modify_index > index {
+        let reason =
+            format!("created at {create_index} and modified at {modify_index}, but the index is {index}");
+        return Err(corrupt_row(&key(), reason));
+    }
+    Ok(())
+}

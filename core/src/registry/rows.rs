@@ -1,0 +1,277 @@
+//! How the state is stored and digested, and how commands are written to the log.
+//!
+//! Every thing is one row. Its key is a kind byte and the thing's key, encoded so that rows sort as the things do; its
+//! value is a version byte and postcard. A row's encoding is a function of what it holds, so equal states have equal
+//! rows, and a row that is not what its content would be encoded to is corrupt. The digest of a state is the wrapping
+//! sum of the hashes of its rows: order-free, so that a change costs only the rows that it touches.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{Check, CheckKey, Command, Instance, InstanceKey, Node, NodeName, RowChange, Topic, TopicKind};
+
+/// The version of rows that is written. A new one comes with every change of what a row holds.
+const ROW_VERSION: u8 = 1;
+/// The version of commands that is written. A new one comes with every change of [`Command`].
+const COMMAND_VERSION: u8 = 1;
+
+// Kinds of rows, in the order in which they are read back.
+const INDEX: u8 = 0x01;
+const FLOOR: u8 = 0x02;
+const NODE: u8 = 0x10;
+const INSTANCE: u8 = 0x11;
+const CHECK: u8 = 0x12;
+const TOPIC: u8 = 0x20;
+
+/// Stored bytes that can't be read: a row, or a command of the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// It was written by a newer version.
+    #[error("{key} has format version {found}; this server reads up to {known}")]
+    UnknownVersion {
+        /// `row` and its key in hex, or `command`.
+        key: String,
+        /// Its version.
+        found: u8,
+        /// The newest version known here.
+        known: u8,
+    },
+    /// Its bytes make no sense.
+    #[error("{key} is corrupt: {reason}")]
+    Corrupt {
+        /// `row` and its key in hex, or `command`.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A row's content.
+#[derive(Clone, Debug)]
+pub(super) enum Row {
+    /// The registry's index.
+    Index(u64),
+    /// The index of every topic of a kind that has no row of its own, at least.
+    Floor(TopicKind, u64),
+    Node(Arc<Node>),
+    Instance(Arc<Instance>),
+    Check(Arc<Check>),
+    /// The index of a topic.
+    Topic(Topic, u64),
+}
+
+impl Row {
+    /// Its key and its value.
+    pub(super) fn encode(&self) -> (Bytes, Bytes) {
+        match self {
+            Row::Index(index) => (index_key(), value(index)),
+            Row::Floor(kind, index) => (floor_key(*kind), value(&(kind, index))),
+            Row::Node(node) => (node_key(&node.name), value(node)),
+            Row::Instance(instance) => (instance_key(&instance.key()), value(instance)),
+            Row::Check(check) => (check_key(&check.key()), value(check)),
+            Row::Topic(topic, index) => (topic_key(topic), value(&(topic, index))),
+        }
+    }
+
+    /// The row that [`Row::encode`] gave.
+    pub(super) fn decode(key: &Bytes, value: &Bytes) -> Result<Row, RowError> {
+        let name = || row_name(key);
+        let row = match key.first() {
+            Some(&INDEX) => Row::Index(decode(name, ROW_VERSION, value)?),
+            Some(&FLOOR) => {
+                let (kind, index) = decode(name, ROW_VERSION, value)?;
+                Row::Floor(kind, index)
+            }
+            Some(&NODE) => Row::Node(decode(name, ROW_VERSION, value)?),
+            Some(&INSTANCE) => Row::Instance(decode(name, ROW_VERSION, value)?),
+            Some(&CHECK) => Row::Check(decode(name, ROW_VERSION, value)?),
+            Some(&TOPIC) => {
+                let (topic, index) = decode(name, ROW_VERSION, value)?;
+                Row::Topic(topic, index)
+            }
+            _ => return Err(corrupt_row(key, "its kind is unknown to this server")),
+        };
+        if row.encode() != (key.clone(), value.clone()) {
+            return Err(corrupt_row(key, "it is not what its content is encoded to"));
+        }
+        Ok(row)
+    }
+}
+
+pub(super) fn index_key() -> Bytes {
+    Bytes::from_static(&[INDEX])
+}
+
+pub(super) fn floor_key(kind: TopicKind) -> Bytes {
+    Bytes::copy_from_slice(&[FLOOR, kind as u8])
+}
+
+pub(super) fn node_key(name: &NodeName) -> Bytes {
+    KeyWriter::new(NODE).text(name.as_str()).finish()
+}
+
+pub(super) fn instance_key(key: &InstanceKey) -> Bytes {
+    let writer = KeyWriter::new(INSTANCE).text(key.namespace.as_str());
+    writer.text(key.node.as_str()).text(key.id.as_str()).finish()
+}
+
+pub(super) fn check_key(key: &CheckKey) -> Bytes {
+    let writer = KeyWriter::new(CHECK).text(key.namespace.as_str());
+    writer.text(key.node.as_str()).text(key.id.as_str()).finish()
+}
+
+pub(super) fn topic_key(topic: &Topic) -> Bytes {
+    let writer = KeyWriter::new(TOPIC).byte(topic.kind() as u8);
+    match topic {
+        Topic::Service(namespace, service)
+        | Topic::ServicePassing(namespace, service)
+        | Topic::ServiceInstances(namespace, service)
+        | Topic::ServiceChecks(namespace, service) => {
+            writer.text(namespace.as_str()).text(service.as_str()).finish()
+        }
+        Topic::NodeServices(namespace, node) | Topic::NodeChecks(namespace, node) => {
+            writer.text(namespace.as_str()).text(node.as_str()).finish()
+        }
+        Topic::Services(namespace) | Topic::Checks(namespace) | Topic::Namespace(namespace) => {
+            writer.text(namespace.as_str()).finish()
+        }
+        Topic::ChecksInState(namespace, status) => {
+            writer.text(namespace.as_str()).byte(*status as u8).finish()
+        }
+        Topic::Nodes => writer.finish(),
+    }
+}
+
+/// A row's value: a version byte, then postcard.
+pub(super) fn value(content: &impl Serialize) -> Bytes {
+    encode(ROW_VERSION, content)
+}
+
+/// Says that a row is corrupt, and why.
+pub(super) fn corrupt_row(key: &[u8], reason: impl Into<String>) -> RowError {
+    RowError::Corrupt {
+        key: row_name(key),
+        reason: reason.into(),
+    }
+}
+
+fn row_name(key: &[u8]) -> String {
+    let mut name = String::from("row ");
+    for byte in key {
+        write!(name, "{byte:02x}").expect("writing to a string can't fail");
+    }
+    name
+}
+
+/// Writes keys that sort like the tuples of texts that they hold.
+struct KeyWriter(Vec<u8>);
+
+impl KeyWriter {
+    fn new(kind: u8) -> Self {
+        KeyWriter(vec![kind])
+    }
+
+    fn byte(mut self, byte: u8) -> Self {
+        self.0.push(byte);
+        self
+    }
+
+    /// A zero byte ends a text, so that a text sorts before those that it begins. Names have no zero bytes.
+    fn text(mut self, text: &str) -> Self {
+        debug_assert!(!text.as_bytes().contains(&0), "names have no control characters");
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(0);
+        self
+    }
+
+    fn finish(self) -> Bytes {
+        Bytes::from(self.0)
+    }
+}
+
+fn encode(version: u8, content: &impl Serialize) -> Bytes {
+    let bytes = postcard::to_extend(content, vec![version]);
+    Bytes::from(bytes.expect("what the registry holds can be serialised, and memory does not refuse it"))
+}
+
+fn decode<T: DeserializeOwned>(name: impl Fn() -> String, known: u8, bytes: &[u8]) -> Result<T, RowError> {
+    let corrupt = |reason: String| RowError::Corrupt { key: name(), reason };
+    let Some((&found, content)) = bytes.split_first() else {
+        return Err(corrupt("it is empty".into()));
+    };
+    if found > known {
+        return Err(RowError::UnknownVersion {
+            key: name(),
+            found,
+            known,
+        });
+    }
+    if found == 0 {
+        return Err(corrupt("there is no format version 0".into()));
+    }
+    let (content, rest) = postcard::take_from_bytes(content).map_err(|error| corrupt(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(corrupt(format!("{} bytes follow its end", rest.len())));
+    }
+    Ok(content)
+}
+
+/// The hash of one row, as it counts in the digest.
+pub(super) fn row_hash(key: &[u8], value: &[u8]) -> u128 {
+    let mut hasher = Xxh3::new();
+    // The key's length comes first, so that no byte can move between key and value unnoticed.
+    hasher.update(&(key.len() as u64).to_le_bytes());
+    hasher.update(key);
+    hasher.update(value);
+    hasher.digest128()
+}
+
+/// The rows that a command changes, as they were and as they are.
+#[derive(Default)]
+pub(super) struct RowLog(BTreeMap<Bytes, (Option<Bytes>, Option<Bytes>)>);
+
+impl RowLog {
+    /// Takes note that a row changes; of a row that changes twice, the first value before counts.
+    pub(super) fn set(&mut self, key: Bytes, before: Option<Bytes>, after: Option<Bytes>) {
+        self.0
+            .entry(key)
+            .and_modify(|change| change.1 = after.clone())
+            .or_insert((before, after));
+    }
+
+    /// Brings the digest up to date and gives the rows that differ.
+    pub(super) fn finish(self, digest: &mut u128) -> Vec<RowChange> {
+        let mut changes = Vec::with_capacity(self.0.len());
+        for (key, (before, after)) in self.0 {
+            if before == after {
+                continue;
+            }
+            if let Some(before) = &before {
+                *digest = digest.wrapping_sub(row_hash(&key, before));
+            }
+            if let Some(after) = &after {
+                *digest = digest.wrapping_add(row_hash(&key, after));
+            }
+            changes.push(RowChange { key, value: after });
+        }
+        changes
+    }
+}
+
+impl Command {
+    /// Its bytes in the log: a version byte, then postcard.
+    pub fn encode(&self) -> Bytes {
+        encode(COMMAND_VERSION, self)
+    }
+
+    /// The command that [`Command::encode`] gave.
+    ///
+    /// # Errors
+    /// The bytes are corrupt, or of a newer version (the error names it).
+    pub fn decode(bytes: &[u8]) -> Result<Command, RowError> {
+        decode(|| "command".into(), COMMAND_VERSION, bytes)
+    }
+}

@@ -1,0 +1,285 @@
+//! What is registered now, with the secondary indexes that keep questions and changes cheap.
+//!
+//! Tables know nothing of commands, indexes or topics. Every write goes through one of three setters, so that no
+//! secondary index can be forgotten; the setters may be called in any order, also to take a change back.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use super::{
+    Check, CheckId, CheckKey, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, ServiceName,
+};
+
+/// Checks by id.
+pub(super) type CheckList = BTreeMap<CheckId, Arc<Check>>;
+
+/// See the module's page.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    nodes: BTreeMap<NodeName, Arc<Node>>,
+    instances: BTreeMap<InstanceKey, Arc<Instance>>,
+    checks: BTreeMap<CheckKey, Arc<Check>>,
+    services: BTreeMap<Namespace, BTreeMap<ServiceName, Service>>,
+    checks_of_instance: BTreeMap<InstanceKey, CheckList>,
+    own_checks_of_node: BTreeMap<NodeName, CheckList>,
+    /// How many instances a node has in each namespace; no zeros.
+    instance_counts: BTreeMap<NodeName, BTreeMap<Namespace, usize>>,
+}
+
+/// The instances of one service.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Service {
+    /// By node and id.
+    pub(super) instances: BTreeMap<(NodeName, InstanceId), Arc<Instance>>,
+    /// How often each tag occurs; no zeros. Keeps the union of tags current without a scan.
+    pub(super) tags: BTreeMap<String, usize>,
+}
+
+static NO_CHECKS: CheckList = CheckList::new();
+
+impl Tables {
+    pub(super) fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
+        self.nodes.get(name)
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// The node that an instance or a check is on.
+    ///
+    /// # Panics
+    /// If there is none: nothing is registered without its node, and a node goes with all that is on it.
+    pub(super) fn node_beneath(&self, name: &NodeName) -> &Arc<Node> {
+        self.nodes.get(name).expect("what is registered has its node")
+    }
+
+    pub(super) fn instance(&self, key: &InstanceKey) -> Option<&Arc<Instance>> {
+        self.instances.get(key)
+    }
+
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.instances.values()
+    }
+
+    pub(super) fn check(&self, key: &CheckKey) -> Option<&Arc<Check>> {
+        self.checks.get(key)
+    }
+
+    pub(super) fn checks(&self) -> impl Iterator<Item = &Arc<Check>> {
+        self.checks.values()
+    }
+
+    pub(super) fn service(&self, namespace: &Namespace, name: &ServiceName) -> Option<&Service> {
+        self.services.get(namespace)?.get(name)
+    }
+
+    /// The services of a namespace, by name; each has at least one instance.
+    pub(super) fn services(&self, namespace: &Namespace) -> impl Iterator<Item = (&ServiceName, &Service)> {
+        self.services.get(namespace).into_iter().flatten()
+    }
+
+    /// Whether anything can be seen in a namespace.
+    pub(super) fn has_namespace(&self, namespace: &Namespace) -> bool {
+        *namespace == Namespace::default() || self.services.contains_key(namespace)
+    }
+
+    /// A node's instances in a namespace, by id.
+    pub(super) fn instances_of_node<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        node: &'a NodeName,
+    ) -> impl Iterator<Item = &'a Arc<Instance>> + 'a {
+        let first = InstanceKey {
+            namespace: namespace.clone(),
+            node: node.clone(),
+            id: InstanceId::least(),
+        };
+        self.instances
+            .range(first..)
+            .take_while(move |(key, _)| key.node == *node && key.namespace == *namespace)
+            .map(|(_, instance)| instance)
+    }
+
+    /// The checks of a namespace on a node, by id; in `default` the node's own are among them.
+    pub(super) fn checks_of_node<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        node: &'a NodeName,
+    ) -> impl Iterator<Item = &'a Arc<Check>> + 'a {
+        let first = CheckKey {
+            namespace: namespace.clone(),
+            node: node.clone(),
+            id: CheckId::least(),
+        };
+        self.checks
+            .range(first..)
+            .take_while(move |(key, _)| key.node == *node && key.namespace == *namespace)
+            .map(|(_, check)| check)
+    }
+
+    /// The checks of a namespace, by node and id.
+    pub(super) fn checks_of_namespace<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+    ) -> impl Iterator<Item = &'a Arc<Check>> + 'a {
+        let first = CheckKey {
+            namespace: namespace.clone(),
+            node: NodeName::least(),
+            id: CheckId::least(),
+        };
+        self.checks
+            .range(first..)
+            .take_while(move |(key, _)| key.namespace == *namespace)
+            .map(|(_, check)| check)
+    }
+
+    /// The checks of an instance, by id.
+    pub(super) fn checks_of_instance(&self, key: &InstanceKey) -> &CheckList {
+        self.checks_of_instance.get(key).unwrap_or(&NO_CHECKS)
+    }
+
+    /// The checks of the node itself, by id.
+    pub(super) fn own_checks_of_node(&self, node: &NodeName) -> &CheckList {
+        self.own_checks_of_node.get(node).unwrap_or(&NO_CHECKS)
+    }
+
+    /// How many instances a node has in a namespace.
+    pub(super) fn instance_count(&self, namespace: &Namespace, node: &NodeName) -> usize {
+        let counts = self.instance_counts.get(node);
+        counts
+            .and_then(|counts| counts.get(namespace))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// The namespaces in which a node has instances.
+    pub(super) fn namespaces_of_node(&self, node: &NodeName) -> impl Iterator<Item = &Namespace> {
+        self.instance_counts
+            .get(node)
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+    }
+
+    /// Whether a node is seen in a namespace: in `default` always, elsewhere where it has instances.
+    pub(super) fn sees_node(&self, namespace: &Namespace, node: &NodeName) -> bool {
+        self.instance_count(namespace, node) > 0
+            || (*namespace == Namespace::default() && self.nodes.contains_key(node))
+    }
+
+    /// Puts a node in its place, or takes it away; gives what was there.
+    pub(super) fn set_node(&mut self, name: &NodeName, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
+        match node {
+            Some(node) => self.nodes.insert(name.clone(), node),
+            None => self.nodes.remove(name),
+        }
+    }
+
+    /// Puts an instance in its place, or takes it away; gives what was there.
+    pub(super) fn set_instance(
+        &mut self,
+        key: &InstanceKey,
+        instance: Option<Arc<Instance>>,
+    ) -> Option<Arc<Instance>> {
+        let before = match &instance {
+            Some(instance) => self.instances.insert(key.clone(), Arc::clone(instance)),
+            None => self.instances.remove(key),
+        };
+        if let Some(before) = &before {
+            self.unlist_instance(before);
+        }
+        if let Some(instance) = instance {
+            self.list_instance(instance);
+        }
+        before
+    }
+
+    /// Puts a check in its place, or takes it away; gives what was there.
+    pub(super) fn set_check(&mut self, key: &CheckKey, check: Option<Arc<Check>>) -> Option<Arc<Check>> {
+        let before = match &check {
+            Some(check) => self.checks.insert(key.clone(), Arc::clone(check)),
+            None => self.checks.remove(key),
+        };
+        if let Some(before) = &before {
+            self.unlist_check(before);
+        }
+        if let Some(check) = check {
+            self.list_check(check);
+        }
+        before
+    }
+
+    fn list_instance(&mut self, instance: Arc<Instance>) {
+        let services = self.services.entry(instance.namespace.clone()).or_default();
+        let service = services.entry(instance.service.clone()).or_default();
+        for tag in &instance.tags {
+            *service.tags.entry(tag.clone()).or_default() += 1;
+        }
+        let counts = self.instance_counts.entry(instance.node.clone()).or_default();
+        *counts.entry(instance.namespace.clone()).or_default() += 1;
+        let place = (instance.node.clone(), instance.id.clone());
+        service.instances.insert(place, instance);
+    }
+
+    fn unlist_instance(&mut self, instance: &Instance) {
+        if let Some(services) = self.services.get_mut(&instance.namespace) {
+            if let Some(service) = services.get_mut(&instance.service) {
+                service
+                    .instances
+                    .remove(&(instance.node.clone(), instance.id.clone()));
+                for tag in &instance.tags {
+                    decrease(service.tags.entry(tag.clone()));
+                }
+                if service.instances.is_empty() {
+                    services.remove(&instance.service);
+                }
+            }
+            if services.is_empty() {
+                self.services.remove(&instance.namespace);
+            }
+        }
+        if let Some(counts) = self.instance_counts.get_mut(&instance.node) {
+            decrease(counts.entry(instance.namespace.clone()));
+            if counts.is_empty() {
+                self.instance_counts.remove(&instance.node);
+            }
+        }
+    }
+
+    fn list_check(&mut self, check: Arc<Check>) {
+        let list = match check.instance_key() {
+            Some(instance) => self.checks_of_instance.entry(instance).or_default(),
+            None => self.own_checks_of_node.entry(check.node.clone()).or_default(),
+        };
+        list.insert(check.id.clone(), check);
+    }
+
+    fn unlist_check(&mut self, check: &Check) {
+        match check.instance_key() {
+            Some(instance) => unlist(self.checks_of_instance.entry(instance), &check.id),
+            None => unlist(self.own_checks_of_node.entry(check.node.clone()), &check.id),
+        }
+    }
+}
+
+/// Takes one off a count; a count of zero goes.
+fn decrease<K: Ord>(entry: Entry<'_, K, usize>) {
+    if let Entry::Occupied(mut count) = entry {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+}
+
+/// Takes a check off a list; an empty list goes.
+fn unlist<K: Ord>(entry: Entry<'_, K, CheckList>, id: &CheckId) {
+    if let Entry::Occupied(mut list) = entry {
+        list.get_mut().remove(id);
+        if list.get().is_empty() {
+            list.remove();
+        }
+    }
+}

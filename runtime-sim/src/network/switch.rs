@@ -1,0 +1,568 @@
+//! The machine behind the simulated network: who listens, what is connected, and what is in flight.
+//!
+//! One task, on a node of its own, carries everything: it outlives every host, as messages in flight do.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
+};
+
+use madsim::{runtime::NodeHandle, task::AbortHandle};
+use sider_core::runtime::PeerHandler;
+use tokio::sync::oneshot;
+
+use super::{
+    HttpHandler, Link, LinkState,
+    wire::{Flight, Payload, Wire},
+};
+use crate::{chance, clock, runtime::contained, trace, world::HostId};
+
+/// When a lost message is sent again, in microseconds.
+const RETRANSMIT_US: Range<u64> = 200_000..1_200_000;
+/// How long a message takes within a host, in microseconds.
+const LOOPBACK_US: Range<u64> = 10..60;
+
+/// Why a call has no answer, as the calling host learns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// Nobody listens there.
+    Refused,
+    /// The connection broke after the request was sent.
+    Reset,
+}
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its request was not sent.
+    Connecting,
+    /// It was.
+    Sent,
+}
+
+pub(super) enum Listener {
+    Peer(PeerHandler),
+    Http(HttpHandler),
+}
+
+struct Call {
+    source: HostId,
+    target: HostId,
+    address: SocketAddr,
+    phase: Phase,
+    /// Kept until the connection is made.
+    request: Option<Payload>,
+    /// The process it was sent to.
+    incarnation: u64,
+    answer: oneshot::Sender<Result<Payload, Broken>>,
+    /// The task that handles it; dropped when an HTTP client hangs up.
+    handler: Option<AbortHandle>,
+}
+
+/// A host's end of the network.
+struct Port {
+    ip: IpAddr,
+    name: String,
+    node: NodeHandle,
+    incarnation: u64,
+    powered: bool,
+    listeners: BTreeMap<u16, Listener>,
+}
+
+/// How links behave and whether they are open.
+#[derive(Default)]
+pub(super) struct Links {
+    pub(super) default: Link,
+    pub(super) special: BTreeMap<(HostId, HostId), Link>,
+    /// Of those that are not open.
+    pub(super) states: BTreeMap<(HostId, HostId), LinkState>,
+}
+
+impl Links {
+    fn behaviour(&self, from: HostId, to: HostId) -> &Link {
+        self.special.get(&(from, to)).unwrap_or(&self.default)
+    }
+
+    pub(super) fn state(&self, from: HostId, to: HostId) -> LinkState {
+        self.states.get(&(from, to)).copied().unwrap_or_default()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    ports: Vec<Port>,
+    links: Links,
+    /// The process behind each connection, as its source believes.
+    connections: BTreeMap<(HostId, SocketAddr), u64>,
+    calls: BTreeMap<u64, Call>,
+    last_call: u64,
+    flights: BinaryHeap<Reverse<Flight>>,
+    last_flight: u64,
+    /// What met a blocked link and will arrive late, in the order of its coming.
+    parked: Vec<Flight>,
+    carrier: Option<Waker>,
+}
+
+/// The network of a run.
+#[derive(Default)]
+pub(crate) struct Switch(Mutex<State>);
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Switch")
+    }
+}
+
+/// What hosts do.
+impl Switch {
+    /// Plugs in the next host, which must have the id that follows the last one's.
+    pub(crate) fn add_host(&self, name: String, ip: IpAddr, node: NodeHandle, incarnation: u64) {
+        self.lock().ports.push(Port {
+            ip,
+            name,
+            node,
+            incarnation,
+            powered: true,
+            listeners: BTreeMap::new(),
+        });
+    }
+
+    pub(super) fn hosts(&self) -> Vec<HostId> {
+        (0..self.lock().ports.len()).map(HostId::from_index).collect()
+    }
+
+    /// A host has a new process.
+    pub(crate) fn process_started(&self, host: HostId, node: NodeHandle, incarnation: u64) {
+        let mut state = self.lock();
+        let port = &mut state.ports[host.index()];
+        port.node = node;
+        port.incarnation = incarnation;
+        port.powered = true;
+    }
+
+    /// A host's process has ended; with its power gone, without a word.
+    pub(crate) fn process_ended(&self, host: HostId, powered: bool) {
+        let mut state = self.lock();
+        let port = &mut state.ports[host.index()];
+        port.powered = powered;
+        let incarnation = std::mem::replace(&mut port.incarnation, 0);
+        let listeners = std::mem::take(&mut port.listeners);
+        state.connections.retain(|(source, _), _| *source != host);
+        let own: Vec<u64> = state
+            .calls
+            .iter()
+            .filter(|(_, call)| call.source == host)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in own {
+            state.end_call(id, powered);
+        }
+        if powered {
+            for other in (0..state.ports.len())
+                .map(HostId::from_index)
+                .filter(|other| *other != host)
+            {
+                state.send(host, other, Wire::Closed { incarnation });
+            }
+        }
+        drop(state);
+        // Handlers hold servers, whose destructors may call back.
+        drop(listeners);
+    }
+
+    pub(super) fn listen(
+        &self,
+        host: HostId,
+        incarnation: u64,
+        port: u16,
+        listener: Listener,
+    ) -> io::Result<()> {
+        let mut state = self.lock();
+        let end = &mut state.ports[host.index()];
+        if end.incarnation != incarnation {
+            return Err(io::Error::other("the process of this network has ended"));
+        }
+        if end.listeners.contains_key(&port) {
+            let text = format!("{}:{port} is in use", end.ip);
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        }
+        end.listeners.insert(port, listener);
+        Ok(())
+    }
+
+    /// Begins a call; `answer` will have its end, unless the calling process ends first.
+    pub(super) fn call(
+        &self,
+        source: HostId,
+        incarnation: u64,
+        address: &str,
+        request: Payload,
+        answer: oneshot::Sender<Result<Payload, Broken>>,
+    ) -> Result<u64, &'static str> {
+        let mut state = self.lock();
+        if state.ports[source.index()].incarnation != incarnation {
+            return Err("this process has ended");
+        }
+        let (target, address) = state.resolve(address)?;
+        state.last_call += 1;
+        let id = state.last_call;
+        let connected = state.connections.get(&(source, address)).copied();
+        let call = Call {
+            source,
+            target,
+            address,
+            phase: Phase::Connecting,
+            request: Some(request),
+            incarnation: 0,
+            answer,
+            handler: None,
+        };
+        state.calls.insert(id, call);
+        match connected {
+            Some(incarnation) => state.send_request(id, incarnation),
+            None => state.send(
+                source,
+                target,
+                Wire::Open {
+                    call: id,
+                    port: address.port(),
+                },
+            ),
+        }
+        Ok(id)
+    }
+
+    pub(super) fn phase(&self, call: u64) -> Option<Phase> {
+        self.lock().calls.get(&call).map(|call| call.phase)
+    }
+
+    /// The caller does not wait any more.
+    pub(super) fn hang_up(&self, call: u64) {
+        self.lock().end_call(call, true);
+    }
+
+    /// The handler of a request has an answer.
+    fn answer(&self, id: u64, host: HostId, incarnation: u64, payload: Payload) {
+        let mut state = self.lock();
+        if state.ports[host.index()].incarnation != incarnation {
+            return;
+        }
+        if let Some(call) = state.calls.get(&id) {
+            let source = call.source;
+            state.send(host, source, Wire::Answer { call: id, payload });
+        }
+    }
+
+    pub(super) fn with_links<T>(&self, change: impl FnOnce(&mut Links) -> T) -> T {
+        change(&mut self.lock().links)
+    }
+
+    pub(super) fn set_link_state(&self, from: HostId, to: HostId, link_state: LinkState) {
+        let mut state = self.lock();
+        if state.links.state(from, to) == link_state {
+            return;
+        }
+        trace::record("link", &format!("{from} to {to}: {link_state:?}"));
+        match link_state {
+            LinkState::Open => state.links.states.remove(&(from, to)),
+            closed => state.links.states.insert((from, to), closed),
+        };
+        if link_state == LinkState::Open {
+            let parked = std::mem::take(&mut state.parked);
+            for flight in parked {
+                if (flight.from, flight.to) == (from, to) {
+                    state.send(from, to, flight.wire);
+                } else {
+                    state.parked.push(flight);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The carrier.
+impl Switch {
+    /// Carries what is in flight, for ever.
+    pub(crate) fn carry(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        poll_fn(move |context| {
+            let mut state = self.lock();
+            if !state
+                .carrier
+                .as_ref()
+                .is_some_and(|carrier| carrier.will_wake(context.waker()))
+            {
+                state.carrier = Some(context.waker().clone());
+                for Reverse(flight) in &state.flights {
+                    clock::wake_at(flight.due_ns, context.waker());
+                }
+            }
+            let now = clock::virtual_ns();
+            while state
+                .flights
+                .peek()
+                .is_some_and(|Reverse(flight)| flight.due_ns <= now)
+            {
+                let Reverse(flight) = state.flights.pop().expect("there is a first one");
+                state.arrive(&self, flight);
+            }
+            Poll::Pending
+        })
+    }
+
+    /// Lets go of everything, so that what handlers hold is freed.
+    pub(crate) fn clear(&self) {
+        let state = std::mem::take(&mut *self.lock());
+        drop(state);
+    }
+}
+
+impl State {
+    /// The host and socket behind `host:port`, where the host is an address or a name.
+    fn resolve(&self, address: &str) -> Result<(HostId, SocketAddr), &'static str> {
+        let (name, port) = address.rsplit_once(':').ok_or("the address has no port")?;
+        let port = port.parse().map_err(|_| "the address has a bad port")?;
+        let ip: Option<IpAddr> = name.parse().ok();
+        let index = self
+            .ports
+            .iter()
+            .position(|end| ip.map_or_else(|| end.name == name, |ip| end.ip == ip))
+            .ok_or("no such host")?;
+        Ok((
+            HostId::from_index(index),
+            SocketAddr::new(self.ports[index].ip, port),
+        ))
+    }
+
+    /// Puts a message on its way.
+    fn send(&mut self, from: HostId, to: HostId, wire: Wire) {
+        if from == to {
+            return self.launch(from, to, chance::within(&LOOPBACK_US), wire);
+        }
+        let link = self.links.behaviour(from, to);
+        let mut latency_us = chance::within(&link.latency_us);
+        let mut vanishes = false;
+        let mut second_us = None;
+        if chance::hits(link.loss_ppm) {
+            latency_us += chance::within(&RETRANSMIT_US);
+            vanishes = chance::hits(500_000);
+        }
+        if matches!(wire, Wire::Request { .. }) && chance::hits(link.duplicate_ppm) {
+            second_us = Some(chance::within(&link.latency_us));
+        }
+        if let Some(second_us) = second_us {
+            trace::record("net", "a request is duplicated");
+            self.launch(from, to, second_us, wire.clone());
+        }
+        if vanishes {
+            trace::record_with("net", &[1], || format!("{from} to {to}: lost {}", wire.name()));
+        } else {
+            self.launch(from, to, latency_us, wire);
+        }
+    }
+
+    fn launch(&mut self, from: HostId, to: HostId, latency_us: u64, wire: Wire) {
+        let due_ns = clock::virtual_ns() + latency_us * 1_000;
+        self.last_flight += 1;
+        self.flights.push(Reverse(Flight {
+            due_ns,
+            order: self.last_flight,
+            from,
+            to,
+            wire,
+        }));
+        if let Some(carrier) = &self.carrier {
+            clock::wake_at(due_ns, carrier);
+        }
+    }
+
+    fn send_request(&mut self, id: u64, incarnation: u64) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let Some(payload) = call.request.take() else {
+            return;
+        };
+        call.phase = Phase::Sent;
+        call.incarnation = incarnation;
+        let (source, target, port) = (call.source, call.target, call.address.port());
+        trace::record_numbers(
+            "send",
+            &[
+                source.index() as u64,
+                target.index() as u64,
+                u64::from(port),
+                id,
+                payload.hash(),
+            ],
+            || format!("{source} to {target}:{port} call {id}: {payload}"),
+        );
+        self.send(
+            source,
+            target,
+            Wire::Request {
+                call: id,
+                incarnation,
+                port,
+                payload,
+            },
+        );
+    }
+
+    /// Forgets a call that nobody waits for. An HTTP server is told, if its client can.
+    fn end_call(&mut self, id: u64, tell: bool) {
+        let Some(call) = self.calls.remove(&id) else {
+            return;
+        };
+        if tell && let Some(handler) = call.handler {
+            self.send(call.source, call.target, Wire::HungUp { handler });
+        }
+    }
+
+    fn arrive(&mut self, switch: &Arc<Switch>, flight: Flight) {
+        let Flight { from, to, .. } = flight;
+        match self.links.state(from, to) {
+            LinkState::Open => {}
+            LinkState::BlackHole if matches!(flight.wire, Wire::Open { .. } | Wire::Opened { .. }) => {}
+            LinkState::BlackHole => return,
+            LinkState::Blocked => {
+                if chance::hits(self.links.behaviour(from, to).late_ppm) {
+                    self.parked.push(flight);
+                }
+                return;
+            }
+        }
+        if !self.ports[to.index()].powered {
+            return;
+        }
+        match flight.wire {
+            Wire::Open { call, port } => self.open(from, to, call, port),
+            Wire::Opened { call, incarnation } => {
+                if let Some(under_way) = self.calls.get(&call) {
+                    self.connections
+                        .insert((under_way.source, under_way.address), incarnation);
+                }
+                self.send_request(call, incarnation);
+            }
+            Wire::Refused { call } => self.finish(call, Err(Broken::Refused)),
+            Wire::Request {
+                call,
+                incarnation,
+                port,
+                payload,
+            } => {
+                self.deliver(switch, (from, to), call, incarnation, port, payload);
+            }
+            Wire::Answer { call, payload } => self.finish(call, Ok(payload)),
+            Wire::Reset { call } => {
+                if let Some(under_way) = self.calls.get(&call) {
+                    self.disconnect(under_way.source, under_way.target, under_way.incarnation);
+                }
+                self.finish(call, Err(Broken::Reset));
+            }
+            Wire::Closed { incarnation } => self.disconnect(to, from, incarnation),
+            Wire::HungUp { handler } => handler.abort(),
+        }
+    }
+
+    /// Someone asks `to` for a connection.
+    fn open(&mut self, from: HostId, to: HostId, call: u64, port: u16) {
+        let end = &self.ports[to.index()];
+        let wire = if end.listeners.contains_key(&port) {
+            Wire::Opened {
+                call,
+                incarnation: end.incarnation,
+            }
+        } else {
+            Wire::Refused { call }
+        };
+        self.send(to, from, wire);
+    }
+
+    /// `source` learns that a process of `target` is gone: its connections there, and the calls on them, end.
+    fn disconnect(&mut self, source: HostId, target: HostId, incarnation: u64) {
+        let ip = self.ports[target.index()].ip;
+        self.connections
+            .retain(|(from, address), to| !(*from == source && address.ip() == ip && *to == incarnation));
+        let broken: Vec<u64> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.phase == Phase::Sent && call.source == source && call.target == target)
+            .filter(|(_, call)| call.incarnation == incarnation)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in broken {
+            self.finish(id, Err(Broken::Reset));
+        }
+    }
+
+    /// The caller learns what came of its call.
+    fn finish(&mut self, id: u64, end: Result<Payload, Broken>) {
+        let Some(call) = self.calls.remove(&id) else {
+            return;
+        };
+        let hash = end.as_ref().map_or(0, Payload::hash);
+        trace::record_numbers("recv", &[call.source.index() as u64, id, hash], || match &end {
+            Ok(payload) => format!("{} from {} call {id}: {payload}", call.source, call.target),
+            Err(broken) => format!("{} from {} call {id}: {broken:?}", call.source, call.target),
+        });
+        // The caller may be gone since.
+        let _ = call.answer.send(end);
+    }
+
+    /// A request arrives: its handler starts, in a task of the listening process.
+    fn deliver(
+        &mut self,
+        switch: &Arc<Switch>,
+        (from, to): (HostId, HostId),
+        id: u64,
+        incarnation: u64,
+        port: u16,
+        payload: Payload,
+    ) {
+        let end = &self.ports[to.index()];
+        let listener = end
+            .listeners
+            .get(&port)
+            .filter(|_| end.incarnation == incarnation);
+        let (reply, is_http): (futures_util::future::BoxFuture<'static, Payload>, bool) =
+            match (listener, payload) {
+                (Some(Listener::Peer(handler)), Payload::Peer(message)) => {
+                    let handler = handler.clone();
+                    (
+                        Box::pin(async move { Payload::Peer(handler(message).await) }),
+                        false,
+                    )
+                }
+                (Some(Listener::Http(handler)), Payload::Request(request)) => {
+                    let handler = handler.clone();
+                    (
+                        Box::pin(async move { Payload::Response(Box::new(handler(*request).await)) }),
+                        true,
+                    )
+                }
+                _ => return self.send(to, from, Wire::Reset { call: id }),
+            };
+        trace::record_numbers("deliver", &[to.index() as u64, id], || {
+            format!("{to} gets call {id} of {from}")
+        });
+        let switch = switch.clone();
+        let task = end.node.spawn(contained(async move {
+            let answer = reply.await;
+            switch.answer(id, to, incarnation, answer);
+        }));
+        if is_http && let Some(call) = self.calls.get_mut(&id) {
+            call.handler = Some(task.abort_handle());
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Probes of health checks: HTTP, TCP, and programs.
+
+use std::{
+    future::Future,
+    io,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use rustix::process::{Pid, Signal, kill_process_group};
+use sider_core::{
+    limits,
+    runtime::{Probe, ProbeOutcome, Prober},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+    task::JoinSet,
+};
+
+use crate::network::{http_client, root_cause};
+
+/// How long the output of a program is read after it has ended: what it left running may hold the pipe open.
+const OUTPUT_AFTER_EXIT: Duration = Duration::from_millis(200);
+
+/// Runs probes from this process.
+#[derive(Clone, Debug)]
+pub struct ProcessProber {
+    http: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Default for ProcessProber {
+    fn default() -> Self {
+        // A kept connection would say little about whether the service still accepts new ones.
+        ProcessProber { http: http_client(0) }
+    }
+}
+
+impl Prober for ProcessProber {
+    async fn probe(&self, probe: &Probe, timeout: Duration) -> ProbeOutcome {
+        match probe {
+            Probe::Http {
+                url,
+                method,
+                headers,
+                body,
+            } => in_time(timeout, self.http(url, method, headers, body)).await,
+            Probe::Tcp { address } => in_time(timeout, tcp(address)).await,
+            Probe::Command { args } => command(args, timeout).await,
+        }
+    }
+}
+
+impl ProcessProber {
+    async fn http(
+        &self,
+        url: &str,
+        method: &str,
+        headers: &[(String, String)],
+        body: &str,
+    ) -> Result<ProbeOutcome, String> {
+        let mut request = http::Request::builder().uri(url).method(method);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+            .map_err(|error| format!("{method} {url}: {error}"))?;
+        if request.uri().scheme_str() != Some("http") {
+            return Err(format!("{method} {url}: only http:// URLs can be probed"));
+        }
+        let failed = |error: String| format!("{method} {url}: {error}");
+        let response = self
+            .http
+            .request(request)
+            .await
+            .map_err(|error| failed(root_cause(&error)))?;
+        let status = response.status().as_u16();
+        let mut body = response.into_body();
+        let mut output = Vec::new();
+        // The status has been sent: a body that breaks off, or is longer than what is kept, does not change it.
+        while let Some(Ok(frame)) = body.frame().await {
+            if let Some(data) = frame.data_ref() {
+                output.extend_from_slice(data);
+            }
+            if output.len() >= limits::CHECK_OUTPUT_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(ProbeOutcome::HttpStatus {
+            status,
+            output: cut(&output),
+        })
+    }
+}
+
+async fn tcp(address: &str) -> Result<ProbeOutcome, String> {
+    match tokio::net::TcpStream::connect(address).await {
+        Ok(_) => Ok(ProbeOutcome::Connected),
+        Err(error) => Err(format!("dial tcp {address}: {error}")),
+    }
+}
+
+async fn in_time(
+    timeout: Duration,
+    probe: impl Future<Output = Result<ProbeOutcome, String>>,
+) -> ProbeOutcome {
+    match tokio::time::timeout(timeout, probe).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(output)) => ProbeOutcome::Failed {
+            output: cut(output.as_bytes()),
+        },
+        Err(_) => timed_out(timeout),
+    }
+}
+
+fn timed_out(timeout: Duration) -> ProbeOutcome {
+    ProbeOutcome::Failed {
+        output: format!("timed out after {timeout:?}"),
+    }
+}
+
+async fn command(args: &[String], timeout: Duration) -> ProbeOutcome {
+    let failed = |output: String| ProbeOutcome::Failed { output };
+    let mut running = match Running::start(args) {
+        Ok(running) => running,
+        Err(error) => return failed(error),
+    };
+    let output = Arc::new(Mutex::new(Vec::new()));
+    let mut reading = JoinSet::new();
+    if let Some(stdout) = running.child.stdout.take() {
+        reading.spawn(collect(stdout, output.clone()));
+    }
+    if let Some(stderr) = running.child.stderr.take() {
+        reading.spawn(collect(stderr, output.clone()));
+    }
+    match tokio::time::timeout(timeout, running.wait()).await {
+        Ok(Ok(code)) => {
+            let all_read = async { while reading.join_next().await.is_some() {} };
+            // When it runs out of time, what was read so far is the output.
+            let _ = tokio::time::timeout(OUTPUT_AFTER_EXIT, all_read).await;
+            let output = cut(&output.lock().unwrap_or_else(PoisonError::into_inner));
+            ProbeOutcome::Exited { code, output }
+        }
+        Ok(Err(error)) => failed(format!("{}: {error}", args[0])),
+        Err(_) => timed_out(timeout),
+    }
+}
+
+/// A program under way. Dropping it ends it with all that it has started.
+struct Running {
+    child: Child,
+    /// Its process group, while it lives.
+    group: Option<Pid>,
+}
+
+impl Running {
+    fn start(args: &[String]) -> Result<Running, String> {
+        let (program, rest) = args.split_first().ok_or("no program to run was given")?;
+        let child = Command::new(program)
+            .args(rest)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("{program}: {error}"))?;
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Ok(Running {
+            child,
+            group: id.and_then(Pid::from_raw),
+        })
+    }
+
+    /// Waits for its end; gives its exit code, or -1 when a signal ended it.
+    async fn wait(&mut self) -> io::Result<i32> {
+        let status = self.child.wait().await?;
+        // Its id may belong to another process from now on.
+        self.group = None;
+        Ok(status.code().unwrap_or(-1))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            // It fails when the group has ended by itself, which is what is wanted.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// Reads to the end, so that the program is never held up, and keeps the first of it.
+async fn collect(mut from: impl AsyncRead + Unpin, into: Arc<Mutex<Vec<u8>>>) {
+    let mut buffer = vec![0; limits::CHECK_OUTPUT_BYTES_MAX];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let mut into = into.lock().unwrap_or_else(PoisonError::into_inner);
+        // One byte more than is kept, so that a character cut in two is recognised as such.
+        let room = (limits::CHECK_OUTPUT_BYTES_MAX + 1).saturating_sub(into.len());
+        into.extend_from_slice(&buffer[..length.min(room)]);
+    }
+}
+
+/// The text of `output`, cut to what a check keeps.
+fn cut(output: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(output).into_owned();
+    text.truncate(text.floor_char_boundary(limits::CHECK_OUTPUT_BYTES_MAX));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    async fn probe_command(script: &str, timeout: Duration) -> ProbeOutcome {
+        let args = ["sh", "-c", script].map(str::to_owned).to_vec();
+        ProcessProber::default()
+            .probe(&Probe::Command { args }, timeout)
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_programs_exit_code_and_output_are_reported() {
+        assert_eq!(
+            probe_command("echo fine; exit 0", PATIENCE).await,
+            ProbeOutcome::Exited {
+                code: 0,
+                output: "fine\n".into()
+            }
+        );
+        assert_eq!(
+            probe_command("echo so so >&2; exit 3", PATIENCE).await,
+            ProbeOutcome::Exited {
+                code: 3,
+                output: "so so\n".into()
+            }
+        );
+        assert_eq!(
+            probe_command("kill -9 $$", PATIENCE).await,
+            ProbeOutcome::Exited {
+                code: -1,
+                output: String::new()
+            }
+        );
+        let missing = Probe::Command {
+            args: vec!["/no/such/program".into()],
+        };
+        let outcome = ProcessProber::default().probe(&missing, PATIENCE).await;
+        assert!(matches!(&outcome, ProbeOutcome::Failed { output } if output.contains("/no/such/program")));
+        let nothing = ProcessProber::default()
+            .probe(&Probe::Command { args: vec![] }, PATIENCE)
+            .await;
+        assert!(matches!(nothing, ProbeOutcome::Failed { .. }));
+    }
+
+    #[tokio::test]
+    async fn long_output_is_cut_and_does_not_hold_the_program_up() {
+        let outcome = probe_command("head -c 1000000 /dev/zero | tr '\\0' 'x'; exit 1", PATIENCE).await;
+        let ProbeOutcome::Exited { code: 1, output } = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(output, "x".repeat(limits::CHECK_OUTPUT_BYTES_MAX));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_takes_too_long_is_ended_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let alive = folder.path().join("alive");
+        // The child would create the file after its parent has been given up.
+        let script = format!("(sleep 2; touch {}) & sleep 60", alive.display());
+        let outcome = probe_command(&script, Duration::from_millis(100)).await;
+        assert_eq!(
+            outcome,
+            ProbeOutcome::Failed {
+                output: "timed out after 100ms".into()
+            }
+        );
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(!alive.exists(), "the child went on");
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_behind_does_not_hold_up_its_result() {
+        let outcome = probe_command("echo done; sleep 20 & exit 0", Duration::from_secs(10)).await;
+        assert_eq!(
+            outcome,
+            ProbeOutcome::Exited {
+                code: 0,
+                output: "done\n".into()
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_is_open_or_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let probe = Probe::Tcp { address };
+        let prober = ProcessProber::default();
+        assert_eq!(prober.probe(&probe, PATIENCE).await, ProbeOutcome::Connected);
+        drop(listener);
+        assert!(matches!(
+            prober.probe(&probe, PATIENCE).await,
+            ProbeOutcome::Failed { .. }
+        ));
+    }
+
+    /// Answers every connection with `answer`; gives what the first one asked.
+    async fn answer_with(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _): (TcpStream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        (address, asked)
+    }
+
+    fn get(url: String) -> Probe {
+        Probe::Http {
+            url,
+            method: "GET".into(),
+            headers: vec![("X-Probe".into(), "yes".into())],
+            body: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_http_answer_gives_status_and_body() {
+        let (address, asked) = answer_with("HTTP/1.1 429 Busy\r\nContent-Length: 5\r\n\r\nlater").await;
+        let outcome = ProcessProber::default()
+            .probe(&get(format!("http://{address}/health?full=1")), PATIENCE)
+            .await;
+        assert_eq!(
+            outcome,
+            ProbeOutcome::HttpStatus {
+                status: 429,
+                output: "later".into()
+            }
+        );
+        let asked = asked.await.unwrap();
+        assert!(asked.starts_with("GET /health?full=1 HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("x-probe: yes"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_does_not_change_the_status() {
+        let (address, _) = answer_with("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhalf").await;
+        let outcome = ProcessProber::default()
+            .probe(&get(format!("http://{address}/")), PATIENCE)
+            .await;
+        assert_eq!(
+            outcome,
+            ProbeOutcome::HttpStatus {
+                status: 200,
+                output: "half".into()
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_asked_fails_with_a_reason() {
+        let prober = ProcessProber::default();
+        for url in ["https://127.0.0.1/", "no url", "http://127.0.0.1:1/"] {
+            let outcome = prober.probe(&get(url.into()), PATIENCE).await;
+            assert!(
+                matches!(&outcome, ProbeOutcome::Failed { output } if output.contains("GET")),
+                "{url}: {outcome:?}"
+            );
+        }
+        // It accepts and never answers.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let outcome = prober.probe(&get(url), Duration::from_millis(50)).await;
+        assert_eq!(
+            outcome,
+            ProbeOutcome::Failed {
+                output: "timed out after 50ms".into()
+            }
+        );
+    }
+
+    #[test]
+    fn output_is_cut_between_characters() {
+        let text = "ä".repeat(limits::CHECK_OUTPUT_BYTES_MAX);
+        let cut = cut(text.as_bytes());
+        assert_eq!(cut.len(), limits::CHECK_OUTPUT_BYTES_MAX);
+        assert!(cut.chars().all(|character| character == 'ä'));
+    }
+}

@@ -1,0 +1,427 @@
+//! A cluster of real servers on simulated hosts, and clients that speak HTTP to it over the simulated network.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use sider_core::{
+    observe::{Observation, Observer},
+    raft::{RaftConfig, Role, ServerAddress, ServerId},
+    runtime::{Network, NetworkError},
+    server::Server,
+};
+use sider_runtime_sim::{Host, HostId, Link, SimNetwork, SimTask, Survival, World, record_with};
+
+/// Port of every server's Raft transport.
+pub const RAFT_PORT: u16 = 8501;
+/// Port of every server's HTTP API.
+pub const HTTP_PORT: u16 = 8500;
+
+/// How often a condition that is waited for is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How a cluster is made.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// How many servers.
+    pub servers: usize,
+    /// How they become a cluster.
+    pub formation: Formation,
+    /// Raft's settings; id and address are filled in.
+    pub raft: RaftConfig,
+}
+
+impl Default for ClusterOptions {
+    /// Three servers that are bootstrapped together, with the timing of production and frequent checkpoints.
+    fn default() -> Self {
+        let mut raft = RaftConfig::new(ServerId::default(), ServerAddress::default());
+        raft.snapshot_threshold = 40;
+        raft.snapshot_interval = Duration::from_secs(5);
+        raft.log_keep = 10;
+        ClusterOptions {
+            servers: 3,
+            formation: Formation::Bootstrap,
+            raft,
+        }
+    }
+}
+
+/// How servers become a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Formation {
+    /// The first one starts the cluster with all of them as members.
+    Bootstrap,
+    /// The first one starts a cluster of its own, and the others join it one by one.
+    Join,
+}
+
+/// Is told what servers do, while they do it: it must be quick and must not call back.
+pub trait Witness: Send + Sync + 'static {
+    /// The process of a server was started.
+    fn started(&self, at: Duration, server: usize);
+    /// The process of a server has ended: it was killed, or it stopped by itself for the reason given.
+    fn stopped(&self, at: Duration, server: usize, reason: Option<&str>);
+    /// A server did something.
+    fn observed(&self, at: Duration, server: usize, observation: &Observation<'_>);
+}
+
+/// Sees nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoWitness;
+
+impl Witness for NoWitness {
+    fn started(&self, _: Duration, _: usize) {}
+    fn stopped(&self, _: Duration, _: usize, _: Option<&str>) {}
+    fn observed(&self, _: Duration, _: usize, _: &Observation<'_>) {}
+}
+
+/// Servers, numbered from 0, each on a host of its own. Clones are the same cluster.
+#[derive(Clone)]
+pub struct Cluster(Arc<Parts>);
+
+struct Parts {
+    world: World,
+    options: ClusterOptions,
+    witness: Arc<dyn Witness>,
+    members: Mutex<Vec<Member>>,
+}
+
+struct Member {
+    host: Host,
+    /// The handle of the process that runs.
+    server: Option<Server>,
+    /// Why the last process stopped by itself.
+    stopped: Option<String>,
+}
+
+impl Cluster {
+    /// Makes the hosts and starts all servers. They have no leader yet.
+    pub fn start(world: &World, options: ClusterOptions, witness: Arc<dyn Witness>) -> Cluster {
+        let servers = options.servers;
+        let parts = Parts {
+            world: world.clone(),
+            options,
+            witness,
+            members: Mutex::default(),
+        };
+        let cluster = Cluster(Arc::new(parts));
+        for _ in 0..servers {
+            cluster.add_server();
+        }
+        cluster
+    }
+
+    /// Adds a host with a server that is a member of no cluster yet, and starts it. Gives its number.
+    pub fn add_server(&self) -> usize {
+        let number = self.len();
+        let host = self.0.world.host(&format!("s{number}"));
+        self.lock().push(Member {
+            host: host.clone(),
+            server: None,
+            stopped: None,
+        });
+        let cluster = self.clone();
+        host.start(move |host| cluster.clone().serve(number, host));
+        number
+    }
+
+    /// How many servers there are, running or not.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The world it is in.
+    pub fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    /// A server's host: its disk, clocks, pauses.
+    ///
+    /// # Panics
+    /// If there is no such server.
+    pub fn host(&self, server: usize) -> Host {
+        self.lock()[server].host.clone()
+    }
+
+    /// The hosts of several servers, for partitions.
+    pub fn host_ids(&self, servers: &[usize]) -> Vec<HostId> {
+        let members = self.lock();
+        servers.iter().map(|server| members[*server].host.id()).collect()
+    }
+
+    /// The running server behind the network, for looking at it. `None` while it is down or starts.
+    pub fn server(&self, server: usize) -> Option<Server> {
+        let members = self.lock();
+        let member = &members[server];
+        member.server.clone().filter(|_| member.host.is_up())
+    }
+
+    /// Why a server's last process stopped by itself, if it did.
+    pub fn stopped(&self, server: usize) -> Option<String> {
+        self.lock()[server].stopped.clone()
+    }
+
+    /// Kills a server's process.
+    pub fn crash(&self, server: usize) {
+        self.down(server, None);
+        self.host(server).crash();
+    }
+
+    /// Cuts the power of a server's host.
+    pub fn power_cut(&self, server: usize, survival: Survival) {
+        self.down(server, None);
+        self.host(server).power_cut(survival);
+    }
+
+    /// Starts a server again, on the disk it left; kills it first if it runs.
+    pub fn restart(&self, server: usize) {
+        self.down(server, None);
+        self.host(server).restart();
+    }
+
+    /// Ends every fault: starts every server that is down, lets paused ones go on, opens all links and gives them, the
+    /// clocks and the disks their normal behaviour.
+    pub fn heal(&self) {
+        let network = self.0.world.network();
+        network.heal();
+        network.reset_links();
+        network.set_default_link(Link::default());
+        for server in 0..self.len() {
+            let host = self.host(server);
+            host.resume();
+            host.set_drift_ppm(0);
+            host.disk().restore();
+            if !host.is_up() {
+                self.restart(server);
+            }
+        }
+    }
+
+    /// A server's HTTP address.
+    pub fn http_address(&self, server: usize) -> String {
+        SocketAddr::new(self.host(server).ip(), HTTP_PORT).to_string()
+    }
+
+    /// A server's Raft id and addresses.
+    pub fn identity(&self, server: usize) -> (ServerId, ServerAddress) {
+        let ip = self.host(server).ip();
+        let address = ServerAddress {
+            raft: SocketAddr::new(ip, RAFT_PORT).to_string(),
+            http: SocketAddr::new(ip, HTTP_PORT).to_string(),
+        };
+        (ServerId(format!("s{server}").into()), address)
+    }
+
+    /// A new client on a host of its own.
+    pub fn client(&self, name: &str) -> Client {
+        let host = self.0.world.host(name);
+        Client {
+            cluster: self.clone(),
+            network: host.network(0),
+            host,
+        }
+    }
+
+    /// The server that leads the newest term, as far as any server knows; a deposed one may not know it yet.
+    pub fn leads(&self) -> Option<usize> {
+        let leaders = (0..self.len()).filter_map(|number| {
+            let status = self.server(number)?.status();
+            (status.role == Role::Leader).then_some((status.term, number))
+        });
+        leaders.max().map(|(_, number)| number)
+    }
+
+    /// Waits until a server leads; `None` if none does in time.
+    pub async fn leader(&self, within: Duration) -> Option<usize> {
+        let deadline = self.0.world.now() + within;
+        loop {
+            let leader = self.leads();
+            if leader.is_some() || self.0.world.now() >= deadline {
+                return leader;
+            }
+            self.0.world.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Waits until these servers run and have applied the same log, with the same digest.
+    ///
+    /// # Errors
+    /// What differs, if they do not in time.
+    pub async fn converged(&self, servers: &[usize], within: Duration) -> Result<(), String> {
+        let deadline = self.0.world.now() + within;
+        loop {
+            let verdict = self.compare(servers);
+            if verdict.is_ok() || self.0.world.now() >= deadline {
+                return verdict;
+            }
+            self.0.world.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn compare(&self, servers: &[usize]) -> Result<(), String> {
+        let mut expected = None;
+        for &number in servers {
+            let server = self.server(number).ok_or_else(|| match self.stopped(number) {
+                Some(reason) => format!("s{number} has stopped: {reason}"),
+                None => format!("s{number} does not run"),
+            })?;
+            let status = server.status();
+            if let Some(reason) = status.fatal {
+                return Err(format!("s{number} serves no more: {reason}"));
+            }
+            let (log_index, digest) = server.digest();
+            let this = (status.last_log_index, log_index, digest);
+            if this.0 != status.applied_index || *expected.get_or_insert(this) != this {
+                return Err(format!("s{number} is at {this:x?}, others at {expected:x?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn down(&self, server: usize, reason: Option<&str>) {
+        let mut members = self.lock();
+        let member = &mut members[server];
+        member.server = None;
+        member.stopped = reason.map(str::to_owned);
+        let was_up = member.host.is_up();
+        drop(members);
+        if was_up {
+            self.0.witness.stopped(self.0.world.now(), server, reason);
+        }
+    }
+
+    /// The program of a server's host.
+    async fn serve(self, number: usize, _host: Host) {
+        self.0.witness.started(self.0.world.now(), number);
+        let _observer = Reporter {
+            cluster: self.clone(),
+            number,
+        };
+        let _ = &self.0.options;
+        unimplemented!()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Member>> {
+        self.0.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Passes on what one server observes, to the trace and to the witness.
+struct Reporter {
+    cluster: Cluster,
+    number: usize,
+}
+
+impl Observer for Reporter {
+    fn observe(&self, observation: Observation<'_>) {
+        record_with("observe", &content(&observation), || {
+            format!("s{}: {observation:?}", self.number)
+        });
+        let Parts { world, witness, .. } = &*self.cluster.0;
+        witness.observed(world.now(), self.number, &observation);
+    }
+}
+
+/// What the trace hashes of an observation: its numbers, and of a command the hash that its entry has.
+fn content(observation: &Observation<'_>) -> [u8; 56] {
+    let mut numbers = match observation {
+        Observation::BecameLeader { term } => vec![1, *term],
+        Observation::LostLeadership { term } => vec![2, *term],
+        Observation::VoteSaved {
+            term,
+            voted_for,
+            committed,
+        } => {
+            let candidate = voted_for
+                .bytes()
+                .fold(0, |sum: u64, byte| sum.wrapping_mul(31) + u64::from(byte));
+            vec![3, *term, candidate, u64::from(*committed)]
+        }
+        Observation::Appended { index, term, hash } => vec![4, *index, *term, *hash],
+        Observation::Truncated { after } => vec![5, *after],
+        Observation::Purged { upto } => vec![6, *upto],
+        Observation::Applied {
+            log_index,
+            term,
+            hash,
+            index,
+            digest,
+            ..
+        } => {
+            vec![
+                7,
+                *log_index,
+                *term,
+                *hash,
+                *index,
+                *digest as u64,
+                (*digest >> 64) as u64,
+            ]
+        }
+        Observation::Checkpointed { log_index } => vec![8, *log_index],
+        Observation::SnapshotInstalled {
+            log_index,
+            index,
+            digest,
+        } => {
+            vec![9, *log_index, *index, *digest as u64, (*digest >> 64) as u64]
+        }
+        Observation::Synced { entries, took } => vec![10, *entries as u64, took.as_nanos() as u64],
+        Observation::ExpiryProposed { checks } => vec![11, *checks as u64],
+        _ => vec![0],
+    };
+    numbers.resize(7, 0);
+    let mut content = [0; 56];
+    for (bytes, number) in content.chunks_exact_mut(8).zip(numbers) {
+        bytes.copy_from_slice(&number.to_le_bytes());
+    }
+    content
+}
+
+/// A client on a host of its own. Clones are the same client.
+#[derive(Clone)]
+pub struct Client {
+    cluster: Cluster,
+    host: Host,
+    network: SimNetwork,
+}
+
+impl Client {
+    /// Its host: links, clocks, pauses.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Sends a request to a server; the URI holds path and query only. Waits for `patience` by this host's clock, then
+    /// hangs up.
+    ///
+    /// # Errors
+    /// No answer: certainly not carried out, or outcome unknown.
+    pub async fn send(
+        &self,
+        server: usize,
+        request: http::Request<Bytes>,
+        patience: Duration,
+    ) -> Result<http::Response<Bytes>, NetworkError> {
+        self.network
+            .http(&self.cluster.http_address(server), request, patience)
+            .await
+    }
+
+    /// Runs something on its host, by its clock.
+    pub fn spawn<F>(&self, future: F) -> SimTask<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.host.spawn(future)
+    }
+}
