@@ -22,7 +22,6 @@ fn bodies() {
         GET /v1/agent/services
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register
                 400 Request decode failed: the body is empty: expected JSON
             PUT /v1/agent/service/register {bad json
@@ -43,7 +42,6 @@ fn bodies() {
                 400 Status for checks must 'passing', 'warning', 'critical'
             GET /v1/agent/services
                 200 @1 {}
-
         "#]],
     );
 }
@@ -71,7 +69,6 @@ fn paths_and_methods() {
         GET /v1/health/service/%00
         "#,
         expect![[r#"
-
             GET /
                 404 Invalid URL path: not a recognized HTTP API endpoint\n
             GET /v1/nope
@@ -106,7 +103,6 @@ fn paths_and_methods() {
                 400 Invalid path: Invalid URL: Invalid UTF-8 in `name`
             GET /v1/health/service/%00
                 400 invalid service name "\0": it has a control character
-
         "#]],
     );
     let api = Api::new();
@@ -146,7 +142,6 @@ fn query_parameters() {
         GET /v1/health/service/web?passing=0&dc=dc1&index=&wait=&near=_agent&unknown=1
         "#,
         expect![[r#"
-
             GET /v1/health/service/web?stale&consistent
                 400 Cannot specify ?stale with ?consistent, conflicting semantics.
             GET /v1/health/service/web?max_stale=1s&consistent
@@ -175,7 +170,6 @@ fn query_parameters() {
                 400 invalid namespace "\n": it has a control character
             GET /v1/health/service/web?passing=0&dc=dc1&index=&wait=&near=_agent&unknown=1
                 200 @1 []
-
         "#]],
     );
 }
@@ -206,9 +200,8 @@ fn without_a_leader_only_stale_reads_are_answered() {
         POST /v1/raft/remove {"ID":"node2"}
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register {"Name":"web"}
-                200 @2 {"CheckIDs":[],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":[]}
             leaderless
             GET /v1/catalog/services?stale
                 200 @2 {"web":[]}
@@ -228,7 +221,6 @@ fn without_a_leader_only_stale_reads_are_answered() {
                 500 No cluster leader
             POST /v1/raft/remove {"ID":"node2"}
                 500 No cluster leader
-
         "#]],
     );
 }

@@ -33,6 +33,18 @@ pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Bytes {
         .into()
 }
 
+/// The answer to registrations: their index and the ids of their checks.
+pub fn registered<T: Serialize>(index: u64, check_ids: T) -> Bytes {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Registered<T> {
+        index: u64,
+        #[serde(rename = "CheckIDs")]
+        check_ids: T,
+    }
+    to_bytes(&Registered { index, check_ids })
+}
+
 impl<'a> Encoder<'a> {
     /// The encoder of a server.
     pub fn new(config: &'a ServerConfig) -> Self {

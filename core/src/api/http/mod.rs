@@ -124,8 +124,11 @@ async fn finish(State(server): State<Server>, request: Request, next: Next) -> R
     }
     let took = server.now().saturating_since(began);
     // Paths that are no route share one label: clients must not be able to make up series.
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    server.count_request(route, method, response.status().as_u16(), took);
+    let route = route.map_or_else(
+        || "unmatched".to_owned(),
+        |route| route.as_str().replace("{*", "{"),
+    );
+    server.count_request(&route, method, response.status().as_u16(), took);
     response
 }
 
