@@ -1,10 +1,10 @@
 //! What is wrong is said in one line, with the right status.
 
 use expect_test::expect;
-use http::StatusCode;
+use http::{StatusCode, header::CONTENT_LENGTH};
 use serde_json::json;
 
-use crate::support::{Api, check};
+use crate::support::{Api, answer, check, request};
 
 #[test]
 fn bodies() {
@@ -178,9 +178,14 @@ fn query_parameters() {
 fn large_bodies_are_413() {
     let api = Api::new();
     let body = json!({"Name": "x", "Meta": {"k": "v".repeat(10 * 1024 * 1024)}}).to_string();
-    let answer = api.request("PUT /v1/agent/service/register", &body);
-    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
-    expect!["Request body is too large: at most 2097152 bytes are expected"].assert_eq(&answer.body);
+    let sent = || request("PUT /v1/agent/service/register", &body);
+    let mut announced = sent();
+    announced.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    for request in [sent(), announced] {
+        let answer = api.send(request);
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+        expect!["Request body is too large: at most 2097152 bytes are expected"].assert_eq(&answer.body);
+    }
 }
 
 #[test]
@@ -229,9 +234,9 @@ fn without_a_leader_only_stale_reads_are_answered() {
 fn an_unknown_outcome_says_so() {
     let api = Api::new();
     api.standin.hold_proposals();
-    let write = api.platform.start(crate::support::answer(
+    let write = api.platform.start(answer(
         api.router.clone(),
-        crate::support::request("PUT /v1/agent/service/register", r#"{"Name":"web"}"#),
+        request("PUT /v1/agent/service/register", r#"{"Name":"web"}"#),
     ));
     assert_eq!(api.standin.held_proposals(), 1);
     drop(api.standin.lose_proposals());
