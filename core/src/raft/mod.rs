@@ -17,6 +17,8 @@ mod reads;
 mod rt;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 mod types;
 mod watch;
 

@@ -452,7 +452,7 @@ async fn check_format<D: crate::runtime::Disk>(disk: &D, journal: &Journal) -> R
     }
 }
 
-async fn load_state<R: Runtime>(
+pub(crate) async fn load_state<R: Runtime>(
     disk: &R::Disk,
     journal: &Journal,
     listener: Arc<dyn ApplyListener>,
