@@ -198,5 +198,36 @@ pub const DIGEST_INTERVAL: Duration = Duration::from_secs(10);
 pub const DIGESTS_KEPT: usize = 4_096;
 /// Routes that requests are counted by; more count as `other`.
 pub const METRIC_ROUTES_MAX: usize = 256;
+/// Node checks (those of no service) that one agent keeps; more are refused.
+pub const AGENT_NODE_CHECKS_MAX: usize = 64;
+/// Interval of an agent's probe that names none.
+pub const PROBE_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// Shortest interval of an agent's probe; a shorter one is run at this.
+pub const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// The first run of a check is put off at random by less than this, and by less than its interval.
+pub const FIRST_RUN_SPREAD_MAX: Duration = Duration::from_secs(3);
+/// Probes that one agent runs at a time; more wait their turn.
+pub const AGENT_PROBES_IN_FLIGHT_MAX: usize = 256;
+/// Check reports of one call of an agent to its servers; the rest follow in the next one.
+pub const AGENT_REPORTS_PER_CALL_MAX: usize = 1_000;
+/// Registrations of one call of an agent to its servers; the rest follow in the next one.
+pub const AGENT_REGISTRATIONS_PER_CALL_MAX: usize = 200;
+/// Bytes that one call of an agent gathers; a single larger item is still sent, alone.
+pub const AGENT_CALL_BYTES_MAX: usize = 1024 * 1024;
+/// Requests at an agent's own API that wait for the servers; more are 429.
+pub const AGENT_WAITERS_MAX: usize = 10_000;
+/// One attempt of an agent's call to one server.
+pub const AGENT_CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// A request at an agent's own API waits this long for the servers; a registration then answers without an index, a
+/// renewal is 500.
+pub const AGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest wait of an agent after a call that failed at every server.
+pub const AGENT_BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// Longest such wait.
+pub const AGENT_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Between two comparisons of what the servers hold with what an agent wants, give or take an eighth.
+pub const AGENT_SYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// A stopping agent tries to deregister its node for this long.
+pub const AGENT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows deleted in one batch when a disk is wiped.
 pub const WIPE_BATCH: usize = 1_000;

@@ -333,7 +333,7 @@ impl<'a> Encoder<'a> {
 }
 
 /// A check's definition: what is given of it. `TTL`, `Args` and the thresholds are beyond Consul's.
-pub(super) fn definition(definition: &CheckDefinition) -> Value {
+pub(crate) fn definition(definition: &CheckDefinition) -> Value {
     let mut body = Map::new();
     for (name, duration) in [
         ("Interval", definition.interval),
@@ -400,7 +400,7 @@ fn kind(kind: CheckKind) -> &'static str {
 }
 
 /// The status that an agent's health answer gives for a health, as Consul does.
-pub(super) fn health_status(status: CheckStatus) -> http::StatusCode {
+pub(crate) fn health_status(status: CheckStatus) -> http::StatusCode {
     match status {
         CheckStatus::Passing => http::StatusCode::OK,
         CheckStatus::Warning => http::StatusCode::TOO_MANY_REQUESTS,
