@@ -140,8 +140,10 @@ fn succeed(seed: u64) -> (Summary, u64, u64) {
 fn two_hundred_troubled_clusters_converge() {
     let began = std::time::Instant::now();
     let (mut acknowledged, mut events, mut simulated) = (0, 0, Duration::ZERO);
-    for seed in 0..200 {
-        let outcome = run(seed, false);
+    let keep = std::env::var("SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    for seed in keep.map_or(0..200, |seed| seed..seed + 1) {
+        let outcome = run(seed, keep.is_some());
+        for line in &outcome.lines { eprintln!("{:?} {:?} {} {}", line.at, line.host, line.kind, line.text); }
         match outcome.value {
             Ok(summary) => acknowledged += summary.acknowledged,
             Err(message) => eprintln!("seed {seed}, after {:?}: {message}", outcome.sim_elapsed),
