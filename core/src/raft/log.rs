@@ -324,6 +324,9 @@ impl LogState {
     }
 
     fn truncate(&mut self, last: Option<LogId>) {
+        if self.end_index() <= last.map_or(0, |last| last.index + 1) {
+            return;
+        }
         let gone = self.cache.split_off(&last.map_or(0, |last| last.index + 1));
         self.cache_bytes -= gone.values().map(|cached| cached.bytes).sum::<usize>();
         self.last = last.or(self.purged);
@@ -466,11 +469,17 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for LogStore<R> {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        self.state().purge(upto);
+        let first = {
+            let mut state = self.state();
+            let first = state.first;
+            state.purge(upto);
+            first
+        };
         self.observer.observe(Observation::Purged { upto: upto.index });
         // In one batch, so that the log never begins elsewhere than its mark says. Not waited for: what it removes is
         // in the durable checkpoint, and coming back after a crash does no harm.
-        let removed = Change::DeleteRange(Keyspace::Log, codec::log_key(0), codec::log_key(upto.index + 1));
+        let (from, to) = (codec::log_key(first), codec::log_key(upto.index + 1));
+        let removed = Change::DeleteRange(Keyspace::Log, from, to);
         self.journal.later(vec![removed, put_meta(PURGED, &upto)]).await?;
         Ok(())
     }

@@ -17,6 +17,8 @@ mod reads;
 mod rt;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 mod types;
 mod watch;
 
@@ -215,14 +217,7 @@ pub trait Consensus: Send + Sync + 'static {
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>>;
     /// As [`Consensus::propose`], but only in this term of this server's leadership: what was decided from memory of one
     /// term must not be carried out in a later one. In any other term it is not proposed.
-    fn propose_in_term(&self, term: u64, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>> {
-        let status = self.status();
-        if status.role == Role::Leader && status.term == term {
-            return self.propose(command);
-        }
-        let leader = status.leader;
-        Box::pin(std::future::ready(Err(ProposeError::NotLeader { leader })))
-    }
+    fn propose_in_term(&self, term: u64, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>>;
     /// A log index such that a state with it applied holds every write acknowledged before this call. At the leader
     /// only; costs one round to a quorum begun after the call.
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>>;
