@@ -121,36 +121,85 @@ async fn trouble(cluster: &Cluster, chance: &mut StdRng) {
     cluster.heal();
 }
 
-fn run(seed: u64, keep_lines: bool) -> Outcome<Summary> {
-    let mut options = Options::new(seed);
-    options.keep_lines = keep_lines;
-    run_with(options, troubled)
-}
+/// What two runs of a seed are compared by.
+type Fingerprint = (Result<Summary, String>, u64, u64);
 
-/// The outcome of a seed, which must be a success.
-fn succeed(seed: u64) -> (Summary, u64, u64) {
-    let outcome = run(seed, false);
-    match outcome.value {
-        Ok(summary) => (summary, outcome.trace_hash, outcome.events),
-        Err(message) => panic!("seed {seed}, after {:?}: {message}", outcome.sim_elapsed),
-    }
+fn run(seed: u64) -> Fingerprint {
+    let Outcome {
+        value,
+        trace_hash,
+        events,
+        ..
+    } = run_with(Options::new(seed), troubled);
+    (value, trace_hash, events)
 }
 
 #[test]
 fn two_hundred_troubled_clusters_converge() {
-    let began = std::time::Instant::now();
-    let (mut acknowledged, mut events, mut simulated) = (0, 0, Duration::ZERO);
-    for seed in 0..200 {
-        let outcome = run(seed, false);
-        match outcome.value {
-            Ok(summary) => acknowledged += summary.acknowledged,
-            Err(message) => eprintln!("seed {seed}, after {:?}: {message}", outcome.sim_elapsed),
-        }
-        events += outcome.events;
-        simulated += outcome.sim_elapsed;
-    }
-    eprintln!(
-        "{acknowledged} acknowledged, {events} events, {simulated:?} in {:?}",
-        began.elapsed()
+    let failures: Vec<String> = (0..200)
+        .filter_map(|seed| run(seed).0.err().map(|message| format!("seed {seed}: {message}")))
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_seed_does_the_same_twice_in_a_sweep_alone_and_on_other_threads() {
+    const SEEDS: u64 = 16;
+    let sweep: Vec<Fingerprint> = (0..SEEDS).map(run).collect();
+    assert!(
+        sweep
+            .iter()
+            .all(|(value, _, events)| value.is_ok() && *events > 1_000),
+        "{sweep:?}"
     );
+    let backwards: Vec<Fingerprint> = (0..SEEDS).rev().map(run).collect();
+    assert!(
+        sweep.iter().eq(backwards.iter().rev()),
+        "what ran before makes no difference"
+    );
+    let beside: Vec<Fingerprint> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..SEEDS).map(|seed| scope.spawn(move || run(seed))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
+    });
+    assert_eq!(sweep, beside, "what runs beside makes no difference");
+    for seed in [0, SEEDS / 2, SEEDS - 1] {
+        let expected = format!("{:?}", sweep[seed as usize]);
+        assert_eq!(alone(seed), expected, "a process of its own makes no difference");
+    }
+}
+
+/// The fingerprint of a seed that runs first, in a new process.
+fn alone(seed: u64) -> String {
+    let child = std::process::Command::new(std::env::current_exe().expect("this test is a program"))
+        .args([
+            "--exact",
+            "prints_the_fingerprint_of_one_seed",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(SEED_VARIABLE, seed.to_string())
+        .output()
+        .expect("this program can be run");
+    let output = String::from_utf8(child.stdout).expect("it prints text");
+    let line = output.lines().find_map(|line| line.split_once(MARK));
+    line.unwrap_or_else(|| panic!("no fingerprint in {output}"))
+        .1
+        .to_owned()
+}
+
+const SEED_VARIABLE: &str = "SIDER_TEST_SEED";
+const MARK: &str = "fingerprint ";
+
+#[test]
+#[ignore = "a helper of the test above, which runs it in a process of its own"]
+fn prints_the_fingerprint_of_one_seed() {
+    let seed = std::env::var(SEED_VARIABLE)
+        .expect("the seed is given")
+        .parse()
+        .expect("the seed is a number");
+    println!("{MARK}{:?}", run(seed));
 }
