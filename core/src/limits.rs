@@ -114,6 +114,45 @@ pub const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Services that one agent keeps; more are refused.
 pub const AGENT_SERVICES_MAX: usize = 10_000;
 
+/// Writes waiting for the disk, and at most in one sync; more wait with those who ask for them.
+pub const JOURNAL_WRITES_MAX: usize = 1_024;
+/// Bytes gathered for one write and sync; what comes beyond them waits for the next.
+pub const JOURNAL_GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// Recent log entries kept in memory; older ones are read from disk.
+pub const LOG_CACHE_ENTRIES_MAX: usize = 16_384;
+/// Bytes of recent log entries kept in memory; older ones are read from disk.
+pub const LOG_CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Log entries read from disk in one go.
+pub const LOG_READ_ENTRIES: usize = 256;
+/// Bytes of log entries in one append request, unless a single entry has more.
+pub const APPEND_BYTES: usize = 2 * 1024 * 1024;
+/// Append requests under way to one follower; more wait.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 8;
+/// How long a follower holds an append request back that came before its predecessor; then it refuses it.
+pub const APPEND_ORDER_WAIT: Duration = Duration::from_millis(500);
+/// Servers whose append requests are kept in order at one time; those of more are refused.
+pub const APPENDING_SERVERS_MAX: usize = 64;
+/// Rows of a checkpoint read from disk in one go.
+pub const SNAPSHOT_ROWS_PER_READ: usize = 256;
+/// Times that a chunk of a snapshot is sent before the transfer starts over.
+pub const SNAPSHOT_CHUNK_ATTEMPTS: usize = 5;
+/// How long a follower may take to install a snapshot after its last chunk; then the transfer starts over.
+pub const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Linearizable reads waiting for a read index at the leader; more are refused.
+pub const READS_WAITING_MAX: usize = 65_536;
+/// How long a new member may take to catch up before it gets its vote; then it stays without one.
+pub const JOIN_CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Entries that a new member may lack when it gets its vote.
+pub const JOIN_LAG_MAX: u64 = 1_024;
+/// How long a change of the membership may take to commit; then its outcome is unknown.
+pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries of a membership change while another is under way.
+pub const MEMBERSHIP_RETRY: Duration = Duration::from_millis(50);
+/// How long a leader transfer may take; then its outcome is unknown.
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a requested checkpoint may take; then its outcome is unknown.
+pub const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A leader looks at its deadlines this often, so that a pause of its process shows as a gap.
 pub const EXPIRY_TICK: Duration = Duration::from_millis(100);
 /// A server that does not lead looks this often whether it still runs.
@@ -129,18 +168,24 @@ pub const HELD_OUTPUTS_MAX: usize = 16_384;
 /// Writes under way from one server to the leader; more wait within their time limit, so that a leader that can't
 /// commit does not fill the connection that Raft's own messages need.
 pub const FORWARDS_IN_FLIGHT_MAX: usize = 512;
+/// Messages of one start of another server that are remembered, to carry out once what is delivered twice; what is
+/// older is taken for a second delivery.
+pub const RECEIPTS_PER_SERVER: u64 = 8_192;
+/// Starts of other servers whose messages are remembered; the one silent for longest is forgotten.
+pub const RECEIPT_RUNS_MAX: usize = 64;
 /// Between two attempts to reach a leader, unless a change of leadership is heard of before.
 pub const LEADER_RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// Linearizable reads of one server that wait for a read index; more are 429.
-pub const READS_WAITING_MAX: usize = 400_000;
+/// Linearizable reads of one server under way; more are 429.
+pub const LINEARIZABLE_READS_MAX: usize = 400_000;
 /// A round for a read index is given up after one in this many parts of a read's time limit, and begun again.
 pub const READ_ROUNDS_PER_TIMEOUT: u32 = 3;
 /// A readiness probe waits this long for a read index.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// A question to a peer about its status.
 pub const PEER_STATUS_TIMEOUT: Duration = Duration::from_secs(1);
-/// A change of the membership waits this long; then it goes on and its outcome is reported unknown.
-pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A request to change the membership waits this long, a new member's catching up included; then the change goes on
+/// and its outcome is reported unknown.
+pub const MEMBERSHIP_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A server that is to be added must answer within this time; else the change is refused.
 pub const JOIN_CONTACT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two attempts to join, at first; it doubles up to [`JOIN_RETRY_MAX`].
@@ -186,3 +231,5 @@ pub const AGENT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub const AGENT_SYNC_INTERVAL: Duration = Duration::from_secs(30);
 /// A stopping agent tries to deregister its node for this long.
 pub const AGENT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rows deleted in one batch when a disk is wiped.
+pub const WIPE_BATCH: usize = 1_000;

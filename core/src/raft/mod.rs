@@ -3,6 +3,28 @@
 //! The rest of the code sees [`Consensus`], which is object-safe, so that handlers are not generic and a unit test can
 //! run the whole API on a single-member stand-in.
 
+mod applied;
+mod checkpoint;
+mod codec;
+mod journal;
+mod log;
+mod membership;
+mod message;
+mod network;
+mod node;
+mod peer;
+mod reads;
+mod rt;
+mod snapshot;
+mod state;
+#[cfg(test)]
+mod tests;
+mod types;
+mod watch;
+
+pub use codec::StoreError;
+pub use node::{RaftNode, StartError};
+
 use std::{collections::BTreeMap, fmt, sync::RwLock, time::Duration};
 
 use bytes::Bytes;
@@ -195,14 +217,7 @@ pub trait Consensus: Send + Sync + 'static {
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>>;
     /// As [`Consensus::propose`], but only in this term of this server's leadership: what was decided from memory of one
     /// term must not be carried out in a later one. In any other term it is not proposed.
-    fn propose_in_term(&self, term: u64, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>> {
-        let status = self.status();
-        if status.role == Role::Leader && status.term == term {
-            return self.propose(command);
-        }
-        let leader = status.leader;
-        Box::pin(std::future::ready(Err(ProposeError::NotLeader { leader })))
-    }
+    fn propose_in_term(&self, term: u64, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>>;
     /// A log index such that a state with it applied holds every write acknowledged before this call. At the leader
     /// only; costs one round to a quorum begun after the call.
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>>;

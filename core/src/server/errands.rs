@@ -2,13 +2,14 @@
 //!
 //! An errand that certainly was not begun (no leader, not the leader any more, nobody listening) is tried again until
 //! its time limit. As soon as it may have been begun it is never tried again: if its answer does not come, its outcome
-//! is reported unknown.
+//! is reported unknown. A message that the network delivers twice is carried out once: see [`super::receipts`].
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
     ServerError, Written,
     peer::{self, Errand, Failure, Outcome, PeerRequest, PeerResponse},
+    receipts::Stamp,
     wiring::Inner,
 };
 use crate::{
@@ -100,7 +101,11 @@ impl Inner {
         if limit.is_zero() {
             return Err(Failure::NotHere);
         }
-        let request = PeerRequest::Errand(errand, peer::millis(limit));
+        let request = PeerRequest::Errand {
+            stamp: self.stamps.next(self.consensus.status().id),
+            errand,
+            limit_ms: peer::millis(limit),
+        };
         let answer = self
             .consensus
             .call_peer(leader, peer::encode(&request), limit)
@@ -127,16 +132,20 @@ impl Inner {
     /// Carries out an errand here, for a peer that takes this server for the leader.
     pub(super) async fn receive_errand(
         self: &Arc<Self>,
+        stamp: &Stamp,
         errand: Errand,
         limit: Duration,
     ) -> Result<Outcome, Failure> {
+        let deadline = self.platform().now() + limit;
+        if !self.receipts.note(stamp) {
+            // The message that came first has the true answer: this one must not come before it.
+            self.platform().sleep_until(deadline).await;
+            return Err(Failure::OutcomeUnknown("the message arrived twice".into()));
+        }
         let _counted = self.begin_errand()?;
         self.serving()?;
         match self.route() {
-            Route::Here { term } => {
-                let deadline = self.platform().now() + limit;
-                self.carry_out(errand, term, deadline).await
-            }
+            Route::Here { term } => self.carry_out(errand, term, deadline).await,
             _ => Err(Failure::NotHere),
         }
     }

@@ -4,7 +4,10 @@
 //! written to its own, it gives way: it stops, its disk is wiped, it starts again empty, and then it is added. So two
 //! servers started alike become one cluster by one request. A server that has data of its own is never taken over.
 
-use std::{sync::Arc, sync::atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 
@@ -200,9 +203,13 @@ impl Inner {
     pub(super) async fn answer(self: Arc<Self>, request: PeerRequest) -> PeerResponse {
         match request {
             PeerRequest::ReadIndex => PeerResponse::ReadIndex(self.read_index_for_peer().await),
-            PeerRequest::Errand(errand, limit_ms) => {
-                let limit = std::time::Duration::from_millis(limit_ms);
-                PeerResponse::Errand(self.receive_errand(errand, limit).await)
+            PeerRequest::Errand {
+                stamp,
+                errand,
+                limit_ms,
+            } => {
+                let limit = Duration::from_millis(limit_ms);
+                PeerResponse::Errand(self.receive_errand(&stamp, errand, limit).await)
             }
             PeerRequest::Status => PeerResponse::Status {
                 status: Box::new(self.status()),

@@ -20,9 +20,11 @@ mod metrics;
 mod peer;
 mod platform;
 mod reads;
+mod receipts;
 mod renewals;
 mod signal;
 pub mod standin;
+mod start;
 mod views;
 mod wiring;
 
@@ -36,6 +38,7 @@ use self::{
 };
 pub use self::{
     platform::{Platform, RuntimePlatform},
+    start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
     views::SharedView,
     wiring::{Finish, Wiring},
 };
@@ -268,7 +271,11 @@ impl Server {
         self.change_members(Errand::Transfer(to)).await
     }
     async fn change_members(&self, errand: Errand) -> Result<(), ServerError> {
-        match self.0.send_errand(errand, limits::MEMBERSHIP_TIMEOUT).await? {
+        match self
+            .0
+            .send_errand(errand, limits::MEMBERSHIP_REQUEST_TIMEOUT)
+            .await?
+        {
             Outcome::Done => Ok(()),
             other => Err(unexpected(&other)),
         }

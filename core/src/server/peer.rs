@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Renewal, ServerError, Written};
+use super::{Renewal, ServerError, Written, receipts::Stamp};
 use crate::{
     raft::{RaftStatus, ServerAddress, ServerId},
     registry::{Command, Refusal},
@@ -60,8 +60,15 @@ pub(super) enum Failure {
 pub(super) enum PeerRequest {
     /// A read index, from a round begun after this arrived.
     ReadIndex,
-    /// Carry this out, within a time limit in milliseconds.
-    Errand(Errand, u64),
+    /// Carry this out.
+    Errand {
+        /// Tells this message from every other one.
+        stamp: Stamp,
+        /// What to do.
+        errand: Errand,
+        /// Within which time.
+        limit_ms: u64,
+    },
     /// What do you know?
     Status,
     /// Make ready to be added, as the member of this name, by the leader of this name.

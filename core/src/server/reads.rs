@@ -126,10 +126,10 @@ impl Inner {
     fn join_round(self: &Arc<Self>) -> Result<oneshot::Receiver<Result<u64, ServerError>>, ServerError> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.rounds.lock();
-        if state.waiting.len() >= limits::READS_WAITING_MAX {
+        if state.waiting.len() >= limits::LINEARIZABLE_READS_MAX {
             return Err(ServerError::OverLimit {
                 what: "reads that wait for the leader",
-                limit: limits::READS_WAITING_MAX,
+                limit: limits::LINEARIZABLE_READS_MAX,
             });
         }
         state.waiting.push(sender);

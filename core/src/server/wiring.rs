@@ -26,6 +26,7 @@ use super::{
     peer::{self, PeerResponse},
     platform::Platform,
     reads::ReadRounds,
+    receipts::{Receipts, Stamps},
     signal::Signal,
     views::Views,
 };
@@ -79,6 +80,9 @@ pub(super) struct Inner {
     pub(super) adopting: AtomicUsize,
     /// Errands under way towards the leader: [`limits::FORWARDS_IN_FLIGHT_MAX`].
     pub(super) forwards: Semaphore,
+    /// What was sent to and received from others, to carry out once what is delivered twice.
+    pub(super) stamps: Stamps,
+    pub(super) receipts: Receipts,
     /// Decisions of this leader under way: [`limits::DECISIONS_IN_FLIGHT_MAX`].
     pub(super) decisions: Arc<Semaphore>,
 }
@@ -136,6 +140,8 @@ impl Wiring {
     /// so as long as that was never written it gives way when another cluster adds this server.
     pub fn connect(self, consensus: Arc<dyn Consensus>, implicit: bool) -> Server {
         let inner = Arc::new(Inner {
+            stamps: Stamps::new(self.shared.platform.random_u64()),
+            receipts: Receipts::default(),
             shared: self.shared,
             consensus,
             rounds: ReadRounds::default(),

@@ -1,0 +1,116 @@
+//! What servers say to each other: a version byte, an [`Envelope`] or [`Answer`] in postcard, and for some messages raw
+//! bytes behind it.
+
+use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest,
+    VoteResponse,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    ServerId,
+    snapshot::{Chunk, ChunkAnswer},
+    types::Types,
+};
+use crate::runtime::Runtime;
+
+/// The version of the protocol between servers.
+pub(crate) const PROTOCOL_VERSION: u8 = 1;
+
+/// A message with its addresses. Names are checked, not only addresses: an address may have been given to another
+/// server since.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) struct Envelope<R: Runtime> {
+    pub(crate) from: ServerId,
+    /// `None` where the sender does not know who is at the address; only [`PeerMessage::Service`] may lack it.
+    pub(crate) to: Option<ServerId>,
+    pub(crate) message: PeerMessage<R>,
+}
+
+/// A message.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) enum PeerMessage<R: Runtime> {
+    /// Log entries or a heartbeat.
+    Append {
+        /// Its place among others that are under way; `None` for one that may come at any time.
+        order: Option<AppendOrder>,
+        request: AppendEntriesRequest<Types<R>>,
+    },
+    /// A candidate asks for a vote.
+    Vote(VoteRequest<Types<R>>),
+    /// A candidate asks whether it would get a vote.
+    PreVote(VoteRequest<Types<R>>),
+    /// A part of a snapshot; its rows follow.
+    SnapshotChunk(Box<Chunk>),
+    /// The leader hands its office on.
+    TransferLeader(TransferLeaderRequest<Types<R>>),
+    /// Not Raft's; the message follows.
+    Service,
+}
+
+/// An answer.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) enum Answer<R: Runtime> {
+    Append(AppendEntriesResponse<Types<R>>),
+    Vote(VoteResponse<Types<R>>),
+    SnapshotChunk(ChunkAnswer),
+    TransferLeader(Result<(), TransferLeaderError<Types<R>>>),
+    /// The answer follows.
+    Service,
+    /// The message was for another server than this one.
+    WrongServer(ServerId),
+    /// An append request did not come in its turn.
+    OutOfOrder,
+    /// The message made no sense here.
+    Malformed,
+    /// The server is stopping or broken.
+    Stopped(String),
+}
+
+/// The place of an append request in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AppendOrder {
+    /// Chosen at random by the sending process.
+    pub(crate) process: u64,
+    /// Counts the streams of that process.
+    pub(crate) stream: u64,
+    /// Counts the requests of that stream from 0.
+    pub(crate) sequence: u64,
+}
+
+/// Why a frame can't be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("it speaks version {0} of the protocol, this server speaks {PROTOCOL_VERSION}")]
+    Version(u8),
+    #[error("its message is malformed: {0}")]
+    Malformed(String),
+}
+
+/// A frame of `head`, followed by `tail`.
+pub(crate) fn encode<T: Serialize>(head: &T, tail: &[u8]) -> Bytes {
+    let mut frame = postcard::to_extend(head, vec![PROTOCOL_VERSION])
+        .expect("our own types serialise, and memory does not run out quietly");
+    frame.extend_from_slice(tail);
+    Bytes::from(frame)
+}
+
+/// What [`encode`] was given.
+///
+/// # Errors
+/// The frame is of another version or makes no sense.
+pub(crate) fn decode<T: DeserializeOwned>(frame: &Bytes) -> Result<(T, Bytes), FrameError> {
+    let (&version, rest) = frame
+        .split_first()
+        .ok_or_else(|| FrameError::Malformed("it is empty".to_string()))?;
+    if version != PROTOCOL_VERSION {
+        return Err(FrameError::Version(version));
+    }
+    let (head, tail) =
+        postcard::take_from_bytes(rest).map_err(|error| FrameError::Malformed(error.to_string()))?;
+    Ok((head, frame.slice(frame.len() - tail.len()..)))
+}

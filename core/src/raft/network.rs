@@ -1,0 +1,386 @@
+//! The sending side of Raft's messages, over [`Network::call`].
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt, Stream, StreamExt,
+    future::{BoxFuture, Either, select},
+    stream::{self, BoxStream},
+};
+use openraft::{
+    ErrorSubject, ErrorVerb, OptionalSend, Snapshot, StorageError,
+    errors::{
+        ErrorSource, NetworkError as RaftNetworkError, RPCError, ReplicationClosed, StreamingError,
+        Unreachable,
+    },
+    network::{RPCOption, RaftNetworkFactory, RaftNetworkV2},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+
+use super::{
+    ServerAddress, ServerId,
+    checkpoint::{SnapshotData, StoredSnapshot},
+    codec::StoreError,
+    message::{self, Answer, AppendOrder, Envelope, PeerMessage},
+    snapshot::{Chunk, ChunkAnswer, Header, Outgoing},
+    types::{CommittedLeaderId, LogId, SnapshotMeta, Types, Vote},
+};
+use crate::{
+    limits,
+    runtime::{Network, NetworkError, Runtime},
+};
+
+type RpcError<R> = RPCError<Types<R>>;
+type AppendResults<R> = BoxStream<'static, Result<StreamAppendResult<Types<R>>, RpcError<R>>>;
+
+/// Makes clients of other servers.
+pub(crate) struct Peers<R: Runtime> {
+    id: ServerId,
+    network: R::Network,
+    /// One append request.
+    append_timeout: Duration,
+    process: u64,
+    streams: Arc<AtomicU64>,
+}
+
+/// A client of one other server.
+pub(crate) struct Peer<R: Runtime> {
+    id: ServerId,
+    target: ServerId,
+    address: String,
+    network: R::Network,
+    append_timeout: Duration,
+    process: u64,
+    streams: Arc<AtomicU64>,
+    /// Append requests under way at once. With more than one, the other side puts them back into their order.
+    window: usize,
+}
+
+impl<R: Runtime> Peers<R> {
+    pub(crate) fn new(id: ServerId, network: R::Network, append_timeout: Duration) -> Self {
+        Peers {
+            id,
+            network,
+            append_timeout,
+            process: R::random_u64(),
+            streams: Arc::default(),
+        }
+    }
+
+    fn client(&self, target: ServerId, address: &ServerAddress, window: usize) -> Peer<R> {
+        Peer {
+            id: self.id.clone(),
+            target,
+            address: address.raft.clone(),
+            network: self.network.clone(),
+            append_timeout: self.append_timeout,
+            process: self.process,
+            streams: self.streams.clone(),
+            window,
+        }
+    }
+}
+
+impl<R: Runtime> RaftNetworkFactory<Types<R>> for Peers<R> {
+    type Network = Peer<R>;
+
+    async fn new_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
+        self.client(target, node, limits::APPENDS_IN_FLIGHT_MAX)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
+        self.client(target, node, 1)
+    }
+
+    async fn new_snapshot_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
+        self.client(target, node, 1)
+    }
+}
+
+impl<R: Runtime> Clone for Peer<R> {
+    fn clone(&self) -> Self {
+        Peer {
+            id: self.id.clone(),
+            target: self.target.clone(),
+            address: self.address.clone(),
+            network: self.network.clone(),
+            append_timeout: self.append_timeout,
+            process: self.process,
+            streams: self.streams.clone(),
+            window: self.window,
+        }
+    }
+}
+
+impl<R: Runtime> Peer<R> {
+    async fn ask(
+        &self,
+        message: PeerMessage<R>,
+        tail: &[u8],
+        timeout: Duration,
+    ) -> Result<Answer<R>, RpcError<R>> {
+        let envelope = Envelope {
+            from: self.id.clone(),
+            to: Some(self.target.clone()),
+            message,
+        };
+        let frame = message::encode(&envelope, tail);
+        // What it was made from may be large, and the answer long in coming.
+        drop(envelope);
+        match self.network.call(&self.address, frame, timeout).await {
+            Ok(answer) => match message::decode(&answer) {
+                Ok((answer, _)) => Ok(answer),
+                Err(error) => Err(self.unreachable(error)),
+            },
+            Err(error @ NetworkError::Unreachable { .. }) => Err(self.unreachable(error)),
+            Err(error @ NetworkError::OutcomeUnknown { .. }) => Err(self.no_answer(error)),
+        }
+    }
+
+    /// An error after which the target is left alone for a while.
+    fn unreachable(&self, reason: impl ToString) -> RpcError<R> {
+        let reason = format!("{} at {}: {}", self.target, self.address, reason.to_string());
+        RPCError::Unreachable(Unreachable::from_string(reason))
+    }
+
+    /// An error after which the target is asked again.
+    fn no_answer(&self, reason: impl ToString) -> RpcError<R> {
+        let reason = format!("{} at {}: {}", self.target, self.address, reason.to_string());
+        RPCError::Network(RaftNetworkError::from_string(reason))
+    }
+
+    fn unexpected(&self, answer: Answer<R>) -> RpcError<R> {
+        match answer {
+            Answer::OutOfOrder => self.no_answer("an append request came out of its order"),
+            Answer::WrongServer(actual) => self.unreachable(format!("the server there is {actual}")),
+            Answer::Stopped(reason) => self.unreachable(format!("it stopped: {reason}")),
+            Answer::Malformed => self.unreachable("it does not understand this server"),
+            _ => self.unreachable("it answers something else than it was asked"),
+        }
+    }
+
+    async fn append(
+        &self,
+        request: AppendEntriesRequest<Types<R>>,
+        order: Option<AppendOrder>,
+    ) -> Result<AppendEntriesResponse<Types<R>>, RpcError<R>> {
+        let message = PeerMessage::Append { order, request };
+        match self.ask(message, &[], self.append_timeout).await? {
+            Answer::Append(response) => Ok(response),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Sends an append request of a stream; says also whether the stream goes on after it.
+    async fn append_in_stream(
+        self,
+        request: AppendEntriesRequest<Types<R>>,
+        order: Option<AppendOrder>,
+    ) -> (Result<StreamAppendResult<Types<R>>, RpcError<R>>, bool) {
+        let previous = request.prev_log_id;
+        let last: Option<LogId> = request.entries.last().map(|entry| entry.log_id).or(previous);
+        match self.append(request, order).await {
+            Ok(AppendEntriesResponse::Conflict) if previous.is_none() => (
+                Err(self.unreachable("it refuses the very beginning of the log")),
+                false,
+            ),
+            Ok(response) => {
+                let partial =
+                    matches!(&response, AppendEntriesResponse::PartialSuccess(matched) if *matched != last);
+                let result = response.into_stream_result(previous, last);
+                let goes_on = result.is_ok() && !partial;
+                (Ok(result), goes_on)
+            }
+            Err(error) => (Err(error), false),
+        }
+    }
+
+    fn append_stream<S>(&self, input: S) -> AppendResults<R>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
+    {
+        let (process, window) = (self.process, self.window);
+        let stream = self.streams.fetch_add(1, Ordering::Relaxed);
+        let peer = self.clone();
+        let answers = input
+            .enumerate()
+            .map(move |(sequence, request)| {
+                let order = (window > 1).then_some(AppendOrder {
+                    process,
+                    stream,
+                    sequence: sequence as u64,
+                });
+                peer.clone().append_in_stream(request, order)
+            })
+            .buffered(window);
+        // After the first failure nothing that follows it may count.
+        stream::unfold(Some(Box::pin(answers)), |answers| async move {
+            let mut answers = answers?;
+            let (result, goes_on) = answers.next().await?;
+            Some((result, goes_on.then_some(answers)))
+        })
+        .boxed()
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        meta: SnapshotMeta,
+        snapshot: StoredSnapshot<R::Disk>,
+    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        let mut chunk = Chunk {
+            vote,
+            transfer: R::random_u64(),
+            sequence: 0,
+            header: Header {
+                meta,
+                index: snapshot.record.index,
+                digest: snapshot.record.digest,
+            },
+            end: None,
+        };
+        let mut outgoing = Outgoing::new(&snapshot);
+        while let Some((sequence, rows, end)) = outgoing.next().await.map_err(unreadable::<R>)? {
+            (chunk.sequence, chunk.end) = (sequence, end);
+            match self.send_chunk(&chunk, rows).await? {
+                ChunkAnswer::Accepted => {}
+                ChunkAnswer::Installed(vote) | ChunkAnswer::HigherVote(vote) => {
+                    return Ok(SnapshotResponse::new(vote));
+                }
+                ChunkAnswer::Busy => return Err(self.unreachable("it is busy with another snapshot").into()),
+                ChunkAnswer::Restart(reason) => return Err(self.unreachable(reason).into()),
+            }
+        }
+        Err(self
+            .unreachable("it took the whole snapshot without installing it")
+            .into())
+    }
+
+    /// Sends a chunk until it is answered, a bounded number of times: it may be lost, or its answer.
+    async fn send_chunk(&self, chunk: &Chunk, rows: Bytes) -> Result<ChunkAnswer, RpcError<R>> {
+        let timeout = match chunk.end {
+            Some(_) => limits::SNAPSHOT_INSTALL_TIMEOUT,
+            None => limits::PEER_CALL_TIMEOUT,
+        };
+        let mut attempts = 1;
+        loop {
+            let message = PeerMessage::SnapshotChunk(Box::new(chunk.clone()));
+            let result = match self.ask(message, &rows, timeout).await {
+                Ok(Answer::SnapshotChunk(answer)) => Ok(answer),
+                Ok(other) => Err(self.unexpected(other)),
+                Err(error) => Err(error),
+            };
+            let again = matches!(result, Ok(ChunkAnswer::Busy) | Err(RPCError::Network(_)));
+            if !again || attempts == limits::SNAPSHOT_CHUNK_ATTEMPTS {
+                return result;
+            }
+            attempts += 1;
+            R::sleep(self.append_timeout).await;
+        }
+    }
+}
+
+impl<R: Runtime> RaftNetworkV2<Types<R>> for Peer<R> {
+    type SnapshotData = SnapshotData<R::Disk>;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types<R>>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types<R>>, RpcError<R>> {
+        self.append(request, None).await
+    }
+
+    /// Several requests are under way at once; their answers are given in order.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types<R>>, RpcError<R>>>, RpcError<R>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
+    {
+        let results: BoxStream<'s, _> = self.append_stream(input);
+        async move { Ok(results) }.boxed()
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RpcError<R>> {
+        match self
+            .ask(PeerMessage::Vote(request), &[], option.soft_ttl())
+            .await?
+        {
+            Answer::Vote(response) => Ok(response),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RpcError<R>> {
+        match self
+            .ask(PeerMessage::PreVote(request), &[], option.soft_ttl())
+            .await?
+        {
+            Answer::Vote(response) => Ok(response),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<CommittedLeaderId, ServerId, ServerAddress, SnapshotData<R::Disk>>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        let SnapshotData::Stored(stored) = snapshot.snapshot else {
+            let reason = ReplicationClosed::new("only a checkpoint of this server's own can be sent");
+            return Err(StreamingError::Closed(reason));
+        };
+        let sending = pin!(self.send_snapshot(vote, snapshot.meta, stored));
+        match select(pin!(cancel), sending).await {
+            Either::Left((closed, _)) => Err(StreamingError::Closed(closed)),
+            Either::Right((result, _)) => result,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types<R>>, RpcError<R>> {
+        let message = PeerMessage::TransferLeader(request);
+        match self.ask(message, &[], option.soft_ttl()).await? {
+            Answer::TransferLeader(response) => Ok(response),
+            other => Err(self.unexpected(other)),
+        }
+    }
+}
+
+/// Our own checkpoint can't be read: that is this server's end, not the follower's.
+fn unreadable<R: Runtime>(error: StoreError) -> StreamingError<Types<R>> {
+    let source = ErrorSource::from_error(&error);
+    StreamingError::StorageError(StorageError::new(
+        ErrorSubject::Snapshot(None),
+        ErrorVerb::Read,
+        source,
+    ))
+}

@@ -1,0 +1,586 @@
+//! One Raft member: puts the parts together, and gives them to the server as [`Consensus`].
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Either, select},
+};
+use openraft::{
+    Config, Raft, RaftMetrics, ServerState, SnapshotPolicy, async_runtime::WatchReceiver,
+    errors::ClientWriteError, impls::OneshotResponder,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    ApplyListener, Committed, Consensus, MembershipError, PeerService, ProposeError, RaftConfig, RaftStatus,
+    ReadIndexError, Role, ServerAddress, ServerId,
+    checkpoint::Checkpoints,
+    codec::{FORMAT_VERSION, StoreError},
+    journal::Journal,
+    log::{self, LogStore},
+    membership::Members,
+    message::{self, Answer, Envelope, PeerMessage},
+    network::Peers,
+    peer::PeerServer,
+    reads::ReadIndexes,
+    snapshot::Receiver,
+    state::{Progress, StateMachine},
+    types::{CommittedLeaderId, Proposal, StoredMembership, Types},
+    watch,
+};
+use crate::{
+    limits,
+    observe::{Observation, SharedObserver},
+    registry::{Command, Registry},
+    runtime::{Keyspace, Network, NetworkError, Runtime},
+};
+
+const FORMAT: &str = "format";
+
+/// A Raft member. Dropping it stops it.
+pub struct RaftNode<R: Runtime> {
+    config: RaftConfig,
+    network: R::Network,
+    raft: Raft<Types<R>, StateMachine<R>>,
+    state: StateMachine<R>,
+    log: LogStore<R>,
+    journal: Journal,
+    /// Its only owner: the network's handler holds it weakly.
+    peers: Arc<PeerServer<R>>,
+    members: Members<R>,
+    /// Taken away at shutdown, which ends the task behind it.
+    reads: Mutex<Option<Arc<ReadIndexes>>>,
+    /// Dropped at shutdown, which ends the checkpoint timer.
+    timer: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+/// Why a member does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What is on disk can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The settings contradict each other.
+    #[error("bad Raft settings: {0}")]
+    Config(String),
+    /// Its own address can't be listened on.
+    #[error("can't listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The Raft library refuses what is on disk.
+    #[error("the Raft log can't be used: {0}")]
+    Raft(String),
+}
+
+impl<R: Runtime> RaftNode<R> {
+    /// Loads what `disk` holds and starts to take part, as far as other servers know this one. A new cluster begins
+    /// with [`Consensus::initialize`].
+    ///
+    /// # Errors
+    /// Says in one line what is wrong, and the way out.
+    pub async fn start(
+        config: RaftConfig,
+        disk: R::Disk,
+        network: R::Network,
+        listener: Arc<dyn ApplyListener>,
+        service: Arc<dyn PeerService>,
+        observer: SharedObserver,
+    ) -> Result<Self, StartError> {
+        let settings = Arc::new(openraft_config(&config)?);
+        let journal = Journal::start::<R>(disk.clone(), observer.clone());
+        check_format(&disk, &journal).await?;
+        let log =
+            LogStore::<R>::load(config.id.clone(), disk.clone(), journal.clone(), observer.clone()).await?;
+        let state = load_state(&disk, &journal, listener.clone(), &observer).await?;
+
+        let peers = Peers::<R>::new(config.id.clone(), network.clone(), append_timeout(&config));
+        let raft = Raft::build(config.id.clone(), settings, peers, log.clone(), state.clone())
+            .await
+            .map_err(|error| start_error(&journal, &error.to_string()))?;
+        let receiver = Receiver::new(disk, journal.clone());
+        let peers = Arc::new(PeerServer::new(
+            config.id.clone(),
+            raft.clone(),
+            receiver,
+            service,
+        ));
+        listen::<R>(&network, &peers)
+            .await
+            .map_err(|error| StartError::Listen {
+                address: config.address.raft.clone(),
+                error,
+            })?;
+
+        drop(R::spawn(watch_leadership::<R>(
+            raft.metrics(),
+            state.clone(),
+            listener,
+            observer,
+        )));
+        let (stop_timer, timer_stopped) = oneshot::channel();
+        drop(R::spawn(checkpoint_regularly(
+            raft.clone(),
+            config.snapshot_interval,
+            timer_stopped,
+        )));
+        raft.run();
+        Ok(RaftNode {
+            members: Members::new(config.id.clone(), raft.clone()),
+            reads: Mutex::new(Some(Arc::new(ReadIndexes::start(raft.clone())))),
+            timer: Mutex::new(Some(stop_timer)),
+            config,
+            network,
+            raft,
+            state,
+            log,
+            journal,
+            peers,
+        })
+    }
+
+    /// Whether this server has ever taken part in a cluster.
+    pub fn is_initialized(&self) -> bool {
+        self.log.is_initialized()
+    }
+
+    /// Messages from peers that made no sense and were dropped, so far.
+    pub fn bad_messages(&self) -> u64 {
+        self.peers.bad_messages()
+    }
+
+    fn metrics(&self) -> RaftMetrics<Types<R>> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    async fn checkpoint_now(&self) -> Result<(), MembershipError> {
+        let applied = self.state.applied().get();
+        let mut watched = self.raft.metrics();
+        let made = async {
+            loop {
+                let metrics = watched.borrow_and_update().clone();
+                if metrics.snapshot.map_or(0, |log_id| log_id.index) >= applied {
+                    return Ok::<(), String>(());
+                }
+                // Asked for again after every change: while one is being made, a request is not taken.
+                self.raft
+                    .trigger()
+                    .snapshot()
+                    .await
+                    .map_err(|error| error.to_string())?;
+                watched.changed().await.map_err(|error| error.to_string())?;
+            }
+        };
+        match R::timeout(limits::CHECKPOINT_TIMEOUT, made).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(MembershipError::Refused(format!("server stopped: {error}"))),
+            None => Err(MembershipError::OutcomeUnknown(
+                "the checkpoint takes too long".to_string(),
+            )),
+        }
+    }
+
+    /// Proposes a command; with a term, only while this server leads in it.
+    async fn propose_command(&self, command: Command, term: Option<u64>) -> Result<Committed, ProposeError> {
+        let (responder, outcome) = OneshotResponder::new_pair();
+        let write = self.raft.write(Proposal::new(command)).responder(responder);
+        let write = match term {
+            Some(term) => write.with_leader(CommittedLeaderId::new(term)),
+            None => write,
+        };
+        write
+            .await
+            .map_err(|error| ProposeError::Stopped(self.stop_reason(&error.to_string())))?;
+        match outcome.await {
+            Ok(Ok(response)) => match response.data.applied {
+                Some(applied) => Ok(Committed {
+                    log_index: response.log_id.index,
+                    applied,
+                }),
+                None => Err(ProposeError::OutcomeUnknown(
+                    "it was applied without a result".to_string(),
+                )),
+            },
+            Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(ProposeError::NotLeader {
+                leader: forward
+                    .leader_id
+                    .zip(forward.leader_node)
+                    .filter(|(leader, _)| *leader != self.config.id),
+            }),
+            Ok(Err(error)) => Err(ProposeError::OutcomeUnknown(error.to_string())),
+            Err(_) => Err(ProposeError::OutcomeUnknown(
+                "the server stopped before the command was applied".to_string(),
+            )),
+        }
+    }
+
+    /// Why this server stopped: the disk's failure, if that is behind it.
+    fn stop_reason(&self, error: &str) -> String {
+        self.journal.failure().get().unwrap_or(error).to_string()
+    }
+
+    async fn call_service(
+        &self,
+        address: &str,
+        message: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, NetworkError> {
+        let metrics = self.metrics();
+        let to = metrics
+            .membership_config
+            .nodes()
+            .find(|(_, node)| node.raft == address)
+            .map(|(id, _)| id.clone());
+        let envelope = Envelope::<R> {
+            from: self.config.id.clone(),
+            to,
+            message: PeerMessage::Service,
+        };
+        let frame = message::encode(&envelope, &message);
+        let answer = self.network.call(address, frame, timeout).await?;
+        // An answer other than the service's own says that the service was not asked.
+        let reason = match message::decode::<Answer<R>>(&answer) {
+            Ok((Answer::Service, answer)) => return Ok(answer),
+            Ok((Answer::WrongServer(actual), _)) => format!("the server there is {actual}"),
+            Ok((Answer::Stopped(reason), _)) => format!("it stopped: {reason}"),
+            Ok(_) => "it does not understand this server".to_string(),
+            Err(error) => error.to_string(),
+        };
+        Err(NetworkError::Unreachable {
+            address: address.to_string(),
+            reason,
+        })
+    }
+
+    async fn stop(&self) {
+        drop(take(&self.reads));
+        drop(take(&self.timer));
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "Raft ended with an error");
+        }
+        self.state.applied().stop();
+        // What is queued behind the last sync may as well be durable: a restart then has less to do.
+        if let Err(error) = self.journal.commit(Vec::new()).await {
+            tracing::warn!(%error, "the last writes may be lost; nothing that was acknowledged is among them");
+        }
+    }
+}
+
+impl<R: Runtime> Consensus for RaftNode<R> {
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>> {
+        self.propose_command(command, None).boxed()
+    }
+
+    fn propose_in_term(&self, term: u64, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>> {
+        self.propose_command(command, Some(term)).boxed()
+    }
+
+    fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>> {
+        let reads = lock(&self.reads).clone();
+        async move {
+            match reads {
+                Some(reads) => reads.get().await,
+                None => Err(ReadIndexError::Stopped("it is shutting down".to_string())),
+            }
+        }
+        .boxed()
+    }
+
+    fn wait_applied(&self, log_index: u64) -> BoxFuture<'_, Result<(), ReadIndexError>> {
+        async move {
+            let waited = self.state.applied().wait(log_index).await;
+            waited.map_err(|_| ReadIndexError::Stopped(self.stop_reason("it is shutting down")))
+        }
+        .boxed()
+    }
+
+    fn registry(&self) -> &RwLock<Registry> {
+        self.state.registry()
+    }
+
+    fn status(&self) -> RaftStatus {
+        let metrics = self.metrics();
+        let members = |voters: bool| -> BTreeMap<ServerId, ServerAddress> {
+            let membership = metrics.membership_config.membership();
+            let voter_ids: Vec<ServerId> = membership.voter_ids().collect();
+            membership
+                .nodes()
+                .filter(|(id, _)| voter_ids.contains(id) == voters)
+                .map(|(id, address)| (id.clone(), address.clone()))
+                .collect()
+        };
+        let (voters, learners) = (members(true), members(false));
+        let leader = metrics.current_leader.as_ref().map(|id| {
+            let address = voters.get(id).or_else(|| learners.get(id));
+            (id.clone(), address.cloned().unwrap_or_default())
+        });
+        let matched = metrics.replication.iter().flatten();
+        let failed = metrics.running_state.as_ref().err();
+        let index = |log_id: &Option<super::types::LogId>| log_id.map_or(0, |log_id| log_id.index);
+        RaftStatus {
+            id: self.config.id.clone(),
+            role: role(metrics.state),
+            term: metrics.current_term,
+            leader,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            commit_index: index(&metrics.local_committed),
+            applied_index: self.state.applied().get(),
+            snapshot_index: index(&metrics.snapshot),
+            purged_index: index(&metrics.purged),
+            matched: matched.map(|(id, log_id)| (id.clone(), index(log_id))).collect(),
+            last_contact_ms: self.last_contact(&metrics),
+            elections: self.log.elections(),
+            fatal: failed
+                .filter(|error| !matches!(error, openraft::errors::Fatal::Stopped))
+                .map(|error| self.stop_reason(&error.to_string()))
+                .or_else(|| self.journal.failure().get().map(str::to_string)),
+            voters,
+            learners,
+        }
+    }
+
+    fn call_peer<'a>(
+        &'a self,
+        address: &'a str,
+        message: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, NetworkError>> {
+        self.call_service(address, message, timeout).boxed()
+    }
+
+    fn initialize(
+        &self,
+        members: BTreeMap<ServerId, ServerAddress>,
+    ) -> BoxFuture<'_, Result<(), MembershipError>> {
+        self.members.initialize(members).boxed()
+    }
+
+    fn add_server(&self, id: ServerId, address: ServerAddress) -> BoxFuture<'_, Result<(), MembershipError>> {
+        self.members.add(id, address).boxed()
+    }
+
+    fn remove_server(&self, id: ServerId) -> BoxFuture<'_, Result<(), MembershipError>> {
+        self.members.remove(id).boxed()
+    }
+
+    fn transfer_leader(&self, to: Option<ServerId>) -> BoxFuture<'_, Result<(), MembershipError>> {
+        self.members.transfer(to).boxed()
+    }
+
+    fn checkpoint(&self) -> BoxFuture<'_, Result<(), MembershipError>> {
+        self.checkpoint_now().boxed()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        self.stop().boxed()
+    }
+}
+
+impl<R: Runtime> RaftNode<R> {
+    fn last_contact(&self, metrics: &RaftMetrics<Types<R>>) -> Option<u64> {
+        let at = if metrics.state == ServerState::Leader {
+            if metrics
+                .membership_config
+                .voter_ids()
+                .all(|voter| voter == self.config.id)
+            {
+                return Some(0);
+            }
+            metrics.last_quorum_acked.map(|instant| instant.at)
+        } else {
+            self.peers.leader_heard()
+        };
+        let since = R::now().saturating_since(at?);
+        Some(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let election_max = millis(config.election_max);
+    Config {
+        cluster_name: "sider".to_string(),
+        heartbeat_interval: millis(config.heartbeat),
+        election_timeout_min: millis(config.election_min),
+        election_timeout_max: election_max,
+        install_snapshot_timeout: millis(limits::SNAPSHOT_INSTALL_TIMEOUT),
+        max_payload_entries: limits::ENTRIES_PER_APPEND_MAX,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_threshold),
+        max_in_snapshot_log_to_keep: config.log_keep,
+        replication_lag_threshold: limits::JOIN_LAG_MAX,
+        enable_pre_vote: Some(true),
+        // A restarted leader has to be elected again: its lease and its timers died with it.
+        enable_leader_restore: Some(false),
+        // A leader without a quorum falls silent for a while, so that a part of the cluster that could elect another
+        // one does: without it, a server that both sides still hear keeps the old leader in office for ever.
+        quorum_loss_probe_interval: Some(election_max.saturating_mul(2)),
+        backoff: format!("{}ms ...{election_max}ms", millis(config.heartbeat).max(1)),
+        ..Config::default()
+    }
+    .validate()
+    .map_err(|error| StartError::Config(error.to_string()))
+}
+
+/// How long an append request may take. Longer than a follower's disk usually takes to sync; so short that a lost
+/// request delays its successors no longer than an election would.
+fn append_timeout(config: &RaftConfig) -> Duration {
+    config.election_max
+}
+
+async fn check_format<D: crate::runtime::Disk>(disk: &D, journal: &Journal) -> Result<(), StoreError> {
+    match log::read_meta::<D, u8>(disk, FORMAT).await? {
+        Some(found) if found > FORMAT_VERSION => Err(StoreError::UnknownVersion {
+            keyspace: Keyspace::Meta,
+            key: FORMAT.to_string(),
+            found,
+            known: FORMAT_VERSION,
+        }),
+        Some(_) => Ok(()),
+        None => journal.commit(vec![log::put_meta(FORMAT, &FORMAT_VERSION)]).await,
+    }
+}
+
+pub(crate) async fn load_state<R: Runtime>(
+    disk: &R::Disk,
+    journal: &Journal,
+    listener: Arc<dyn ApplyListener>,
+    observer: &SharedObserver,
+) -> Result<StateMachine<R>, StoreError> {
+    let (checkpoints, registry, record) =
+        Checkpoints::load(disk.clone(), journal.clone(), observer.clone()).await?;
+    let progress = Progress {
+        applied: record.as_ref().and_then(|record| record.log_id),
+        membership: record.map_or_else(StoredMembership::default, |record| record.membership),
+        changed_rows: BTreeMap::new(),
+    };
+    Ok(StateMachine::new(
+        registry,
+        progress,
+        checkpoints,
+        listener,
+        observer.clone(),
+    ))
+}
+
+fn start_error(journal: &Journal, error: &str) -> StartError {
+    StartError::Raft(journal.failure().get().unwrap_or(error).to_string())
+}
+
+fn listen<R: Runtime>(
+    network: &R::Network,
+    peers: &Arc<PeerServer<R>>,
+) -> impl Future<Output = io::Result<()>> {
+    let weak = Arc::downgrade(peers);
+    network.listen(Arc::new(move |frame| {
+        let peers = weak.upgrade();
+        async move {
+            match peers {
+                Some(peers) => peers.handle(frame).await,
+                None => message::encode(&Answer::<R>::Stopped("it is shutting down".to_string()), &[]),
+            }
+        }
+        .boxed()
+    }))
+}
+
+/// What the server is told about changes of.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Leadership {
+    role: Option<Role>,
+    term: u64,
+    leader: Option<ServerId>,
+    membership: Option<super::types::LogId>,
+    stopped: bool,
+}
+
+async fn watch_leadership<R: Runtime>(
+    mut metrics: watch::Receiver<RaftMetrics<Types<R>>>,
+    state: StateMachine<R>,
+    listener: Arc<dyn ApplyListener>,
+    observer: SharedObserver,
+) {
+    let mut before = Leadership::default();
+    loop {
+        let now = {
+            let metrics = metrics.borrow_and_update();
+            Leadership {
+                role: Some(role(metrics.state)),
+                term: metrics.current_term,
+                leader: metrics.current_leader.clone(),
+                membership: *metrics.membership_config.log_id(),
+                stopped: metrics.running_state.is_err(),
+            }
+        };
+        if now != before {
+            let led = before.role == Some(Role::Leader);
+            let leads = now.role == Some(Role::Leader);
+            if led && (!leads || before.term != now.term) {
+                observer.observe(Observation::LostLeadership { term: now.term });
+            }
+            if leads && (!led || before.term != now.term) {
+                observer.observe(Observation::BecameLeader { term: now.term });
+            }
+            listener.leadership_changed();
+        }
+        if now.stopped {
+            break;
+        }
+        before = now;
+        if metrics.changed().await.is_err() {
+            break;
+        }
+    }
+    state.applied().stop();
+}
+
+/// Makes a checkpoint each interval in which anything was applied.
+async fn checkpoint_regularly<R: Runtime>(
+    raft: Raft<Types<R>, StateMachine<R>>,
+    interval: Duration,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    loop {
+        let sleep = pin!(R::sleep(interval));
+        if let Either::Left(_) = select(&mut stopped, sleep).await {
+            return;
+        }
+        let due = {
+            let watched = raft.metrics();
+            let metrics = watched.borrow_watched();
+            metrics.last_applied > metrics.snapshot
+        };
+        if due && raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn role(state: ServerState) -> Role {
+    match state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner => Role::Learner,
+        ServerState::Shutdown => Role::Shutdown,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take<T>(mutex: &Mutex<Option<T>>) -> Option<T> {
+    lock(mutex).take()
+}
