@@ -155,6 +155,12 @@ impl<R: Runtime> LogStore<R> {
         self.state().vote.clone()
     }
 
+    /// Entries in memory.
+    #[cfg(test)]
+    pub(crate) fn cached(&self) -> usize {
+        self.state().cache.len()
+    }
+
     fn state(&self) -> MutexGuard<'_, LogState> {
         lock(&self.state)
     }

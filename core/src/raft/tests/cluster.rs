@@ -13,7 +13,7 @@ use crate::{
     raft::{
         Consensus, MembershipError, ProposeError, RaftConfig, RaftNode, ReadIndexError, Role, StartError,
     },
-    runtime::{Network, NetworkError, Runtime},
+    runtime::{Network, NetworkError},
 };
 
 /// A member with what it told.
