@@ -1,4 +1,18 @@
 //! What the three programs share, and what each of them is.
 
+use tikv_jemallocator::Jemalloc;
+
+pub mod flags;
+
+pub mod config;
+
+pub mod server;
+
+pub mod agent;
+
 pub mod bench;
 pub mod cli;
+
+/// Many small, short-lived allocations on many threads, and memory given back after a burst: what it is made for.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;

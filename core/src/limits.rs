@@ -26,6 +26,8 @@ pub const CHECKS_PER_INSTANCE_MAX: usize = 64;
 pub const CHECK_OUTPUT_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a check's notes; more is 400.
 pub const CHECK_NOTES_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of what a check runs (URL, headers and body; arguments of a program); more is 400.
+pub const CHECK_DEFINITION_BYTES_MAX: usize = 16 * 1024;
 /// Weight of an instance; more is 400.
 pub const WEIGHT_MAX: u32 = 65_535;
 /// Shortest TTL of a check; less is 400.
@@ -150,3 +152,84 @@ pub const MEMBERSHIP_RETRY: Duration = Duration::from_millis(50);
 pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a requested checkpoint may take; then its outcome is unknown.
 pub const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A leader looks at its deadlines this often, so that a pause of its process shows as a gap.
+pub const EXPIRY_TICK: Duration = Duration::from_millis(100);
+/// A server that does not lead looks this often whether it still runs.
+pub const FOLLOWER_TICK: Duration = Duration::from_secs(1);
+/// A leader that did not look at its clock for this long was paused: the gap is added to every deadline.
+pub const PAUSE_MIN: Duration = Duration::from_millis(300);
+/// Decisions of a leader (expiries, outputs to write) under way at once; more wait for the next tick.
+pub const DECISIONS_IN_FLIGHT_MAX: usize = 16;
+/// Updates of checks in one command; the rest follow in the next one.
+pub const RENEWALS_PER_COMMAND_MAX: usize = 1_000;
+/// Outputs held back at a leader; one more is written at once.
+pub const HELD_OUTPUTS_MAX: usize = 16_384;
+/// Writes under way from one server to the leader; more wait within their time limit, so that a leader that can't
+/// commit does not fill the connection that Raft's own messages need.
+pub const FORWARDS_IN_FLIGHT_MAX: usize = 512;
+/// Messages of one start of another server that are remembered, to carry out once what is delivered twice; what is
+/// older is taken for a second delivery.
+pub const RECEIPTS_PER_SERVER: u64 = 8_192;
+/// Starts of other servers whose messages are remembered; the one silent for longest is forgotten.
+pub const RECEIPT_RUNS_MAX: usize = 64;
+/// Between two attempts to reach a leader, unless a change of leadership is heard of before.
+pub const LEADER_RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Linearizable reads of one server under way; more are 429.
+pub const LINEARIZABLE_READS_MAX: usize = 400_000;
+/// A round for a read index is given up after one in this many parts of a read's time limit, and begun again.
+pub const READ_ROUNDS_PER_TIMEOUT: u32 = 3;
+/// A readiness probe waits this long for a read index.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(1);
+/// A question to a peer about its status.
+pub const PEER_STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+/// A request to change the membership waits this long, a new member's catching up included; then the change goes on
+/// and its outcome is reported unknown.
+pub const MEMBERSHIP_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A server that is to be added must answer within this time; else the change is refused.
+pub const JOIN_CONTACT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two attempts to join, at first; it doubles up to [`JOIN_RETRY_MAX`].
+pub const JOIN_RETRY_MIN: Duration = Duration::from_millis(200);
+/// Between two attempts to join, at most.
+pub const JOIN_RETRY_MAX: Duration = Duration::from_secs(5);
+/// The leader compares the digests of the servers' states this often.
+pub const DIGEST_INTERVAL: Duration = Duration::from_secs(10);
+/// Digests of past states that a server keeps to compare; older ones are forgotten.
+pub const DIGESTS_KEPT: usize = 4_096;
+/// Routes that requests are counted by; more count as `other`.
+pub const METRIC_ROUTES_MAX: usize = 256;
+/// Node checks (those of no service) that one agent keeps; more are refused.
+pub const AGENT_NODE_CHECKS_MAX: usize = 64;
+/// Interval of an agent's probe that names none.
+pub const PROBE_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+/// Shortest interval of an agent's probe; a shorter one is run at this.
+pub const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// The first run of a check is put off at random by less than this, and by less than its interval.
+pub const FIRST_RUN_SPREAD_MAX: Duration = Duration::from_secs(3);
+/// Probes that one agent runs at a time; more wait their turn.
+pub const AGENT_PROBES_IN_FLIGHT_MAX: usize = 256;
+/// Check reports of one call of an agent to its servers; the rest follow in the next one.
+pub const AGENT_REPORTS_PER_CALL_MAX: usize = 1_000;
+/// Registrations of one call of an agent to its servers; the rest follow in the next one.
+pub const AGENT_REGISTRATIONS_PER_CALL_MAX: usize = 200;
+/// Bytes that one call of an agent gathers; a single larger item is still sent, alone.
+pub const AGENT_CALL_BYTES_MAX: usize = 1024 * 1024;
+/// Requests at an agent's own API that wait for the servers; more are 429.
+pub const AGENT_WAITERS_MAX: usize = 10_000;
+/// One attempt of an agent's call to one server.
+pub const AGENT_CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// A request at an agent's own API waits this long for the servers; a registration then answers without an index, a
+/// renewal is 500.
+pub const AGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a renewal whose TTL leaves less time than that: a sixth of the TTL, but no less than this.
+pub const AGENT_CALL_TIMEOUT_MIN: Duration = Duration::from_millis(250);
+/// Shortest wait of an agent after a call that failed at every server.
+pub const AGENT_BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// Longest such wait.
+pub const AGENT_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Between two comparisons of what the servers hold with what an agent wants, give or take an eighth.
+pub const AGENT_SYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// A stopping agent tries to deregister its node for this long.
+pub const AGENT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Rows deleted in one batch when a disk is wiped.
+pub const WIPE_BATCH: usize = 1_000;

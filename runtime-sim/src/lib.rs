@@ -15,9 +15,9 @@
 
 #[cfg(not(madsim))]
 compile_error!(
-    "the simulator needs `--cfg madsim`, which .cargo/config.toml of this workspace sets. A RUSTFLAGS (or \
-     CARGO_ENCODED_RUSTFLAGS) variable, or a build.rustflags of your own config, overrides that file: unset it, or add \
-     `--cfg madsim` to it."
+    "the simulator needs `--cfg madsim`, which .cargo/config.toml of this workspace sets for rustc and rustdoc. A \
+     RUSTFLAGS or RUSTDOCFLAGS variable (or a CARGO_ENCODED_ one) overrides that file: unset it, or add `--cfg madsim` \
+     to it."
 );
 
 #[cfg(madsim)]

@@ -9,12 +9,14 @@ thread_local! {
 
 #[derive(Default)]
 struct Watch {
+    backtraces: bool,
     first: Option<String>,
     supervisor: Option<Waker>,
 }
 
-/// Starts watching this thread. Panics of other threads are reported as before.
-pub(crate) fn watch() {
+/// Starts watching this thread, printing the first panic's backtrace if asked to (and if `RUST_BACKTRACE` allows it).
+/// Panics of other threads are reported as before.
+pub(crate) fn watch(backtraces: bool) {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let previous = std::panic::take_hook();
@@ -24,7 +26,12 @@ pub(crate) fn watch() {
             }
         }));
     });
-    WATCH.with_borrow_mut(|watch| *watch = Some(Watch::default()));
+    WATCH.with_borrow_mut(|watch| {
+        *watch = Some(Watch {
+            backtraces,
+            ..Watch::default()
+        })
+    });
 }
 
 /// Stops watching this thread and gives the first panic, with its place.
@@ -47,16 +54,12 @@ fn note(info: &PanicHookInfo<'_>) -> bool {
         // A panic while the watch is borrowed can't be noted; it is printed.
         let mut watch = watch.try_borrow_mut().ok()?;
         let watch = watch.as_mut()?;
-        watch.first.get_or_insert_with(|| {
-            let mut text = match info.location() {
-                Some(place) => format!("{} ({place})", message(info.payload())),
-                None => message(info.payload()),
-            };
-            let backtrace = std::backtrace::Backtrace::capture();
-            if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
-                text.push_str(&format!("\n{backtrace}"));
-            }
-            text
+        if watch.backtraces && watch.first.is_none() {
+            eprintln!("{info}\n{}", std::backtrace::Backtrace::capture());
+        }
+        watch.first.get_or_insert_with(|| match info.location() {
+            Some(place) => format!("{} ({place})", message(info.payload())),
+            None => message(info.payload()),
         });
         Some(watch.supervisor.take())
     });

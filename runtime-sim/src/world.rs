@@ -38,7 +38,7 @@ const STACK_BYTES: usize = 16 * 1024 * 1024;
 pub struct Options {
     /// Decides everything.
     pub seed: u64,
-    /// Whether the timeline is kept, for people.
+    /// Whether the timeline is kept, and the backtrace of a panic printed, for people.
     pub keep_lines: bool,
     /// Virtual time after which the run fails.
     pub time_limit: Duration,
@@ -108,7 +108,7 @@ where
     F: Future<Output = T>,
     B: FnOnce(World) -> F,
 {
-    panics::watch();
+    panics::watch(options.keep_lines);
     clock::reset();
     runtime::reset_steps();
     trace::start(options.keep_lines);

@@ -119,7 +119,8 @@ async fn serve_connection(stream: TcpStream, routes: Routes, mut stopped: watch:
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HTTP_HEAD_TIMEOUT)
-        // Buffers start at 8 KiB and grow up to this, so a parked query holds little, and a head is limited.
+        .max_header_size(limits::HTTP_HEAD_BYTES_MAX)
+        // Buffers start at 8 KiB and grow up to this; so a parked query holds little.
         .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);

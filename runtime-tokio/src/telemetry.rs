@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, panic::PanicHookInfo};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum LogFormat {
 }
 
 /// Libraries whose own messages are below what an operator wants to read: what matters of them comes back as errors.
-const QUIET: &str = "fjall=off,lsm_tree=off,openraft=error,hyper=warn,hyper_util=warn";
+const QUIET: &str = "fjall=off,lsm_tree=off,openraft=off,hyper=warn,hyper_util=warn";
 
 /// Writes the logs of this process to standard error from now on, those about panics included.
 ///
@@ -45,7 +45,7 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
     let expected = "expected error, warn, info, debug, trace, off, or directives like info,sider_core=debug";
     let directives = if level.contains(['=', ',']) {
         level.to_owned()
-    } else if level.parse::<tracing::level_filters::LevelFilter>().is_ok() {
+    } else if !level.is_empty() && level.parse::<LevelFilter>().is_ok() {
         format!("{level},{QUIET}")
     } else {
         return Err(format!("{level:?} is not a log level: {expected}"));

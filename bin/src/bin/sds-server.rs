@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! One registry server: `sds-server -help` lists its flags.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sider::server::main(std::env::args_os().collect())
+}

@@ -1,1 +1,272 @@
-//! The agent on a service host.
+//! The agent on a service's host: registers the services of its configuration and of its own API on its node, runs
+//! their checks, renews TTLs, and keeps the servers in step with what it knows.
+//!
+//! Reading order; a module imports only from those above it in this list:
+//!
+//! 1. `schedule` is when things are due: staggering, spreading, backing off.
+//! 2. `check` is how a probe's outcome becomes a status.
+//! 3. `servers` calls whichever server answers.
+//! 4. `local` is what the agent wants, and what of it the servers have yet to be told.
+//! 5. `wire` is the JSON in between; `compare` finds what the servers hold otherwise.
+//! 6. `store` is what survives a restart; `registrations` and `config` read what people wrote.
+//! 7. `writer`, `auditor` and `prober` are the tasks: the first sends, the second looks, the third runs checks.
+//! 8. `api` is the agent's own HTTP API.
+//!
+//! Nothing here gives up: a server that can't be reached is tried again, after a wait that grows to a bound, and the
+//! next one meanwhile. What an agent sends says how things should be, so sending it twice does no harm.
+
+mod api;
+mod auditor;
+mod check;
+mod compare;
+mod config;
+mod local;
+mod prober;
+mod registrations;
+mod schedule;
+mod servers;
+mod store;
+#[cfg(test)]
+mod tests;
+mod wire;
+mod writer;
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Method;
+use tokio::sync::{Notify, Semaphore};
+
+pub use self::config::{ConfigError, ConfigFile, ConfiguredService, Settings, refuse_duplicates};
+use self::{
+    local::{Local, Origin},
+    registrations::Registrar,
+    schedule::Backoff,
+    servers::{CallError, Servers},
+    store::{Store, Stored},
+};
+use crate::{
+    api::http::requests::plain_node,
+    limits::{
+        AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_TIMEOUT, AGENT_SHUTDOWN_TIMEOUT,
+        AGENT_SYNC_INTERVAL, AGENT_WAITERS_MAX,
+    },
+    registry::{Namespace, NodeName},
+    runtime::{Change, Runtime},
+};
+
+/// How an agent runs.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Its node. No other agent may have a node of that name.
+    pub node: NodeName,
+    /// Where the node is reached: the address of services that name none.
+    pub address: String,
+    /// HTTP addresses of servers, `host:port`; at least one.
+    pub servers: Vec<String>,
+    /// Services and checks to register, as [`ConfigFile::services`] gives them.
+    pub services: Vec<ConfiguredService>,
+    /// Whether checks that come through the agent's own API may run programs.
+    pub enable_script_checks: bool,
+    /// Between two comparisons with the servers.
+    pub sync_interval: Duration,
+}
+
+impl AgentConfig {
+    /// An agent with no services of its own.
+    pub fn new(node: NodeName, address: String, servers: Vec<String>) -> Self {
+        AgentConfig {
+            node,
+            address,
+            servers,
+            services: Vec::new(),
+            enable_script_checks: false,
+            sync_interval: AGENT_SYNC_INTERVAL,
+        }
+    }
+}
+
+/// A running agent. Cheap to clone; it runs until [`Agent::shutdown`], or until its process ends.
+#[derive(Clone)]
+pub struct Agent<R: Runtime>(Arc<Shared<R>>);
+
+impl<R: Runtime> fmt::Debug for Agent<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Agent").field(&self.0.config.node).finish()
+    }
+}
+
+/// What the parts of an agent share.
+struct Shared<R: Runtime> {
+    config: AgentConfig,
+    servers: Servers<R>,
+    prober: R::Prober,
+    store: Store<R::Disk>,
+    /// Never held across an await.
+    local: Mutex<Local>,
+    /// Namespaces in which there is, or once was, something of this agent.
+    namespaces: Mutex<BTreeSet<Namespace>>,
+    /// Held while a change is written to the disk and taken on: both happen in one order.
+    changing: tokio::sync::Mutex<()>,
+    /// Held while the servers are written to.
+    writing: tokio::sync::Mutex<()>,
+    /// Requests of the agent's API that may wait for the servers.
+    waiting: Semaphore,
+    probes_running: AtomicUsize,
+    stopping: AtomicBool,
+    wake_writer: Notify,
+    wake_auditor: Notify,
+    wake_prober: Notify,
+}
+
+impl<R: Runtime> Agent<R> {
+    /// Reads what the agent kept on its disk, takes on its services, and starts its tasks. Ends at once, whether any
+    /// server can be reached or not.
+    ///
+    /// # Errors
+    /// The disk fails, or the configured services contradict each other.
+    ///
+    /// # Panics
+    /// The configuration names no server.
+    pub async fn start(
+        config: AgentConfig,
+        network: R::Network,
+        prober: R::Prober,
+        disk: R::Disk,
+    ) -> io::Result<Agent<R>> {
+        let (store, stored) = Store::open(disk).await?;
+        let mut local = Local::new(plain_node(config.node.clone(), &config.address));
+        for service in config.services.clone() {
+            let id = service.0.instance.id.clone();
+            local
+                .put_service(service.0, true, Origin::Config, R::now(), R::random_u64)
+                .map_err(|error| {
+                    io::Error::new(io::ErrorKind::InvalidInput, format!("service {id:?}: {error}"))
+                })?;
+        }
+        let stale = restore::<R>(&config, &mut local, &stored);
+        let mut batch: Vec<Change> = stale.into_iter().map(store::remove).collect();
+        let mut namespaces = stored.namespaces;
+        let fresh: BTreeSet<Namespace> = local.namespaces().difference(&namespaces).cloned().collect();
+        batch.extend(fresh.iter().map(store::put_namespace));
+        store.write(batch).await?;
+        namespaces.extend(fresh);
+        let shared = Arc::new(Shared {
+            servers: Servers::new(network, config.servers.clone()),
+            config,
+            prober,
+            store,
+            local: Mutex::new(local),
+            namespaces: Mutex::new(namespaces),
+            changing: tokio::sync::Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+            waiting: Semaphore::new(AGENT_WAITERS_MAX),
+            probes_running: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            wake_writer: Notify::new(),
+            wake_auditor: Notify::new(),
+            wake_prober: Notify::new(),
+        });
+        drop(R::spawn(writer::run(shared.clone())));
+        drop(R::spawn(auditor::run(shared.clone())));
+        drop(R::spawn(prober::run(shared.clone())));
+        Ok(Agent(shared))
+    }
+
+    /// The agent's own HTTP API, without IO.
+    pub fn router(&self) -> axum::Router {
+        api::router(self.0.clone())
+    }
+
+    /// Stops the agent and deregisters its node with everything on it, trying for at most
+    /// [`AGENT_SHUTDOWN_TIMEOUT`]. What was registered through its API comes back when it is started again.
+    ///
+    /// # Errors
+    /// The servers could not be told; TTL checks will expire, other checks keep their last status.
+    pub async fn shutdown(&self) -> Result<(), String> {
+        let shared = &self.0;
+        shared.stopping.store(true, Ordering::SeqCst);
+        for wake in [&shared.wake_writer, &shared.wake_auditor, &shared.wake_prober] {
+            wake.notify_one();
+        }
+        R::timeout(AGENT_SHUTDOWN_TIMEOUT, deregister_node(shared))
+            .await
+            .unwrap_or_else(|| Err(format!("no server answered within {AGENT_SHUTDOWN_TIMEOUT:?}")))
+    }
+}
+
+async fn deregister_node<R: Runtime>(shared: &Shared<R>) -> Result<(), String> {
+    // A registration under way ends first: it must not overtake its own removal.
+    let _writing = shared.writing.lock().await;
+    let body = Bytes::from(wire::deregister_node(shared.local().node()).to_string());
+    let mut backoff = Backoff::new(AGENT_BACKOFF_MIN, AGENT_BACKOFF_MAX);
+    loop {
+        let path = "/v1/catalog/deregister";
+        match shared
+            .servers
+            .call(&Method::PUT, path, &body, AGENT_CALL_TIMEOUT)
+            .await
+        {
+            Ok(_) => return Ok(()),
+            Err(error) if error.not_found() => return Ok(()),
+            Err(CallError::Refused { message, .. }) => return Err(message),
+            Err(CallError::Unavailable(reason)) => {
+                tracing::warn!("could not deregister yet: {reason}");
+                R::sleep(backoff.failed(R::random_u64())).await;
+            }
+        }
+    }
+}
+
+/// Takes on what was registered through the agent's API before it was restarted. The configuration has precedence. Gives
+/// the records that are of no use any more.
+fn restore<R: Runtime>(config: &AgentConfig, local: &mut Local, stored: &Stored) -> Vec<Bytes> {
+    let registrar = Registrar::new(local.node().clone(), config.enable_script_checks);
+    let mut stale = Vec::new();
+    let mut take = |key: &Bytes, taken: Result<(), String>| {
+        if let Err(reason) = taken {
+            let record = String::from_utf8_lossy(key).replace(char::is_control, "/");
+            tracing::warn!(
+                record,
+                "dropping a registration made through the API before: {reason}"
+            );
+            stale.push(key.clone());
+        }
+    };
+    for (key, record) in &stored.services {
+        take(key, registrar.restore_service::<R>(local, record));
+    }
+    for (key, record) in &stored.checks {
+        take(key, registrar.restore_check::<R>(local, record));
+    }
+    stale
+}
+
+impl<R: Runtime> Shared<R> {
+    fn local(&self) -> MutexGuard<'_, Local> {
+        // Whoever panicked with it had finished each change it began: they are single steps.
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn namespaces(&self) -> MutexGuard<'_, BTreeSet<Namespace>> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Wakes whoever acts on a change of what is wanted.
+    fn changed(&self) {
+        self.wake_writer.notify_one();
+        self.wake_prober.notify_one();
+    }
+}

@@ -216,6 +216,9 @@ pub trait Consensus: Send + Sync + 'static {
     /// Proposes a command at the leader; ends when it is applied here. Pipelined: many may be under way. Has no time
     /// limit of its own.
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>>;
+    /// As [`Consensus::propose`], but only in this term of this server's leadership: what was decided from memory of one
+    /// term must not be carried out in a later one. In any other term it is not proposed.
+    fn propose_in_term(&self, term: u64, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>>;
     /// A log index such that a state with it applied holds every write acknowledged before this call. At the leader
     /// only; costs one round to a quorum begun after the call.
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>>;

@@ -271,25 +271,33 @@ impl<R: Runtime> Peer<R> {
             .into())
     }
 
-    /// Sends a chunk until it is answered, a bounded number of times: it may be lost, or its answer.
+    /// Sends a chunk until it is answered: it may be lost, or its answer. Without an answer it gives up after a bounded
+    /// number of times, and while the follower is busy (with installing, after the last one) after a bounded time.
     async fn send_chunk(&self, chunk: &Chunk, rows: Bytes) -> Result<ChunkAnswer, RpcError<R>> {
-        let timeout = match chunk.end {
-            Some(_) => limits::SNAPSHOT_INSTALL_TIMEOUT,
-            None => limits::PEER_CALL_TIMEOUT,
-        };
-        let mut attempts = 1;
+        let begun = R::now();
+        let mut unanswered = 0;
         loop {
             let message = PeerMessage::SnapshotChunk(Box::new(chunk.clone()));
-            let result = match self.ask(message, &rows, timeout).await {
+            // Short also for the last one, which may take long: if it is lost, nothing else would tell.
+            let result = match self.ask(message, &rows, limits::PEER_CALL_TIMEOUT).await {
                 Ok(Answer::SnapshotChunk(answer)) => Ok(answer),
                 Ok(other) => Err(self.unexpected(other)),
                 Err(error) => Err(error),
             };
-            let again = matches!(result, Ok(ChunkAnswer::Busy) | Err(RPCError::Network(_)));
-            if !again || attempts == limits::SNAPSHOT_CHUNK_ATTEMPTS {
+            let again = match &result {
+                Ok(ChunkAnswer::Busy) => {
+                    unanswered = 0;
+                    R::now().saturating_since(begun) < limits::SNAPSHOT_INSTALL_TIMEOUT
+                }
+                Err(RPCError::Network(_)) => {
+                    unanswered += 1;
+                    unanswered < limits::SNAPSHOT_CHUNK_ATTEMPTS
+                }
+                _ => false,
+            };
+            if !again {
                 return result;
             }
-            attempts += 1;
             R::sleep(self.append_timeout).await;
         }
     }

@@ -35,7 +35,7 @@ use super::{
     reads::ReadIndexes,
     snapshot::Receiver,
     state::{Progress, StateMachine},
-    types::{Proposal, StoredMembership, Types},
+    types::{CommittedLeaderId, Proposal, StoredMembership, Types},
     watch,
 };
 use crate::{
@@ -198,10 +198,15 @@ impl<R: Runtime> RaftNode<R> {
         }
     }
 
-    async fn propose_command(&self, command: Command) -> Result<Committed, ProposeError> {
+    /// Proposes a command; with a term, only while this server leads in it.
+    async fn propose_command(&self, command: Command, term: Option<u64>) -> Result<Committed, ProposeError> {
         let (responder, outcome) = OneshotResponder::new_pair();
-        self.raft
-            .client_write_ff(Proposal::new(command), Some(responder))
+        let write = self.raft.write(Proposal::new(command)).responder(responder);
+        let write = match term {
+            Some(term) => write.with_leader(CommittedLeaderId::new(term)),
+            None => write,
+        };
+        write
             .await
             .map_err(|error| ProposeError::Stopped(self.stop_reason(&error.to_string())))?;
         match outcome.await {
@@ -285,7 +290,11 @@ impl<R: Runtime> RaftNode<R> {
 
 impl<R: Runtime> Consensus for RaftNode<R> {
     fn propose(&self, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>> {
-        self.propose_command(command).boxed()
+        self.propose_command(command, None).boxed()
+    }
+
+    fn propose_in_term(&self, term: u64, command: Command) -> BoxFuture<'_, Result<Committed, ProposeError>> {
+        self.propose_command(command, Some(term)).boxed()
     }
 
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>> {

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Check, CheckStatus, Instance, InstanceHealth, Namespace, Node, NodeName, Query, ServiceName, Topic, View,
+    Check, CheckStatus, Instance, InstanceHealth, ListedCheck, Namespace, Node, NodeName, Query, ServiceName,
+    Topic, View,
     tables::{Service, Tables},
 };
 
@@ -205,7 +206,7 @@ fn node_services(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Opt
     Some((Node::clone(tables.node_beneath(name)), instances))
 }
 
-fn node_checks(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Vec<AnnotatedCheck> {
+fn node_checks(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Vec<ListedCheck> {
     if !tables.sees_node(namespace, name) {
         return Vec::new();
     }
@@ -218,10 +219,7 @@ fn node_checks(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Vec<A
         .collect()
 }
 
-/// A check with the name and tags of its service where it has one.
-type AnnotatedCheck = (Check, Option<(ServiceName, Vec<String>)>);
-
-fn annotate(tables: &Tables, check: &Check) -> AnnotatedCheck {
+fn annotate(tables: &Tables, check: &Check) -> ListedCheck {
     let instance = check.instance_key().and_then(|key| tables.instance(&key));
     let service = instance.map(|instance| (instance.service.clone(), instance.tags.clone()));
     (check.clone(), service)

@@ -18,6 +18,8 @@ pub enum Command {
     UpdateChecks(Vec<CheckUpdate>),
     /// Turns TTL checks critical that were not renewed; each is done or refused by itself.
     ExpireChecks(Vec<Expiry>),
+    /// Deregisters the instances whose checks stayed critical for too long; each is done or refused by itself.
+    DeregisterCritical(Vec<Expiry>),
 }
 
 /// A node with what runs on it.

@@ -103,7 +103,8 @@ fn compare_list(after: &CheckList, changed: &[ListedChange<'_>]) -> ListDifferen
         all_passed: true,
         all_pass: after.values().all(|check| passes(check)),
     };
-    let is_changed = |id: &CheckId| changed.iter().any(|change| change.id == id);
+    // Changes come by key, so those of one list come by id.
+    let is_changed = |id: &CheckId| changed.binary_search_by(|change| change.id.cmp(id)).is_ok();
     let unchanged = after
         .values()
         .filter(|check| !is_changed(&check.id))

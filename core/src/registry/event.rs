@@ -9,7 +9,8 @@ use super::{CheckKey, CheckStatus, Refusal, Reply, Topic};
 pub struct Applied {
     /// What the client is told.
     pub reply: Result<Reply, Refusal>,
-    /// The registry's index after the command; higher than before only if something changed.
+    /// The registry's index after the command; one higher than before if something changed (2 at first), else
+    /// the same.
     pub index: u64,
     /// Whether the command took an index.
     pub changed: bool,

@@ -43,7 +43,7 @@ pub use model::{
     Check, CheckDefinition, CheckId, CheckKey, CheckKind, CheckStatus, Instance, InstanceId, InstanceKey,
     InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, Weights,
 };
-pub use query::{InstanceHealth, Query, Topic, TopicVersion, View};
+pub use query::{InstanceHealth, ListedCheck, Query, Topic, TopicVersion, View};
 pub use rows::RowError;
 pub use state::Registry;
 

@@ -140,6 +140,9 @@ pub enum View {
     Nodes(Vec<Node>),
     /// To `NodeServices`; `None` when the node is not seen in the namespace. Instances by id.
     NodeServices(Option<(Node, Vec<Instance>)>),
-    /// To the queries for checks, each with the name and tags of its service where it has one.
-    Checks(Vec<(Check, Option<(ServiceName, Vec<String>)>)>),
+    /// To the queries for checks.
+    Checks(Vec<ListedCheck>),
 }
+
+/// A check with the name and tags of its service where it has one.
+pub type ListedCheck = (Check, Option<(ServiceName, Vec<String>)>);

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    Registry,
-    rows::{Row, RowError, check_key, corrupt_row, index_key, instance_key, row_hash},
+    Namespace, Registry,
+    rows::{Row, RowError, check_key, corrupt_row, index_key, instance_key, node_key, row_hash},
 };
 
 /// See [`Registry::from_rows`].
@@ -46,40 +46,54 @@ fn take_in(registry: &mut Registry, row: Row) {
     }
 }
 
-/// Everything is on a node that is there, and nothing is newer than the registry: apply relies on it.
+/// Everything is on what it should be on, and nothing is newer than the registry: apply relies on it.
 fn check_references(registry: &Registry) -> Result<(), RowError> {
     let tables = &registry.tables;
+    for node in tables.nodes() {
+        let key = || node_key(&node.name);
+        check_age(registry.index, node.create_index, node.modify_index, key)?;
+    }
     for instance in tables.instances() {
+        let key = || instance_key(&instance.key());
+        check_age(registry.index, instance.create_index, instance.modify_index, key)?;
         if tables.node(&instance.node).is_none() {
-            let key = instance_key(&instance.key());
-            return Err(corrupt_row(
-                &key,
-                format!("its node {:?} is missing", instance.node.as_str()),
-            ));
+            let node = instance.node.as_str();
+            return Err(corrupt_row(&key(), format!("its node {node:?} is missing")));
         }
     }
     for check in tables.checks() {
         let key = || check_key(&check.key());
+        check_age(registry.index, check.create_index, check.modify_index, key)?;
         if tables.node(&check.node).is_none() {
-            return Err(corrupt_row(
-                &key(),
-                format!("its node {:?} is missing", check.node.as_str()),
-            ));
+            let node = check.node.as_str();
+            return Err(corrupt_row(&key(), format!("its node {node:?} is missing")));
         }
-        if let Some(instance) = check.instance_key()
-            && tables.instance(&instance).is_none()
-        {
-            let id = instance.id.as_str();
-            return Err(corrupt_row(&key(), format!("its instance {id:?} is missing")));
+        match check.instance_key() {
+            Some(instance) if tables.instance(&instance).is_none() => {
+                let id = instance.id.as_str();
+                return Err(corrupt_row(&key(), format!("its instance {id:?} is missing")));
+            }
+            None if check.namespace != Namespace::default() => {
+                let reason = "a node's own check is in the namespace \"default\"";
+                return Err(corrupt_row(&key(), reason));
+            }
+            _ => {}
         }
     }
     let newest = registry.topics.newest();
-    if newest > registry.index {
-        let index = registry.index;
-        return Err(corrupt_row(
-            &index_key(),
-            format!("it says {index}, but a topic has index {newest}"),
-        ));
+    check_age(registry.index, newest, newest, index_key)
+}
+
+fn check_age(
+    index: u64,
+    create_index: u64,
+    modify_index: u64,
+    key: impl Fn() -> Bytes,
+) -> Result<(), RowError> {
+    if create_index > modify_index || modify_index > index {
+        let reason =
+            format!("created at {create_index} and modified at {modify_index}, but the index is {index}");
+        return Err(corrupt_row(&key(), reason));
     }
     Ok(())
 }

@@ -92,7 +92,7 @@ impl Row {
                 let (topic, index) = decode(name, ROW_VERSION, value)?;
                 Row::Topic(topic, index)
             }
-            _ => return Err(corrupt_row(key, "its kind is unknown")),
+            _ => return Err(corrupt_row(key, "its kind is unknown to this server")),
         };
         if row.encode() != (key.clone(), value.clone()) {
             return Err(corrupt_row(key, "it is not what its content is encoded to"));

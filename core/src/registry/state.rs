@@ -25,7 +25,7 @@ pub struct Registry {
 impl Registry {
     /// Carries out a command. Total: what can't be done is a refusal in the reply, and changes nothing.
     pub fn apply(&mut self, command: &Command) -> Applied {
-        let mut transaction = Transaction::new(&mut self.tables, self.index.saturating_add(1));
+        let mut transaction = Transaction::new(&mut self.tables, next_index(self.index));
         match apply::apply(&mut transaction, command) {
             Ok(reply) => {
                 let changes = transaction.finish();
@@ -38,7 +38,7 @@ impl Registry {
         }
     }
 
-    /// The index of the last change; 0 while nothing was ever written.
+    /// The index of the last change; 0 while nothing was ever written, then 2 and up.
     pub fn index(&self) -> u64 {
         self.index
     }
@@ -141,7 +141,7 @@ impl Registry {
         );
         if changed {
             let before = (self.index > 0).then(|| value(&self.index));
-            self.index = self.index.saturating_add(1);
+            self.index = next_index(self.index);
             rows.set(index_key(), before, Some(value(&self.index)));
         }
         for topic in difference.touched.difference(&difference.raised) {
@@ -174,6 +174,12 @@ impl Registry {
             rows: Vec::new(),
         }
     }
+}
+
+/// The index after an index. The first one is 2: topics that nothing happened to have index 1, so that they can be
+/// waited for, and who waits for more than 1 must be woken by the first write.
+fn next_index(index: u64) -> u64 {
+    index.max(1).saturating_add(1)
 }
 
 fn log_rows(changes: &Changes, rows: &mut RowLog) {

@@ -3,17 +3,49 @@
 //! `Server` is a cheap, non-generic handle. It forwards to the leader what only the leader can do, reads linearizably
 //! on any server, parks blocking queries, and shares each view's bytes among all who wait for it.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
+//!
+//! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server),
+//! [`reads`] and [`blocking`] (what any server can do), with [`hub`] and [`views`]; [`deadlines`], [`renewals`] and
+//! [`expiry`] (time); [`membership`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
+//! and a network), [`standin`] (one without, for tests).
+
+mod blocking;
+mod deadlines;
+mod divergence;
+mod errands;
+mod expiry;
+mod hub;
+mod membership;
+mod metrics;
+mod peer;
+mod platform;
+mod reads;
+mod receipts;
+mod renewals;
+mod signal;
+pub mod standin;
+mod start;
+mod views;
+mod wiring;
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use self::{
+    peer::{Errand, Outcome},
+    wiring::Inner,
 };
-
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-
+pub use self::{
+    platform::{Platform, RuntimePlatform},
+    start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
+    views::SharedView,
+    wiring::{Finish, Wiring},
+};
 use crate::{
+    limits,
     raft::{MembershipError, RaftStatus, ServerAddress, ServerId},
-    registry::{CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, View},
+    registry::{CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply},
     runtime::Instant,
 };
 
@@ -41,21 +73,6 @@ pub struct ReadOptions {
     pub wait: Duration,
 }
 
-/// A view, shared by all who asked the same at the same index.
-#[derive(Debug)]
-pub struct SharedView {
-    /// The typed content.
-    pub view: View,
-    bytes: OnceLock<Bytes>,
-}
-
-impl SharedView {
-    /// The content's bytes, encoded by `encode` once. All callers must encode alike.
-    pub fn bytes(&self, encode: impl FnOnce(&View) -> Bytes) -> Bytes {
-        self.bytes.get_or_init(|| encode(&self.view)).clone()
-    }
-}
-
 /// An answer to a read.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -70,7 +87,7 @@ pub struct Answer {
 }
 
 /// What a write gave.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// The registry's index after it.
     pub index: u64,
@@ -101,18 +118,6 @@ pub enum ServerError {
     /// The server is stopping or broken. (503)
     #[error("server stopped: {0}")]
     Stopped(String),
-}
-
-/// The clock, tasks and chance that a server needs, without naming its runtime.
-pub trait Platform: Send + Sync + 'static {
-    /// As [`crate::runtime::Runtime::now`].
-    fn now(&self) -> Instant;
-    /// As [`crate::runtime::Runtime::sleep_until`].
-    fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static, ()>;
-    /// As [`crate::runtime::Runtime::spawn`], detached.
-    fn spawn(&self, future: BoxFuture<'static, ()>);
-    /// As [`crate::runtime::Runtime::random_u64`].
-    fn random_u64(&self) -> u64;
 }
 
 /// How a server behaves beyond Raft.
@@ -160,7 +165,7 @@ pub struct PeerReport {
 }
 
 /// A renewal or another report about a check, from a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewal {
     /// Which checks.
     pub target: CheckTarget,
@@ -170,105 +175,147 @@ pub struct Renewal {
     pub output: Option<String>,
 }
 
+/// What renewals gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// The registry's index after them; that of the state they were compared with if nothing was written.
+    pub index: u64,
+    /// An outcome for each, in order.
+    pub outcomes: Vec<Result<(), Refusal>>,
+}
+
 /// The handle.
 #[derive(Clone)]
-pub struct Server(Arc<()>);
+pub struct Server(Arc<Inner>);
 
 impl Server {
     /// This server's settings.
     pub fn config(&self) -> &ServerConfig {
-        unimplemented!()
+        &self.0.shared.config
     }
     /// Carries out a command through the leader, wherever it is. Never tried twice once it may have been proposed.
     ///
     /// # Errors
     /// No leader, outcome unknown, over a limit, stopped.
-    pub async fn write(&self, _command: Command) -> Result<Written, ServerError> {
-        unimplemented!()
+    pub async fn write(&self, command: Command) -> Result<Written, ServerError> {
+        let limit = self.config().write_timeout;
+        match self.0.send_errand(Errand::Write(command), limit).await? {
+            Outcome::Written(written) => Ok(written),
+            other => Err(unexpected(&other)),
+        }
     }
     /// Answers a query; blocks if the options say so.
     ///
     /// # Errors
     /// No leader (also at the end of a wait), over a limit, stopped.
-    pub async fn read(&self, _query: Query, _options: ReadOptions) -> Result<Answer, ServerError> {
-        unimplemented!()
+    pub async fn read(&self, query: Query, options: ReadOptions) -> Result<Answer, ServerError> {
+        self.0.read(query, options).await
     }
     /// Renews TTL checks and reports statuses through the leader, an outcome for each. What changes nothing is not
     /// written to the log; an acknowledged renewal holds.
     ///
     /// # Errors
     /// No leader, outcome unknown, over a limit, stopped.
-    pub async fn renew(&self, _renewals: Vec<Renewal>) -> Result<Vec<Result<(), Refusal>>, ServerError> {
-        unimplemented!()
+    pub async fn renew(&self, renewals: Vec<Renewal>) -> Result<Renewed, ServerError> {
+        if renewals.len() > limits::BATCH_RENEWALS_MAX {
+            return Err(ServerError::OverLimit {
+                what: "renewals in one call",
+                limit: limits::BATCH_RENEWALS_MAX,
+            });
+        }
+        let limit = self.config().write_timeout;
+        match self.0.send_errand(Errand::Renew(renewals), limit).await? {
+            Outcome::Renewed(renewed) => Ok(renewed),
+            other => Err(unexpected(&other)),
+        }
     }
-    /// Runs `look` on the state, linearizably unless `stale`; for answers that no [`Query`] covers. Gives the
-    /// registry's index with it.
+    /// Runs `look` on the state, linearizably unless `stale`; for answers that no [`Query`] covers. The state is
+    /// locked meanwhile: `look` must be quick.
     ///
     /// # Errors
     /// As `read`.
     pub async fn inspect<T>(
         &self,
-        _stale: bool,
-        _look: impl FnOnce(&Registry) -> T + Send,
+        stale: bool,
+        look: impl FnOnce(&Registry) -> T + Send,
     ) -> Result<T, ServerError> {
-        unimplemented!()
+        let consistency = match stale {
+            true => Consistency::Stale { max_stale: None },
+            false => Consistency::Linearizable,
+        };
+        self.0.settle(consistency).await?;
+        Ok(look(&self.0.registry()))
     }
     /// What this server knows of the cluster, at once.
     pub fn status(&self) -> RaftStatus {
-        unimplemented!()
+        self.0.status()
     }
     /// Digest of this server's state, with the log index it is of.
     pub fn digest(&self) -> (u64, u128) {
-        unimplemented!()
+        self.0.shared.digests().newest()
     }
     /// Asks every member for its status, side by side, within a second.
     pub async fn cluster(&self) -> Vec<PeerReport> {
-        unimplemented!()
+        self.0.cluster().await
     }
     /// Adds a member through the leader; an empty HTTP address is asked from the new member itself.
     ///
     /// # Errors
     /// No leader, refused, outcome unknown.
-    pub async fn join(&self, _id: ServerId, _address: ServerAddress) -> Result<(), ServerError> {
-        unimplemented!()
+    pub async fn join(&self, id: ServerId, address: ServerAddress) -> Result<(), ServerError> {
+        self.change_members(Errand::Join(id, address)).await
     }
     /// Removes a member through the leader.
     ///
     /// # Errors
     /// No leader, refused, outcome unknown.
-    pub async fn remove(&self, _id: ServerId) -> Result<(), ServerError> {
-        unimplemented!()
+    pub async fn remove(&self, id: ServerId) -> Result<(), ServerError> {
+        self.change_members(Errand::Remove(id)).await
     }
     /// Hands leadership on, through the leader.
     ///
     /// # Errors
     /// No leader, refused, outcome unknown.
-    pub async fn transfer(&self, _to: Option<ServerId>) -> Result<(), ServerError> {
-        unimplemented!()
+    pub async fn transfer(&self, to: Option<ServerId>) -> Result<(), ServerError> {
+        self.change_members(Errand::Transfer(to)).await
+    }
+    async fn change_members(&self, errand: Errand) -> Result<(), ServerError> {
+        match self
+            .0
+            .send_errand(errand, limits::MEMBERSHIP_REQUEST_TIMEOUT)
+            .await?
+        {
+            Outcome::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
     }
     /// Whether this server can serve linearizable reads: it knows a leader and has caught up.
     ///
     /// # Errors
     /// Why not.
     pub async fn ready(&self) -> Result<(), String> {
-        unimplemented!()
+        self.0.ready().await
     }
     /// Blocking queries parked now.
     pub fn watchers(&self) -> usize {
-        unimplemented!()
+        self.0.shared.hub.len()
     }
     /// Text of `/metrics`, in Prometheus' format.
     pub fn metrics_text(&self) -> String {
-        unimplemented!()
+        self.0.metrics_text()
     }
     /// Takes note of an HTTP request that was answered.
-    pub fn count_request(&self, _route: &str, _method: &str, _status: u16, _took: Duration) {
-        unimplemented!()
+    pub fn count_request(&self, route: &str, method: &str, status: u16, took: Duration) {
+        self.0.shared.metrics.count_request(route, method, status, took);
     }
     /// The clock, for measuring requests.
     pub fn now(&self) -> Instant {
-        unimplemented!()
+        self.0.platform().now()
     }
+}
+
+fn unexpected(outcome: &Outcome) -> ServerError {
+    ServerError::OutcomeUnknown(format!("an outcome of another kind: {outcome:?}"))
 }
 
 impl From<MembershipError> for ServerError {

@@ -143,6 +143,17 @@ impl SimDisk {
         self.platter.lock().sync_us = us(time.start)..us(time.end);
     }
 
+    /// Ends every fault that was set, but not what came of it: what was not durable stays so.
+    pub fn restore(&self) {
+        {
+            let mut platter = self.platter.lock();
+            platter.full = false;
+            platter.write_fails = false;
+            platter.sync_us = SYNC_US;
+        }
+        self.set_sync_fault(SyncFault::None);
+    }
+
     /// Batches written and not durable.
     pub fn unsynced(&self) -> u64 {
         self.platter.lock().unsynced()

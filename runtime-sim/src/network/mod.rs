@@ -15,6 +15,7 @@
 
 mod link;
 mod switch;
+mod wire;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -28,7 +29,10 @@ use tokio::sync::oneshot;
 
 pub use self::link::{Link, LinkState, NetworkControl};
 pub(crate) use self::switch::Switch;
-use self::switch::{Broken, Listener, Payload, Phase};
+use self::{
+    switch::{Broken, Listener, Phase},
+    wire::Payload,
+};
 use crate::{runtime::SimRuntime, world::HostId};
 
 /// What a server does with an HTTP request.

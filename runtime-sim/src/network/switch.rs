@@ -14,53 +14,20 @@ use std::{
     task::{Poll, Waker},
 };
 
-use bytes::Bytes;
 use madsim::{runtime::NodeHandle, task::AbortHandle};
 use sider_core::runtime::PeerHandler;
 use tokio::sync::oneshot;
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::{HttpHandler, Link, LinkState};
+use super::{
+    HttpHandler, Link, LinkState,
+    wire::{Flight, Payload, Wire},
+};
 use crate::{chance, clock, runtime::contained, trace, world::HostId};
 
 /// When a lost message is sent again, in microseconds.
 const RETRANSMIT_US: Range<u64> = 200_000..1_200_000;
 /// How long a message takes within a host, in microseconds.
 const LOOPBACK_US: Range<u64> = 10..60;
-
-/// What travels to a server and back.
-#[derive(Clone, Debug)]
-pub(super) enum Payload {
-    Peer(Bytes),
-    Request(Box<http::Request<Bytes>>),
-    Response(Box<http::Response<Bytes>>),
-}
-
-impl Payload {
-    /// A number for the trace that depends on all of it that matters.
-    fn hash(&self) -> u64 {
-        match self {
-            Payload::Peer(bytes) => xxh3_64(bytes),
-            Payload::Request(request) => {
-                xxh3_64(request.body())
-                    ^ xxh3_64(format!("{} {}", request.method(), request.uri()).as_bytes())
-            }
-            Payload::Response(response) => {
-                xxh3_64(response.body()).wrapping_add(u64::from(response.status().as_u16()))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Payload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Payload::Peer(bytes) => write!(f, "{} bytes", bytes.len()),
-            Payload::Request(request) => write!(f, "{} {}", request.method(), request.uri()),
-            Payload::Response(response) => write!(f, "{}", response.status()),
-        }
-    }
-}
 
 /// Why a call has no answer, as the calling host learns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,87 +64,6 @@ struct Call {
     answer: oneshot::Sender<Result<Payload, Broken>>,
     /// The task that handles it; dropped when an HTTP client hangs up.
     handler: Option<AbortHandle>,
-}
-
-/// A message in flight. `call` and `incarnation` (of the listening process) say what it belongs to.
-#[derive(Clone)]
-enum Wire {
-    /// Asks for a connection.
-    Open {
-        call: u64,
-        port: u16,
-    },
-    /// The connection is made.
-    Opened {
-        call: u64,
-        incarnation: u64,
-    },
-    /// Nobody listens.
-    Refused {
-        call: u64,
-    },
-    Request {
-        call: u64,
-        incarnation: u64,
-        port: u16,
-        payload: Payload,
-    },
-    Answer {
-        call: u64,
-        payload: Payload,
-    },
-    /// The process that the request was sent to is not there any more.
-    Reset {
-        call: u64,
-    },
-    /// A process has ended, and with it all connections to it.
-    Closed {
-        incarnation: u64,
-    },
-    /// The HTTP client has hung up.
-    HungUp {
-        handler: AbortHandle,
-    },
-}
-
-impl Wire {
-    fn name(&self) -> String {
-        match self {
-            Wire::Open { call, .. } => format!("connection for call {call}"),
-            Wire::Opened { call, .. } => format!("acceptance for call {call}"),
-            Wire::Refused { call } => format!("refusal of call {call}"),
-            Wire::Request { call, .. } => format!("request of call {call}"),
-            Wire::Answer { call, .. } => format!("answer to call {call}"),
-            Wire::Reset { call } => format!("reset of call {call}"),
-            Wire::Closed { .. } => "end of a process".to_owned(),
-            Wire::HungUp { .. } => "hang-up".to_owned(),
-        }
-    }
-}
-
-struct Flight {
-    due_ns: u64,
-    order: u64,
-    from: HostId,
-    to: HostId,
-    wire: Wire,
-}
-
-impl PartialEq for Flight {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Flight {}
-impl PartialOrd for Flight {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Flight {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.due_ns, self.order).cmp(&(other.due_ns, other.order))
-    }
 }
 
 /// A host's end of the network.

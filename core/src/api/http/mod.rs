@@ -1,10 +1,152 @@
 //! The HTTP API, as an axum router without IO: hyper serves it in production, the simulator calls it directly.
+//!
+//! One file for each resource: `agent`, `catalog`, `health`, `cluster`, `batch`, `operation`. Their handlers
+//! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
+//! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
+//! [`reply`] (headers of answers), [`error`] (errors in one line), [`duration`] (Go's durations).
+//!
+//! Where this API differs from Consul's, on purpose:
+//! - What a client did wrong is a 4xx always; Consul has a 500 for some of it, which its clients take as a reason to try
+//!   again.
+//! - `POST` is the same as `PUT`. A port outside of 0 to 65535 is refused. Fields that are not known are ignored.
+//! - Parameters that would narrow an answer and are not there (`filter`, `peer`, `partition`, `sg`) are refused, and so
+//!   are kinds of check that nobody would run (gRPC, UDP, alias …), `Ports` and `SocketPath`.
+//! - `Kind`, `Proxy`, `Connect` and `Locality` of a registration are ignored: the instance is registered under its own
+//!   name.
+//! - A registration answers with its index and the ids of its checks, where Consul's answer is empty.
+//! - In the namespace `default` answers are Consul's to the letter; elsewhere `Namespace` is added to what is in it.
 
-use axum::Router;
+mod agent;
+mod batch;
+pub mod body;
+mod catalog;
+mod cluster;
+pub mod duration;
+pub mod encode;
+pub mod error;
+mod health;
+mod operation;
+pub mod options;
+mod pretty;
+pub mod reply;
+pub mod requests;
 
-use crate::server::Server;
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    handler::Handler,
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, put},
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+
+use self::error::ApiError;
+use crate::{
+    registry::{Command, Reply as Outcome},
+    server::Server,
+};
 
 /// The whole API of a server.
-pub fn router(_server: Server) -> Router {
-    unimplemented!()
+pub fn router(server: Server) -> Router {
+    Router::new()
+        .merge(agent::routes())
+        .merge(catalog::routes())
+        .merge(health::routes())
+        .merge(cluster::routes())
+        .merge(batch::routes())
+        .merge(operation::routes())
+        .fallback(unknown_path)
+        .layer(from_fn_with_state(server.clone(), finish))
+        .with_state(server)
+}
+
+/// A path that answers `GET` (and `HEAD`).
+pub(crate) fn read<H, T, S>(handler: H) -> MethodRouter<S>
+where
+    H: Handler<T, S>,
+    T: 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    get(handler).fallback(|method: Method| async move { wrong_method(&method, "OPTIONS,GET") })
+}
+
+/// A path that answers `PUT` and `POST`, which are the same.
+pub(crate) fn write<H, T, S>(handler: H) -> MethodRouter<S>
+where
+    H: Handler<T, S>,
+    T: 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    put(handler.clone())
+        .post(handler)
+        .fallback(|method: Method| async move { wrong_method(&method, "OPTIONS,PUT,POST") })
+}
+
+/// 405, or what `OPTIONS` asks for.
+fn wrong_method(method: &Method, allowed: &'static str) -> Response {
+    let allow = (header::ALLOW, HeaderValue::from_static(allowed));
+    if method == Method::OPTIONS {
+        return (StatusCode::OK, [allow]).into_response();
+    }
+    let mut error = ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("method {} not allowed", error::echo(method.as_str())),
+    );
+    error.header = Some(allow);
+    error.into_response()
+}
+
+async fn unknown_path() -> Response {
+    // Consul ends this one text with a line feed.
+    let message = "Invalid URL path: not a recognized HTTP API endpoint\n";
+    (StatusCode::NOT_FOUND, message).into_response()
+}
+
+/// Adds what every answer has in common, and counts it.
+async fn finish(State(server): State<Server>, request: Request, next: Next) -> Response {
+    let began = server.now();
+    let method = method_label(request.method());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let of_api = request.uri().path().starts_with("/v1/");
+    let pretty = of_api && pretty::is_asked_for(request.uri().query());
+    let mut response = next.run(request).await;
+    if pretty {
+        response = pretty::indent(response).await;
+    }
+    if of_api {
+        let headers = response.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        headers.insert(
+            HeaderName::from_static("x-consul-default-acl-policy"),
+            HeaderValue::from_static("allow"),
+        );
+    }
+    let took = server.now().saturating_since(began);
+    // Paths that are no route share one label: clients must not be able to make up series.
+    let route = route.map_or_else(
+        || "unmatched".to_owned(),
+        |route| route.as_str().replace("{*", "{"),
+    );
+    server.count_request(&route, method, response.status().as_u16(), took);
+    response
+}
+
+/// A method as a label of a metric: one of a few.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// Carries out a command; a refusal by the registry is an error.
+async fn commit(server: &Server, command: Command) -> Result<(u64, Outcome), ApiError> {
+    let written = server.write(command).await?;
+    Ok((written.index, written.reply?))
 }

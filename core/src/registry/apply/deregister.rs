@@ -57,7 +57,8 @@ fn remove_instance_of(
     Ok(true)
 }
 
-fn remove_instance(transaction: &mut Transaction<'_>, key: &InstanceKey) {
+/// Removes an instance with its checks.
+pub(super) fn remove_instance(transaction: &mut Transaction<'_>, key: &InstanceKey) {
     let checks = transaction.tables().checks_of_instance(key).values();
     let check_keys: Vec<CheckKey> = checks.map(|check| check.key()).collect();
     for check in &check_keys {

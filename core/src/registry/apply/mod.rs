@@ -1,9 +1,10 @@
 //! What each command does: one file each.
 //!
-//! A command writes into a [`Transaction`](super::transaction::Transaction) and gives its reply. It decides nothing
+//! A command writes into a [`Transaction`] and gives its reply. It decides nothing
 //! about indexes of topics, events or rows: those follow from what it changed.
 
 mod deregister;
+mod deregister_critical;
 mod expire_checks;
 mod register;
 mod update_checks;
@@ -17,5 +18,8 @@ pub(super) fn apply(transaction: &mut Transaction<'_>, command: &Command) -> Res
         Command::Deregister(what) => deregister::deregister(transaction, what),
         Command::UpdateChecks(updates) => Ok(update_checks::update_checks(transaction, updates)),
         Command::ExpireChecks(expiries) => Ok(expire_checks::expire_checks(transaction, expiries)),
+        Command::DeregisterCritical(expiries) => {
+            Ok(deregister_critical::deregister_critical(transaction, expiries))
+        }
     }
 }

@@ -56,6 +56,14 @@ impl Mark {
         Ok((Mark { file }, stamps))
     }
 
+    /// A mark that can't be written.
+    #[cfg(test)]
+    pub(super) fn read_only(path: &Path) -> io::Result<Mark> {
+        Ok(Mark {
+            file: File::open(path)?,
+        })
+    }
+
     /// Takes note that everything up to `stamps` is durable.
     ///
     /// # Errors

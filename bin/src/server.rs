@@ -1,0 +1,260 @@
+//! The program `sds-server`: one registry server.
+//!
+//! It binds its ports, opens its disk, and gives both to the server in `sider-core`; what happens after that is
+//! decided there. This page starts, restarts and stops it.
+
+pub mod settings;
+
+use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
+
+use sider_core::{
+    api, limits,
+    observe::NoObserver,
+    raft::{Role, ServerAddress},
+    server::{self, Bootstrap, Finish, Running, StartConfig},
+};
+use sider_runtime_tokio::{
+    TokioRuntime, address,
+    disk::{FjallDisk, LocalDisk, MemoryDisk},
+    http::HttpServer,
+    network::TcpNetwork,
+    process, telemetry,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::settings::{Settings, Start};
+use crate::flags::{self, ServerFlags};
+
+/// How long a leader that is told to stop tries to hand its place on.
+const HAND_OVER: Duration = Duration::from_secs(2);
+/// How long requests in flight have before those that wait for a change are woken.
+const SHORT_REQUESTS: Duration = Duration::from_millis(200);
+
+/// Runs the program; an error is one line on standard error and a non-zero exit code.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let flags: ServerFlags = match flags::parse(args) {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    match run(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!(
+                "sds-server: {}",
+                error.split_whitespace().collect::<Vec<_>>().join(" ")
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: ServerFlags) -> Result<(), String> {
+    let settings = Settings::new(flags)?;
+    telemetry::init(&settings.log_level, settings.log_format)
+        .map_err(|error| format!("-log-level: {error}"))?;
+    process::raise_open_files_limit();
+    if !settings.missing.is_empty() {
+        tracing::info!("{}: not built in yet, so off", settings.missing.join(" and "));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("sider")
+        .build()
+        .map_err(|error| format!("can't start threads: {error}"))?;
+    runtime.block_on(async {
+        let mut signals = Signals::new().map_err(|error| format!("can't listen to signals: {error}"))?;
+        let host = Host::open(&settings).await?;
+        host.serve(&settings, &mut signals).await
+    })
+}
+
+/// What outlives a restart of the server within its process: the ports and the disk.
+struct Host {
+    http: HttpServer,
+    network: TcpNetwork,
+    disk: LocalDisk,
+    address: ServerAddress,
+}
+
+/// Why a server is not running any more.
+enum End {
+    /// A signal asked for it.
+    Asked,
+    /// It gave way to another cluster.
+    GaveWay,
+}
+
+impl Host {
+    /// Takes the ports first: a second server started by mistake must not touch the data.
+    async fn open(settings: &Settings) -> Result<Host, String> {
+        let named = |flag: &'static str| move |error: std::io::Error| format!("{flag}: {error}");
+        let listener = address::listen(&settings.http).await.map_err(named("-http"))?;
+        let http = HttpServer::start(listener).map_err(named("-http"))?;
+        let network = TcpNetwork::bind(&settings.raft)
+            .await
+            .map_err(named("-raft-bind"))?;
+        let bound = network.local_address().map_err(named("-raft-bind"))?;
+        let disk = match &settings.data {
+            Some(path) => LocalDisk::Files(FjallDisk::open(path).await.map_err(|error| error.to_string())?),
+            None => LocalDisk::Memory(MemoryDisk::default()),
+        };
+        let raft = settings.raft_advertise.clone();
+        let http_address = settings.http_advertise.clone();
+        let address = ServerAddress {
+            raft: raft.unwrap_or_else(|| address::advertised(&settings.raft, bound)),
+            http: http_address.unwrap_or_else(|| address::advertised(&settings.http, http.address())),
+        };
+        Ok(Host {
+            http,
+            network,
+            disk,
+            address,
+        })
+    }
+
+    /// Runs servers on this host until one is told to stop.
+    async fn serve(self, settings: &Settings, signals: &mut Signals) -> Result<(), String> {
+        let mut config = StartConfig {
+            raft: settings.raft_config(self.address.clone()),
+            server: settings.server.clone(),
+            bootstrap: match settings.start {
+                Start::Wait => Bootstrap::Wait,
+                Start::Bootstrap => Bootstrap::Cluster(settings.members(self.address.clone())),
+                Start::Implicit => Bootstrap::Implicit,
+            },
+            join: settings.join.clone(),
+        };
+        loop {
+            let running = self.start(config.clone()).await?;
+            self.log_ready(settings, &running);
+            match self.watch(&running, signals).await? {
+                End::Asked => {
+                    // A second signal ends the process at once.
+                    return tokio::select! {
+                        () = self.stop(running) => Ok(()),
+                        signal = signals.next() => Err(format!("stopped at once by a second {signal}")),
+                    };
+                }
+                End::GaveWay => {
+                    self.restart_empty(running).await?;
+                    config.bootstrap = Bootstrap::Wait;
+                }
+            }
+        }
+    }
+
+    async fn start(&self, config: StartConfig) -> Result<Running, String> {
+        let (disk, network) = (self.disk.clone(), self.network.clone());
+        let running = server::start::<TokioRuntime>(config, disk, network, Arc::new(NoObserver))
+            .await
+            .map_err(|error| self.explain(&error.to_string()))?;
+        self.http
+            .set_router(Some(api::http::router(running.server.clone())));
+        Ok(running)
+    }
+
+    /// Waits until the server is to end, or has ended.
+    async fn watch(&self, running: &Running, signals: &mut Signals) -> Result<End, String> {
+        tokio::select! {
+            signal = signals.next() => {
+                tracing::info!("{signal}: stopping");
+                Ok(End::Asked)
+            }
+            finish = running.finished() => match finish {
+                Finish::GaveWay => Ok(End::GaveWay),
+                Finish::Stopped => {
+                    let reason = running.server.status().fatal;
+                    Err(self.explain(&reason.unwrap_or_else(|| "the server stopped".to_owned())))
+                }
+            }
+        }
+    }
+
+    /// Names the data directory where an error does not: most errors that end a server are about it.
+    fn explain(&self, error: &str) -> String {
+        match &self.disk {
+            LocalDisk::Files(disk) if !error.contains("data directory") => {
+                format!("{error} (data directory {})", disk.path().display())
+            }
+            _ => error.to_owned(),
+        }
+    }
+
+    /// Wipes the disk of a server that gave way. The HTTP port stays, and answers 503 meanwhile.
+    async fn restart_empty(&self, running: Running) -> Result<(), String> {
+        tracing::info!("giving way to another cluster: this server's own one was never used");
+        self.http.set_router(None);
+        self.network.stop();
+        drop(running);
+        server::wipe(&self.disk)
+            .await
+            .map_err(|error| self.explain(&error.to_string()))
+    }
+
+    /// Stops without breaking off what is under way.
+    async fn stop(self, running: Running) {
+        let status = running.server.status();
+        if status.role == Role::Leader && status.voters.len() > 1 {
+            match tokio::time::timeout(HAND_OVER, running.server.transfer(None)).await {
+                Ok(Ok(())) => tracing::info!("leadership was handed on"),
+                Ok(Err(error)) => tracing::warn!(%error, "leadership could not be handed on"),
+                Err(_) => tracing::warn!("leadership could not be handed on in time"),
+            }
+        }
+        let mut http_stops = std::pin::pin!(self.http.stop(limits::SHUTDOWN_GRACE));
+        if tokio::time::timeout(SHORT_REQUESTS, http_stops.as_mut())
+            .await
+            .is_err()
+        {
+            // What is still there waits for a change, most likely: now it is told that the server stops.
+            running.shutdown().await;
+            http_stops.await;
+        } else {
+            running.shutdown().await;
+        }
+        self.network.stop();
+        drop(running);
+        self.disk.close().await;
+        tracing::info!("stopped");
+    }
+
+    fn log_ready(&self, settings: &Settings, running: &Running) {
+        let status = running.server.status();
+        let data = settings
+            .data
+            .as_ref()
+            .map_or("memory".into(), |path| path.display().to_string());
+        tracing::info!(
+            id = %status.id,
+            http = %self.http.address(),
+            raft = %settings.raft,
+            advertised = %self.address.raft,
+            data,
+            role = ?status.role,
+            "ready"
+        );
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one; gives its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! `sds-server` as a program: real processes, real sockets, real disks.
+//!
+//! Waits are bounded generously and nothing is timed: what is asserted is what must happen on the slowest machine too.
+
+mod cluster;
+mod refusals;
+mod single;
+mod support;

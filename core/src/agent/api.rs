@@ -1,0 +1,131 @@
+//! The agent's own HTTP API: the `/v1/agent/…` paths of a server, with the same request forms and answers, for this
+//! host. Registrations made here are kept on the disk before they are answered.
+
+mod changes;
+mod reads;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, response::IntoResponse, response::Response};
+use http::StatusCode;
+use tokio::sync::oneshot;
+
+use super::{Shared, local::Outcome, servers::CallError};
+use crate::{
+    api::http::{error::ApiError, read, write},
+    limits::{AGENT_ANSWER_TIMEOUT, AGENT_WAITERS_MAX},
+    registry::{CheckId, CheckKey, InstanceId, InstanceKey, Namespace},
+    runtime::Runtime,
+};
+
+/// The whole API of an agent.
+pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
+    Router::new()
+        .route("/v1/agent/service/register", write(changes::register::<R>))
+        .route(
+            "/v1/agent/service/deregister",
+            write(changes::deregister_by_body::<R>),
+        )
+        .route(
+            "/v1/agent/service/deregister/{*id}",
+            write(changes::deregister::<R>),
+        )
+        .route(
+            "/v1/agent/service/heartbeat",
+            write(changes::heartbeat_by_body::<R>),
+        )
+        .route(
+            "/v1/agent/service/heartbeat/{*id}",
+            write(changes::heartbeat::<R>),
+        )
+        .route("/v1/agent/check/register", write(changes::register_check::<R>))
+        .route(
+            "/v1/agent/check/deregister/{*id}",
+            write(changes::deregister_check::<R>),
+        )
+        .route("/v1/agent/check/pass/{*id}", write(changes::pass::<R>))
+        .route("/v1/agent/check/warn/{*id}", write(changes::warn::<R>))
+        .route("/v1/agent/check/fail/{*id}", write(changes::fail::<R>))
+        .route("/v1/agent/check/update/{*id}", write(changes::update::<R>))
+        .route("/v1/agent/services", read(reads::services::<R>))
+        .route("/v1/agent/service/{*id}", read(reads::service::<R>))
+        .route("/v1/agent/checks", read(reads::checks::<R>))
+        .route(
+            "/v1/agent/health/service/id/{*id}",
+            read(reads::health_by_id::<R>),
+        )
+        .route(
+            "/v1/agent/health/service/name/{*name}",
+            read(reads::health_by_name::<R>),
+        )
+        .route("/v1/agent/self", read(reads::this_agent::<R>))
+        .route("/livez", read(async || "ok\n"))
+        .fallback(unknown_path)
+        .with_state(shared)
+}
+
+async fn unknown_path() -> Response {
+    let message = "Invalid URL path: not an endpoint of an agent's API\n";
+    (StatusCode::NOT_FOUND, message).into_response()
+}
+
+impl<R: Runtime> Shared<R> {
+    fn instance_key(&self, namespace: Option<Namespace>, id: InstanceId) -> InstanceKey {
+        InstanceKey {
+            namespace: namespace.unwrap_or_default(),
+            node: self.config.node.clone(),
+            id,
+        }
+    }
+
+    fn check_key(&self, namespace: Option<Namespace>, id: CheckId) -> CheckKey {
+        CheckKey {
+            namespace: namespace.unwrap_or_default(),
+            node: self.config.node.clone(),
+            id,
+        }
+    }
+
+    /// Lets a request wait for the servers, if not too many do.
+    fn may_wait(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
+        if self.stopping() {
+            return Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the agent is stopping",
+            ));
+        }
+        self.waiting.try_acquire().map_err(|_| {
+            ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                format!("too many requests wait for the servers: the limit is {AGENT_WAITERS_MAX}"),
+            )
+        })
+    }
+}
+
+/// Why there is no outcome within [`AGENT_ANSWER_TIMEOUT`].
+enum NoOutcome {
+    /// The servers refused the change.
+    Refused(ApiError),
+    /// They could not be reached so far.
+    Pending,
+}
+
+/// Waits for the servers to have a change.
+async fn outcome<R: Runtime>(receiver: oneshot::Receiver<Outcome>, wait: Duration) -> Result<u64, NoOutcome> {
+    match R::timeout(wait, receiver).await {
+        Some(Ok(Ok(index))) => Ok(index),
+        Some(Ok(Err(CallError::Refused { status, message }))) => {
+            Err(NoOutcome::Refused(ApiError::new(status, message)))
+        }
+        Some(Ok(Err(CallError::Unavailable(_))) | Err(_)) | None => Err(NoOutcome::Pending),
+    }
+}
+
+/// The answer to a report that the servers have not heard of: its check may expire.
+fn not_heard() -> ApiError {
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("no server could be told within {AGENT_ANSWER_TIMEOUT:?}; the agent goes on trying"),
+    )
+}

@@ -1,0 +1,227 @@
+//! What the agent knows, told in a server's shapes. These answers come from the agent alone.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::extract::State;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    agent::{
+        Shared,
+        local::{Local, LocalCheck, LocalService},
+    },
+    api::http::{
+        encode::{Encoder, health_status},
+        error::ApiError,
+        options::{Name, Parameters},
+        reply::Reply,
+    },
+    registry::{Check, CheckStatus, InstanceId, NodeName, ServiceName},
+    runtime::{Instant, Runtime},
+};
+
+/// The datacenter that answers name. An agent serves one cluster and is not told another name for it.
+const DATACENTER: &str = "dc1";
+
+/// `GET /v1/agent/services`: the services by id.
+pub(super) async fn services<R: Runtime>(
+    State(shared): State<Arc<Shared<R>>>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Reply, ApiError> {
+    let namespace = parameters.namespace(&headers)?.unwrap_or_default();
+    let encoder = encoder(&shared.config.node);
+    let local = shared.local();
+    let services: BTreeMap<&str, _> = local
+        .services()
+        .filter(|(key, _)| key.namespace == namespace)
+        .map(|(key, service)| (key.id.as_str(), encoder.agent_service(&service.instance)))
+        .collect();
+    Ok(Reply::json(&services))
+}
+
+/// `GET /v1/agent/service/{id}`.
+pub(super) async fn service<R: Runtime>(
+    State(shared): State<Arc<Shared<R>>>,
+    Name(id): Name<InstanceId>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Reply, ApiError> {
+    let key = shared.instance_key(parameters.namespace(&headers)?, id);
+    let encoder = encoder(&shared.config.node);
+    let local = shared.local();
+    let Some(service) = local.service(&key) else {
+        let message = format!("unknown service ID: {}", key.id);
+        return Err(ApiError::new(StatusCode::NOT_FOUND, message));
+    };
+    let (service, hash) = encoder.agent_service(&service.instance).hashed();
+    Ok(Reply::json(&service).with_hash(&hash))
+}
+
+/// `GET /v1/agent/checks`: the checks by id, the node's own among them.
+pub(super) async fn checks<R: Runtime>(
+    State(shared): State<Arc<Shared<R>>>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Reply, ApiError> {
+    let namespace = parameters.namespace(&headers)?.unwrap_or_default();
+    let encoder = encoder(&shared.config.node);
+    let local = shared.local();
+    let of_node = local.node_checks().map(|(_, check)| (check, None));
+    let of_services = local.services().flat_map(|(_, service)| {
+        local
+            .checks_of(service)
+            .map(move |(_, check)| (check, Some(service)))
+    });
+    let now = R::now();
+    let checks: BTreeMap<&str, Value> = of_node
+        .chain(of_services)
+        .filter(|(check, _)| check.spec.update.namespace == namespace)
+        .map(|(check, service)| {
+            let shown = encoder.agent_check(&shown(check, now), service.map(|service| &service.instance));
+            (check.spec.update.id.as_str(), shown)
+        })
+        .collect();
+    Ok(Reply::json(&checks))
+}
+
+/// `GET /v1/agent/health/service/id/{id}`: 200, 429 or 503 by the service's health; `?format=text` for the word.
+pub(super) async fn health_by_id<R: Runtime>(
+    State(shared): State<Arc<Shared<R>>>,
+    Name(id): Name<InstanceId>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Reply, ApiError> {
+    let key = shared.instance_key(parameters.namespace(&headers)?, id);
+    let local = shared.local();
+    Ok(match local.service(&key) {
+        Some(service) => {
+            let (status, body) = health(&local, &shared.config.node, service, R::now());
+            health_reply(&parameters, health_status(status), status.as_str(), &body)
+        }
+        None => {
+            let body = json!({ "AggregatedStatus": "critical", "Service": null, "Checks": null });
+            let reason = format!("ServiceId {} not found", key.id);
+            health_reply(&parameters, StatusCode::NOT_FOUND, &reason, &body)
+        }
+    })
+}
+
+/// `GET /v1/agent/health/service/name/{name}`: the same for all instances of a service, by the worst of them.
+pub(super) async fn health_by_name<R: Runtime>(
+    State(shared): State<Arc<Shared<R>>>,
+    Name(name): Name<ServiceName>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Result<Reply, ApiError> {
+    let namespace = parameters.namespace(&headers)?.unwrap_or_default();
+    let now = R::now();
+    let local = shared.local();
+    let (statuses, bodies): (Vec<CheckStatus>, Vec<Value>) = local
+        .services()
+        .filter(|(key, service)| key.namespace == namespace && service.instance.service == name)
+        .map(|(_, service)| health(&local, &shared.config.node, service, now))
+        .unzip();
+    if statuses.is_empty() {
+        let reason = format!("ServiceName {name} Not Found");
+        return Ok(health_reply(
+            &parameters,
+            StatusCode::NOT_FOUND,
+            &reason,
+            &json!([]),
+        ));
+    }
+    let status = CheckStatus::aggregate(statuses);
+    let body = Value::Array(bodies);
+    Ok(health_reply(
+        &parameters,
+        health_status(status),
+        status.as_str(),
+        &body,
+    ))
+}
+
+/// `GET /v1/agent/self`: who this agent is, and what it is about.
+pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>) -> Reply {
+    let local = shared.local();
+    Reply::json(&json!({
+        "Config": {
+            "Datacenter": DATACENTER,
+            "NodeName": shared.config.node.as_str(),
+            "Server": false,
+            "Version": env!("CARGO_PKG_VERSION"),
+        },
+        "Member": {
+            "Name": shared.config.node.as_str(),
+            "Addr": shared.config.address,
+        },
+        "Stats": {
+            "agent": {
+                "services": local.services().count(),
+                "checks": local.checks().count(),
+                "in_step": !local.pending.is_any(),
+            },
+        },
+        "Servers": shared.config.servers,
+    }))
+}
+
+fn encoder(node: &NodeName) -> Encoder<'_> {
+    Encoder {
+        datacenter: DATACENTER,
+        agent_node: node,
+    }
+}
+
+/// A check as the registry would have it.
+fn shown(check: &LocalCheck, now: Instant) -> Check {
+    let update = &check.spec.update;
+    Check {
+        namespace: update.namespace.clone(),
+        node: update.node.clone(),
+        id: update.id.clone(),
+        name: update.name.clone(),
+        instance: update.instance.clone(),
+        definition: update.definition.clone(),
+        status: check.status_at(now),
+        output: check.output.clone(),
+        notes: update.notes.clone(),
+        renewals: 0,
+        create_index: 0,
+        modify_index: 0,
+    }
+}
+
+/// A service's health, in which its node's own checks count, and how it is shown.
+fn health(local: &Local, node: &NodeName, service: &LocalService, now: Instant) -> (CheckStatus, Value) {
+    let encoder = encoder(node);
+    let checks: Vec<Check> = local
+        .node_checks()
+        .chain(local.checks_of(service))
+        .map(|(_, check)| shown(check, now))
+        .collect();
+    let status = CheckStatus::aggregate(checks.iter().map(|check| check.status));
+    let bodies: Vec<Value> = checks
+        .iter()
+        .map(|check| {
+            let of_service = check.instance.as_ref().map(|_| &service.instance);
+            encoder.agent_health_check(check, of_service)
+        })
+        .collect();
+    let body = json!({
+        "AggregatedStatus": status.as_str(),
+        "Service": encoder.agent_service(&service.instance),
+        "Checks": bodies,
+    });
+    (status, body)
+}
+
+fn health_reply(parameters: &Parameters, status: StatusCode, reason: &str, body: &Value) -> Reply {
+    let reply = if parameters.text("format") == Some("text") {
+        Reply::text(reason.to_owned())
+    } else {
+        Reply::json(body)
+    };
+    reply.with_status(status, reason)
+}

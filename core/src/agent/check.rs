@@ -1,0 +1,280 @@
+//! Health checks as a pure matter: what to run, how to judge what it met, and when a status changes.
+
+use std::time::Duration;
+
+use crate::{
+    limits::{
+        CHECK_OUTPUT_BYTES_MAX, COMMAND_TIMEOUT_DEFAULT, PROBE_INTERVAL_DEFAULT, PROBE_INTERVAL_MIN,
+        PROBE_TIMEOUT_DEFAULT,
+    },
+    registry::{CheckDefinition, CheckStatus, Probe},
+    runtime::{self, ProbeOutcome},
+};
+
+/// Which request form registered a check: the two judge outcomes differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Rules {
+    /// HTTP 2xx and 3xx pass, 4xx warn; a program passes with 0.
+    #[default]
+    Short,
+    /// HTTP 2xx pass, 429 warns; a program passes with 0 and warns with 1.
+    Consul,
+}
+
+/// What the platform has to run for a check; `None` for a check that someone else reports on.
+pub(super) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
+    match &definition.probe {
+        Probe::Ttl(_) | Probe::External => None,
+        Probe::Http {
+            url,
+            method,
+            headers,
+            body,
+        } => Some(runtime::Probe::Http {
+            url: url.clone(),
+            method: if method.is_empty() {
+                "GET".into()
+            } else {
+                method.clone()
+            },
+            headers: headers.clone(),
+            body: body.clone(),
+        }),
+        Probe::Tcp(address) => Some(runtime::Probe::Tcp {
+            address: address.clone(),
+        }),
+        Probe::Cmd(args) => Some(runtime::Probe::Command { args: args.clone() }),
+    }
+}
+
+/// How long one run may take.
+pub(super) fn timeout_of(definition: &CheckDefinition) -> Duration {
+    match (definition.timeout, &definition.probe) {
+        (Duration::ZERO, Probe::Cmd(_)) => COMMAND_TIMEOUT_DEFAULT,
+        (Duration::ZERO, _) => PROBE_TIMEOUT_DEFAULT,
+        (timeout, _) => timeout,
+    }
+}
+
+/// The time between two runs.
+pub(super) fn interval_of(definition: &CheckDefinition) -> Duration {
+    match definition.interval {
+        Duration::ZERO => PROBE_INTERVAL_DEFAULT,
+        interval => interval.max(PROBE_INTERVAL_MIN),
+    }
+}
+
+/// The status that one outcome stands for, before any threshold, and the output to show.
+pub(super) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome) -> (CheckStatus, String) {
+    let (status, output) = match outcome {
+        ProbeOutcome::HttpStatus { status, output } => {
+            let judged = match (rules, status) {
+                (_, 200..=299) | (Rules::Short, 300..=399) => CheckStatus::Passing,
+                (Rules::Short, 400..=499) | (Rules::Consul, 429) => CheckStatus::Warning,
+                _ => CheckStatus::Critical,
+            };
+            let text = match probe {
+                runtime::Probe::Http { url, method, .. } => {
+                    format!("HTTP {method} {url}: {status} Output: {output}")
+                }
+                _ => output,
+            };
+            (judged, text)
+        }
+        ProbeOutcome::Connected => {
+            let text = match probe {
+                runtime::Probe::Tcp { address } => format!("TCP connect {address}: Success"),
+                _ => "connected".into(),
+            };
+            (CheckStatus::Passing, text)
+        }
+        ProbeOutcome::Exited { code, output } => {
+            let judged = match (rules, code) {
+                (_, 0) => CheckStatus::Passing,
+                (Rules::Consul, 1) => CheckStatus::Warning,
+                _ => CheckStatus::Critical,
+            };
+            (judged, output)
+        }
+        ProbeOutcome::Failed { output } => (CheckStatus::Critical, output),
+    };
+    (status, cut(output))
+}
+
+/// Cuts an output to [`CHECK_OUTPUT_BYTES_MAX`] between two characters.
+pub(super) fn cut(mut output: String) -> String {
+    let end = output.floor_char_boundary(CHECK_OUTPUT_BYTES_MAX);
+    output.truncate(end);
+    output
+}
+
+/// How many results in a row were alike: what the flap thresholds count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Streak {
+    successes: u32,
+    failures: u32,
+}
+
+impl Streak {
+    /// Counts a result and gives the status to take on, or `None` while its threshold is not reached and the status
+    /// stays what it is. A warning counts as a success, as it does for Consul's agent.
+    pub(super) fn count(&mut self, definition: &CheckDefinition, result: CheckStatus) -> Option<CheckStatus> {
+        if matches!(result, CheckStatus::Passing | CheckStatus::Warning) {
+            self.failures = 0;
+            self.successes = self.successes.saturating_add(1);
+            return (self.successes >= definition.success_before_passing.max(1)).then_some(result);
+        }
+        self.successes = 0;
+        self.failures = self.failures.saturating_add(1);
+        let critical = definition.failures_before_critical.max(1);
+        let warning = match definition.failures_before_warning {
+            0 => critical,
+            failures => failures,
+        };
+        if self.failures >= critical {
+            Some(CheckStatus::Critical)
+        } else if self.failures >= warning {
+            Some(CheckStatus::Warning)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(rules: Rules, status: u16) -> CheckStatus {
+        let probe = runtime::Probe::Http {
+            url: "http://a/".into(),
+            method: "GET".into(),
+            headers: Vec::new(),
+            body: String::new(),
+        };
+        let outcome = ProbeOutcome::HttpStatus {
+            status,
+            output: "body".into(),
+        };
+        let (judged, output) = judge(rules, &probe, outcome);
+        assert_eq!(output, format!("HTTP GET http://a/: {status} Output: body"));
+        judged
+    }
+
+    #[test]
+    fn http_statuses_are_judged_by_the_form_of_the_registration() {
+        use CheckStatus::{Critical, Passing, Warning};
+        for (status, short, consul) in [
+            (200, Passing, Passing),
+            (299, Passing, Passing),
+            (301, Passing, Critical),
+            (399, Passing, Critical),
+            (400, Warning, Critical),
+            (404, Warning, Critical),
+            (429, Warning, Warning),
+            (499, Warning, Critical),
+            (500, Critical, Critical),
+            (199, Critical, Critical),
+        ] {
+            assert_eq!(http(Rules::Short, status), short, "short form, {status}");
+            assert_eq!(http(Rules::Consul, status), consul, "Consul's form, {status}");
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_judged_by_the_form_of_the_registration() {
+        use CheckStatus::{Critical, Passing, Warning};
+        for (code, short, consul) in [
+            (0, Passing, Passing),
+            (1, Critical, Warning),
+            (2, Critical, Critical),
+            (-1, Critical, Critical),
+        ] {
+            let probe = runtime::Probe::Command {
+                args: vec!["true".into()],
+            };
+            let outcome = || ProbeOutcome::Exited {
+                code,
+                output: "said".into(),
+            };
+            assert_eq!(judge(Rules::Short, &probe, outcome()), (short, "said".into()));
+            assert_eq!(judge(Rules::Consul, &probe, outcome()), (consul, "said".into()));
+        }
+    }
+
+    #[test]
+    fn outputs_are_cut_between_characters() {
+        let probe = runtime::Probe::Command { args: Vec::new() };
+        let outcome = ProbeOutcome::Exited {
+            code: 0,
+            output: format!("x{}", "é".repeat(CHECK_OUTPUT_BYTES_MAX)),
+        };
+        let (_, output) = judge(Rules::Short, &probe, outcome);
+        assert_eq!(output.len(), CHECK_OUTPUT_BYTES_MAX - 1);
+        assert!(output.ends_with('é'));
+    }
+
+    fn run(definition: &CheckDefinition, results: &str) -> String {
+        let mut streak = Streak::default();
+        results
+            .chars()
+            .map(|result| {
+                let status = match result {
+                    'p' => CheckStatus::Passing,
+                    'w' => CheckStatus::Warning,
+                    _ => CheckStatus::Critical,
+                };
+                match streak.count(definition, status) {
+                    None => '.',
+                    Some(CheckStatus::Passing) => 'P',
+                    Some(CheckStatus::Warning) => 'W',
+                    Some(_) => 'C',
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn without_thresholds_every_result_counts() {
+        assert_eq!(run(&CheckDefinition::default(), "pcwpccp"), "PCWPCCP");
+    }
+
+    #[test]
+    fn thresholds_hold_a_status_until_enough_results_in_a_row() {
+        let definition = CheckDefinition {
+            success_before_passing: 2,
+            failures_before_warning: 2,
+            failures_before_critical: 4,
+            ..CheckDefinition::default()
+        };
+        assert_eq!(run(&definition, "ppp"), ".PP");
+        assert_eq!(run(&definition, "cccccp"), ".WWCC.");
+        assert_eq!(run(&definition, "cpcpcp"), "......");
+        assert_eq!(run(&definition, "pwc"), ".W.");
+    }
+
+    #[test]
+    fn a_missing_warning_threshold_is_the_critical_one() {
+        let definition = CheckDefinition {
+            failures_before_critical: 3,
+            ..CheckDefinition::default()
+        };
+        assert_eq!(run(&definition, "ccccp"), "..CCP");
+    }
+
+    #[test]
+    fn defaults_fill_what_a_definition_leaves_out() {
+        let of = |probe| CheckDefinition {
+            probe,
+            ..CheckDefinition::default()
+        };
+        assert_eq!(timeout_of(&of(Probe::Tcp("a:1".into()))), PROBE_TIMEOUT_DEFAULT);
+        assert_eq!(timeout_of(&of(Probe::Cmd(Vec::new()))), COMMAND_TIMEOUT_DEFAULT);
+        assert_eq!(interval_of(&of(Probe::External)), PROBE_INTERVAL_DEFAULT);
+        let eager = CheckDefinition {
+            interval: Duration::from_nanos(1),
+            ..CheckDefinition::default()
+        };
+        assert_eq!(interval_of(&eager), PROBE_INTERVAL_MIN);
+    }
+}

@@ -1,0 +1,184 @@
+//! The configuration file of an agent: its settings, and the services to register. The platform reads the file and
+//! turns JSON, YAML or TOML into a value; this gives it a meaning. Keys match without regard to case and underscores.
+
+use serde_json::Value;
+
+use super::{local::ServiceSpec, registrations::Registrar};
+use crate::{
+    api::http::{body::Fields, error::ApiError, requests::plain_node},
+    registry::NodeName,
+};
+
+/// Why a configuration was refused: one line that names the place and what was expected there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl From<ApiError> for ConfigError {
+    fn from(error: ApiError) -> Self {
+        let message = error.message.trim_start_matches("Request decode failed: ");
+        ConfigError(message.to_owned())
+    }
+}
+
+/// What a file sets of what can also be given by flags; `None` where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `server` or `servers`: HTTP addresses.
+    pub servers: Option<Vec<String>>,
+    /// `http`: address of the agent's own API, or `off`.
+    pub http: Option<String>,
+    /// `node`: name of the node.
+    pub node: Option<String>,
+    /// `address`: where the node is reached.
+    pub address: Option<String>,
+    /// `data_dir`.
+    pub data_dir: Option<String>,
+    /// `enable_script_checks`.
+    pub enable_script_checks: Option<bool>,
+    /// `log_level`.
+    pub log_level: Option<String>,
+    /// `log_format`.
+    pub log_format: Option<String>,
+}
+
+impl Settings {
+    /// What this one leaves open is taken from `other`.
+    #[must_use]
+    pub fn or(self, other: Settings) -> Settings {
+        Settings {
+            servers: self.servers.or(other.servers),
+            http: self.http.or(other.http),
+            node: self.node.or(other.node),
+            address: self.address.or(other.address),
+            data_dir: self.data_dir.or(other.data_dir),
+            enable_script_checks: self.enable_script_checks.or(other.enable_script_checks),
+            log_level: self.log_level.or(other.log_level),
+            log_format: self.log_format.or(other.log_format),
+        }
+    }
+}
+
+/// A service of a configuration, valid for one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredService(pub(super) ServiceSpec);
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Its settings.
+    pub settings: Settings,
+    services: Vec<Value>,
+}
+
+const KEYS: [&str; 11] = [
+    "services",
+    "service",
+    "server",
+    "servers",
+    "http",
+    "node",
+    "address",
+    "data_dir",
+    "enable_script_checks",
+    "log_level",
+    "log_format",
+];
+
+impl ConfigFile {
+    /// Reads a file's content: an object with settings and `services`, or a list of services alone. Services are in the
+    /// forms of `/v1/agent/service/register`.
+    ///
+    /// # Errors
+    /// An unknown key, or a setting of a wrong type. Services are checked by [`ConfigFile::services`].
+    pub fn parse(content: &Value) -> Result<ConfigFile, ConfigError> {
+        if let Value::Array(services) = content {
+            return Ok(ConfigFile {
+                settings: Settings::default(),
+                services: services.clone(),
+            });
+        }
+        let fields = Fields::of(content)?;
+        for key in content.as_object().into_iter().flat_map(|object| object.keys()) {
+            let letters = |text: &str| text.replace('_', "").to_ascii_lowercase();
+            if !KEYS.iter().any(|known| letters(known) == letters(key)) {
+                return Err(ConfigError(format!(
+                    "unknown key {key:?}: expected one of {}",
+                    KEYS.join(", ")
+                )));
+            }
+        }
+        let mut services: Vec<Value> = fields.list("services")?.to_vec();
+        services.extend(fields.get("service")?.cloned());
+        let text = |name| Ok::<_, ConfigError>(fields.text(name)?.map(str::to_owned));
+        Ok(ConfigFile {
+            settings: Settings {
+                servers: servers(&fields)?,
+                http: text("http")?,
+                node: text("node")?,
+                address: text("address")?,
+                data_dir: text("data_dir")?,
+                enable_script_checks: match fields.has("enable_script_checks")? {
+                    true => Some(fields.flag("enable_script_checks")?),
+                    false => None,
+                },
+                log_level: text("log_level")?,
+                log_format: text("log_format")?,
+            },
+            services,
+        })
+    }
+
+    /// The services, on the node of this name and address.
+    ///
+    /// # Errors
+    /// Which service, which field of it, what is wrong with it and what was expected.
+    pub fn services(&self, node: &NodeName, address: &str) -> Result<Vec<ConfiguredService>, ConfigError> {
+        // Whoever writes the file may run programs on this host anyway.
+        let registrar = Registrar::new(plain_node(node.clone(), address), true);
+        let mut services = Vec::with_capacity(self.services.len());
+        for (position, body) in self.services.iter().enumerate() {
+            let parsed = registrar.service(body, None).map_err(|error| {
+                let ConfigError(reason) = error.into();
+                ConfigError(format!("services[{position}]: {reason}"))
+            })?;
+            services.push(ConfiguredService(parsed.spec));
+        }
+        Ok(services)
+    }
+}
+
+/// `server` or `servers`: a text with commas, or a list.
+fn servers(fields: &Fields<'_>) -> Result<Option<Vec<String>>, ConfigError> {
+    let mut found: Option<Vec<String>> = None;
+    for name in ["server", "servers"] {
+        let addresses = match fields.get(name)? {
+            None => continue,
+            Some(Value::Array(_)) => fields.texts(name)?,
+            Some(_) => {
+                let text = fields.text(name)?.unwrap_or_default();
+                text.split(',').map(|address| address.trim().to_owned()).collect()
+            }
+        };
+        found.get_or_insert_default().extend(addresses);
+    }
+    Ok(found)
+}
+
+/// Whether two services of several files are one and the same.
+///
+/// # Errors
+/// Names the id that is there twice.
+pub fn refuse_duplicates(services: &[ConfiguredService]) -> Result<(), ConfigError> {
+    let mut keys = std::collections::BTreeSet::new();
+    for service in services {
+        let key = service.0.instance.key();
+        if !keys.insert(key.clone()) {
+            return Err(ConfigError(format!(
+                "service id {:?} is configured twice",
+                key.id.as_str()
+            )));
+        }
+    }
+    Ok(())
+}

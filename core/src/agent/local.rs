@@ -1,0 +1,577 @@
+//! What an agent wants its servers to hold, and what of it they have yet to be told. Pure: no clock, no network.
+//!
+//! The rule that keeps this simple: a pending change is only a key. What is sent is read from here at the moment of
+//! sending, and whether it is a registration or a removal follows from whether the thing is still here. So changes that
+//! overtake each other cannot leave the servers with the older one.
+
+mod known;
+mod pending;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::known::service_key;
+pub(super) use self::{
+    known::{CheckSpec, LocalCheck, ServiceSpec},
+    pending::{Change, Outcome, Pending, Waiters, tell},
+};
+
+use super::{
+    check::{Streak, interval_of, probe_of},
+    schedule::{Schedule, first_run_delay},
+};
+use crate::{
+    limits::{AGENT_NODE_CHECKS_MAX, AGENT_SERVICES_MAX, CHECKS_PER_INSTANCE_MAX},
+    registry::{CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
+    runtime::{Instant, Probe},
+};
+
+/// Where something comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The configuration file: the agent itself renews its TTL checks, as a heartbeat of the host.
+    Config,
+    /// The agent's own API: the service renews its TTL checks.
+    Api,
+}
+
+/// Why something was not taken on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LocalError {
+    /// It contradicts what is there.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    Unknown(String),
+    /// A limit was reached.
+    #[error("too many {what}: the limit is {limit}")]
+    OverLimit {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+const TOO_MANY_CHECKS: LocalError = LocalError::OverLimit {
+    what: "checks of one service",
+    limit: CHECKS_PER_INSTANCE_MAX,
+};
+
+/// A service with the keys of its checks.
+#[derive(Clone, Debug)]
+pub(super) struct LocalService {
+    /// What was registered.
+    pub(super) instance: Instance,
+    /// Its checks, in the order of their registration.
+    pub(super) checks: Vec<CheckKey>,
+}
+
+/// A run of a check to start.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    /// Which check.
+    pub(super) key: CheckKey,
+    /// What to run.
+    pub(super) probe: Probe,
+    /// The check as it is now.
+    pub(super) spec: CheckSpec,
+    generation: u64,
+}
+
+/// The agent's state.
+#[derive(Debug)]
+pub(super) struct Local {
+    node: Node,
+    services: BTreeMap<InstanceKey, LocalService>,
+    checks: BTreeMap<CheckKey, LocalCheck>,
+    node_checks: BTreeSet<CheckKey>,
+    /// What the servers have yet to be told.
+    pub(super) pending: Pending,
+    probes: Schedule<CheckKey>,
+    heartbeats: Schedule<CheckKey>,
+    /// When a service is removed because of a check that stays critical.
+    removals: Schedule<CheckKey>,
+    generations: u64,
+}
+
+impl Local {
+    /// An agent with nothing on its node yet. The node is to be registered.
+    pub(super) fn new(node: Node) -> Self {
+        let mut pending = Pending::default();
+        pending.mark(Change::Node);
+        Local {
+            node,
+            services: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            node_checks: BTreeSet::new(),
+            pending,
+            probes: Schedule::default(),
+            heartbeats: Schedule::default(),
+            removals: Schedule::default(),
+            generations: 0,
+        }
+    }
+
+    /// The node.
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// A service.
+    pub(super) fn service(&self, key: &InstanceKey) -> Option<&LocalService> {
+        self.services.get(key)
+    }
+
+    /// All services, by key.
+    pub(super) fn services(&self) -> impl Iterator<Item = (&InstanceKey, &LocalService)> {
+        self.services.iter()
+    }
+
+    /// A check.
+    pub(super) fn check(&self, key: &CheckKey) -> Option<&LocalCheck> {
+        self.checks.get(key)
+    }
+
+    /// All checks, by key.
+    pub(super) fn checks(&self) -> impl Iterator<Item = (&CheckKey, &LocalCheck)> {
+        self.checks.iter()
+    }
+
+    /// The node's own checks, by key.
+    pub(super) fn node_checks(&self) -> impl Iterator<Item = (&CheckKey, &LocalCheck)> {
+        self.node_checks
+            .iter()
+            .filter_map(|key| Some((key, self.checks.get(key)?)))
+    }
+
+    /// The checks of a service, in the order of their registration.
+    pub(super) fn checks_of<'a>(
+        &'a self,
+        service: &'a LocalService,
+    ) -> impl Iterator<Item = (&'a CheckKey, &'a LocalCheck)> {
+        service
+            .checks
+            .iter()
+            .filter_map(|key| Some((key, self.checks.get(key)?)))
+    }
+
+    /// The namespaces in which something is registered.
+    pub(super) fn namespaces(&self) -> BTreeSet<Namespace> {
+        self.services.keys().map(|key| key.namespace.clone()).collect()
+    }
+
+    /// Whether [`Local::put_service`] would take a service on.
+    ///
+    /// # Errors
+    /// Too many services or checks, or a check's id belongs to another service.
+    pub(super) fn refuse_service(&self, spec: &ServiceSpec, replace_checks: bool) -> Result<(), LocalError> {
+        let key = spec.instance.key();
+        if !self.services.contains_key(&key) && self.services.len() >= AGENT_SERVICES_MAX {
+            return Err(LocalError::OverLimit {
+                what: "services",
+                limit: AGENT_SERVICES_MAX,
+            });
+        }
+        for check in &spec.checks {
+            self.refuse_foreign(check, Some(&key.id))?;
+        }
+        if self.checks_after(spec, replace_checks).len() > CHECKS_PER_INSTANCE_MAX {
+            return Err(TOO_MANY_CHECKS);
+        }
+        Ok(())
+    }
+
+    /// The checks that a service will have.
+    fn checks_after(&self, spec: &ServiceSpec, replace_checks: bool) -> Vec<CheckKey> {
+        let mut keys: Vec<CheckKey> = spec.checks.iter().map(|check| check.update.key()).collect();
+        if !replace_checks && let Some(before) = self.services.get(&spec.instance.key()) {
+            let others = before.checks.iter().filter(|key| !keys.contains(key));
+            let others: Vec<CheckKey> = others.cloned().collect();
+            keys.extend(others);
+        }
+        keys
+    }
+
+    /// Registers a service, replacing any earlier one of its key, and its checks if `replace_checks` says so. A check
+    /// that stays as it was keeps what is known of it.
+    ///
+    /// # Errors
+    /// As [`Local::refuse_service`].
+    pub(super) fn put_service(
+        &mut self,
+        spec: ServiceSpec,
+        replace_checks: bool,
+        origin: Origin,
+        now: Instant,
+        mut random: impl FnMut() -> u64,
+    ) -> Result<(), LocalError> {
+        self.refuse_service(&spec, replace_checks)?;
+        let key = spec.instance.key();
+        let checks = self.checks_after(&spec, replace_checks);
+        if let Some(before) = self.services.remove(&key) {
+            for check in before.checks.iter().filter(|check| !checks.contains(check)) {
+                self.drop_check(check);
+            }
+        }
+        for check in spec.checks {
+            self.put_check_state(check, origin, now, &mut random);
+        }
+        self.services.insert(
+            key.clone(),
+            LocalService {
+                instance: spec.instance,
+                checks,
+            },
+        );
+        self.pending.mark(Change::Service(key));
+        Ok(())
+    }
+
+    /// Whether [`Local::put_check`] would take a check on.
+    ///
+    /// # Errors
+    /// No such service, too many checks, or the check's id belongs to another service.
+    pub(super) fn refuse_check(&self, spec: &CheckSpec) -> Result<(), LocalError> {
+        self.refuse_foreign(spec, spec.update.instance.as_ref())?;
+        let new = !self.checks.contains_key(&spec.update.key());
+        match service_key(&spec.update) {
+            None if new && self.node_checks.len() >= AGENT_NODE_CHECKS_MAX => Err(LocalError::OverLimit {
+                what: "node checks",
+                limit: AGENT_NODE_CHECKS_MAX,
+            }),
+            None => Ok(()),
+            Some(key) => match self.services.get(&key) {
+                None => Err(LocalError::Unknown(format!(
+                    "unknown service instance {:?}",
+                    key.id.as_str()
+                ))),
+                Some(service) if new && service.checks.len() >= CHECKS_PER_INSTANCE_MAX => {
+                    Err(TOO_MANY_CHECKS)
+                }
+                Some(_) => Ok(()),
+            },
+        }
+    }
+
+    /// Registers one check of a service that is here, or of the node.
+    ///
+    /// # Errors
+    /// As [`Local::refuse_check`].
+    pub(super) fn put_check(
+        &mut self,
+        spec: CheckSpec,
+        now: Instant,
+        random: impl FnMut() -> u64,
+    ) -> Result<Change, LocalError> {
+        self.refuse_check(&spec)?;
+        let key = spec.update.key();
+        let change = match service_key(&spec.update) {
+            None => {
+                self.node_checks.insert(key);
+                Change::Node
+            }
+            Some(service) => {
+                if let Some(local) = self.services.get_mut(&service)
+                    && !local.checks.contains(&key)
+                {
+                    local.checks.push(key);
+                }
+                Change::Service(service)
+            }
+        };
+        self.put_check_state(spec, Origin::Api, now, random);
+        self.pending.mark(change.clone());
+        Ok(change)
+    }
+
+    /// Removes a service with its checks. Gives whether it was here.
+    pub(super) fn remove_service(&mut self, key: &InstanceKey) -> bool {
+        let Some(service) = self.services.remove(key) else {
+            return false;
+        };
+        for check in &service.checks {
+            self.drop_check(check);
+        }
+        self.pending.mark(Change::Service(key.clone()));
+        true
+    }
+
+    /// Removes a check. Gives the change that tells the servers, or `None` when it was not here.
+    pub(super) fn remove_check(&mut self, key: &CheckKey) -> Option<Change> {
+        let check = self.checks.get(key)?;
+        let change = match service_key(&check.spec.update) {
+            Some(service) => {
+                if let Some(local) = self.services.get_mut(&service) {
+                    local.checks.retain(|other| other != key);
+                }
+                Change::Service(service)
+            }
+            None => {
+                self.node_checks.remove(key);
+                Change::NodeCheck(key.clone())
+            }
+        };
+        self.drop_check(key);
+        self.pending.mark(change.clone());
+        Some(change)
+    }
+
+    /// Takes a report on a TTL check, from its service.
+    ///
+    /// # Errors
+    /// No such check, or it is not a TTL check.
+    pub(super) fn report(
+        &mut self,
+        key: &CheckKey,
+        status: CheckStatus,
+        output: Option<String>,
+        now: Instant,
+    ) -> Result<(), LocalError> {
+        let Some(check) = self.checks.get_mut(key) else {
+            return Err(LocalError::Unknown(format!(
+                "unknown check {:?}",
+                key.id.as_str()
+            )));
+        };
+        if check.spec.update.definition.ttl().is_none() {
+            return Err(LocalError::Invalid(format!(
+                "check {:?} is not a TTL check",
+                key.id.as_str()
+            )));
+        }
+        let stays_critical = check.status_at(now) == CheckStatus::Critical && status == CheckStatus::Critical;
+        check.status = Some(status);
+        check.set_at = Some(now);
+        if let Some(output) = output {
+            check.output = output;
+        }
+        if !stays_critical {
+            self.plan_removal(key, now);
+        }
+        self.pending.mark_report(key.clone());
+        Ok(())
+    }
+
+    /// Marks all heartbeats that are due for sending, and plans the next ones.
+    pub(super) fn take_heartbeats(&mut self, now: Instant) {
+        while let Some(key) = self.heartbeats.pop(now) {
+            let Some(check) = self.checks.get_mut(&key) else {
+                continue;
+            };
+            check.set_at = Some(now);
+            if let Some(ttl) = check.spec.update.definition.ttl() {
+                self.heartbeats.set(key.clone(), now + ttl * 2 / 3);
+            }
+            self.pending.mark_report(key);
+        }
+    }
+
+    /// When the next heartbeat is due.
+    pub(super) fn next_heartbeat(&self) -> Option<Instant> {
+        self.heartbeats.next()
+    }
+
+    /// Takes out one run that is due.
+    pub(super) fn take_run(&mut self, now: Instant) -> Option<Run> {
+        while let Some(key) = self.probes.pop(now) {
+            let Some(check) = self.checks.get(&key) else {
+                continue;
+            };
+            if let Some(probe) = probe_of(&check.spec.update.definition) {
+                return Some(Run {
+                    key,
+                    probe,
+                    spec: check.spec.clone(),
+                    generation: check.generation,
+                });
+            }
+        }
+        None
+    }
+
+    /// Takes the result of a run, if its check is still the one that was run. Gives whether there is something to
+    /// report: a change of nothing but the output is left to the next comparison with the servers.
+    pub(super) fn finish_run(
+        &mut self,
+        run: &Run,
+        result: CheckStatus,
+        output: String,
+        now: Instant,
+    ) -> bool {
+        let Some(check) = self.current(run) else {
+            return false;
+        };
+        let Some(status) = check.streak.count(&run.spec.update.definition, result) else {
+            return false;
+        };
+        let changed = check.status != Some(status);
+        check.status = Some(status);
+        check.output = output;
+        check.set_at = Some(now);
+        if changed {
+            self.plan_removal(&run.key, now);
+            self.pending.mark_report(run.key.clone());
+        }
+        changed
+    }
+
+    /// Plans the next run after one that ended, however it ended.
+    pub(super) fn reschedule(&mut self, run: &Run, now: Instant) {
+        if self.current(run).is_some() {
+            let interval = interval_of(&run.spec.update.definition);
+            self.probes.set(run.key.clone(), now + interval);
+        }
+    }
+
+    /// Removes the services of which a check has been critical for too long. Gives their keys.
+    pub(super) fn remove_critical(&mut self, now: Instant) -> Vec<InstanceKey> {
+        let mut removed = Vec::new();
+        while let Some(key) = self.removals.pop(now) {
+            let service = self
+                .checks
+                .get(&key)
+                .and_then(|check| service_key(&check.spec.update));
+            if let Some(service) = service
+                && self.remove_service(&service)
+            {
+                removed.push(service);
+            }
+        }
+        removed
+    }
+
+    /// When the next run or removal is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.probes.next().into_iter().chain(self.removals.next()).min()
+    }
+
+    /// Notes that the servers did not have a check at the moment `seen`.
+    pub(super) fn lost_check(&mut self, key: &CheckKey, seen: Instant) {
+        if let Some(check) = self.checks.get_mut(key)
+            && check.confirmed.is_none_or(|since| since < seen)
+        {
+            check.confirmed = None;
+        }
+    }
+
+    /// The change that registers a check; `None` when it is not here.
+    pub(super) fn change_of(&self, key: &CheckKey) -> Option<Change> {
+        let check = self.checks.get(key)?;
+        Some(service_key(&check.spec.update).map_or(Change::Node, Change::Service))
+    }
+
+    /// Notes that the servers have the checks of a change.
+    pub(super) fn confirm(&mut self, change: &Change, now: Instant) {
+        let keys: Vec<CheckKey> = match change {
+            Change::Node => self.node_checks.iter().cloned().collect(),
+            Change::Service(key) => self
+                .services
+                .get(key)
+                .map(|service| service.checks.clone())
+                .unwrap_or_default(),
+            Change::NodeCheck(_) => Vec::new(),
+        };
+        for key in keys {
+            if let Some(check) = self.checks.get_mut(&key) {
+                check.confirmed = Some(now);
+            }
+        }
+    }
+
+    /// Takes on the status that the servers hold for a check that was neither run nor reported on here yet: after a
+    /// restart of the agent its thresholds then count from there.
+    pub(super) fn adopt(&mut self, key: &CheckKey, status: CheckStatus, output: String) {
+        if let Some(check) = self.checks.get_mut(key)
+            && check.set_at.is_none()
+        {
+            check.status = Some(status);
+            check.output = output;
+        }
+    }
+
+    fn refuse_foreign(&self, spec: &CheckSpec, owner: Option<&InstanceId>) -> Result<(), LocalError> {
+        match self.checks.get(&spec.update.key()) {
+            Some(there) if there.spec.update.instance.as_ref() != owner => Err(LocalError::Invalid(format!(
+                "check id {:?} belongs to {}",
+                spec.update.id.as_str(),
+                match &there.spec.update.instance {
+                    Some(instance) => format!("service instance {:?}", instance.as_str()),
+                    None => "the node".into(),
+                }
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn put_check_state(
+        &mut self,
+        spec: CheckSpec,
+        origin: Origin,
+        now: Instant,
+        mut random: impl FnMut() -> u64,
+    ) {
+        let key = spec.update.key();
+        let definition = spec.update.definition.clone();
+        let heartbeat = origin == Origin::Config && definition.ttl().is_some();
+        if let Some(check) = self.checks.get(&key)
+            && check.spec == spec
+            && check.heartbeat == heartbeat
+        {
+            return;
+        }
+        self.drop_check(&key);
+        self.generations += 1;
+        let status = spec.update.status.or(heartbeat.then_some(CheckStatus::Passing));
+        let check = LocalCheck {
+            heartbeat,
+            status,
+            output: spec.update.output.clone(),
+            set_at: status.map(|_| now),
+            confirmed: None,
+            streak: Streak::default(),
+            generation: self.generations,
+            spec,
+        };
+        self.checks.insert(key.clone(), check);
+        if let Some(ttl) = definition.ttl().filter(|_| heartbeat) {
+            self.heartbeats.set(key.clone(), now + ttl * 2 / 3);
+        }
+        if probe_of(&definition).is_some() {
+            let delay = first_run_delay(interval_of(&definition), random());
+            self.probes.set(key.clone(), now + delay);
+        }
+        self.plan_removal(&key, now);
+    }
+
+    fn drop_check(&mut self, key: &CheckKey) {
+        self.checks.remove(key);
+        self.probes.remove(key);
+        self.heartbeats.remove(key);
+        self.removals.remove(key);
+    }
+
+    /// Plans when a check's service is removed: after its check has been critical for the time that it names. A TTL
+    /// check turns critical by itself, so its time begins when its TTL ends.
+    fn plan_removal(&mut self, key: &CheckKey, now: Instant) {
+        let Some(check) = self.checks.get(key) else {
+            return;
+        };
+        let definition = &check.spec.update.definition;
+        let after = definition.deregister_critical_service_after;
+        if after.is_zero() || check.spec.update.instance.is_none() {
+            return;
+        }
+        match (check.status, definition.ttl()) {
+            (Some(CheckStatus::Critical), _) => self.removals.set(key.clone(), now + after),
+            (_, Some(ttl)) if !check.heartbeat => self.removals.set(key.clone(), now + ttl + after),
+            _ => self.removals.remove(key),
+        }
+    }
+
+    fn current(&mut self, run: &Run) -> Option<&mut LocalCheck> {
+        self.checks
+            .get_mut(&run.key)
+            .filter(|check| check.generation == run.generation)
+    }
+}

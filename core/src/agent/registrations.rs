@@ -1,0 +1,172 @@
+//! Registrations as they are written: in the configuration file, in requests at the agent's API, and in what of those
+//! was kept on the disk. All are parsed as a server parses them.
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{
+    check::Rules,
+    local::{CheckSpec, Local, LocalError, Origin, ServiceSpec},
+    store::Record,
+};
+use crate::{
+    api::http::{
+        body::{self, Fields},
+        error::ApiError,
+        requests::{Place, parse_check, parse_service},
+    },
+    registry::{Namespace, Node},
+    runtime::Runtime,
+};
+
+/// A service to register, and whether checks that it had before and does not name now are removed.
+#[derive(Clone, Debug)]
+pub(super) struct ParsedService {
+    /// The service.
+    pub(super) spec: ServiceSpec,
+    /// `ReplaceExistingChecks`.
+    pub(super) replace_checks: bool,
+}
+
+/// Parses registrations for one node.
+#[derive(Clone, Debug)]
+pub(super) struct Registrar {
+    node: Node,
+    scripts: bool,
+}
+
+impl Registrar {
+    /// For registrations on `node`, whose checks may run programs if `scripts` says so.
+    pub(super) fn new(node: Node, scripts: bool) -> Self {
+        Registrar { node, scripts }
+    }
+
+    /// What a body does not say, in a namespace named outside of it.
+    pub(super) fn place(&self, namespace: Option<Namespace>) -> Place {
+        Place {
+            node: self.node.clone(),
+            namespace,
+            scripts: self.scripts,
+        }
+    }
+
+    /// A service, in either form.
+    ///
+    /// # Errors
+    /// 400 that names the field, what is wrong with it and what was expected.
+    pub(super) fn service(
+        &self,
+        body: &Value,
+        namespace: Option<Namespace>,
+    ) -> Result<ParsedService, ApiError> {
+        let parsed = parse_service(body, &self.place(namespace))?;
+        let rules = rules_of_service(body)?;
+        let instance = parsed
+            .instance
+            .ok_or_else(|| ApiError::bad_request("Missing service name"))?;
+        let checks = parsed
+            .checks
+            .into_iter()
+            .map(|update| CheckSpec { update, rules })
+            .collect();
+        Ok(ParsedService {
+            spec: ServiceSpec { instance, checks },
+            replace_checks: parsed.replace_checks,
+        })
+    }
+
+    /// A single check, of a service or of the node.
+    ///
+    /// # Errors
+    /// As [`Registrar::service`].
+    pub(super) fn check(&self, body: &Value, namespace: Option<Namespace>) -> Result<CheckSpec, ApiError> {
+        let parsed = parse_check(body, &self.place(namespace))?;
+        let rules = rules_of(&[Fields::of(body)?])?;
+        parsed
+            .checks
+            .into_iter()
+            .next()
+            .map(|update| CheckSpec { update, rules })
+            .ok_or_else(|| ApiError::bad_request("Missing check"))
+    }
+
+    /// Takes on a service that was registered through the API before a restart, unless the configuration has it too.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn restore_service<R: Runtime>(
+        &self,
+        local: &mut Local,
+        record: &Record,
+    ) -> Result<(), String> {
+        let body = body::parse(record.body.as_bytes()).map_err(|error| error.message)?;
+        let parsed = self
+            .service(&body, record.namespace.clone())
+            .map_err(|error| error.message)?;
+        let spec = without_status(parsed.spec);
+        if local.service(&spec.instance.key()).is_some() {
+            return Err(format!(
+                "service {:?} is in the configuration",
+                spec.instance.id.as_str()
+            ));
+        }
+        local
+            .put_service(spec, true, Origin::Api, R::now(), R::random_u64)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Takes on a check that was registered through the API before a restart.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn restore_check<R: Runtime>(&self, local: &mut Local, record: &Record) -> Result<(), String> {
+        let body = body::parse(record.body.as_bytes()).map_err(|error| error.message)?;
+        let mut spec = self
+            .check(&body, record.namespace.clone())
+            .map_err(|error| error.message)?;
+        spec.update.status = None;
+        local
+            .put_check(spec, R::now(), R::random_u64)
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// The status that a registration names is that of its first moment. After a restart the servers know better.
+fn without_status(mut spec: ServiceSpec) -> ServiceSpec {
+    for check in &mut spec.checks {
+        check.update.status = None;
+    }
+    spec
+}
+
+/// A body is in the short form if one of its checks has a type.
+fn rules_of_service(body: &Value) -> Result<Rules, ApiError> {
+    let fields = Fields::of(body)?;
+    let mut checks = Vec::new();
+    checks.extend(fields.object("Check")?);
+    for check in fields.list("Checks")? {
+        checks.push(Fields::of(check)?);
+    }
+    rules_of(&checks)
+}
+
+fn rules_of(checks: &[Fields<'_>]) -> Result<Rules, ApiError> {
+    for check in checks {
+        if check.text("Type")?.is_some() {
+            return Ok(Rules::Short);
+        }
+    }
+    Ok(Rules::Consul)
+}
+
+impl From<LocalError> for ApiError {
+    fn from(error: LocalError) -> Self {
+        let status = match error {
+            LocalError::Invalid(_) => StatusCode::BAD_REQUEST,
+            LocalError::Unknown(_) => StatusCode::NOT_FOUND,
+            LocalError::OverLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
+        };
+        ApiError::new(status, error.to_string())
+    }
+}

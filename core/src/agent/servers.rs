@@ -1,0 +1,134 @@
+//! Calls to the servers, whichever of them answers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+
+use crate::runtime::{Network, Runtime};
+
+/// Why no server did what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum CallError {
+    /// No server answered, or none could do it now: worth trying again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The request was refused, and would be again.
+    #[error("{message}")]
+    Refused {
+        /// The status of the answer.
+        status: StatusCode,
+        /// Its text.
+        message: String,
+    },
+}
+
+/// The servers' addresses, and the one that answered last.
+///
+/// Everything that an agent asks for states how things should be and does no harm when it is done twice. So a call
+/// that failed or has no known outcome goes to the next server.
+#[derive(Clone)]
+pub(super) struct Servers<R: Runtime> {
+    network: R::Network,
+    addresses: Arc<[String]>,
+    current: Arc<AtomicUsize>,
+}
+
+impl<R: Runtime> Servers<R> {
+    /// Starts with an address by chance, so that agents with the same list spread over the servers.
+    ///
+    /// # Panics
+    /// There is no address.
+    pub(super) fn new(network: R::Network, addresses: Vec<String>) -> Self {
+        assert!(!addresses.is_empty(), "an agent needs the address of a server");
+        let first = usize::try_from(R::random_u64() % addresses.len() as u64).unwrap_or(0);
+        Servers {
+            network,
+            addresses: addresses.into(),
+            current: Arc::new(AtomicUsize::new(first)),
+        }
+    }
+
+    /// Sends a request to one server after the other, each at most once, until one carries it out.
+    ///
+    /// # Errors
+    /// None did, or one refused it.
+    pub(super) async fn call(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &Bytes,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, CallError> {
+        let first = self.current.load(Ordering::Relaxed);
+        let mut failures = Vec::new();
+        for step in 0..self.addresses.len() {
+            let index = (first + step) % self.addresses.len();
+            let address = &self.addresses[index];
+            match self.attempt(address, method, path, body, timeout).await {
+                Err(CallError::Unavailable(reason)) => failures.push(reason),
+                decided => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return decided;
+                }
+            }
+        }
+        // The next call begins one further: the first of the list may be the one that keeps callers waiting.
+        self.current
+            .store((first + 1) % self.addresses.len(), Ordering::Relaxed);
+        Err(CallError::Unavailable(failures.join("; ")))
+    }
+
+    async fn attempt(
+        &self,
+        address: &str,
+        method: &Method,
+        path: &str,
+        body: &Bytes,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, CallError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.clone())
+            .map_err(|error| CallError::Refused {
+                status: StatusCode::BAD_REQUEST,
+                message: format!("no valid request for {path:?}: {error}"),
+            })?;
+        let response = self
+            .network
+            .http(address, request, timeout)
+            .await
+            .map_err(|error| CallError::Unavailable(error.to_string()))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = String::from_utf8_lossy(response.body()).trim().to_string();
+        let transient = status.is_server_error()
+            || status == StatusCode::TOO_MANY_REQUESTS
+            || status == StatusCode::REQUEST_TIMEOUT;
+        if transient {
+            Err(CallError::Unavailable(format!("{address}: {status}: {text}")))
+        } else {
+            Err(CallError::Refused {
+                status,
+                message: text,
+            })
+        }
+    }
+}
+
+impl CallError {
+    /// Whether the servers said that there is no such thing.
+    pub(super) fn not_found(&self) -> bool {
+        matches!(self, CallError::Refused { status, .. } if *status == StatusCode::NOT_FOUND)
+    }
+}

@@ -1,0 +1,150 @@
+//! `/v1/catalog/…`: nodes and what is registered on them.
+
+use axum::{Router, extract::State};
+
+use super::{
+    body::JsonBody,
+    commit,
+    encode::Encoder,
+    error::ApiError,
+    options::{Name, Options, WriteOptions},
+    read,
+    reply::Reply,
+    requests::{parse_catalog_deregistration, parse_catalog_registration},
+    write,
+};
+use crate::{
+    registry::{Command, NodeName, Query, Refusal, ServiceName},
+    server::Server,
+};
+
+pub(super) fn routes() -> Router<Server> {
+    Router::new()
+        .route("/v1/catalog/register", write(register))
+        .route("/v1/catalog/deregister", write(deregister))
+        .route("/v1/catalog/datacenters", read(datacenters))
+        .route("/v1/catalog/nodes", read(nodes))
+        .route("/v1/catalog/services", read(services))
+        .route(
+            "/v1/catalog/service/",
+            read(async || ApiError::bad_request("Missing service name")),
+        )
+        .route("/v1/catalog/service/{*name}", read(service))
+        .route(
+            "/v1/catalog/node/",
+            read(async || ApiError::bad_request("Missing node name")),
+        )
+        .route("/v1/catalog/node/{*name}", read(node))
+        .route(
+            "/v1/catalog/node-services/",
+            read(async || ApiError::bad_request("Missing node name")),
+        )
+        .route("/v1/catalog/node-services/{*name}", read(node_services))
+}
+
+/// `PUT /v1/catalog/register`: a node, with a service and checks if there are any.
+async fn register(
+    State(server): State<Server>,
+    options: WriteOptions,
+    JsonBody(body): JsonBody,
+) -> Result<Reply, ApiError> {
+    let datacenter = &server.config().datacenter;
+    let registration = parse_catalog_registration(&body, options.namespace.as_ref(), datacenter)?;
+    let (index, _) = commit(&server, Command::Register(vec![registration])).await?;
+    Ok(Reply::json(&true).with_index(index))
+}
+
+/// `PUT /v1/catalog/deregister`: a node, a service or a check. As in Consul it is no error if there is none.
+async fn deregister(
+    State(server): State<Server>,
+    options: WriteOptions,
+    JsonBody(body): JsonBody,
+) -> Result<Reply, ApiError> {
+    let datacenter = &server.config().datacenter;
+    let deregister = parse_catalog_deregistration(&body, options.namespace.as_ref(), datacenter)?;
+    let written = server.write(Command::Deregister(deregister)).await?;
+    match written.reply {
+        Ok(_) | Err(Refusal::UnknownNode(_) | Refusal::UnknownInstance(_) | Refusal::UnknownCheck(_)) => {
+            Ok(Reply::json(&true).with_index(written.index))
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// `GET /v1/catalog/datacenters`: this one.
+async fn datacenters(State(server): State<Server>) -> Reply {
+    Reply::json(&[&server.config().datacenter])
+}
+
+/// `GET /v1/catalog/nodes`.
+async fn nodes(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+    let query = Query::Nodes {
+        node_meta: options.node_meta.clone(),
+    };
+    let answer = server.read(query, options.read).await?;
+    let encoder = Encoder::new(server.config());
+    let body = answer.view.bytes(|view| encoder.nodes(view));
+    Ok(Reply::read(&answer, &options, body))
+}
+
+/// `GET /v1/catalog/services`: names with the union of their instances' tags.
+async fn services(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+    let query = Query::Services {
+        namespace: options.namespace.clone(),
+        node_meta: options.node_meta.clone(),
+    };
+    let answer = server.read(query, options.read).await?;
+    let encoder = Encoder::new(server.config());
+    let body = answer.view.bytes(|view| encoder.services(view));
+    Ok(Reply::read(&answer, &options, body))
+}
+
+/// `GET /v1/catalog/service/{name}`: the instances of a service with their nodes.
+async fn service(
+    State(server): State<Server>,
+    Name(service): Name<ServiceName>,
+    options: Options,
+) -> Result<Reply, ApiError> {
+    let query = Query::CatalogService {
+        namespace: options.namespace.clone(),
+        service,
+        tags: options.tags.clone(),
+        node_meta: options.node_meta.clone(),
+    };
+    let answer = server.read(query, options.read).await?;
+    let encoder = Encoder::new(server.config());
+    let body = answer.view.bytes(|view| encoder.catalog_service(view));
+    Ok(Reply::read(&answer, &options, body))
+}
+
+/// `GET /v1/catalog/node/{name}`: a node with its services by id; `null` if there is none.
+async fn node(
+    State(server): State<Server>,
+    Name(node): Name<NodeName>,
+    options: Options,
+) -> Result<Reply, ApiError> {
+    let query = Query::NodeServices {
+        namespace: options.namespace.clone(),
+        node,
+    };
+    let answer = server.read(query, options.read).await?;
+    let encoder = Encoder::new(server.config());
+    let body = answer.view.bytes(|view| encoder.node_with_services(view));
+    Ok(Reply::read(&answer, &options, body))
+}
+
+/// `GET /v1/catalog/node-services/{name}`: the same with its services as a list.
+async fn node_services(
+    State(server): State<Server>,
+    Name(node): Name<NodeName>,
+    options: Options,
+) -> Result<Reply, ApiError> {
+    let query = Query::NodeServices {
+        namespace: options.namespace.clone(),
+        node,
+    };
+    let answer = server.read(query, options.read).await?;
+    // The shared bytes are those of the other path's shape.
+    let body = Encoder::new(server.config()).node_service_list(&answer.view.view);
+    Ok(Reply::read(&answer, &options, body))
+}

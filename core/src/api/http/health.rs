@@ -1,0 +1,120 @@
+//! `/v1/health/…`: instances and checks by their health.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+};
+
+use super::{
+    encode::Encoder,
+    error::{ApiError, echo},
+    options::{Name, Options},
+    read,
+    reply::Reply,
+    requests::parse_status,
+};
+use crate::{
+    registry::{NodeName, Query, ServiceName},
+    server::Server,
+};
+
+pub(super) fn routes() -> Router<Server> {
+    Router::new()
+        .route(
+            "/v1/health/service/",
+            read(async || ApiError::bad_request("Missing service name")),
+        )
+        .route("/v1/health/service/{*name}", read(service))
+        .route(
+            "/v1/health/checks/",
+            read(async || ApiError::bad_request("Missing service name")),
+        )
+        .route("/v1/health/checks/{*name}", read(service_checks))
+        .route(
+            "/v1/health/node/",
+            read(async || ApiError::bad_request("Missing node name")),
+        )
+        .route("/v1/health/node/{*name}", read(node_checks))
+        .route(
+            "/v1/health/state/",
+            read(async || ApiError::bad_request("Missing check state")),
+        )
+        .route("/v1/health/state/{state}", read(checks_in_state))
+}
+
+/// `GET /v1/health/service/{name}`: the instances of a service with their nodes and checks.
+async fn service(
+    State(server): State<Server>,
+    Name(service): Name<ServiceName>,
+    options: Options,
+) -> Result<Reply, ApiError> {
+    let query = Query::ServiceHealth {
+        namespace: options.namespace.clone(),
+        service,
+        passing: options.passing,
+        tags: options.tags.clone(),
+        node_meta: options.node_meta.clone(),
+    };
+    let answer = server.read(query, options.read).await?;
+    let encoder = Encoder::new(server.config());
+    let body = answer.view.bytes(|view| encoder.service_health(view));
+    Ok(Reply::read(&answer, &options, body))
+}
+
+/// `GET /v1/health/checks/{service}`: the checks of a service's instances.
+async fn service_checks(
+    State(server): State<Server>,
+    Name(service): Name<ServiceName>,
+    options: Options,
+) -> Result<Reply, ApiError> {
+    let query = Query::ServiceChecks {
+        namespace: options.namespace.clone(),
+        service,
+        node_meta: options.node_meta.clone(),
+    };
+    checks(&server, query, &options).await
+}
+
+/// `GET /v1/health/node/{name}`: the checks of a node and of its instances.
+async fn node_checks(
+    State(server): State<Server>,
+    Name(node): Name<NodeName>,
+    options: Options,
+) -> Result<Reply, ApiError> {
+    let query = Query::NodeChecks {
+        namespace: options.namespace.clone(),
+        node,
+    };
+    checks(&server, query, &options).await
+}
+
+/// `GET /v1/health/state/{state}`: the checks in a state, or in `any`.
+async fn checks_in_state(
+    State(server): State<Server>,
+    Path(state): Path<String>,
+    options: Options,
+) -> Result<Reply, ApiError> {
+    let status = match (state.as_str(), parse_status(&state)) {
+        ("any", _) => None,
+        (_, Some(status)) => Some(status),
+        _ => {
+            return Err(ApiError::bad_request(format!(
+                "Unknown check state {:?}: expected any, passing, warning, critical or unknown",
+                echo(&state)
+            )));
+        }
+    };
+    let query = Query::ChecksInState {
+        namespace: options.namespace.clone(),
+        status,
+        node_meta: options.node_meta.clone(),
+    };
+    checks(&server, query, &options).await
+}
+
+async fn checks(server: &Server, query: Query, options: &Options) -> Result<Reply, ApiError> {
+    let answer = server.read(query, options.read).await?;
+    let encoder = Encoder::new(server.config());
+    let body = answer.view.bytes(|view| encoder.checks(view));
+    Ok(Reply::read(&answer, options, body))
+}

@@ -1,0 +1,114 @@
+//! Successful answers and their headers.
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use super::{encode, options::Options};
+use crate::server::Answer;
+
+const INDEX: HeaderName = HeaderName::from_static("x-index");
+const CONSUL_INDEX: HeaderName = HeaderName::from_static("x-consul-index");
+const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
+const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
+const EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
+const QUERY_BACKEND: HeaderName = HeaderName::from_static("x-consul-query-backend");
+const REASON: HeaderName = HeaderName::from_static("x-consul-reason");
+const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Reply {
+    /// 200 with JSON that is encoded already.
+    pub fn encoded(body: Bytes) -> Self {
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Reply {
+            status: StatusCode::OK,
+            headers,
+            body,
+        }
+    }
+
+    /// 200 with JSON.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Self {
+        Reply::encoded(encode::to_bytes(value))
+    }
+
+    /// 200 with text.
+    pub fn text(text: impl Into<Bytes>) -> Self {
+        let mut reply = Reply::encoded(text.into());
+        reply.content_type("text/plain; charset=utf-8");
+        reply
+    }
+
+    /// An answer to a read, with what is known of its freshness.
+    pub fn read(answer: &Answer, options: &Options, body: Bytes) -> Self {
+        let mut reply = Reply::encoded(body).with_index(answer.index);
+        let known_leader = if answer.known_leader { "true" } else { "false" };
+        let last_contact = u64::try_from(answer.last_contact.as_millis()).unwrap_or(u64::MAX);
+        reply
+            .headers
+            .insert(KNOWN_LEADER, HeaderValue::from_static(known_leader));
+        reply
+            .headers
+            .insert(LAST_CONTACT, HeaderValue::from(last_contact));
+        reply.headers.insert(
+            EFFECTIVE_CONSISTENCY,
+            HeaderValue::from_static(options.effective_consistency()),
+        );
+        reply
+            .headers
+            .insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
+        reply
+    }
+
+    /// The same with the index that it is of; never 0, which no blocking query could wait for.
+    #[must_use]
+    pub fn with_index(mut self, index: u64) -> Self {
+        let index = HeaderValue::from(index.max(1));
+        self.headers.insert(INDEX, index.clone());
+        self.headers.insert(CONSUL_INDEX, index);
+        self
+    }
+
+    /// The same with another status, and the reason for it.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode, reason: &str) -> Self {
+        self.status = status;
+        // A name in the reason may hold what a header should not.
+        let reason = reason.replace(|c: char| !(' '..='~').contains(&c), "?");
+        if let Ok(reason) = HeaderValue::from_str(&reason) {
+            self.headers.insert(REASON, reason);
+        }
+        self
+    }
+
+    /// The same with the hash of its content.
+    #[must_use]
+    pub fn with_hash(mut self, hash: &str) -> Self {
+        if let Ok(hash) = HeaderValue::from_str(hash) {
+            self.headers.insert(CONTENT_HASH, hash);
+        }
+        self
+    }
+
+    /// Sets the content type.
+    pub fn content_type(&mut self, content_type: &'static str) {
+        self.headers
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        (self.status, self.headers, self.body).into_response()
+    }
+}

@@ -1,0 +1,162 @@
+//! Request bodies as typed values: registrations in the short form, in Consul's agent form and in its catalog form.
+//!
+//! A server's handlers and an agent's local API parse with the same functions, so that a body means the same at both.
+//! Parsing refuses whatever breaks a bound of [`crate::limits`]; what passes is valid.
+
+mod catalog;
+mod check;
+mod renewal;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+pub use catalog::{encode_registration, parse_catalog_deregistration, parse_catalog_registration};
+pub(super) use check::cut_output;
+pub use check::{parse_check, parse_check_update, parse_status};
+pub use renewal::parse_renewal;
+use serde_json::Value;
+pub use service::{InstanceReference, parse_deregistration, parse_heartbeat, parse_service};
+
+use super::{
+    body::Fields,
+    error::{ApiError, echo},
+};
+use crate::{
+    limits::{ADDRESS_BYTES_MAX, META_KEY_CHARS_MAX, META_PAIRS_MAX, META_VALUE_CHARS_MAX},
+    registry::{Namespace, Node, NodeName},
+};
+
+/// Where a registration through an agent's API goes: what its body does not say.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The node that its instances and checks belong to.
+    pub node: Node,
+    /// The namespace that the request names outside of its body (`?ns=`).
+    pub namespace: Option<Namespace>,
+    /// Whether checks may run programs.
+    pub scripts: bool,
+}
+
+impl Place {
+    /// The namespace of a body: what the request names, or the body, or the default.
+    ///
+    /// # Errors
+    /// The body's namespace is no name, or another than the request's.
+    pub fn namespace(&self, fields: &Fields<'_>) -> Result<Namespace, ApiError> {
+        body_namespace(self.namespace.as_ref(), fields)
+    }
+}
+
+/// A node with nothing but a name and an address, tagged as Consul tags them.
+pub fn plain_node(name: NodeName, address: &str) -> Node {
+    let family = match address.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(_)) => Some("ipv4"),
+        Ok(std::net::IpAddr::V6(_)) => Some("ipv6"),
+        Err(_) => None,
+    };
+    let mut tagged_addresses = BTreeMap::new();
+    for network in ["lan", "wan"] {
+        tagged_addresses.insert(network.to_owned(), address.to_owned());
+        if let Some(family) = family {
+            tagged_addresses.insert(format!("{network}_{family}"), address.to_owned());
+        }
+    }
+    Node {
+        name,
+        id: String::new(),
+        address: address.to_owned(),
+        tagged_addresses,
+        meta: BTreeMap::new(),
+        create_index: 0,
+        modify_index: 0,
+    }
+}
+
+/// The items of a body that is a list, or an object with a list by this name.
+///
+/// # Errors
+/// It is neither.
+pub fn items<'a>(body: &'a Value, name: &str) -> Result<&'a [Value], ApiError> {
+    match body {
+        Value::Array(items) => Ok(items),
+        Value::Object(_) => {
+            let fields = Fields::of(body)?;
+            if !fields.has(name)? {
+                return Err(fields.error(name, "missing: expected a list"));
+            }
+            fields.list(name)
+        }
+        _ => Err(super::body::decode_error(format!(
+            "expected a list, or an object with a list named {name}"
+        ))),
+    }
+}
+
+/// The namespace that request and body name together.
+fn body_namespace(request: Option<&Namespace>, fields: &Fields<'_>) -> Result<Namespace, ApiError> {
+    let body = fields
+        .first_text(&["Namespace", "NS"])?
+        .map(Namespace::parse)
+        .transpose()?;
+    match (request, body) {
+        (Some(request), Some(body)) if *request != body => Err(ApiError::bad_request(format!(
+            "the request names the namespace {:?}, its body {:?}: expected one",
+            request.as_str(),
+            body.as_str()
+        ))),
+        (Some(request), _) => Ok(request.clone()),
+        (None, body) => Ok(body.unwrap_or_default()),
+    }
+}
+
+/// A host name or IP address; empty when it is absent.
+fn address(fields: &Fields<'_>, name: &str) -> Result<String, ApiError> {
+    let address = fields.bounded_text(name, ADDRESS_BYTES_MAX)?;
+    if address.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(fields.error(
+            name,
+            format!("expected a host name or an IP address, got {:?}", echo(&address)),
+        ));
+    }
+    Ok(address)
+}
+
+/// A port; 0 when it is absent.
+fn port(fields: &Fields<'_>, name: &str) -> Result<u16, ApiError> {
+    let port = fields.number(name, 0..=u32::from(u16::MAX))?.unwrap_or_default();
+    Ok(u16::try_from(port).expect("the range was checked"))
+}
+
+/// Meta of a node or a service, within its limits, with Consul's words where it breaks them.
+fn meta(fields: &Fields<'_>, name: &str, of: &str) -> Result<BTreeMap<String, String>, ApiError> {
+    let meta = fields.text_map(name)?;
+    if meta.len() > META_PAIRS_MAX {
+        return Err(ApiError::bad_request(format!(
+            "Invalid {of} Meta: {of} metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"
+        )));
+    }
+    for (key, value) in &meta {
+        let reason = if key.is_empty() {
+            "Key cannot be blank".to_owned()
+        } else if key.chars().count() > META_KEY_CHARS_MAX {
+            format!("Key is too long (limit: {META_KEY_CHARS_MAX} characters)")
+        } else if !key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        {
+            "Key contains invalid characters: expected A-Z, a-z, 0-9, - and _".to_owned()
+        } else if value.chars().count() > META_VALUE_CHARS_MAX {
+            format!("Value is too long (limit: {META_VALUE_CHARS_MAX} characters)")
+        } else {
+            continue;
+        };
+        return Err(ApiError::bad_request(format!(
+            "Invalid {of} Meta: Couldn't load metadata pair ('{}', '{}'): {reason}",
+            echo(key),
+            echo(value)
+        )));
+    }
+    Ok(meta)
+}

@@ -1,0 +1,81 @@
+//! Blocking queries: an answer as soon as it differs from what the client has, or at the timeout with what is there.
+//!
+//! The client names the index of the answer it has. A waiter registers in the hub, then reads; if the index of what it
+//! asks is above the client's, that is the answer. Else nothing has changed since, so the view it reads now shows what
+//! the client has: it parks with that view, and every wake compares with it. A wake that changes nothing in the view
+//! ends nothing, and costs no round to the leader.
+//!
+//! Before it answers, at its timeout too, it reads again as freshly as was asked for: what it says is true at a moment
+//! after it was woken. If that fails it says so; it never gives old content.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Answer, ReadOptions, ServerError, wiring::Inner};
+use crate::{limits, registry::Query};
+
+impl Inner {
+    /// Answers a query; blocks if the options say so.
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        query: Query,
+        options: ReadOptions,
+    ) -> Result<Answer, ServerError> {
+        match options.index {
+            None | Some(0) => {
+                let freshness = self.settle(options.consistency).await?;
+                Ok(self.evaluate(&query, freshness))
+            }
+            Some(index) => self.read_after(query, index, options).await,
+        }
+    }
+
+    async fn read_after(
+        self: &Arc<Self>,
+        query: Query,
+        index: u64,
+        options: ReadOptions,
+    ) -> Result<Answer, ServerError> {
+        let timeout = self.platform().now() + options.wait + self.spread(options.wait);
+        // Registered before the index is looked at: a change from here on wakes.
+        let parked = self
+            .shared
+            .hub
+            .park(query.topic())
+            .ok_or(ServerError::OverLimit {
+                what: "blocking queries",
+                limit: limits::WATCHERS_MAX,
+            })?;
+        let freshness = self.settle(options.consistency).await?;
+        let first = self.evaluate(&query, freshness);
+        if first.index > index {
+            return Ok(first);
+        }
+        let differs = |answer: &Answer| answer.index > index && !answer.view.same_content(&first.view);
+        while self.platform().until(timeout, parked.woken()).await.is_some() {
+            self.serving()?;
+            let coalesced = self.platform().now() + limits::COALESCE_WINDOW;
+            self.platform().sleep_until(coalesced.min(timeout)).await;
+            // The state here knows of every change that woke: if it shows none, no round to the leader is needed.
+            if !differs(&self.evaluate(&query, freshness)) {
+                continue;
+            }
+            let freshness = self.settle(options.consistency).await?;
+            let answer = self.evaluate(&query, freshness);
+            if differs(&answer) {
+                return Ok(answer);
+            }
+        }
+        drop(parked);
+        let freshness = self.settle(options.consistency).await?;
+        Ok(self.evaluate(&query, freshness))
+    }
+
+    /// A random part of the wait, so that those who began together do not come back together.
+    fn spread(&self, wait: Duration) -> Duration {
+        let most = u64::try_from((wait / limits::WAIT_SPREAD_DIVISOR).as_nanos()).unwrap_or(u64::MAX);
+        match most {
+            0 => Duration::ZERO,
+            _ => Duration::from_nanos(self.platform().random_u64() % most),
+        }
+    }
+}

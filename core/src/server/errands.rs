@@ -1,0 +1,218 @@
+//! What only the leader can do, done from any server: here when this server leads, else by a message to the leader.
+//!
+//! An errand that certainly was not begun (no leader, not the leader any more, nobody listening) is tried again until
+//! its time limit. As soon as it may have been begun it is never tried again: if its answer does not come, its outcome
+//! is reported unknown. A message that the network delivers twice is carried out once: see [`super::receipts`].
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    ServerError, Written,
+    peer::{self, Errand, Failure, Outcome, PeerRequest, PeerResponse},
+    receipts::Stamp,
+    wiring::Inner,
+};
+use crate::{
+    limits,
+    raft::{MembershipError, ProposeError, Role},
+    registry::Command,
+    runtime::{Instant, NetworkError},
+};
+
+/// Who leads.
+pub(super) enum Route {
+    /// This server.
+    Here {
+        /// Its term.
+        term: u64,
+    },
+    /// The server at this Raft address.
+    There(String),
+    /// Nobody known.
+    Nowhere,
+}
+
+impl Inner {
+    /// Who leads, as far as is known here.
+    pub(super) fn route(&self) -> Route {
+        let status = self.consensus.status();
+        match status.leader {
+            _ if status.role == Role::Leader => Route::Here { term: status.term },
+            // The address of a leader may be unknown for a moment.
+            Some((leader, address)) if leader != status.id && !address.raft.is_empty() => {
+                Route::There(address.raft)
+            }
+            _ => Route::Nowhere,
+        }
+    }
+
+    /// Carries out an errand through the leader, wherever it is. A leader is looked for no longer than a write may
+    /// take.
+    pub(super) async fn send_errand(
+        self: &Arc<Self>,
+        errand: Errand,
+        limit: Duration,
+    ) -> Result<Outcome, ServerError> {
+        let _counted = self.begin_errand()?;
+        let now = self.platform().now();
+        let deadline = now + limit;
+        let search_until = now + limit.min(self.shared.config.write_timeout);
+        loop {
+            // Looked at after it was counted: who gives way sees either the errand or its refusal.
+            self.serving()?;
+            let seen = self.shared.leadership.version();
+            let answer = match self.route() {
+                Route::Here { term } => self.carry_out(errand.clone(), term, deadline).await,
+                Route::There(address) => self.forward(&address, errand.clone(), deadline).await,
+                Route::Nowhere => Err(Failure::NotHere),
+            };
+            match answer {
+                Ok(outcome) => return Ok(outcome),
+                Err(Failure::NotHere) => {}
+                Err(Failure::OutcomeUnknown(reason)) => return Err(ServerError::OutcomeUnknown(reason)),
+                Err(Failure::OverLimit(limit)) => {
+                    return Err(ServerError::OverLimit {
+                        what: "writes under way",
+                        limit: usize::try_from(limit).unwrap_or(usize::MAX),
+                    });
+                }
+                Err(Failure::Refused(reason)) => return Err(ServerError::Refused(reason)),
+                Err(Failure::Stopped(reason)) => return Err(ServerError::Stopped(reason)),
+            }
+            if !self.leader_may_change(seen, search_until).await {
+                return Err(ServerError::NoLeader);
+            }
+        }
+    }
+
+    /// Waits a little for a change of leadership since `seen`; false when the deadline has passed.
+    pub(super) async fn leader_may_change(&self, seen: u64, deadline: Instant) -> bool {
+        let now = self.platform().now();
+        if now >= deadline {
+            return false;
+        }
+        let pause = deadline.min(now + limits::LEADER_RETRY_PAUSE);
+        let changed = self.shared.leadership.changed_since(seen);
+        self.platform().until(pause, changed).await;
+        true
+    }
+
+    async fn forward(&self, leader: &str, errand: Errand, deadline: Instant) -> Result<Outcome, Failure> {
+        let permit = self.platform().until(deadline, self.forwards.acquire()).await;
+        let Some(permit) = permit else {
+            return Err(Failure::OverLimit(limits::FORWARDS_IN_FLIGHT_MAX as u64));
+        };
+        let _permit = permit.expect("the semaphore is never closed");
+        let limit = deadline.saturating_since(self.platform().now());
+        if limit.is_zero() {
+            return Err(Failure::NotHere);
+        }
+        let request = PeerRequest::Errand {
+            stamp: self.stamps.next(self.consensus.status().id),
+            errand,
+            // Less than the answer is waited for here: so that the leader's own verdict still arrives.
+            limit_ms: peer::millis(limit - limit / 10),
+        };
+        let answer = self
+            .consensus
+            .call_peer(leader, peer::encode(&request), limit)
+            .await;
+        match answer {
+            Err(NetworkError::Unreachable { .. }) => Err(Failure::NotHere),
+            Err(unknown @ NetworkError::OutcomeUnknown { .. }) => {
+                Err(Failure::OutcomeUnknown(unknown.to_string()))
+            }
+            Ok(bytes) => match peer::decode(&bytes) {
+                // It stops or is broken and did nothing: another one will lead.
+                Ok(PeerResponse::Errand(Err(Failure::Stopped(_))) | PeerResponse::Unavailable(_)) => {
+                    Err(Failure::NotHere)
+                }
+                Ok(PeerResponse::Errand(answer)) => answer,
+                Ok(other) => Err(Failure::OutcomeUnknown(format!(
+                    "{leader} gave an answer to another question: {other:?}"
+                ))),
+                Err(reason) => Err(Failure::OutcomeUnknown(format!("{leader}: {reason}"))),
+            },
+        }
+    }
+
+    /// Carries out an errand here, for a peer that takes this server for the leader.
+    pub(super) async fn receive_errand(
+        self: &Arc<Self>,
+        stamp: &Stamp,
+        errand: Errand,
+        limit: Duration,
+    ) -> Result<Outcome, Failure> {
+        let deadline = self.platform().now() + limit;
+        if !self.receipts.note(stamp) {
+            // The message that came first has the true answer: this one must not come before it.
+            self.platform().sleep_until(deadline).await;
+            return Err(Failure::OutcomeUnknown("the message arrived twice".into()));
+        }
+        let _counted = self.begin_errand()?;
+        self.serving()?;
+        match self.route() {
+            Route::Here { term } => self.carry_out(errand, term, deadline).await,
+            _ => Err(Failure::NotHere),
+        }
+    }
+
+    async fn carry_out(
+        self: &Arc<Self>,
+        errand: Errand,
+        term: u64,
+        deadline: Instant,
+    ) -> Result<Outcome, Failure> {
+        match errand {
+            Errand::Write(command) => self.propose(command, deadline).await.map(Outcome::Written),
+            Errand::Renew(renewals) => {
+                let renewed = self.renew_here(renewals, term, deadline).await?;
+                Ok(Outcome::Renewed(renewed))
+            }
+            Errand::Join(id, address) => {
+                self.add_server(id, address, deadline).await?;
+                Ok(Outcome::Done)
+            }
+            Errand::Remove(id) => {
+                let change = self.consensus.remove_server(id);
+                self.change_members(change, deadline).await
+            }
+            Errand::Transfer(to) => {
+                let change = self.consensus.transfer_leader(to);
+                self.change_members(change, deadline).await
+            }
+        }
+    }
+
+    /// Proposes a command at this server.
+    pub(super) async fn propose(&self, command: Command, deadline: Instant) -> Result<Written, Failure> {
+        let proposal = self.consensus.propose(command);
+        match self.platform().until(deadline, proposal).await {
+            None => Err(Failure::OutcomeUnknown(
+                "not committed within the time limit".into(),
+            )),
+            Some(Ok(committed)) => Ok(Written {
+                index: committed.applied.index,
+                reply: committed.applied.reply,
+            }),
+            Some(Err(ProposeError::NotLeader { .. })) => Err(Failure::NotHere),
+            Some(Err(ProposeError::OutcomeUnknown(reason))) => Err(Failure::OutcomeUnknown(reason)),
+            Some(Err(ProposeError::Stopped(reason))) => Err(Failure::Stopped(reason)),
+        }
+    }
+
+    /// Carries out a change of the membership or leadership at this server.
+    pub(super) async fn change_members(
+        &self,
+        change: impl Future<Output = Result<(), MembershipError>>,
+        deadline: Instant,
+    ) -> Result<Outcome, Failure> {
+        match self.platform().until(deadline, change).await {
+            None => Err(Failure::OutcomeUnknown(
+                "not completed within the time limit".into(),
+            )),
+            Some(Ok(())) => Ok(Outcome::Done),
+            Some(Err(error)) => Err(ServerError::from(error).into()),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Where blocking queries are parked, by the topic of what they ask.
+//!
+//! A waiter registers *before* it looks at the topic's index: a change between the look and the wait then finds it
+//! registered, and no wake is lost. A wake says "look again", no more: it may be folded with others, or turn out to
+//! change nothing for this waiter. Waiters of a topic are woken in the order of their arrival.
+//!
+//! A waiter costs one map entry here and a copy of its topic, a few hundred bytes. Dropping [`Parked`] frees them.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+};
+
+use crate::registry::Topic;
+
+/// The waiters of one server.
+#[derive(Debug)]
+pub(super) struct Hub {
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_waiter: u64,
+    waiters: usize,
+    topics: BTreeMap<Topic, BTreeMap<u64, Waiter>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiter {
+    woken: bool,
+    waker: Option<Waker>,
+}
+
+impl Hub {
+    /// A hub for at most `limit` waiters.
+    pub(super) fn new(limit: usize) -> Self {
+        Hub {
+            limit,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Registers a waiter; `None` when there are too many.
+    pub(super) fn park(self: &Arc<Self>, topic: Topic) -> Option<Parked> {
+        let mut state = self.lock();
+        if state.waiters >= self.limit {
+            return None;
+        }
+        state.waiters += 1;
+        state.next_waiter += 1;
+        let id = state.next_waiter;
+        state
+            .topics
+            .entry(topic.clone())
+            .or_default()
+            .insert(id, Waiter::default());
+        drop(state);
+        Some(Parked {
+            hub: self.clone(),
+            topic,
+            id,
+        })
+    }
+
+    /// Wakes who waits for one of `topics`.
+    pub(super) fn wake(&self, topics: &[Topic]) {
+        let mut wakers = Vec::new();
+        {
+            let mut state = self.lock();
+            if state.topics.is_empty() {
+                return;
+            }
+            for topic in topics {
+                if let Some(waiters) = state.topics.get_mut(topic) {
+                    waiters.values_mut().for_each(|waiter| waiter.wake(&mut wakers));
+                }
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes everyone: the whole state was replaced, or the server stops.
+    pub(super) fn wake_all(&self) {
+        let mut wakers = Vec::new();
+        for waiters in self.lock().topics.values_mut() {
+            waiters.values_mut().for_each(|waiter| waiter.wake(&mut wakers));
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// How many are parked.
+    pub(super) fn len(&self) -> usize {
+        self.lock().waiters
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Waiter {
+    fn wake(&mut self, wakers: &mut Vec<Waker>) {
+        self.woken = true;
+        wakers.extend(self.waker.take());
+    }
+}
+
+/// A registered waiter.
+#[derive(Debug)]
+pub(super) struct Parked {
+    hub: Arc<Hub>,
+    topic: Topic,
+    id: u64,
+}
+
+impl Parked {
+    /// Ends when the topic was woken since the last call of this function ended, or since the waiter registered. What
+    /// is read after it ended holds the change that woke; a later change wakes anew.
+    pub(super) fn woken(&self) -> Woken<'_> {
+        Woken(self)
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        let mut state = self.hub.lock();
+        let Some(waiters) = state.topics.get_mut(&self.topic) else {
+            return;
+        };
+        let removed = waiters.remove(&self.id).is_some();
+        if waiters.is_empty() {
+            state.topics.remove(&self.topic);
+        }
+        if removed {
+            state.waiters -= 1;
+        }
+    }
+}
+
+/// See [`Parked::woken`].
+#[derive(Debug)]
+pub(super) struct Woken<'a>(&'a Parked);
+
+impl Future for Woken<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let parked = self.0;
+        let mut state = parked.hub.lock();
+        let waiter = state
+            .topics
+            .get_mut(&parked.topic)
+            .and_then(|waiters| waiters.get_mut(&parked.id))
+            .expect("registered until dropped");
+        if waiter.woken {
+            waiter.woken = false;
+            return Poll::Ready(());
+        }
+        match &mut waiter.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => waiter.waker = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::{FutureExt as _, task::noop_waker_ref};
+
+    use super::*;
+    use crate::registry::{Namespace, ServiceName};
+
+    fn topic(service: &str) -> Topic {
+        Topic::Service(
+            Namespace::default(),
+            ServiceName::parse(service).expect("a valid name"),
+        )
+    }
+
+    fn is_woken(parked: &Parked) -> bool {
+        let mut context = Context::from_waker(noop_waker_ref());
+        parked.woken().poll_unpin(&mut context).is_ready()
+    }
+
+    #[test]
+    fn a_wake_between_registering_and_waiting_is_not_lost() {
+        let hub = Arc::new(Hub::new(10));
+        let parked = hub.park(topic("web")).expect("below the limit");
+        hub.wake(&[topic("web")]);
+        assert!(is_woken(&parked));
+        assert!(!is_woken(&parked), "one wake ends one wait");
+        hub.wake(&[topic("db")]);
+        assert!(!is_woken(&parked));
+        hub.wake_all();
+        assert!(is_woken(&parked));
+    }
+
+    #[test]
+    fn one_too_many_is_refused_until_another_is_gone() {
+        let hub = Arc::new(Hub::new(2));
+        let first = hub.park(topic("web")).expect("below the limit");
+        let _second = hub.park(topic("web")).expect("at the limit");
+        assert!(hub.park(topic("db")).is_none());
+        drop(first);
+        assert_eq!(hub.len(), 1);
+        assert!(hub.park(topic("db")).is_some());
+    }
+
+    #[test]
+    fn nothing_is_left_of_those_who_went() {
+        let hub = Arc::new(Hub::new(100));
+        let parked: Vec<_> = (0..100)
+            .filter_map(|number| hub.park(topic(if number % 2 == 0 { "web" } else { "db" })))
+            .collect();
+        assert_eq!(hub.lock().topics.len(), 2);
+        drop(parked);
+        assert_eq!(hub.len(), 0);
+        assert!(hub.lock().topics.is_empty());
+    }
+}

@@ -1,0 +1,241 @@
+//! Members of the cluster: what they say of themselves, and how they come and go.
+//!
+//! A server that nobody told otherwise starts a cluster of one. When another cluster adds it, and nothing was ever
+//! written to its own, it gives way: it stops, its disk is wiped, it starts again empty, and then it is added. So two
+//! servers started alike become one cluster by one request. A server that has data of its own is never taken over.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+
+use super::{
+    PeerReport,
+    peer::{self, Failure, JoinAnswer, PeerRequest, PeerResponse},
+    wiring::{Counted, Finish, Inner},
+};
+use crate::{
+    limits,
+    raft::{RaftStatus, ServerAddress, ServerId},
+    runtime::Instant,
+};
+
+impl Inner {
+    /// What this server knows; why it does not serve goes before why its Raft member stopped.
+    pub(super) fn status(&self) -> RaftStatus {
+        let mut status = self.consensus.status();
+        if let Some(reason) = self.shared.halted() {
+            status.fatal = Some(reason);
+        }
+        status
+    }
+
+    /// Asks every member for its status, side by side.
+    pub(super) async fn cluster(&self) -> Vec<PeerReport> {
+        let status = self.status();
+        let voters = status.voters.iter().map(|(id, address)| (id, address, true));
+        let learners = status.learners.iter().map(|(id, address)| (id, address, false));
+        join_all(voters.chain(learners).map(async |(id, address, voter)| {
+            let answer = if *id == status.id {
+                Some((
+                    status.clone(),
+                    self.shared.digests().newest().1,
+                    VERSION.to_owned(),
+                ))
+            } else {
+                self.ask_status(address).await
+            };
+            let (status, digest, version) = match answer {
+                Some((status, digest, version)) => (Some(status), Some(digest), version),
+                None => (None, None, String::new()),
+            };
+            PeerReport {
+                id: id.clone(),
+                address: address.clone(),
+                voter,
+                status,
+                digest,
+                version,
+            }
+        }))
+        .await
+    }
+
+    async fn ask_status(&self, address: &ServerAddress) -> Option<(RaftStatus, u128, String)> {
+        let message = peer::encode(&PeerRequest::Status);
+        let answer = self
+            .consensus
+            .call_peer(&address.raft, message, limits::PEER_STATUS_TIMEOUT)
+            .await;
+        match peer::decode(&answer.ok()?) {
+            Ok(PeerResponse::Status {
+                status,
+                digest,
+                version,
+            }) => Some((*status, digest, version)),
+            _ => None,
+        }
+    }
+
+    /// At the leader: adds a member that is ready for it.
+    pub(super) async fn add_server(
+        &self,
+        id: ServerId,
+        mut address: ServerAddress,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        // A cluster that is adding a server does not itself give way to another one.
+        let _adopting = Counted::new(&self.adopting);
+        self.serving()?;
+        let status = self.consensus.status();
+        if id != status.id {
+            let http = self.prepare_peer(&id, &address, &status.id, deadline).await?;
+            if address.http.is_empty() {
+                address.http = http;
+            }
+        } else if let Some(own) = status.voters.get(&id) {
+            if address.raft != own.raft {
+                let reason = format!("the leader itself is called {id}, at {}", own.raft);
+                return Err(Failure::Refused(reason));
+            }
+            return Ok(());
+        }
+        self.change_members(self.consensus.add_server(id, address), deadline)
+            .await?;
+        Ok(())
+    }
+
+    /// Asks a server to make ready to be added; gives its HTTP address.
+    async fn prepare_peer(
+        &self,
+        id: &ServerId,
+        address: &ServerAddress,
+        leader: &ServerId,
+        deadline: Instant,
+    ) -> Result<String, Failure> {
+        let request = peer::encode(&PeerRequest::PrepareJoin {
+            id: id.clone(),
+            leader: leader.clone(),
+        });
+        let deadline = deadline.min(self.platform().now() + limits::JOIN_CONTACT_TIMEOUT);
+        loop {
+            let answer = self
+                .consensus
+                .call_peer(&address.raft, request.clone(), limits::PEER_CALL_TIMEOUT)
+                .await;
+            // Asking again is safe: to make ready twice is to make ready.
+            let obstacle = match answer.map(|bytes| peer::decode(&bytes)) {
+                Ok(Ok(PeerResponse::PrepareJoin(JoinAnswer::Ready { http }))) => return Ok(http),
+                Ok(Ok(PeerResponse::PrepareJoin(JoinAnswer::Refused(reason)))) => {
+                    return Err(Failure::Refused(reason));
+                }
+                Ok(Ok(PeerResponse::PrepareJoin(JoinAnswer::GivingWay))) => "it is restarting".to_owned(),
+                Ok(Ok(PeerResponse::Unavailable(reason)) | Err(reason)) => reason,
+                Ok(Ok(other)) => format!("an answer to another question: {other:?}"),
+                Err(error) => error.to_string(),
+            };
+            if self.platform().now() + limits::JOIN_RETRY_MIN >= deadline {
+                let reason = format!("server {id} at {} can't be added: {obstacle}", address.raft);
+                return Err(Failure::Refused(reason));
+            }
+            self.platform().sleep(limits::JOIN_RETRY_MIN).await;
+        }
+    }
+
+    /// Makes this server ready to be added to the cluster of `leader` as `id`.
+    fn prepare_join(&self, id: &ServerId, leader: &ServerId) -> JoinAnswer {
+        let status = self.consensus.status();
+        let ready = JoinAnswer::Ready {
+            http: self.shared.address.http.clone(),
+        };
+        if self.shared.finish() == Some(Finish::GaveWay) {
+            return JoinAnswer::GivingWay;
+        }
+        if *id != status.id {
+            return JoinAnswer::Refused(format!(
+                "the server at {} is called {}, not {id}",
+                self.shared.address.raft, status.id
+            ));
+        }
+        if *leader == *id {
+            return JoinAnswer::Refused(format!("the leader is itself called {id}: ids must differ"));
+        }
+        let members: Vec<&ServerId> = status.voters.keys().chain(status.learners.keys()).collect();
+        // Empty, or a member of that very cluster, which may be asked again.
+        if members.is_empty() || members.contains(&leader) {
+            return ready;
+        }
+        if self.implicit && members == [id] && self.give_way() {
+            return JoinAnswer::GivingWay;
+        }
+        let names: Vec<String> = members.iter().map(ToString::to_string).collect();
+        JoinAnswer::Refused(format!(
+            "server {id} belongs to a cluster of its own ({}): to move it, stop it, delete its data directory and \
+             start it again with -join",
+            names.join(", ")
+        ))
+    }
+
+    /// Ends this server if nothing was or is being written to its cluster.
+    fn give_way(&self) -> bool {
+        let used = || {
+            self.in_flight.load(Ordering::SeqCst) > 0
+                || self.adopting.load(Ordering::SeqCst) > 0
+                || self.registry().index() > 0
+        };
+        if used() {
+            return false;
+        }
+        // From here on writes are refused. One that was counted just before is seen by the second look.
+        self.shared.halt("it gives way to another cluster");
+        if used() {
+            self.shared.resume();
+            return false;
+        }
+        self.shared
+            .end(Finish::GaveWay, "it gives way to another cluster");
+        true
+    }
+
+    /// Answers another server.
+    pub(super) async fn answer(self: Arc<Self>, request: PeerRequest) -> PeerResponse {
+        match request {
+            PeerRequest::ReadIndex => PeerResponse::ReadIndex(self.read_index_for_peer().await),
+            PeerRequest::Errand {
+                stamp,
+                errand,
+                limit_ms,
+            } => {
+                let limit = Duration::from_millis(limit_ms);
+                PeerResponse::Errand(self.receive_errand(&stamp, errand, limit).await)
+            }
+            PeerRequest::Status => PeerResponse::Status {
+                status: Box::new(self.status()),
+                digest: self.shared.digests().newest().1,
+                version: VERSION.to_owned(),
+            },
+            PeerRequest::PrepareJoin { id, leader } => {
+                PeerResponse::PrepareJoin(self.prepare_join(&id, &leader))
+            }
+            PeerRequest::Digest(log_index) => PeerResponse::Digest(self.digest_at(log_index).await),
+            PeerRequest::Diverged { log_index, digest } => {
+                self.compare_with_majority(log_index, digest).await;
+                PeerResponse::Noted
+            }
+        }
+    }
+}
+
+impl Inner {
+    async fn read_index_for_peer(&self) -> Option<u64> {
+        self.serving().ok()?;
+        let deadline = self.platform().now() + self.shared.config.read_timeout;
+        let read_index = self.consensus.read_index();
+        self.platform().until(deadline, read_index).await?.ok()
+    }
+}
+
+/// This program's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,246 @@
+//! A server on a disk and a network: how it starts, joins, gives way and ends.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::FutureExt as _;
+
+use super::{Finish, RuntimePlatform, Server, ServerConfig, Wiring, wiring::Inner};
+use crate::{
+    limits,
+    observe::SharedObserver,
+    raft::{MembershipError, RaftConfig, RaftNode, RaftStatus, ServerAddress, ServerId},
+    runtime::{Change, Disk, Keyspace, Network, Runtime},
+};
+
+/// How to start.
+#[derive(Clone, Debug)]
+pub struct StartConfig {
+    /// Raft's part.
+    pub raft: RaftConfig,
+    /// The rest.
+    pub server: ServerConfig,
+    /// What to do with an empty disk.
+    pub bootstrap: Bootstrap,
+    /// HTTP addresses (`host:port`) of servers to join through, in turn, until this server is a member.
+    pub join: Vec<String>,
+}
+
+/// What a server with an empty disk does. One that has a disk goes on with what is there, whatever this says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// It waits to be added.
+    Wait,
+    /// It starts a cluster of these members, itself among them.
+    Cluster(BTreeMap<ServerId, ServerAddress>),
+    /// Nobody asked: it starts a cluster of one, which gives way when another cluster adds this server, as long as
+    /// nothing was written to it.
+    Implicit,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its Raft member did not.
+    #[error(transparent)]
+    Raft(#[from] crate::raft::StartError),
+    /// The disk failed.
+    #[error("the data directory can't be used: {0}")]
+    Disk(#[from] io::Error),
+    /// The cluster could not be started.
+    #[error("the cluster can't be started: {0}")]
+    Bootstrap(#[from] MembershipError),
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Its handle.
+    pub server: Server,
+}
+
+/// Starts a server. It goes on in the background until [`Running::shutdown`], or until it ends by itself.
+///
+/// # Errors
+/// The disk, the address or the settings can't be used.
+pub async fn start<R: Runtime>(
+    config: StartConfig,
+    disk: R::Disk,
+    network: R::Network,
+    observer: SharedObserver,
+) -> Result<Running, StartError> {
+    let gave_way = finish_wipe(&disk).await?;
+    let address = config.raft.address.clone();
+    let id = config.raft.id.clone();
+    let platform = Arc::new(RuntimePlatform::<R>::new());
+    let wiring = Wiring::new(platform, config.server, address.clone(), observer);
+    let node = RaftNode::<R>::start(
+        config.raft,
+        disk,
+        network.clone(),
+        wiring.listener(),
+        wiring.service(),
+        wiring.observer(),
+    )
+    .await?;
+    let server = wiring.connect(Arc::new(node), config.bootstrap == Bootstrap::Implicit);
+    let members = match config.bootstrap {
+        Bootstrap::Cluster(members) => Some(members),
+        // It gave way to a cluster that was about to add it: a cluster of its own would be in the way again.
+        Bootstrap::Implicit if !gave_way => Some(BTreeMap::from([(id, address)])),
+        Bootstrap::Implicit | Bootstrap::Wait => None,
+    };
+    if let Some(members) = members {
+        bootstrap(&server, members).await?;
+    }
+    if !config.join.is_empty() {
+        let joining = join(Arc::downgrade(&server.0), network, config.join);
+        server.0.platform().spawn(joining.boxed());
+    }
+    Ok(Running { server })
+}
+
+/// Starts a cluster if the disk is empty.
+async fn bootstrap(server: &Server, members: BTreeMap<ServerId, ServerAddress>) -> Result<(), StartError> {
+    let status = server.status();
+    if is_member(&status) || status.last_log_index > 0 {
+        return Ok(());
+    }
+    match server.0.consensus.initialize(members).await {
+        Ok(()) => Ok(()),
+        // It has voted in a cluster already: that one will send it the members.
+        Err(MembershipError::Refused(reason)) => {
+            tracing::info!(
+                reason,
+                "no new cluster is started: the data directory is in use by one"
+            );
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_member(status: &RaftStatus) -> bool {
+    status.voters.contains_key(&status.id) || status.learners.contains_key(&status.id)
+}
+
+impl Running {
+    /// Stops the server; what was acknowledged is on disk already.
+    pub async fn shutdown(&self) {
+        let inner = &self.server.0;
+        inner.shared.end(Finish::Stopped, "it was shut down");
+        inner.consensus.shutdown().await;
+    }
+
+    /// Ends when the server has ended, and its disk may be used again.
+    pub async fn finished(&self) -> Finish {
+        let inner = &self.server.0;
+        let finish = inner.ended().await;
+        inner.consensus.shutdown().await;
+        finish
+    }
+}
+
+impl Inner {
+    async fn ended(&self) -> Finish {
+        loop {
+            let seen = self.shared.leadership.version();
+            if let Some(finish) = self.shared.finish() {
+                return finish;
+            }
+            self.shared.leadership.changed_since(seen).await;
+        }
+    }
+}
+
+/// Asks one server after the other to add this one, until it votes.
+async fn join<N: Network>(inner: std::sync::Weak<Inner>, network: N, addresses: Vec<String>) {
+    let mut pause = limits::JOIN_RETRY_MIN;
+    for address in addresses.iter().cycle() {
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        let status = inner.consensus.status();
+        if inner.shared.finish().is_some() || status.voters.contains_key(&status.id) {
+            return;
+        }
+        match ask_to_join(&inner, &network, address, &status.id).await {
+            Ok(()) => tracing::info!(through = address, "joined the cluster"),
+            Err(reason) => tracing::warn!(through = address, reason, "could not join; will try again"),
+        }
+        let shared = inner.shared.clone();
+        drop(inner);
+        // The answer may overtake the news that this server votes: one pause in any case.
+        let spread = Duration::from_millis(shared.platform.random_u64() % 100);
+        shared.platform.sleep(pause + spread).await;
+        pause = (pause * 2).min(limits::JOIN_RETRY_MAX);
+    }
+}
+
+async fn ask_to_join<N: Network>(
+    inner: &Inner,
+    network: &N,
+    address: &str,
+    id: &ServerId,
+) -> Result<(), String> {
+    let body = serde_json::json!({ "ID": id.0.as_str(), "Addr": inner.shared.address.raft });
+    let request = http::Request::post("/v1/raft/join")
+        .header(http::header::HOST, address)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Bytes::from(body.to_string()))
+        .map_err(|error| error.to_string())?;
+    let answer = network
+        .http(address, request, limits::MEMBERSHIP_REQUEST_TIMEOUT)
+        .await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    if answer.status().is_success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(answer.body());
+    Err(format!("{}: {}", answer.status(), reason.trim()))
+}
+
+/// Tells, on the disk of a server that gave way, how far its wiping has come.
+const WIPE_KEY: &[u8] = b"server/gave-way";
+const WIPING: &[u8] = b"wiping";
+const WIPED: &[u8] = b"wiped";
+
+/// Empties the disk of a server that gave way; it then waits to be added, however it is started. Safe to interrupt.
+///
+/// # Errors
+/// The disk failed.
+pub async fn wipe<D: Disk>(disk: &D) -> io::Result<()> {
+    // The mark goes first: half a wiped disk must never be started from.
+    mark(disk, WIPING).await?;
+    for keyspace in Keyspace::ALL {
+        loop {
+            let pairs = disk.range(keyspace, &[], None, limits::WIPE_BATCH).await?;
+            let keys = pairs.into_iter().map(|(key, _)| key);
+            let keys = keys.filter(|key| keyspace != Keyspace::Meta || key != WIPE_KEY);
+            let batch: Vec<Change> = keys.map(|key| Change::Delete(keyspace, key)).collect();
+            if batch.is_empty() {
+                break;
+            }
+            disk.write(batch).await?;
+        }
+    }
+    mark(disk, WIPED).await
+}
+
+async fn mark<D: Disk>(disk: &D, mark: &'static [u8]) -> io::Result<()> {
+    let change = Change::Put(
+        Keyspace::Meta,
+        Bytes::from_static(WIPE_KEY),
+        Bytes::from_static(mark),
+    );
+    disk.write(vec![change]).await?;
+    disk.sync().await
+}
+
+/// Ends a wipe that was interrupted; tells whether this disk was ever wiped.
+async fn finish_wipe<D: Disk>(disk: &D) -> io::Result<bool> {
+    let mark = disk.get(Keyspace::Meta, WIPE_KEY).await?;
+    if mark.as_deref() == Some(WIPING) {
+        wipe(disk).await?;
+    }
+    Ok(mark.is_some())
+}

@@ -1,0 +1,190 @@
+//! Answers queries by looking at everything that there is: no index to be wrong, no order but the one promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sider_core::registry::{
+    Check, CheckStatus, Instance, InstanceHealth, ListedCheck, Namespace, Node, NodeName, Query, Registry,
+    View,
+};
+
+pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
+    let everything = Everything(registry);
+    match query {
+        Query::ServiceHealth {
+            namespace,
+            service,
+            passing,
+            tags,
+            node_meta,
+        } => {
+            let wanted = everything.instances(|instance, node| {
+                instance.namespace == *namespace
+                    && instance.service == *service
+                    && has_tags(instance, tags)
+                    && has_meta(node, node_meta)
+            });
+            let health = wanted.into_iter().map(|instance| InstanceHealth {
+                node: everything.node(&instance.node),
+                checks: everything.checks_that_count(&instance),
+                instance,
+            });
+            let passes = |health: &InstanceHealth| {
+                CheckStatus::aggregate(health.checks.iter().map(|check| check.status)) == CheckStatus::Passing
+            };
+            View::Instances(health.filter(|health| !passing || passes(health)).collect())
+        }
+        Query::CatalogService {
+            namespace,
+            service,
+            tags,
+            node_meta,
+        } => {
+            let wanted = everything.instances(|instance, node| {
+                instance.namespace == *namespace
+                    && instance.service == *service
+                    && has_tags(instance, tags)
+                    && has_meta(node, node_meta)
+            });
+            let listed = wanted.into_iter().map(|instance| InstanceHealth {
+                node: everything.node(&instance.node),
+                instance,
+                checks: vec![],
+            });
+            View::Instances(listed.collect())
+        }
+        Query::Services { namespace, node_meta } => {
+            let mut services: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+            for instance in everything
+                .instances(|instance, node| instance.namespace == *namespace && has_meta(node, node_meta))
+            {
+                services
+                    .entry(instance.service)
+                    .or_default()
+                    .extend(instance.tags);
+            }
+            let listed = services.into_iter();
+            View::Services(
+                listed
+                    .map(|(name, tags)| (name, tags.into_iter().collect()))
+                    .collect(),
+            )
+        }
+        Query::Nodes { node_meta } => {
+            let nodes = super::generate::NODES.iter();
+            let nodes = nodes.filter_map(|name| registry.node(&NodeName::parse(name).expect("a valid name")));
+            View::Nodes(nodes.filter(|node| has_meta(node, node_meta)).cloned().collect())
+        }
+        Query::NodeServices { namespace, node } => {
+            let instances =
+                everything.instances(|instance, on| instance.namespace == *namespace && on.name == *node);
+            let seen = everything.sees(namespace, node);
+            View::NodeServices(seen.then(|| (everything.node(node), instances)))
+        }
+        Query::NodeChecks { namespace, node } => {
+            let seen = everything.sees(namespace, node);
+            let own = everything.checks(|check, _| seen && check.node == *node && check.instance.is_none());
+            let of_instances = everything.checks(|check, _| {
+                check.namespace == *namespace && check.node == *node && check.instance.is_some()
+            });
+            View::Checks(own.into_iter().chain(of_instances).collect())
+        }
+        Query::ServiceChecks {
+            namespace,
+            service,
+            node_meta,
+        } => {
+            let mut checks = everything.checks(|check, node| {
+                let instance = everything.instance_of(check);
+                instance.is_some_and(|instance| instance.service == *service)
+                    && check.namespace == *namespace
+                    && has_meta(node, node_meta)
+            });
+            checks.sort_by_key(|(check, _)| (check.node.clone(), check.instance.clone(), check.id.clone()));
+            View::Checks(checks)
+        }
+        Query::ChecksInState {
+            namespace,
+            status,
+            node_meta,
+        } => View::Checks(everything.checks(|check, node| {
+            check.namespace == *namespace
+                && status.is_none_or(|status| status == check.status)
+                && has_meta(node, node_meta)
+        })),
+    }
+}
+
+fn has_tags(instance: &Instance, wanted: &[String]) -> bool {
+    let tags: BTreeSet<String> = instance.tags.iter().map(|tag| tag.to_lowercase()).collect();
+    wanted.iter().all(|tag| tags.contains(&tag.to_lowercase()))
+}
+
+fn has_meta(node: &Node, wanted: &[(String, String)]) -> bool {
+    wanted
+        .iter()
+        .all(|(key, value)| node.meta.get(key) == Some(value))
+}
+
+struct Everything<'a>(&'a Registry);
+
+impl Everything<'_> {
+    fn node(&self, name: &NodeName) -> Node {
+        self.0
+            .node(name)
+            .expect("what is registered has its node")
+            .clone()
+    }
+
+    fn instances(&self, mut wanted: impl FnMut(&Instance, &Node) -> bool) -> Vec<Instance> {
+        let all = self.0.instances();
+        let mut found: Vec<Instance> = all
+            .filter(|instance| wanted(instance, &self.node(&instance.node)))
+            .cloned()
+            .collect();
+        found.sort_by_key(|instance| (instance.node.clone(), instance.id.clone()));
+        found
+    }
+
+    fn checks(&self, mut wanted: impl FnMut(&Check, &Node) -> bool) -> Vec<ListedCheck> {
+        let all = self.0.checks();
+        let mut found: Vec<Check> = all
+            .filter(|check| wanted(check, &self.node(&check.node)))
+            .cloned()
+            .collect();
+        found.sort_by_key(|check| (check.node.clone(), check.id.clone()));
+        let listed = found.into_iter().map(|check| {
+            let instance = self.instance_of(&check);
+            (check, instance.map(|instance| (instance.service, instance.tags)))
+        });
+        listed.collect()
+    }
+
+    fn instance_of(&self, check: &Check) -> Option<Instance> {
+        let mut all = self.0.instances();
+        all.find(|instance| {
+            Some(&instance.id) == check.instance.as_ref()
+                && instance.namespace == check.namespace
+                && instance.node == check.node
+        })
+        .cloned()
+    }
+
+    fn checks_that_count(&self, instance: &Instance) -> Vec<Check> {
+        let of_node = self.checks(|check, _| check.node == instance.node && check.instance.is_none());
+        let of_instance = self.checks(|check, _| self.instance_of(check).as_ref() == Some(instance));
+        of_node
+            .into_iter()
+            .chain(of_instance)
+            .map(|(check, _)| check)
+            .collect()
+    }
+
+    fn sees(&self, namespace: &Namespace, node: &NodeName) -> bool {
+        let has_instance = || {
+            !self
+                .instances(|instance, on| on.name == *node && instance.namespace == *namespace)
+                .is_empty()
+        };
+        self.0.node(node).is_some() && (*namespace == Namespace::default() || has_instance())
+    }
+}
