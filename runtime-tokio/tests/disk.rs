@@ -1,5 +1,7 @@
 //! What every disk promises, and what the one on files promises beyond that.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
 use std::{
     fs,
     io::{Read, Seek, SeekFrom, Write},

@@ -32,6 +32,9 @@ const JOURNALS_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Bytes of one keyspace in memory before it is flushed to a table.
 const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// What becomes of each stored key: its value, or `None` when it is removed.
+type Folded = BTreeMap<(Keyspace, Vec<u8>), Option<Bytes>>;
+
 /// An open fjall database.
 pub(super) struct Store {
     /// The data directory.
@@ -186,7 +189,7 @@ impl Store {
     }
 
     /// The last change of each key. fjall gives all of a batch one sequence number, so that a key may be in it once.
-    fn fold(&self, batch: Vec<Change>) -> fjall::Result<BTreeMap<(Keyspace, Vec<u8>), Option<Bytes>>> {
+    fn fold(&self, batch: Vec<Change>) -> fjall::Result<Folded> {
         let mut folded = BTreeMap::new();
         for change in batch {
             match change {
