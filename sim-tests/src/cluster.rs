@@ -2,18 +2,25 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use axum::Router;
 use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
 use sider_core::{
+    api::http,
+    limits,
     observe::{Observation, Observer},
     raft::{RaftConfig, Role, ServerAddress, ServerId},
     runtime::{Network, NetworkError},
-    server::Server,
+    server::{self, Bootstrap, Finish, Server, ServerConfig, StartConfig},
 };
-use sider_runtime_sim::{Host, HostId, Link, SimNetwork, SimTask, Survival, World, record_with};
+use sider_runtime_sim::{
+    Host, HostId, HttpHandler, Link, SimNetwork, SimRuntime, SimTask, Survival, World, record_with,
+};
+use tower::ServiceExt as _;
 
 /// Port of every server's Raft transport.
 pub const RAFT_PORT: u16 = 8501;
@@ -22,6 +29,9 @@ pub const HTTP_PORT: u16 = 8500;
 
 /// How often a condition that is waited for is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long a server that gave way takes to be started again.
+const RESTART_TIME: Duration = Duration::from_millis(50);
 
 /// How a cluster is made.
 #[derive(Clone, Debug)]
@@ -54,8 +64,10 @@ impl Default for ClusterOptions {
 pub enum Formation {
     /// The first one starts the cluster with all of them as members.
     Bootstrap,
-    /// The first one starts a cluster of its own, and the others join it one by one.
+    /// The first one starts a cluster of its own, and the others ask it to be added.
     Join,
+    /// Each one starts a cluster of its own, which gives way when another one adds it: see [`Client::join`].
+    Implicit,
 }
 
 /// Is told what servers do, while they do it: it must be quick and must not call back.
@@ -109,23 +121,37 @@ impl Cluster {
         };
         let cluster = Cluster(Arc::new(parts));
         for _ in 0..servers {
-            cluster.add_server();
+            cluster.add_host();
+        }
+        // A server's settings name the others, so none starts before all have their addresses.
+        for server in 0..servers {
+            cluster.switch_on(server);
         }
         cluster
     }
 
     /// Adds a host with a server that is a member of no cluster yet, and starts it. Gives its number.
     pub fn add_server(&self) -> usize {
+        let number = self.add_host();
+        self.switch_on(number);
+        number
+    }
+
+    fn add_host(&self) -> usize {
         let number = self.len();
         let host = self.0.world.host(&format!("s{number}"));
         self.lock().push(Member {
-            host: host.clone(),
+            host,
             server: None,
             stopped: None,
         });
-        let cluster = self.clone();
-        host.start(move |host| cluster.clone().serve(number, host));
         number
+    }
+
+    fn switch_on(&self, number: usize) {
+        let cluster = self.clone();
+        self.host(number)
+            .start(move |host| cluster.clone().serve(number, host));
     }
 
     /// How many servers there are, running or not.
@@ -277,9 +303,12 @@ impl Cluster {
             if let Some(reason) = status.fatal {
                 return Err(format!("s{number} serves no more: {reason}"));
             }
-            let (log_index, digest) = server.digest();
-            let this = (status.last_log_index, log_index, digest);
-            if this.0 != status.applied_index || *expected.get_or_insert(this) != this {
+            if status.applied_index != status.last_log_index {
+                let (applied, last) = (status.applied_index, status.last_log_index);
+                return Err(format!("s{number} has applied up to {applied} of {last}"));
+            }
+            let this = (status.applied_index, server.digest().1);
+            if *expected.get_or_insert(this) != this {
                 return Err(format!("s{number} is at {this:x?}, others at {expected:x?}"));
             }
         }
@@ -299,19 +328,108 @@ impl Cluster {
     }
 
     /// The program of a server's host.
-    async fn serve(self, number: usize, _host: Host) {
+    async fn serve(self, number: usize, host: Host) {
         self.0.witness.started(self.0.world.now(), number);
-        let _observer = Reporter {
+        let reason = match self.run(number, &host).await {
+            Ok(Finish::GaveWay) => {
+                self.restart_empty(number, &host);
+                "gave way to another cluster".to_owned()
+            }
+            Ok(Finish::Stopped) => {
+                let fatal = self.server(number).and_then(|server| server.status().fatal);
+                fatal.unwrap_or_else(|| "stopped".to_owned())
+            }
+            Err(error) => error,
+        };
+        self.down(number, Some(&reason));
+    }
+
+    /// Runs a server until it ends by itself.
+    async fn run(&self, number: usize, host: &Host) -> Result<Finish, String> {
+        let network = host.network(RAFT_PORT);
+        let routes = Arc::new(OnceLock::new());
+        network
+            .serve_http(HTTP_PORT, http_handler(routes.clone()))
+            .map_err(|error| error.to_string())?;
+        let observer = Arc::new(Reporter {
             cluster: self.clone(),
             number,
+        });
+        let disk = host.disk();
+        let running = server::start::<SimRuntime>(self.start_config(number), disk.clone(), network, observer)
+            .await
+            .map_err(|error| error.to_string())?;
+        // Nobody else sets them, so they are not set yet.
+        let _ = routes.set(http::router(running.server.clone()));
+        self.lock()[number].server = Some(running.server.clone());
+        let finish = running.finished().await;
+        if finish == Finish::GaveWay {
+            server::wipe(&disk).await.map_err(|error| error.to_string())?;
+        }
+        Ok(finish)
+    }
+
+    /// Starts a server that gave way again, in a new process.
+    fn restart_empty(&self, number: usize, host: &Host) {
+        let (cluster, incarnation) = (self.clone(), host.incarnation());
+        self.0.world.spawn(async move {
+            cluster.0.world.sleep(RESTART_TIME).await;
+            let host = cluster.host(number);
+            if host.incarnation() == incarnation && !host.is_up() {
+                cluster.restart(number);
+            }
+        });
+    }
+
+    fn start_config(&self, number: usize) -> StartConfig {
+        let options = &self.0.options;
+        let mut raft = options.raft.clone();
+        (raft.id, raft.address) = self.identity(number);
+        let of_the_first = number < options.servers;
+        let (bootstrap, join) = match options.formation {
+            Formation::Bootstrap if number == 0 => (
+                Bootstrap::Cluster((0..options.servers).map(|number| self.identity(number)).collect()),
+                vec![],
+            ),
+            Formation::Bootstrap if of_the_first => (Bootstrap::Wait, vec![]),
+            Formation::Join if number == 0 => (Bootstrap::Cluster([self.identity(0)].into()), vec![]),
+            Formation::Join if of_the_first => (Bootstrap::Wait, vec![self.http_address(0)]),
+            Formation::Implicit => (Bootstrap::Implicit, vec![]),
+            Formation::Bootstrap | Formation::Join => (Bootstrap::Wait, vec![]),
         };
-        let _ = &self.0.options;
-        unimplemented!()
+        StartConfig {
+            raft,
+            server: ServerConfig::default(),
+            bootstrap,
+            join,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Member>> {
         self.0.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Serves the real router, or 503 until there is one.
+fn http_handler(routes: Arc<OnceLock<Router>>) -> HttpHandler {
+    Arc::new(move |request| {
+        let routes = routes.get().cloned();
+        Box::pin(async move {
+            let Some(routes) = routes else {
+                let mut starting = ::http::Response::new(Bytes::from_static(b"the server is starting"));
+                *starting.status_mut() = ::http::StatusCode::SERVICE_UNAVAILABLE;
+                return starting;
+            };
+            let Ok(answer) = routes.oneshot(request.map(Full::new)).await;
+            let (head, body) = answer.into_parts();
+            let body = body
+                .collect()
+                .await
+                .expect("answers are made in memory")
+                .to_bytes();
+            ::http::Response::from_parts(head, body)
+        })
+    })
 }
 
 /// Passes on what one server observes, to the trace and to the witness.
@@ -408,12 +526,31 @@ impl Client {
     pub async fn send(
         &self,
         server: usize,
-        request: http::Request<Bytes>,
+        request: ::http::Request<Bytes>,
         patience: Duration,
-    ) -> Result<http::Response<Bytes>, NetworkError> {
+    ) -> Result<::http::Response<Bytes>, NetworkError> {
         self.network
             .http(&self.cluster.http_address(server), request, patience)
             .await
+    }
+
+    /// Asks a server to add another one to its cluster; gives the status and the text of the answer.
+    ///
+    /// # Errors
+    /// No answer: see [`Client::send`].
+    pub async fn join(&self, through: usize, server: usize) -> Result<(u16, String), NetworkError> {
+        let (id, address) = self.cluster.identity(server);
+        let body = serde_json::json!({ "ID": id.0.as_str(), "Addr": address.raft }).to_string();
+        let request = ::http::Request::post("/v1/raft/join")
+            .body(Bytes::from(body))
+            .expect("a valid request");
+        let answer = self
+            .send(through, request, limits::MEMBERSHIP_REQUEST_TIMEOUT)
+            .await?;
+        Ok((
+            answer.status().as_u16(),
+            String::from_utf8_lossy(answer.body()).into_owned(),
+        ))
     }
 
     /// Runs something on its host, by its clock.

@@ -155,6 +155,12 @@ impl<R: Runtime> LogStore<R> {
         self.state().vote.clone()
     }
 
+    /// Entries in memory.
+    #[cfg(test)]
+    pub(crate) fn cached(&self) -> usize {
+        self.state().cache.len()
+    }
+
     fn state(&self) -> MutexGuard<'_, LogState> {
         lock(&self.state)
     }
@@ -166,7 +172,11 @@ impl<R: Runtime> LogStore<R> {
                 let state = self.state();
                 let (start, end) = state.clip(start, end);
                 let cached_from = state.cached_from().clamp(start, end);
-                (state.removals, start..cached_from, state.cached(cached_from, end))
+                (
+                    state.removals,
+                    start..cached_from,
+                    state.cached(cached_from, end, bytes),
+                )
             };
             let mut page = Page::new(bytes);
             let read = self.read_disk(on_disk, &mut page).await;
@@ -296,9 +306,16 @@ impl LogState {
             .map_or(self.end_index(), |(&index, _)| index)
     }
 
-    fn cached(&self, start: u64, end: u64) -> Vec<(Entry, usize)> {
+    /// The entries of `start..end`, which are in the cache, and no more of them than `bytes` and one.
+    fn cached(&self, start: u64, end: u64, bytes: usize) -> Vec<(Entry, usize)> {
+        let mut left = Some(bytes);
         self.cache
             .range(start..end.max(start))
+            .take_while(|(_, cached)| {
+                let some_left = left.is_some();
+                left = left.and_then(|left| left.checked_sub(cached.bytes));
+                some_left
+            })
             .map(|(_, cached)| (cached.entry.clone(), cached.bytes))
             .collect()
     }
@@ -324,6 +341,9 @@ impl LogState {
     }
 
     fn truncate(&mut self, last: Option<LogId>) {
+        if self.end_index() <= last.map_or(0, |last| last.index + 1) {
+            return;
+        }
         let gone = self.cache.split_off(&last.map_or(0, |last| last.index + 1));
         self.cache_bytes -= gone.values().map(|cached| cached.bytes).sum::<usize>();
         self.last = last.or(self.purged);
@@ -466,11 +486,17 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for LogStore<R> {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        self.state().purge(upto);
+        let first = {
+            let mut state = self.state();
+            let first = state.first;
+            state.purge(upto);
+            first
+        };
         self.observer.observe(Observation::Purged { upto: upto.index });
         // In one batch, so that the log never begins elsewhere than its mark says. Not waited for: what it removes is
         // in the durable checkpoint, and coming back after a crash does no harm.
-        let removed = Change::DeleteRange(Keyspace::Log, codec::log_key(0), codec::log_key(upto.index + 1));
+        let (from, to) = (codec::log_key(first), codec::log_key(upto.index + 1));
+        let removed = Change::DeleteRange(Keyspace::Log, from, to);
         self.journal.later(vec![removed, put_meta(PURGED, &upto)]).await?;
         Ok(())
     }

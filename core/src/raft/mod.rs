@@ -6,6 +6,7 @@
 mod applied;
 mod checkpoint;
 mod codec;
+mod identity;
 mod journal;
 mod log;
 mod membership;
@@ -17,6 +18,8 @@ mod reads;
 mod rt;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 mod types;
 mod watch;
 

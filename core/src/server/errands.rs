@@ -166,8 +166,8 @@ impl Inner {
         match errand {
             Errand::Write(command) => self.propose(command, deadline).await.map(Outcome::Written),
             Errand::Renew(renewals) => {
-                let outcomes = self.renew_here(renewals, term, deadline).await?;
-                Ok(Outcome::Renewed(outcomes))
+                let renewed = self.renew_here(renewals, term, deadline).await?;
+                Ok(Outcome::Renewed(renewed))
             }
             Errand::Join(id, address) => {
                 self.add_server(id, address, deadline).await?;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Renewal, ServerError, Written, receipts::Stamp};
+use super::{Renewal, Renewed, ServerError, Written, receipts::Stamp};
 use crate::{
     raft::{RaftStatus, ServerAddress, ServerId},
-    registry::{Command, Refusal},
+    registry::Command,
 };
 
 /// The version of these messages. A server answers another version with nothing that can be read.
@@ -34,8 +34,8 @@ pub(super) enum Errand {
 pub(super) enum Outcome {
     /// To `Write`.
     Written(Written),
-    /// To `Renew`, an outcome for each.
-    Renewed(Vec<Result<(), Refusal>>),
+    /// To `Renew`.
+    Renewed(Renewed),
     /// To the rest.
     Done,
 }

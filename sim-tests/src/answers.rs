@@ -1,0 +1,164 @@
+//! The model's answer to each question, worked out from a state by looking at everything.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use sider_core::registry::{Check, CheckStatus, Instance, Namespace};
+
+use crate::{
+    content::{CheckSeen, Content, InstanceSeen, NodeSeen},
+    model::State,
+    operation::Ask,
+};
+
+/// What a client must read in this state.
+pub fn answer(state: &State, ask: &Ask) -> Content {
+    match ask {
+        Ask::Health {
+            service,
+            passing,
+            tags,
+        } => {
+            let chosen = instances(state, service, tags).into_iter().filter(|instance| {
+                !passing
+                    || state
+                        .checks_that_count(instance)
+                        .iter()
+                        .all(|check| check.status == CheckStatus::Passing)
+            });
+            Content::Instances(
+                chosen
+                    .map(|instance| instance_seen(state, instance, true))
+                    .collect(),
+            )
+        }
+        Ask::CatalogService { service, tags } => {
+            let chosen = instances(state, service, tags).into_iter();
+            Content::Instances(
+                chosen
+                    .map(|instance| instance_seen(state, instance, false))
+                    .collect(),
+            )
+        }
+        Ask::Services => Content::Services(services(state)),
+        Ask::Nodes => Content::Nodes(nodes(state)),
+        Ask::NodeChecks(node) => checks(
+            state,
+            |check| check.node.as_str() == node,
+            |check| (check.instance.is_some(), String::new(), check.id.to_string()),
+        ),
+        Ask::ServiceChecks(service) => checks(
+            state,
+            |check| {
+                state
+                    .instance_of(check)
+                    .is_some_and(|instance| instance.service.as_str() == service)
+            },
+            |check| {
+                let instance = check.instance.as_ref().map(ToString::to_string);
+                (
+                    false,
+                    check.node.to_string(),
+                    format!("{}\0{}", instance.unwrap_or_default(), check.id),
+                )
+            },
+        ),
+        Ask::ChecksInState(status) => checks(
+            state,
+            |check| status.is_none_or(|status| check.status == status),
+            |check| (false, check.node.to_string(), check.id.to_string()),
+        ),
+    }
+}
+
+fn instances<'a>(state: &'a State, service: &str, tags: &[String]) -> Vec<&'a Arc<Instance>> {
+    let tagged = |instance: &Instance| {
+        tags.iter()
+            .all(|tag| instance.tags.iter().any(|own| own.eq_ignore_ascii_case(tag)))
+    };
+    let mut instances: Vec<&Arc<Instance>> = state
+        .instances
+        .iter()
+        .filter(|instance| instance.namespace == Namespace::default())
+        .filter(|instance| instance.service.as_str() == service && tagged(instance))
+        .collect();
+    instances.sort_by_key(|instance| (instance.node.clone(), instance.id.clone()));
+    instances
+}
+
+fn instance_seen(state: &State, instance: &Instance, with_checks: bool) -> InstanceSeen {
+    let checks = if with_checks {
+        state.checks_that_count(instance)
+    } else {
+        Vec::new()
+    };
+    InstanceSeen {
+        node: instance.node.to_string(),
+        node_address: state
+            .node(&instance.node)
+            .map(|node| node.address.clone())
+            .unwrap_or_default(),
+        id: instance.id.to_string(),
+        service: instance.service.to_string(),
+        port: instance.port,
+        tags: instance.tags.clone(),
+        meta: instance.meta.clone(),
+        create_index: instance.create_index,
+        modify_index: instance.modify_index,
+        checks: checks.into_iter().map(|check| check_seen(state, check)).collect(),
+    }
+}
+
+fn check_seen(state: &State, check: &Check) -> CheckSeen {
+    CheckSeen {
+        node: check.node.to_string(),
+        id: check.id.to_string(),
+        name: check.name.clone(),
+        status: check.status,
+        output: check.output.clone(),
+        notes: check.notes.clone(),
+        instance: check
+            .instance
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        service: state
+            .instance_of(check)
+            .map(|instance| instance.service.to_string())
+            .unwrap_or_default(),
+        create_index: check.create_index,
+        modify_index: check.modify_index,
+    }
+}
+
+fn services(state: &State) -> BTreeMap<String, Vec<String>> {
+    let of_default = state
+        .services()
+        .into_iter()
+        .filter(|(namespace, ..)| *namespace == Namespace::default());
+    of_default.map(|(_, service, tags)| (service, tags)).collect()
+}
+
+fn nodes(state: &State) -> Vec<NodeSeen> {
+    let mut nodes: Vec<NodeSeen> = state
+        .nodes
+        .iter()
+        .map(|node| NodeSeen {
+            name: node.name.to_string(),
+            address: node.address.clone(),
+            create_index: node.create_index,
+            modify_index: node.modify_index,
+        })
+        .collect();
+    nodes.sort_by(|a, b| a.name.cmp(&b.name));
+    nodes
+}
+
+fn checks<K: Ord>(state: &State, chosen: impl Fn(&Check) -> bool, order: impl Fn(&Check) -> K) -> Content {
+    let mut checks: Vec<&Arc<Check>> = state
+        .checks
+        .iter()
+        .filter(|check| check.namespace == Namespace::default() && chosen(check))
+        .collect();
+    checks.sort_by_key(|check| order(check));
+    Content::Checks(checks.into_iter().map(|check| check_seen(state, check)).collect())
+}

@@ -1,0 +1,269 @@
+//! What a client reads, in one form for both sides: parsed from an answer's JSON, or computed by the model.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sider_core::registry::CheckStatus;
+
+use crate::operation::Ask;
+
+/// The content of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Instances, by node and id.
+    Instances(Vec<InstanceSeen>),
+    /// Services with their tags, sorted.
+    Services(BTreeMap<String, Vec<String>>),
+    /// Nodes, by name.
+    Nodes(Vec<NodeSeen>),
+    /// Checks, in the order of the answer.
+    Checks(Vec<CheckSeen>),
+}
+
+/// An instance as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceSeen {
+    /// Its node.
+    pub node: String,
+    /// Its node's address.
+    pub node_address: String,
+    /// Id.
+    pub id: String,
+    /// Service.
+    pub service: String,
+    /// Port.
+    pub port: u16,
+    /// Tags in their order.
+    pub tags: Vec<String>,
+    /// Meta.
+    pub meta: BTreeMap<String, String>,
+    /// Create index.
+    pub create_index: u64,
+    /// Modify index.
+    pub modify_index: u64,
+    /// The node's checks and its own; none where the answer shows none.
+    pub checks: Vec<CheckSeen>,
+}
+
+/// A node as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: String,
+    /// Create index.
+    pub create_index: u64,
+    /// Modify index.
+    pub modify_index: u64,
+}
+
+/// A check as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckSeen {
+    /// Node.
+    pub node: String,
+    /// Id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Status.
+    pub status: CheckStatus,
+    /// Output.
+    pub output: String,
+    /// Notes.
+    pub notes: String,
+    /// Id of its instance; empty for a node's own.
+    pub instance: String,
+    /// Name of its service; empty for a node's own.
+    pub service: String,
+    /// Create index.
+    pub create_index: u64,
+    /// Modify index.
+    pub modify_index: u64,
+}
+
+impl Content {
+    /// Reads the body of an answer.
+    ///
+    /// # Errors
+    /// Says what is missing or of a wrong type.
+    pub fn parse(ask: &Ask, body: &[u8]) -> Result<Content, String> {
+        let value: Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
+        match ask {
+            Ask::Health { .. } => Ok(Content::Instances(each(&value, health_entry)?)),
+            Ask::CatalogService { .. } => Ok(Content::Instances(each(&value, catalog_entry)?)),
+            Ask::Services => services(&value),
+            Ask::Nodes => Ok(Content::Nodes(each(&value, node)?)),
+            Ask::NodeChecks(_) | Ask::ServiceChecks(_) | Ask::ChecksInState(_) => {
+                Ok(Content::Checks(each(&value, check)?))
+            }
+        }
+    }
+
+    /// Itself without what changes without an index: what must differ for a watcher to be woken.
+    pub fn without_output(&self) -> Content {
+        let blank = |checks: &mut Vec<CheckSeen>| checks.iter_mut().for_each(|check| check.output.clear());
+        let mut content = self.clone();
+        match &mut content {
+            Content::Instances(instances) => {
+                instances
+                    .iter_mut()
+                    .for_each(|instance| blank(&mut instance.checks));
+            }
+            Content::Checks(checks) => blank(checks),
+            Content::Services(_) | Content::Nodes(_) => {}
+        }
+        content
+    }
+
+    /// The first difference to another content, for people.
+    pub fn difference(&self, other: &Content) -> String {
+        fn first<T: PartialEq + std::fmt::Debug>(mine: &[T], theirs: &[T]) -> String {
+            match mine.iter().zip(theirs).position(|(a, b)| a != b) {
+                Some(at) => format!("item {at} is {:?}, not {:?}", mine[at], theirs[at]),
+                None if mine.len() > theirs.len() => format!("has {:?} too", mine[theirs.len()]),
+                None if mine.len() < theirs.len() => format!("lacks {:?}", theirs[mine.len()]),
+                None => "no difference".into(),
+            }
+        }
+        match (self, other) {
+            (Content::Instances(a), Content::Instances(b)) => first(a, b),
+            (Content::Nodes(a), Content::Nodes(b)) => first(a, b),
+            (Content::Checks(a), Content::Checks(b)) => first(a, b),
+            (a, b) => format!("{a:?} is not {b:?}"),
+        }
+    }
+}
+
+/// The status that a word of the API names.
+pub fn status_of(word: &str) -> Option<CheckStatus> {
+    [
+        CheckStatus::Passing,
+        CheckStatus::Warning,
+        CheckStatus::Unknown,
+        CheckStatus::Critical,
+    ]
+    .into_iter()
+    .find(|status| status.as_str() == word)
+}
+
+fn each<T>(value: &Value, parse: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
+    value.as_array().ok_or("not a list")?.iter().map(parse).collect()
+}
+
+fn field<'a>(value: &'a Value, name: &str) -> Result<&'a Value, String> {
+    value.get(name).ok_or_else(|| format!("no {name} in {value}"))
+}
+
+fn text(value: &Value, name: &str) -> Result<String, String> {
+    field(value, name)?
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| format!("{name} is not a text"))
+}
+
+fn number(value: &Value, name: &str) -> Result<u64, String> {
+    field(value, name)?
+        .as_u64()
+        .ok_or_else(|| format!("{name} is not a number"))
+}
+
+fn texts(value: &Value, name: &str) -> Result<Vec<String>, String> {
+    each(field(value, name)?, |tag| {
+        tag.as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| format!("{name} is not of texts"))
+    })
+}
+
+fn map(value: &Value, name: &str) -> Result<BTreeMap<String, String>, String> {
+    // Where nothing is given, Consul's answers have `null`.
+    let pairs = match field(value, name)? {
+        Value::Null => return Ok(BTreeMap::new()),
+        value => value
+            .as_object()
+            .ok_or_else(|| format!("{name} is not an object"))?,
+    };
+    let pair = |(key, value): (&String, &Value)| value.as_str().map(|value| (key.clone(), value.to_owned()));
+    pairs
+        .iter()
+        .map(pair)
+        .collect::<Option<_>>()
+        .ok_or_else(|| format!("{name} is not of texts"))
+}
+
+fn port(value: &Value, name: &str) -> Result<u16, String> {
+    // A port that is not given is left out, or `null`.
+    match value.get(name) {
+        None | Some(Value::Null) => Ok(0),
+        Some(_) => u16::try_from(number(value, name)?).map_err(|_| format!("{name} is no port")),
+    }
+}
+
+fn health_entry(value: &Value) -> Result<InstanceSeen, String> {
+    let (node, service) = (field(value, "Node")?, field(value, "Service")?);
+    Ok(InstanceSeen {
+        node: text(node, "Node")?,
+        node_address: text(node, "Address")?,
+        id: text(service, "ID")?,
+        service: text(service, "Service")?,
+        port: port(service, "Port")?,
+        tags: texts(service, "Tags")?,
+        meta: map(service, "Meta")?,
+        create_index: number(service, "CreateIndex")?,
+        modify_index: number(service, "ModifyIndex")?,
+        checks: each(field(value, "Checks")?, check)?,
+    })
+}
+
+fn catalog_entry(value: &Value) -> Result<InstanceSeen, String> {
+    Ok(InstanceSeen {
+        node: text(value, "Node")?,
+        node_address: text(value, "Address")?,
+        id: text(value, "ServiceID")?,
+        service: text(value, "ServiceName")?,
+        port: port(value, "ServicePort")?,
+        tags: texts(value, "ServiceTags")?,
+        meta: map(value, "ServiceMeta")?,
+        create_index: number(value, "CreateIndex")?,
+        modify_index: number(value, "ModifyIndex")?,
+        checks: Vec::new(),
+    })
+}
+
+fn services(value: &Value) -> Result<Content, String> {
+    let names = value.as_object().ok_or("not an object")?;
+    let mut services = BTreeMap::new();
+    for name in names.keys() {
+        let mut tags = texts(value, name)?;
+        tags.sort();
+        services.insert(name.clone(), tags);
+    }
+    Ok(Content::Services(services))
+}
+
+fn node(value: &Value) -> Result<NodeSeen, String> {
+    Ok(NodeSeen {
+        name: text(value, "Node")?,
+        address: text(value, "Address")?,
+        create_index: number(value, "CreateIndex")?,
+        modify_index: number(value, "ModifyIndex")?,
+    })
+}
+
+fn check(value: &Value) -> Result<CheckSeen, String> {
+    let status = text(value, "Status")?;
+    Ok(CheckSeen {
+        node: text(value, "Node")?,
+        id: text(value, "CheckID")?,
+        name: text(value, "Name")?,
+        status: status_of(&status).ok_or_else(|| format!("{status:?} is no status"))?,
+        output: text(value, "Output")?,
+        notes: text(value, "Notes")?,
+        instance: text(value, "ServiceID")?,
+        service: text(value, "ServiceName")?,
+        create_index: number(value, "CreateIndex")?,
+        modify_index: number(value, "ModifyIndex")?,
+    })
+}

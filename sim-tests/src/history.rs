@@ -1,0 +1,438 @@
+//! What happened in one simulated run: what clients saw, what servers did, what was done to them.
+//!
+//! All times are of the global virtual clock. Two things at the same instant count as concurrent: the judges only lean
+//! on an order that a client could have noticed.
+
+use std::{collections::BTreeMap, fmt, ops::Deref, sync::OnceLock, time::Duration};
+
+use sider_core::{
+    observe::Observation,
+    registry::{Command, Refusal, Reply, Topic},
+};
+
+use crate::{content::Content, operation::Op, time::Time, truth::Truth};
+
+/// A server, by its number; it is called `s<number>` for people.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct ServerNumber(pub u8);
+
+/// A finished run, with what follows from it computed once.
+#[derive(Debug)]
+pub struct History {
+    record: Record,
+    truth: OnceLock<Truth>,
+}
+
+/// The raw facts of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// What the judges must know of the schedule.
+    pub bounds: Bounds,
+    /// Operations of clients, in the order of their invocation.
+    pub operations: Vec<Operation>,
+    /// What servers did, in order.
+    pub observations: Vec<Observed>,
+    /// What was done to the cluster.
+    pub faults: Vec<FaultSpan>,
+    /// Membership changes that were asked for.
+    pub memberships: Vec<MembershipChange>,
+    /// Who the members are in the end, as each of them says.
+    pub configurations: Vec<Configuration>,
+    /// What broke inside: a panic in a server's task, or the run's own machinery.
+    pub panics: Vec<(Time, String)>,
+    /// When the last fault had ended and everything was started again.
+    pub healed: Time,
+    /// When the run ended.
+    pub ended: Time,
+}
+
+/// What of a schedule decides how strictly its run is judged.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// By how much any server's clock runs wrong at most, in parts per million.
+    pub drift_ppm: u32,
+    /// Longest way of a message between two machines while nothing is wrong.
+    pub latency: Duration,
+    /// How long after a disturbance the cluster may take to find its feet.
+    pub settle: Duration,
+    /// How long after the last fault every server must serve again.
+    pub recovery: Duration,
+    /// The cluster's first voters.
+    pub first_voters: Vec<ServerNumber>,
+    /// Nodes of agents: what is registered there comes from them, not from a client's operation.
+    pub agent_nodes: Vec<String>,
+    /// A client's wait for an answer beyond what it allowed the server to wait.
+    pub patience: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            drift_ppm: 0,
+            latency: Duration::from_millis(10),
+            settle: Duration::from_secs(2),
+            recovery: Duration::from_secs(5),
+            first_voters: Vec::new(),
+            agent_nodes: Vec::new(),
+            patience: Duration::from_secs(8),
+        }
+    }
+}
+
+/// One request of a client and what came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation {
+    /// Its number within the run.
+    pub id: u32,
+    /// The client.
+    pub client: u32,
+    /// The server that it was sent to.
+    pub server: ServerNumber,
+    /// What was asked.
+    pub op: Op,
+    /// Whether the client gives up sooner than a server may take.
+    pub impatient: bool,
+    /// When it was sent.
+    pub invoked: Time,
+    /// When the answer was there, or the client gave up.
+    pub returned: Time,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What a client knows of an operation when it is over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It was answered with success.
+    Done(Answer),
+    /// It was refused by a rule (a 4xx): nothing was changed by it.
+    Refused {
+        /// The status code.
+        status: u16,
+        /// The text.
+        reason: String,
+    },
+    /// It was certainly not carried out.
+    Failed(String),
+    /// It may have been carried out, or may be later.
+    Unknown(String),
+    /// The answer makes no sense: no such answer is documented.
+    Nonsense(String),
+}
+
+/// A success.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// `X-Index`, where there is one.
+    pub index: Option<u64>,
+    /// What was read.
+    pub content: Option<Content>,
+    /// For a batch: which of its parts were refused.
+    pub refused: Vec<bool>,
+}
+
+/// Something that a server did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// When.
+    pub at: Time,
+    /// Which server.
+    pub server: ServerNumber,
+    /// What.
+    pub what: Fact,
+}
+
+/// [`Observation`] in owned form, with a server's starts and stops.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// Its process was started.
+    Started,
+    /// Its process ended.
+    Stopped,
+    /// See [`Observation::BecameLeader`].
+    BecameLeader {
+        /// Term.
+        term: u64,
+    },
+    /// See [`Observation::LostLeadership`].
+    LostLeadership {
+        /// Term.
+        term: u64,
+    },
+    /// See [`Observation::VoteSaved`].
+    VoteSaved {
+        /// Term.
+        term: u64,
+        /// For whom.
+        voted_for: String,
+    },
+    /// See [`Observation::Appended`].
+    Appended {
+        /// Log index.
+        index: u64,
+        /// Term.
+        term: u64,
+        /// Hash.
+        hash: u64,
+    },
+    /// See [`Observation::Truncated`].
+    Truncated {
+        /// The last index that stays.
+        after: u64,
+    },
+    /// See [`Observation::Purged`].
+    Purged {
+        /// The last index that went.
+        upto: u64,
+    },
+    /// See [`Observation::Applied`].
+    Applied(Box<AppliedEntry>),
+    /// See [`Observation::Checkpointed`].
+    Checkpointed {
+        /// Log index.
+        log_index: u64,
+    },
+    /// See [`Observation::SnapshotInstalled`].
+    SnapshotInstalled {
+        /// Log index.
+        log_index: u64,
+        /// The registry's index.
+        index: u64,
+        /// Digest.
+        digest: u128,
+    },
+}
+
+/// An applied log entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppliedEntry {
+    /// Log index.
+    pub log_index: u64,
+    /// Term.
+    pub term: u64,
+    /// Hash of the entry.
+    pub hash: u64,
+    /// The command and what came of it; `None` for blank and membership entries.
+    pub command: Option<(Command, Effect)>,
+    /// The registry's index after it.
+    pub index: u64,
+    /// Digest of the registry after it.
+    pub digest: u128,
+}
+
+/// What came of a command, as far as the judges compare it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effect {
+    /// What the client is told.
+    pub reply: Result<Reply, Refusal>,
+    /// Whether it took an index.
+    pub changed: bool,
+    /// Topics whose index rose.
+    pub topics: Vec<Topic>,
+}
+
+/// A fault and how long it lasted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaultSpan {
+    /// When it began.
+    pub from: Time,
+    /// When it was over.
+    pub until: Time,
+    /// The servers it was about.
+    pub servers: Vec<ServerNumber>,
+    /// What, in plain words.
+    pub what: String,
+    /// What it may excuse.
+    pub kind: FaultKind,
+}
+
+/// What a fault may excuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Slowness, elections and errors.
+    Disturbing,
+    /// The same; and its servers did nothing at all meanwhile, though their clocks went on.
+    Paused,
+    /// Nothing: a correct cluster does not notice.
+    Harmless,
+}
+
+/// A membership change through the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MembershipChange {
+    /// When it was asked for.
+    pub invoked: Time,
+    /// When the answer was there.
+    pub returned: Time,
+    /// The server that joins or leaves.
+    pub server: ServerNumber,
+    /// Whether it joins.
+    pub joins: bool,
+    /// What was answered: done, certainly not done, or unknown (`None`).
+    pub done: Option<bool>,
+}
+
+/// A member's view of the membership.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configuration {
+    /// When it was asked.
+    pub at: Time,
+    /// Who was asked.
+    pub server: ServerNumber,
+    /// Voters.
+    pub voters: Vec<ServerNumber>,
+    /// Learners.
+    pub learners: Vec<ServerNumber>,
+}
+
+impl History {
+    /// A history of these facts.
+    pub fn new(mut record: Record) -> History {
+        record
+            .operations
+            .sort_by_key(|operation| (operation.invoked, operation.id));
+        History {
+            record,
+            truth: OnceLock::new(),
+        }
+    }
+
+    /// What follows from the facts: the committed log, the states it leads through, when it was calm.
+    pub fn truth(&self) -> &Truth {
+        self.truth.get_or_init(|| Truth::of(&self.record))
+    }
+
+    /// An operation by its number.
+    pub fn operation(&self, id: u32) -> Option<&Operation> {
+        self.record.operations.iter().find(|operation| operation.id == id)
+    }
+}
+
+impl Deref for History {
+    type Target = Record;
+    fn deref(&self) -> &Record {
+        &self.record
+    }
+}
+
+impl Record {
+    /// Every server that is heard of, in order.
+    pub fn servers(&self) -> Vec<ServerNumber> {
+        let seen: BTreeMap<ServerNumber, ()> =
+            self.observations.iter().map(|seen| (seen.server, ())).collect();
+        seen.into_keys().collect()
+    }
+}
+
+impl Record {
+    /// Members that are up in the end: those of the last configuration that anyone told, or all if none was told.
+    pub fn members_in_the_end(&self) -> Vec<ServerNumber> {
+        let mut up: BTreeMap<ServerNumber, bool> = BTreeMap::new();
+        for seen in &self.observations {
+            match seen.what {
+                Fact::Started => up.insert(seen.server, true),
+                Fact::Stopped => up.insert(seen.server, false),
+                _ => None,
+            };
+        }
+        let configuration = self.configurations.iter().max_by_key(|told| told.at);
+        let member = |server: &ServerNumber| {
+            configuration.is_none_or(|told| told.voters.contains(server) || told.learners.contains(server))
+        };
+        up.into_iter()
+            .filter(|(server, up)| *up && member(server))
+            .map(|(server, _)| server)
+            .collect()
+    }
+}
+
+impl Fact {
+    /// What the judges keep of an observation; `None` for what only metrics care about.
+    pub fn of(observation: &Observation<'_>) -> Option<Fact> {
+        Some(match observation {
+            Observation::BecameLeader { term } => Fact::BecameLeader { term: *term },
+            Observation::LostLeadership { term } => Fact::LostLeadership { term: *term },
+            Observation::VoteSaved { term, voted_for, .. } => Fact::VoteSaved {
+                term: *term,
+                voted_for: (*voted_for).to_owned(),
+            },
+            Observation::Appended { index, term, hash } => Fact::Appended {
+                index: *index,
+                term: *term,
+                hash: *hash,
+            },
+            Observation::Truncated { after } => Fact::Truncated { after: *after },
+            Observation::Purged { upto } => Fact::Purged { upto: *upto },
+            Observation::Applied {
+                log_index,
+                term,
+                hash,
+                command,
+                applied,
+                index,
+                digest,
+            } => {
+                let command = command.zip(*applied).map(|(command, applied)| {
+                    let effect = Effect {
+                        reply: applied.reply.clone(),
+                        changed: applied.changed,
+                        topics: applied.topics.clone(),
+                    };
+                    (command.clone(), effect)
+                });
+                Fact::Applied(Box::new(AppliedEntry {
+                    log_index: *log_index,
+                    term: *term,
+                    hash: *hash,
+                    command,
+                    index: *index,
+                    digest: *digest,
+                }))
+            }
+            Observation::Checkpointed { log_index } => Fact::Checkpointed {
+                log_index: *log_index,
+            },
+            Observation::SnapshotInstalled {
+                log_index,
+                index,
+                digest,
+            } => Fact::SnapshotInstalled {
+                log_index: *log_index,
+                index: *index,
+                digest: *digest,
+            },
+            _ => return None,
+        })
+    }
+}
+
+impl Operation {
+    /// The answer, if it succeeded.
+    pub fn answer(&self) -> Option<&Answer> {
+        match &self.outcome {
+            Outcome::Done(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// Whether it succeeded.
+    pub fn is_done(&self) -> bool {
+        self.answer().is_some()
+    }
+
+    /// Whether it may have changed something: it succeeded, or nobody knows.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(
+            self.outcome,
+            Outcome::Done(_) | Outcome::Unknown(_) | Outcome::Nonsense(_)
+        )
+    }
+}
+
+impl fmt::Display for ServerNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}", self.0)
+    }
+}

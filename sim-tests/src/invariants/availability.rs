@@ -1,0 +1,233 @@
+//! While nothing is wrong every request succeeds in time, and the leader stays (SPEC §3); and every answer, whenever, is
+//! one that is documented (SPEC §6).
+
+use std::time::Duration;
+
+use sider_core::limits::WAIT_SPREAD_DIVISOR;
+
+use super::Violation;
+use crate::{
+    history::{Fact, FaultKind, History, Operation, Outcome},
+    operation::Op,
+    time::{Time, drift_of},
+};
+
+/// Its name.
+pub const NAME: &str = "availability";
+
+/// Elections this long after a disturbance are explained by it.
+const UNREST: Duration = Duration::from_secs(3);
+
+/// See the module's page.
+///
+/// # Errors
+/// A request got nonsense, or failed or took long without a reason; or a leader was deposed without one.
+pub fn check(history: &History) -> Result<(), Violation> {
+    for operation in &history.operations {
+        let violation = |what: String| Err(Violation::of(NAME, operation.returned, [operation.id], what));
+        if let Outcome::Nonsense(what) = &operation.outcome {
+            return violation(format!("{} of {}: {what}", operation.op, operation.server));
+        }
+        if !history
+            .truth()
+            .calm_between(operation.invoked, operation.returned)
+            || was_removed(history, operation)
+        {
+            continue;
+        }
+        let took = operation.returned.since(operation.invoked);
+        let too_long = took > longest(history, operation);
+        match &operation.outcome {
+            Outcome::Failed(reason) => {
+                return violation(format!(
+                    "{} of {} failed while all was well: {reason}",
+                    operation.op, operation.server
+                ));
+            }
+            Outcome::Unknown(reason) if !operation.impatient || too_long => {
+                return violation(format!(
+                    "{} of {} got no answer in {took:?} while all was well: {reason}",
+                    operation.op, operation.server
+                ));
+            }
+            Outcome::Done(_) | Outcome::Refused { .. } if too_long => {
+                return violation(format!(
+                    "{} of {} took {took:?} while all was well",
+                    operation.op, operation.server
+                ));
+            }
+            _ => {}
+        }
+    }
+    elections_have_reasons(history)
+}
+
+/// How long an answer may take at most while all is well.
+fn longest(history: &History, operation: &Operation) -> Duration {
+    let wait = match &operation.op {
+        Op::Wait { index, wait_ms, .. } if *index > 0 => Duration::from_millis(*wait_ms),
+        _ => Duration::ZERO,
+    };
+    let spread = wait / WAIT_SPREAD_DIVISOR;
+    let wait = wait + spread + drift_of(wait + spread, history.bounds.drift_ppm);
+    wait + history.bounds.latency * 12 + Duration::from_millis(700)
+}
+
+/// A server that was removed refuses everything, rightly.
+fn was_removed(history: &History, operation: &Operation) -> bool {
+    let server = operation.server;
+    let last = history
+        .memberships
+        .iter()
+        .filter(|change| change.server == server && change.invoked <= operation.returned)
+        .max_by_key(|change| change.invoked);
+    last.is_some_and(|change| !change.joins && change.done != Some(false))
+}
+
+fn elections_have_reasons(history: &History) -> Result<(), Violation> {
+    let mut first = true;
+    for seen in &history.observations {
+        let Fact::BecameLeader { term } = seen.what else {
+            continue;
+        };
+        if !first && !was_disturbed(history, seen.at) {
+            let what = format!(
+                "{} was elected in term {term} though nothing was wrong",
+                seen.server
+            );
+            return Err(Violation::new(NAME, seen.at, what));
+        }
+        first = false;
+    }
+    Ok(())
+}
+
+fn was_disturbed(history: &History, at: Time) -> bool {
+    let recent = |from: Time, until: Time| from <= at && until + UNREST >= at;
+    let fault = history
+        .faults
+        .iter()
+        .any(|fault| fault.kind != FaultKind::Harmless && recent(fault.from, fault.until));
+    let restart = |what: &Fact| matches!(what, Fact::Started | Fact::Stopped);
+    fault
+        || history
+            .memberships
+            .iter()
+            .any(|change| recent(change.invoked, change.returned))
+        || history
+            .observations
+            .iter()
+            .any(|seen| restart(&seen.what) && recent(seen.at, seen.at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::story::Story, *};
+    use crate::operation::{Ask, Freshness};
+
+    fn story() -> Story {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        story
+    }
+
+    fn complaint(story: Story) -> String {
+        check(&story.finish()).expect_err("not available").what
+    }
+
+    #[test]
+    fn answers_are_fine() {
+        let mut story = story();
+        story.register("web-1", 1);
+        story.read(2, Ask::Services, Freshness::Default);
+        let wait = story.wait_for(2, Ask::Services, 2, 2_000);
+        story.stretch(wait, 0, 2_100);
+        story.wait_ms(5_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn failing_while_all_is_well_is_not() {
+        let mut story = story();
+        story.ask_to_register("web-1", 1, Outcome::Failed("No cluster leader".into()));
+        story.wait_ms(5_000);
+        assert!(complaint(story).contains("failed while all was well"));
+    }
+
+    #[test]
+    fn no_answer_while_all_is_well_is_not() {
+        let mut story = story();
+        story.ask_to_register("web-1", 1, Outcome::Unknown("outcome unknown".into()));
+        story.wait_ms(5_000);
+        assert!(complaint(story).contains("got no answer"));
+    }
+
+    #[test]
+    fn giving_up_at_once_is_the_clients_own_choice() {
+        let mut story = story();
+        let operation = story.ask_to_register("web-1", 1, Outcome::Unknown("gave up".into()));
+        story.operation(operation).impatient = true;
+        story.wait_ms(5_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn failing_under_faults_is_fine() {
+        let mut story = story();
+        story.fault(FaultKind::Disturbing, 2, 1_000);
+        story.ask_to_register("web-1", 1, Outcome::Failed("No cluster leader".into()));
+        story.wait_ms(5_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_harmless_fault_is_no_excuse() {
+        let mut story = story();
+        story.fault(FaultKind::Harmless, 2, 1_000);
+        story.ask_to_register("web-1", 1, Outcome::Failed("No cluster leader".into()));
+        story.wait_ms(5_000);
+        assert!(check(&story.finish()).is_err());
+    }
+
+    #[test]
+    fn a_slow_answer_is_not() {
+        let mut story = story();
+        let read = story.read(2, Ask::Services, Freshness::Default);
+        story.stretch(read, 0, 2_000);
+        story.wait_ms(5_000);
+        assert!(complaint(story).contains("took"));
+    }
+
+    #[test]
+    fn a_wait_that_never_ends_is_not() {
+        let mut story = story();
+        let wait = story.wait_for(2, Ask::Services, 1, 1_000);
+        story.stretch(wait, 0, 3_000);
+        story.wait_ms(5_000);
+        assert!(complaint(story).contains("took"));
+    }
+
+    #[test]
+    fn nonsense_is_not() {
+        let mut story = story();
+        story.fault(FaultKind::Disturbing, 2, 1_000);
+        story.ask_to_register("web-1", 1, Outcome::Nonsense("500 with an unknown text".into()));
+        assert!(complaint(story).contains("unknown text"));
+    }
+
+    #[test]
+    fn an_election_without_a_reason_is_not() {
+        let mut story = story();
+        story.elect(2, 2);
+        assert!(complaint(story).contains("s2 was elected in term 2 though nothing was wrong"));
+    }
+
+    #[test]
+    fn an_election_with_a_reason_is_fine() {
+        let mut story = story();
+        story.fault(FaultKind::Paused, 1, 1_000);
+        story.wait_ms(500);
+        story.elect(2, 2);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+}

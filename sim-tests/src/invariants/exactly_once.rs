@@ -1,0 +1,116 @@
+//! A write is carried out once, or never: an acknowledged one is in the committed log, applied before it was
+//! acknowledged; one that certainly failed is not; none is there twice, and nothing is there that nobody asked for
+//! (SPEC §3, DESIGN §7 rule 5).
+
+use super::Violation;
+use crate::{
+    history::{History, Outcome},
+    matching::Source,
+    operation::Op,
+};
+
+/// Its name.
+pub const NAME: &str = "exactly_once";
+
+/// See the module's page.
+///
+/// # Errors
+/// An entry has no operation, or an acknowledged write no entry.
+pub fn check(history: &History) -> Result<(), Violation> {
+    let truth = history.truth();
+    for (entry, source) in truth.entries.iter().zip(&truth.sources) {
+        if *source == Source::Nobody {
+            let command = &entry.command.as_ref().map(|(command, _)| command);
+            let what = format!(
+                "entry {} was applied twice, or though it had failed, or nobody asked for it: {command:?}",
+                entry.log_index
+            );
+            return Err(Violation::new(NAME, entry.applied, what));
+        }
+    }
+    for operation in &history.operations {
+        let owed = operation.op.is_write() && !matches!(operation.op, Op::Report { .. });
+        if owed && matches!(operation.outcome, Outcome::Done(_)) && truth.entry_of(operation.id).is_none() {
+            let what = format!(
+                "{} was acknowledged, but no such entry was applied by then",
+                operation.op
+            );
+            return Err(Violation::of(NAME, operation.returned, [operation.id], what));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::story::Story, *};
+
+    fn complaint(story: Story) -> String {
+        check(&story.finish()).expect_err("not once").what
+    }
+
+    #[test]
+    fn once_or_unknown_or_failed_and_never_is_fine() {
+        let mut story = Story::new();
+        let first = story.register("web-1", 1);
+        story.register("web-1", 1); // The same again: two entries.
+        let lost = story.register("web-2", 2);
+        story.set_outcome(lost, Outcome::Unknown("timed out".into()));
+        story.ask_to_register("web-3", 3, Outcome::Unknown("timed out".into()));
+        story.ask_to_register("web-4", 4, Outcome::Failed("No cluster leader".into()));
+        story.deregister("web-1");
+        assert_eq!(first, 0);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn twice_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.deregister("web-1");
+        story.commit(Story::registration("web-1", 1));
+        assert!(complaint(story).contains("entry 3 was applied twice"));
+    }
+
+    #[test]
+    fn failed_and_yet_applied_is_not() {
+        let mut story = Story::new();
+        let operation = story.register("web-1", 1);
+        story.set_outcome(operation, Outcome::Failed("No cluster leader".into()));
+        assert!(complaint(story).contains("entry 1 was applied"));
+    }
+
+    #[test]
+    fn a_status_that_nobody_reported_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.commit(Story::status(
+            "chk:web-1:0",
+            sider_core::registry::CheckStatus::Passing,
+        ));
+        assert!(complaint(story).contains("nobody asked for it"));
+    }
+
+    #[test]
+    fn acknowledged_and_nowhere_is_not() {
+        let mut story = Story::new();
+        story.acknowledge_registration("web-1", 1, 2);
+        assert!(complaint(story).contains("was acknowledged, but no such entry"));
+    }
+
+    #[test]
+    fn acknowledged_before_it_was_applied_is_not() {
+        let mut story = Story::new();
+        story.acknowledge_registration("web-1", 1, 2);
+        story.commit(Story::registration("web-1", 1));
+        assert!(check(&story.finish()).is_err());
+    }
+
+    #[test]
+    fn another_index_than_that_of_its_entry_is_not() {
+        let mut story = Story::new();
+        let operation = story.register("web-1", 1);
+        story.change_answer(operation, |answer| answer.index = Some(77));
+        assert!(check(&story.finish()).is_err());
+    }
+}

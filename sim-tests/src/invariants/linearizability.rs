@@ -1,0 +1,411 @@
+//! Every answer is one that a single copy of the registry could have given at one moment between request and answer
+//! (SPEC §3; Herlihy and Wing, 1990).
+//!
+//! The committed log is the only order in which things can have happened, so each operation is looked for in it: a write at
+//! its entry, a read at a point where the answer's index and content are the model's. Operations are placed as early as
+//! possible, in the order of their invocation, never before one that had returned by then: if that fails, no other
+//! placement succeeds. What anyone had applied before a request counts as returned, too, so that also changes without a
+//! client (an expiry) are seen in order. One pass, O(n log n).
+//!
+//! A stale answer is the same of one server: a state that it had between request and answer.
+
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+
+use super::Violation;
+use crate::{
+    content::Content,
+    history::{Answer, History, Operation, Outcome},
+    matching::SHARED_NODE,
+    operation::{Ask, Op, Target},
+    time::{Time, drift_of},
+    truth::Point,
+};
+use sider_core::registry::{Check, CheckStatus, Namespace};
+
+/// Its name.
+pub const NAME: &str = "linearizability";
+
+/// See the module's page.
+///
+/// # Errors
+/// An operation has no place in the committed log that respects real time.
+pub fn check(history: &History) -> Result<(), Violation> {
+    let mut floor = Floor::default();
+    for operation in &history.operations {
+        let earliest = floor.at(operation.invoked);
+        let place = match (&operation.op, &operation.outcome) {
+            (Op::Read { ask, freshness } | Op::Wait { ask, freshness, .. }, Outcome::Done(answer)) => {
+                if !freshness.linearizable() {
+                    stale(history, operation, ask, answer)?;
+                    continue;
+                }
+                Some(read(history, operation, ask, answer, earliest)?)
+            }
+            (Op::Report { reports, .. }, Outcome::Done(answer)) => {
+                let mut place = earliest;
+                for (nth, report) in reports.iter().enumerate() {
+                    let refused = answer.refused.get(nth).copied().unwrap_or(false);
+                    let wanted = (!refused).then_some(report.status);
+                    // Each report of a batch has its own place.
+                    place = place.max(reported(history, operation, &report.target, wanted, earliest)?);
+                }
+                Some(place)
+            }
+            (Op::Report { reports, .. }, Outcome::Refused { status: 404, .. }) if reports.len() == 1 => {
+                Some(reported(history, operation, &reports[0].target, None, earliest)?)
+            }
+            (_, Outcome::Done(_)) => written(history, operation),
+            _ => None,
+        };
+        if let Some(place) = place {
+            floor.returned(operation.returned, place);
+        }
+    }
+    Ok(())
+}
+
+/// The point that everything invoked from now on must be at, at least.
+#[derive(Default)]
+struct Floor {
+    point: Point,
+    under_way: BinaryHeap<Reverse<(Time, Point)>>,
+}
+
+impl Floor {
+    fn at(&mut self, now: Time) -> Point {
+        while let Some(Reverse((returned, point))) = self.under_way.peek()
+            && *returned < now
+        {
+            self.point = self.point.max(*point);
+            self.under_way.pop();
+        }
+        self.point
+    }
+
+    fn returned(&mut self, at: Time, point: Point) {
+        self.under_way.push(Reverse((at, point)));
+    }
+}
+
+/// The point of a write: its entry was appended and applied while it was under way, else `exactly_once` complains.
+fn written(history: &History, operation: &Operation) -> Option<Point> {
+    history
+        .truth()
+        .entry_of(operation.id)
+        .map(|position| position + 1)
+}
+
+fn read(
+    history: &History,
+    operation: &Operation,
+    ask: &Ask,
+    answer: &Answer,
+    earliest: Point,
+) -> Result<Point, Violation> {
+    let truth = history.truth();
+    let earliest = earliest.max(truth.applied_before(confirmed_after(history, operation, answer)));
+    let latest = truth.most_applied_at(operation.server, operation.returned);
+    place(history, operation, ask, answer, earliest, latest).map_err(|problem| {
+        let what = format!("{} of {}: {problem}", operation.op, operation.server);
+        Violation::of(NAME, operation.returned, [operation.id], what)
+    })
+}
+
+/// The moment after which the server must have confirmed that its state is new. For a blocking query that found nothing
+/// new, that is the end of its wait.
+fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) -> Time {
+    match &operation.op {
+        Op::Wait { index, wait_ms, .. } if answer.index.is_some_and(|it| it <= *index) => {
+            let wait = Duration::from_millis(*wait_ms);
+            operation.invoked + wait.saturating_sub(drift_of(wait, history.bounds.drift_ppm))
+        }
+        _ => operation.invoked,
+    }
+}
+
+fn stale(history: &History, operation: &Operation, ask: &Ask, answer: &Answer) -> Result<(), Violation> {
+    let truth = history.truth();
+    let (from, until) = (operation.invoked, operation.returned);
+    let earliest = truth.least_applied_at(operation.server, from, until);
+    let latest = truth.most_applied_at(operation.server, until);
+    match place(history, operation, ask, answer, earliest, latest) {
+        Ok(_) => Ok(()),
+        Err(problem) => {
+            let what = format!("{} of {}: {problem}", operation.op, operation.server);
+            Err(Violation::of(NAME, until, [operation.id], what))
+        }
+    }
+}
+
+/// The first point from `earliest` to `latest` whose answer this is.
+fn place(
+    history: &History,
+    operation: &Operation,
+    ask: &Ask,
+    answer: &Answer,
+    earliest: Point,
+    latest: Point,
+) -> Result<Point, String> {
+    let truth = history.truth();
+    let (Some(index), Some(content)) = (answer.index, answer.content.as_ref()) else {
+        return Err("the answer has no index or no content".into());
+    };
+    let topic = ask.topic();
+    let Some((first, last)) = truth.points_of_index(&topic, index) else {
+        let expected = truth.index_at(&topic, earliest);
+        return Err(format!(
+            "index {index} is none that it ever had; it should be {expected} or a later one"
+        ));
+    };
+    if last < earliest {
+        let now = truth.index_at(&topic, earliest);
+        return Err(format!(
+            "index {index} was gone: by {} it was {now}{}",
+            operation.invoked,
+            difference(content, &truth.content(ask, earliest))
+        ));
+    }
+    if first > latest {
+        return Err(format!("index {index} was not yet there"));
+    }
+    let (from, until) = (first.max(earliest), last.min(latest));
+    (from..=until)
+        .find(|point| *truth.content(ask, *point) == *content)
+        .ok_or_else(|| {
+            format!(
+                "the content is not that of index {index}{}",
+                difference(content, &truth.content(ask, until.max(from)))
+            )
+        })
+}
+
+fn difference(content: &Content, expected: &Content) -> String {
+    if content == expected {
+        String::new()
+    } else {
+        format!("; {}", content.difference(expected))
+    }
+}
+
+/// The first point, while the report was under way, at which the target has the status (`None`: does not exist).
+fn reported(
+    history: &History,
+    operation: &Operation,
+    target: &Target,
+    wanted: Option<CheckStatus>,
+    earliest: Point,
+) -> Result<Point, Violation> {
+    let truth = history.truth();
+    let earliest = earliest.max(truth.applied_before(operation.invoked));
+    let latest = truth.applied_until(operation.returned);
+    let found = (earliest..=latest).find(|point| {
+        let state = truth.state(*point);
+        let mut checks = state
+            .checks
+            .iter()
+            .filter(|check| is_target(check, target))
+            .peekable();
+        let exists = match target {
+            Target::Check(_) => checks.peek().is_some(),
+            Target::Instance(id) => state.instances.iter().any(|it| {
+                it.node.as_str() == SHARED_NODE
+                    && it.id.as_str() == id
+                    && it.namespace == Namespace::default()
+            }),
+        };
+        match wanted {
+            None => !exists,
+            Some(status) => exists && checks.all(|check| check.status == status),
+        }
+    });
+    found.ok_or_else(|| {
+        let what = match wanted {
+            Some(status) => format!(
+                "{} was acknowledged, but {target:?} never was {} meanwhile",
+                operation.op,
+                status.as_str()
+            ),
+            None => format!(
+                "{} was refused, but {target:?} was there all the time",
+                operation.op
+            ),
+        };
+        Violation::of(NAME, operation.returned, [operation.id], what)
+    })
+}
+
+fn is_target(check: &Check, target: &Target) -> bool {
+    let shared = check.node.as_str() == SHARED_NODE && check.namespace == Namespace::default();
+    shared
+        && match target {
+            Target::Check(id) => check.id.as_str() == id,
+            Target::Instance(id) => {
+                check.definition.ttl().is_some()
+                    && check.instance.as_ref().is_some_and(|own| own.as_str() == id)
+            }
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::story::Story, *};
+    use crate::operation::Freshness;
+
+    fn complaint(story: Story) -> String {
+        check(&story.finish()).expect_err("not linearizable").what
+    }
+
+    fn web() -> Ask {
+        Ask::Health {
+            service: "web".into(),
+            passing: false,
+            tags: vec![],
+        }
+    }
+
+    #[test]
+    fn reads_of_what_is_there_are_fine() {
+        let mut story = Story::new();
+        story.read(1, web(), Freshness::Default);
+        story.register("web-1", 1);
+        story.read(2, web(), Freshness::Default);
+        story.read(2, Ask::Services, Freshness::Consistent);
+        story.report("chk:web-1:0", CheckStatus::Passing);
+        story.read(3, web(), Freshness::Stale);
+        story.read(
+            3,
+            Ask::ChecksInState(Some(CheckStatus::Passing)),
+            Freshness::Default,
+        );
+        story.deregister("web-1");
+        story.read(1, web(), Freshness::Default);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_read_that_overlaps_a_write_may_see_it_or_not() {
+        let mut story = Story::new();
+        let before = story.read(2, web(), Freshness::Default);
+        let write = story.register("web-1", 1);
+        story.stretch(write, 50, 50);
+        story.stretch(before, 0, 40);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_read_of_the_past_is_not() {
+        let mut story = Story::new();
+        let old = story.read(2, web(), Freshness::Default);
+        story.register("web-1", 1);
+        story.register("web-2", 2);
+        story.answer_again(2, web(), Freshness::Default, old);
+        assert!(complaint(story).contains("index 1 was gone"));
+    }
+
+    #[test]
+    fn missing_an_expiry_that_somebody_has_applied_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", CheckStatus::Passing);
+        let old = story.read(2, web(), Freshness::Default);
+        story.wait_ms(3_000);
+        story.expire("chk:web-1:0");
+        story.wait_ms(1);
+        story.answer_again(2, web(), Freshness::Default, old);
+        assert!(complaint(story).contains("was gone"));
+    }
+
+    #[test]
+    fn a_read_of_the_future_is_not() {
+        let mut story = Story::new();
+        let early = story.read(2, web(), Freshness::Default);
+        story.register("web-1", 1);
+        let late = story.read(2, web(), Freshness::Default);
+        story.copy_answer(late, early);
+        assert!(complaint(story).contains("was not yet there"));
+    }
+
+    #[test]
+    fn another_content_under_the_same_index_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        let read = story.read(2, web(), Freshness::Default);
+        story.change_answer(read, |answer| answer.content = Some(Content::Instances(vec![])));
+        assert!(complaint(story).contains("the content is not that of index 2"));
+    }
+
+    #[test]
+    fn an_index_that_never_was_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        let read = story.read(2, Ask::Nodes, Freshness::Default);
+        story.register("web-2", 2);
+        let again = story.read(2, Ask::Nodes, Freshness::Default);
+        assert_eq!(
+            story.index_of(read),
+            story.index_of(again),
+            "a second instance leaves the nodes alone"
+        );
+        story.change_answer(again, |answer| answer.index = Some(3));
+        assert!(complaint(story).contains("index 3 is none that it ever had"));
+    }
+
+    #[test]
+    fn a_stale_read_of_what_the_server_never_had_is_not() {
+        let mut story = Story::new();
+        let none = story.read(3, web(), Freshness::Stale);
+        story.register("web-1", 1);
+        let one = story.read(1, web(), Freshness::Stale);
+        story.copy_answer(one, none);
+        assert!(complaint(story).contains("was not yet there"));
+    }
+
+    #[test]
+    fn a_stale_read_of_what_the_server_had_long_before_is_not() {
+        let mut story = Story::new();
+        let none = story.read(3, web(), Freshness::Stale);
+        story.register("web-1", 1);
+        story.answer_again(3, web(), Freshness::Stale, none);
+        assert!(complaint(story).contains("was gone"));
+    }
+
+    #[test]
+    fn a_wait_that_ends_with_old_content_is_not() {
+        let mut story = Story::new();
+        let wait = story.wait_for(2, web(), 1, 1_000);
+        story.register("web-1", 1);
+        // It is answered at its timeout with what was there when it began.
+        story.move_to(wait, 1, 1_100);
+        assert!(complaint(story).contains("was gone"));
+    }
+
+    #[test]
+    fn an_acknowledged_report_that_had_no_effect_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.acknowledge_report("chk:web-1:0", CheckStatus::Passing);
+        assert!(complaint(story).contains("never was passing"));
+    }
+
+    #[test]
+    fn an_acknowledged_report_on_nothing_is_not() {
+        let mut story = Story::new();
+        story.acknowledge_report("chk:web-1:0", CheckStatus::Passing);
+        assert!(complaint(story).contains("never was passing"));
+    }
+
+    #[test]
+    fn a_refused_report_on_what_is_there_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        let report = story.report("chk:web-1:0", CheckStatus::Passing);
+        story.set_outcome(
+            report,
+            Outcome::Refused {
+                status: 404,
+                reason: "unknown check".into(),
+            },
+        );
+        assert!(complaint(story).contains("was there all the time"));
+    }
+}

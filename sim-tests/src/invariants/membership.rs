@@ -1,0 +1,132 @@
+//! Membership changes that were acknowledged hold: in the end every member names the same voters, those who joined are
+//! among them, those who were removed are not (Raft, §6; SPEC §1).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Violation;
+use crate::history::{History, ServerNumber};
+
+/// Its name.
+pub const NAME: &str = "membership";
+
+/// See the module's page.
+///
+/// # Errors
+/// Members disagree, or an acknowledged change is not there.
+pub fn check(history: &History) -> Result<(), Violation> {
+    let Some(last) = history.configurations.iter().max_by_key(|told| told.at) else {
+        return Ok(());
+    };
+    let voters: BTreeSet<ServerNumber> = last.voters.iter().copied().collect();
+    for told in &history.configurations {
+        let theirs: BTreeSet<ServerNumber> = told.voters.iter().copied().collect();
+        if voters.contains(&told.server) && theirs != voters {
+            let what = format!(
+                "{} names the voters {theirs:?}, {} names {voters:?}",
+                told.server, last.server
+            );
+            return Err(Violation::new(NAME, told.at, what));
+        }
+    }
+    for (server, belongs) in expected(history) {
+        if belongs.is_some_and(|belongs| belongs != voters.contains(&server)) {
+            let what = format!(
+                "{server} should {}be a voter; the voters are {voters:?}, the learners {:?}",
+                if belongs == Some(true) { "" } else { "not " },
+                last.learners
+            );
+            return Err(Violation::new(NAME, last.at, what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether each server should be a voter; `None` where a change's outcome is unknown.
+fn expected(history: &History) -> BTreeMap<ServerNumber, Option<bool>> {
+    let mut expected: BTreeMap<ServerNumber, Option<bool>> = history
+        .bounds
+        .first_voters
+        .iter()
+        .map(|server| (*server, Some(true)))
+        .collect();
+    let mut changes: Vec<_> = history.memberships.iter().collect();
+    changes.sort_by_key(|change| change.invoked);
+    for change in changes {
+        let before = expected.get(&change.server).copied().unwrap_or(Some(false));
+        let after = match change.done {
+            Some(true) => Some(change.joins),
+            Some(false) => before,
+            None if before == Some(change.joins) => before,
+            None => None,
+        };
+        expected.insert(change.server, after);
+    }
+    expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::story::Story, *};
+    use crate::history::MembershipChange;
+
+    fn story(joins: bool, server: u8, done: Option<bool>, voters: &[u8]) -> Story {
+        let mut story = Story::new();
+        story.record().bounds.first_voters = (1..=3).map(ServerNumber).collect();
+        let change = MembershipChange {
+            invoked: story.now(),
+            returned: story.now(),
+            server: ServerNumber(server),
+            joins,
+            done,
+        };
+        story.record().memberships.push(change);
+        story.wait_ms(10);
+        story.configure(voters);
+        story
+    }
+
+    fn verdict(story: Story) -> Result<(), Violation> {
+        check(&story.finish())
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_there() {
+        assert_eq!(verdict(story(true, 4, Some(true), &[1, 2, 3, 4])), Ok(()));
+        assert_eq!(verdict(story(false, 3, Some(true), &[1, 2])), Ok(()));
+        assert_eq!(verdict(story(true, 4, Some(false), &[1, 2, 3])), Ok(()));
+    }
+
+    #[test]
+    fn what_is_unknown_may_be_there() {
+        assert_eq!(verdict(story(true, 4, None, &[1, 2, 3])), Ok(()));
+        assert_eq!(verdict(story(true, 4, None, &[1, 2, 3, 4])), Ok(()));
+    }
+
+    #[test]
+    fn a_join_that_is_lost_is_not_fine() {
+        let violation = verdict(story(true, 4, Some(true), &[1, 2, 3])).expect_err("a lost join");
+        assert!(violation.what.contains("s4") || violation.what.contains("ServerNumber(4)"));
+    }
+
+    #[test]
+    fn a_removed_server_that_still_votes_is_not_fine() {
+        assert!(verdict(story(false, 3, Some(true), &[1, 2, 3])).is_err());
+    }
+
+    #[test]
+    fn a_change_that_failed_and_happened_is_not_fine() {
+        assert!(verdict(story(true, 4, Some(false), &[1, 2, 3, 4])).is_err());
+    }
+
+    #[test]
+    fn losing_a_member_nobody_removed_is_not_fine() {
+        assert!(verdict(story(true, 4, Some(true), &[1, 2, 4])).is_err());
+    }
+
+    #[test]
+    fn members_that_disagree_are_not_fine() {
+        let mut story = story(true, 4, Some(true), &[1, 2, 3, 4]);
+        story.record().configurations[0].voters.pop();
+        assert!(verdict(story).is_err());
+    }
+}

@@ -1,0 +1,529 @@
+//! Tells small histories for the tests of the invariants: three servers, the first of which leads. Everything it tells
+//! is correct until a test spoils it.
+
+use std::{sync::Arc, time::Duration};
+
+use sider_core::registry::{
+    Check, CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
+    Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Probe,
+    Registration, ServiceName, Weights,
+};
+
+use crate::{
+    answers::answer,
+    history::{
+        Answer, AppliedEntry, Configuration, Effect, Fact, FaultKind, FaultSpan, History, Observed,
+        Operation, Outcome, Record, ServerNumber,
+    },
+    matching::SHARED_NODE,
+    model::State,
+    operation::{Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
+    time::Time,
+    truth::Truth,
+};
+
+/// The TTL of every check in a story.
+pub(super) const TTL_MS: u64 = 2_000;
+
+pub(super) struct Story {
+    record: Record,
+    now: Time,
+    state: State,
+    next_log_index: u64,
+    term: u64,
+    leader: u8,
+}
+
+impl Story {
+    /// Three servers start, the first is elected. A moment later nothing has been disturbed for a while.
+    pub(super) fn new() -> Story {
+        let mut story = Story {
+            record: Record::default(),
+            now: Time(0),
+            state: State::default(),
+            next_log_index: 0,
+            term: 0,
+            leader: 1,
+        };
+        (1..=3).for_each(|server| story.observe(server, Fact::Started));
+        story.elect(1, 1);
+        story
+    }
+
+    pub(super) fn finish(mut self) -> History {
+        self.record.ended = self.now.max(self.record.ended);
+        if self.record.healed == Time(0) {
+            self.record.healed = self.record.ended;
+        }
+        self.record.observations.sort_by_key(|seen| seen.at);
+        History::new(self.record)
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
+    pub(super) fn record(&mut self) -> &mut Record {
+        &mut self.record
+    }
+
+    pub(super) fn wait_ms(&mut self, ms: u64) {
+        self.now = self.now + Duration::from_millis(ms);
+    }
+
+    pub(super) fn observe(&mut self, server: u8, what: Fact) {
+        self.record.observations.push(Observed {
+            at: self.now,
+            server: ServerNumber(server),
+            what,
+        });
+    }
+
+    /// A new leader, with its blank entry.
+    pub(super) fn elect(&mut self, server: u8, term: u64) {
+        self.term = term;
+        self.leader = server;
+        self.observe(server, Fact::BecameLeader { term });
+        self.append(None);
+    }
+
+    pub(super) fn restart(&mut self, server: u8) {
+        self.observe(server, Fact::Stopped);
+        self.wait_ms(1);
+        self.observe(server, Fact::Started);
+    }
+
+    /// The server applies the whole log again.
+    pub(super) fn replay(&mut self, server: u8) {
+        let applied: Vec<Fact> = self
+            .record
+            .observations
+            .iter()
+            .filter(|seen| seen.server == ServerNumber(self.leader) && matches!(seen.what, Fact::Applied(_)))
+            .map(|seen| seen.what.clone())
+            .collect();
+        applied.into_iter().for_each(|what| self.observe(server, what));
+    }
+
+    pub(super) fn fault(&mut self, kind: FaultKind, server: u8, for_ms: u64) {
+        let until = self.now + Duration::from_millis(for_ms);
+        let servers = vec![ServerNumber(server)];
+        self.record.faults.push(FaultSpan {
+            from: self.now,
+            until,
+            servers,
+            what: "a fault".into(),
+            kind,
+        });
+    }
+
+    pub(super) fn configure(&mut self, voters: &[u8]) {
+        let voters: Vec<ServerNumber> = voters.iter().copied().map(ServerNumber).collect();
+        for server in &voters {
+            self.record.configurations.push(Configuration {
+                at: self.now,
+                server: *server,
+                voters: voters.clone(),
+                learners: vec![],
+            });
+        }
+    }
+
+    /// Appends a command to every log and applies it a millisecond later. Gives its log index.
+    pub(super) fn commit(&mut self, command: Command) -> u64 {
+        self.append(Some(command))
+    }
+
+    fn append(&mut self, command: Option<Command>) -> u64 {
+        let (log_index, term) = (self.next_log_index, self.term);
+        self.next_log_index += 1;
+        let hash = log_index * 1_000 + term;
+        let order: Vec<u8> = [self.leader]
+            .into_iter()
+            .chain((1..=3).filter(|it| *it != self.leader))
+            .collect();
+        for server in &order {
+            self.observe(
+                *server,
+                Fact::Appended {
+                    index: log_index,
+                    term,
+                    hash,
+                },
+            );
+        }
+        self.wait_ms(1);
+        let command = command.map(|command| {
+            let before = self.state.topics();
+            let (reply, changed) = self.state.apply(&command);
+            let after = self.state.topics();
+            let mut topics: Vec<_> = before
+                .keys()
+                .chain(after.keys())
+                .filter(|it| before.get(it) != after.get(it))
+                .cloned()
+                .collect();
+            topics.sort();
+            topics.dedup();
+            (
+                command,
+                Effect {
+                    reply,
+                    changed,
+                    topics,
+                },
+            )
+        });
+        let entry = AppliedEntry {
+            log_index,
+            term,
+            hash,
+            command,
+            index: self.state.index,
+            digest: u128::from(log_index),
+        };
+        order
+            .iter()
+            .for_each(|server| self.observe(*server, Fact::Applied(Box::new(entry.clone()))));
+        log_index
+    }
+
+    fn operate(&mut self, server: u8, op: Op, invoked: Time, outcome: Outcome) -> u32 {
+        let id = u32::try_from(self.record.operations.len()).expect("a short story");
+        let server = ServerNumber(server);
+        let returned = self.now;
+        let impatient = false;
+        self.record.operations.push(Operation {
+            id,
+            client: 0,
+            server,
+            op,
+            impatient,
+            invoked,
+            returned,
+            outcome,
+        });
+        self.wait_ms(1);
+        id
+    }
+
+    fn written(&self) -> Outcome {
+        Outcome::Done(Answer {
+            index: Some(self.state.index),
+            content: None,
+            refused: vec![],
+        })
+    }
+
+    /// Registers an instance of `web` with one TTL check.
+    pub(super) fn register(&mut self, id: &str, version: u32) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        self.commit(Story::registration(id, version));
+        self.operate(1, Story::register_op(id, version), invoked, self.written())
+    }
+
+    /// The same with a check that passes from the start.
+    pub(super) fn register_passing(&mut self, id: &str, version: u32) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        let mut command = Story::registration(id, version);
+        let mut op = Story::register_op(id, version);
+        if let (Command::Register(registrations), Op::Register { services, .. }) = (&mut command, &mut op) {
+            registrations[0].checks[0].status = Some(CheckStatus::Passing);
+            services[0].checks[0].status = Some(CheckStatus::Passing);
+        }
+        self.commit(command);
+        self.operate(1, op, invoked, self.written())
+    }
+
+    /// A registration that has this outcome, and no entry.
+    pub(super) fn ask_to_register(&mut self, id: &str, version: u32, outcome: Outcome) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        self.operate(1, Story::register_op(id, version), invoked, outcome)
+    }
+
+    /// A registration that is acknowledged with an index, and has no entry.
+    pub(super) fn acknowledge_registration(&mut self, id: &str, version: u32, index: u64) -> u32 {
+        let outcome = Outcome::Done(Answer {
+            index: Some(index),
+            content: None,
+            refused: vec![],
+        });
+        self.ask_to_register(id, version, outcome)
+    }
+
+    pub(super) fn deregister(&mut self, id: &str) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        let key = InstanceKey {
+            namespace: Namespace::default(),
+            node: shared(),
+            id: instance_id(id),
+        };
+        self.commit(Command::Deregister(Deregister::Instance { key, service: None }));
+        self.operate(
+            1,
+            Op::Deregister {
+                id: id.into(),
+                service: None,
+            },
+            invoked,
+            self.written(),
+        )
+    }
+
+    /// Reports a status; written to the log only if it changes something.
+    pub(super) fn report(&mut self, check: &str, status: CheckStatus) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        if self.check(check).is_some_and(|it| it.status != status) {
+            self.commit(Story::status(check, status));
+        }
+        self.operate(1, Story::report_op(check, status), invoked, self.written())
+    }
+
+    /// A report that is acknowledged and has no effect.
+    pub(super) fn acknowledge_report(&mut self, check: &str, status: CheckStatus) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        self.operate(1, Story::report_op(check, status), invoked, self.written())
+    }
+
+    /// The leader expires a check as it is now.
+    pub(super) fn expire(&mut self, check: &str) {
+        let seen = self.check(check).expect("a check of the story");
+        self.commit(Command::ExpireChecks(vec![Expiry {
+            check: seen.key(),
+            renewals_seen: seen.renewals,
+            create_index_seen: seen.create_index,
+        }]));
+    }
+
+    fn check(&self, id: &str) -> Option<Arc<Check>> {
+        self.state
+            .checks
+            .iter()
+            .find(|check| check.id.as_str() == id)
+            .cloned()
+    }
+
+    fn answer(&self, ask: &Ask) -> Answer {
+        // The one place where a story asks the machinery under test: by the record so far.
+        let truth = Truth::of(&self.record);
+        Answer {
+            index: Some(truth.index_at(&ask.topic(), truth.last())),
+            content: Some(answer(&self.state, ask)),
+            refused: vec![],
+        }
+    }
+
+    pub(super) fn read(&mut self, server: u8, ask: Ask, freshness: Freshness) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        let answer = self.answer(&ask);
+        self.operate(
+            server,
+            Op::Read { ask, freshness },
+            invoked,
+            Outcome::Done(answer),
+        )
+    }
+
+    /// A read that gets the answer of an older one.
+    pub(super) fn answer_again(&mut self, server: u8, ask: Ask, freshness: Freshness, older: u32) -> u32 {
+        let read = self.read(server, ask, freshness);
+        self.copy_answer(older, read);
+        read
+    }
+
+    /// A blocking query that is answered with what is there now.
+    pub(super) fn wait_for(&mut self, server: u8, ask: Ask, index: u64, wait_ms: u64) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        let answer = self.answer(&ask);
+        let op = Op::Wait {
+            ask,
+            freshness: Freshness::Default,
+            index,
+            wait_ms,
+        };
+        self.operate(server, op, invoked, Outcome::Done(answer))
+    }
+
+    pub(super) fn operation(&mut self, id: u32) -> &mut Operation {
+        &mut self.record.operations[id as usize]
+    }
+
+    pub(super) fn set_outcome(&mut self, id: u32, outcome: Outcome) {
+        self.operation(id).outcome = outcome;
+    }
+
+    pub(super) fn change_answer(&mut self, id: u32, change: impl FnOnce(&mut Answer)) {
+        match &mut self.operation(id).outcome {
+            Outcome::Done(answer) => change(answer),
+            other => panic!("operation {id} has no answer but {other:?}"),
+        }
+    }
+
+    pub(super) fn copy_answer(&mut self, from: u32, to: u32) {
+        self.operation(to).outcome = self.operation(from).outcome.clone();
+    }
+
+    pub(super) fn index_of(&mut self, id: u32) -> Option<u64> {
+        self.operation(id).answer().and_then(|answer| answer.index)
+    }
+
+    /// Lets an operation begin so much earlier and end so much later.
+    pub(super) fn stretch(&mut self, id: u32, earlier_ms: u64, later_ms: u64) {
+        let operation = self.operation(id);
+        operation.invoked = operation.invoked - Duration::from_millis(earlier_ms);
+        operation.returned = operation.returned + Duration::from_millis(later_ms);
+        let returned = operation.returned;
+        self.record.ended = self.record.ended.max(returned);
+    }
+
+    /// Lets an operation begin and end at these milliseconds.
+    pub(super) fn move_to(&mut self, id: u32, invoked_ms: u64, returned_ms: u64) {
+        let operation = self.operation(id);
+        (operation.invoked, operation.returned) = (Time::ms(invoked_ms), Time::ms(returned_ms));
+        self.record.ended = self.record.ended.max(Time::ms(returned_ms));
+    }
+
+    pub(super) fn change_last_applied(&mut self, server: u8, change: impl FnOnce(&mut AppliedEntry)) {
+        let last = self
+            .record
+            .observations
+            .iter_mut()
+            .rev()
+            .find_map(|seen| match &mut seen.what {
+                Fact::Applied(entry) if seen.server == ServerNumber(server) => Some(entry),
+                _ => None,
+            });
+        change(last.expect("the server applied something"));
+    }
+
+    /// Changes what every server made of an entry.
+    pub(super) fn change_effect(&mut self, log_index: u64, change: impl Fn(&mut Effect)) {
+        for seen in &mut self.record.observations {
+            if let Fact::Applied(entry) = &mut seen.what
+                && entry.log_index == log_index
+                && let Some((_, effect)) = &mut entry.command
+            {
+                change(effect);
+            }
+        }
+    }
+
+    /// As if the server had never applied this entry.
+    pub(super) fn forget_applied(&mut self, server: u8, log_index: u64) {
+        self.record.observations.retain(|seen| {
+            !matches!(&seen.what, Fact::Applied(entry) if entry.log_index == log_index
+                && seen.server == ServerNumber(server))
+        });
+    }
+
+    fn register_op(id: &str, version: u32) -> Op {
+        let service = Service {
+            name: "web".into(),
+            id: id.into(),
+            port: 80,
+            tags: vec![],
+            version,
+            checks: vec![TtlCheck {
+                ttl_ms: TTL_MS,
+                status: None,
+            }],
+        };
+        Op::Register {
+            form: RegisterForm::Short,
+            services: vec![service],
+        }
+    }
+
+    fn report_op(check: &str, status: CheckStatus) -> Op {
+        let report = Report {
+            target: Target::Check(check.into()),
+            status,
+            output: None,
+        };
+        Op::Report {
+            form: ReportForm::Path,
+            reports: vec![report],
+        }
+    }
+
+    /// The command for [`Story::register`].
+    pub(super) fn registration(id: &str, version: u32) -> Command {
+        let namespace = Namespace::default();
+        let check = CheckDefinitionUpdate {
+            id: CheckId::parse(&format!("chk:{id}:0")).expect("a valid id"),
+            namespace: namespace.clone(),
+            node: shared(),
+            name: "ttl".into(),
+            instance: Some(instance_id(id)),
+            definition: CheckDefinition {
+                probe: Probe::Ttl(Duration::from_millis(TTL_MS)),
+                ..CheckDefinition::default()
+            },
+            status: None,
+            output: String::new(),
+            notes: String::new(),
+        };
+        let instance = Instance {
+            namespace,
+            node: shared(),
+            id: instance_id(id),
+            service: ServiceName::parse("web").expect("a valid name"),
+            address: String::new(),
+            port: 80,
+            tags: vec![],
+            meta: [("version".to_owned(), version.to_string())].into(),
+            weights: Weights::default(),
+            tagged_addresses: Default::default(),
+            enable_tag_override: false,
+            create_index: 0,
+            modify_index: 0,
+        };
+        let node = Node {
+            name: shared(),
+            id: String::new(),
+            address: "127.0.0.1".into(),
+            tagged_addresses: Default::default(),
+            meta: Default::default(),
+            create_index: 0,
+            modify_index: 0,
+        };
+        Command::Register(vec![Registration {
+            node,
+            keep_existing_node: true,
+            instance: Some(instance),
+            checks: vec![check],
+            replace_checks: true,
+        }])
+    }
+
+    /// The command for [`Story::report`].
+    pub(super) fn status(check: &str, status: CheckStatus) -> Command {
+        let id = CheckId::parse(check).expect("a valid id");
+        let key = CheckKey {
+            namespace: Namespace::default(),
+            node: shared(),
+            id,
+        };
+        Command::UpdateChecks(vec![CheckUpdate {
+            target: CheckTarget::Check(key),
+            status: Some(status),
+            output: None,
+        }])
+    }
+}
+
+fn shared() -> NodeName {
+    NodeName::parse(SHARED_NODE).expect("a valid name")
+}
+
+fn instance_id(id: &str) -> InstanceId {
+    InstanceId::parse(id).expect("a valid id")
+}

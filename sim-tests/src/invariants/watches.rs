@@ -1,0 +1,313 @@
+//! Blocking queries (SPEC §5): nobody is woken without a difference in what he would be given, and nothing is missed: once
+//! a server has applied a difference, everyone who waits for it there is answered soon.
+
+use std::time::Duration;
+
+use sider_core::limits::{COALESCE_WINDOW, READ_TIMEOUT};
+
+use super::Violation;
+use crate::{
+    content::Content,
+    history::{Bounds, History, Operation},
+    operation::{Ask, Op},
+    time::{Time, drift_of},
+    truth::Point,
+};
+
+/// Its name.
+pub const NAME: &str = "watches";
+
+/// See the module's page.
+///
+/// # Errors
+/// A wait ended early for nothing, or late though there was something.
+pub fn check(history: &History) -> Result<(), Violation> {
+    for operation in &history.operations {
+        let Op::Wait {
+            ask, index, wait_ms, ..
+        } = &operation.op
+        else {
+            continue;
+        };
+        let Some(answer) = operation.answer() else {
+            continue;
+        };
+        let wait = Wait {
+            history,
+            operation,
+            ask,
+            index: *index,
+            wait: Duration::from_millis(*wait_ms),
+        };
+        let (Some(got), Some(content)) = (answer.index, answer.content.as_ref()) else {
+            return wait.violation("the answer has no index or no content".into());
+        };
+        if *index == 0 {
+            continue;
+        }
+        if operation.returned < wait.ends_at_the_earliest() {
+            wait.woken_for_something(got, content)?;
+        }
+        wait.woken_in_time()?;
+    }
+    Ok(())
+}
+
+struct Wait<'a> {
+    history: &'a History,
+    operation: &'a Operation,
+    ask: &'a Ask,
+    index: u64,
+    wait: Duration,
+}
+
+impl Wait<'_> {
+    fn violation<T>(&self, what: String) -> Result<T, Violation> {
+        let what = format!("{} at {}: {what}", self.operation.op, self.operation.server);
+        Err(Violation::of(
+            NAME,
+            self.operation.returned,
+            [self.operation.id],
+            what,
+        ))
+    }
+
+    fn ends_at_the_earliest(&self) -> Time {
+        let drift = drift_of(self.wait, self.history.bounds.drift_ppm);
+        self.operation.invoked + self.wait.saturating_sub(drift)
+    }
+
+    fn woken_for_something(&self, got: u64, content: &Content) -> Result<(), Violation> {
+        if got <= self.index {
+            return self.violation(format!("woken early with index {got}"));
+        }
+        let truth = self.history.truth();
+        let Some((before, _)) = truth.points_of_index(&self.ask.topic(), self.index) else {
+            return Ok(());
+        };
+        let same = content.without_output() == truth.content(self.ask, before).without_output();
+        if same && !self.came_late(before) {
+            return self.violation(format!("woken with index {got}, but without any difference"));
+        }
+        Ok(())
+    }
+
+    /// Whether the topic had risen already when the server first looked. It can't know then whether what is cut from
+    /// the topic by a filter differs from what the client has, so it answers.
+    fn came_late(&self, before: Point) -> bool {
+        let truth = self.history.truth();
+        let filtered = match self.ask {
+            Ask::Health { tags, .. } | Ask::CatalogService { tags, .. } => !tags.is_empty(),
+            _ => false,
+        };
+        let looked = self.operation.invoked + lateness(&self.history.bounds);
+        let looked = if truth.calm_between(self.operation.invoked, looked) {
+            looked
+        } else {
+            looked + READ_TIMEOUT
+        };
+        let known = truth.most_applied_at(self.operation.server, looked.min(self.operation.returned));
+        filtered && truth.index_at(&self.ask.topic(), known) > truth.index_at(&self.ask.topic(), before)
+    }
+
+    fn woken_in_time(&self) -> Result<(), Violation> {
+        let Some((_, seen_by_all)) = self.first_lasting_difference() else {
+            return Ok(());
+        };
+        let bounds = &self.history.bounds;
+        let bound = if self
+            .history
+            .truth()
+            .calm_between(seen_by_all, seen_by_all + lateness(bounds))
+        {
+            lateness(bounds)
+        } else if self.server_was_left_alone(seen_by_all) {
+            // It may have looked for a leader meanwhile; then it answers, or fails.
+            READ_TIMEOUT + READ_TIMEOUT / 2 + lateness(bounds)
+        } else {
+            return Ok(());
+        };
+        if self.operation.returned > seen_by_all + bound {
+            return self.violation(format!(
+                "answered only at {}; what it waited for was there at {seen_by_all}",
+                self.operation.returned
+            ));
+        }
+        Ok(())
+    }
+
+    /// The first difference that was not undone before the answer, and when the server had applied it.
+    fn first_lasting_difference(&self) -> Option<(Point, Time)> {
+        let truth = self.history.truth();
+        let topic = self.ask.topic();
+        let (before, _) = truth.points_of_index(&topic, self.index)?;
+        let answered = truth.most_applied_at(self.operation.server, self.operation.returned);
+        let later = truth
+            .steps(&topic)
+            .iter()
+            .filter(|step| step.index > self.index && step.point <= answered);
+        let mut lasting = None;
+        for step in later {
+            if truth.differs(self.ask, before, step.point) {
+                lasting = lasting.or(Some(step.point));
+            } else {
+                lasting = None;
+            }
+        }
+        let point = lasting?;
+        let at = truth.reached(self.operation.server, point, self.operation.invoked)?;
+        (at < self.operation.returned).then_some((point, at))
+    }
+
+    fn server_was_left_alone(&self, from: Time) -> bool {
+        let until = self.operation.returned;
+        let settle = self.history.bounds.settle;
+        !self.history.faults.iter().any(|fault| {
+            fault.servers.contains(&self.operation.server)
+                && fault.from <= until
+                && fault.until + settle >= from
+        })
+    }
+}
+
+/// How long after a server has applied a difference its waiters' answers may take to reach them, when all is well: the
+/// window in which bursts are folded, a round to the leader and one from there to a quorum, and the way back.
+fn lateness(bounds: &Bounds) -> Duration {
+    COALESCE_WINDOW + bounds.latency * 8 + Duration::from_millis(300)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::story::Story, *};
+    use crate::history::FaultKind;
+
+    fn complaint(story: Story) -> String {
+        check(&story.finish()).expect_err("a bad wait").what
+    }
+
+    fn web() -> Ask {
+        Ask::Health {
+            service: "web".into(),
+            passing: false,
+            tags: vec![],
+        }
+    }
+
+    /// It has been calm for long.
+    fn story() -> Story {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        story
+    }
+
+    #[test]
+    fn waking_for_a_difference_or_at_the_timeout_is_fine() {
+        let mut story = story();
+        story.register("web-1", 1);
+        let woken = story.wait_for(2, web(), 1, 5_000);
+        story.stretch(woken, 1_000, 0);
+        let timed_out = story.wait_for(2, web(), 2, 500);
+        story.stretch(timed_out, 0, 520);
+        story.wait_ms(600);
+        story.wait_for(3, web(), 0, 500);
+        story.wait_ms(5_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn waking_early_for_nothing_is_not() {
+        let mut story = story();
+        story.register("web-1", 1);
+        story.wait_for(2, web(), 2, 5_000);
+        assert!(complaint(story).contains("woken early with index 2"));
+    }
+
+    #[test]
+    fn waking_for_another_service_is_not() {
+        let mut story = story();
+        story.register("web-1", 1);
+        story.register("web-2", 2);
+        let wait = story.wait_for(2, Ask::Nodes, 2, 5_000);
+        story.change_answer(wait, |answer| answer.index = Some(3));
+        assert!(complaint(story).contains("without any difference"));
+    }
+
+    fn green() -> Ask {
+        Ask::Health {
+            service: "web".into(),
+            passing: false,
+            tags: vec!["green".into()],
+        }
+    }
+
+    #[test]
+    fn waking_for_instances_without_the_tag_is_not() {
+        let mut story = story();
+        story.wait_ms(2_000);
+        story.register("web-1", 1);
+        let wait = story.wait_for(2, green(), 1, 5_000);
+        story.stretch(wait, 2_000, 0);
+        story.wait_ms(5_000);
+        assert!(complaint(story).contains("without any difference"));
+    }
+
+    #[test]
+    fn instances_without_the_tag_that_were_there_before_may_end_a_wait() {
+        let mut story = story();
+        story.register("web-1", 1);
+        story.wait_ms(2_000);
+        story.wait_for(2, green(), 1, 5_000);
+        story.wait_ms(5_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn answering_long_after_the_difference_is_not() {
+        let mut story = story();
+        let wait = story.wait_for(2, web(), 1, 3_000);
+        story.register("web-1", 1);
+        story.wait_ms(3_000);
+        let answer = story.read(2, web(), crate::operation::Freshness::Default);
+        story.copy_answer(answer, wait);
+        story.stretch(wait, 0, 3_000);
+        story.wait_ms(5_000);
+        assert!(complaint(story).contains("answered only at"));
+    }
+
+    #[test]
+    fn not_seeing_what_was_there_already_is_not() {
+        let mut story = story();
+        story.register("web-1", 1);
+        story.wait_ms(100);
+        let wait = story.wait_for(2, web(), 1, 2_000);
+        story.stretch(wait, 0, 2_000);
+        story.wait_ms(9_000);
+        assert!(complaint(story).contains("answered only at"));
+    }
+
+    #[test]
+    fn a_server_with_troubles_may_take_longer() {
+        let mut story = story();
+        let wait = story.wait_for(2, web(), 1, 30_000);
+        story.register("web-1", 1);
+        story.fault(FaultKind::Disturbing, 2, 1_000);
+        let answer = story.read(2, web(), crate::operation::Freshness::Default);
+        story.copy_answer(answer, wait);
+        story.stretch(wait, 0, 2_500);
+        story.wait_ms(5_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_server_beside_the_troubles_may_not_take_for_ever() {
+        let mut story = story();
+        let wait = story.wait_for(2, web(), 1, 30_000);
+        story.register("web-1", 1);
+        story.fault(FaultKind::Disturbing, 3, 9_000);
+        let answer = story.read(2, web(), crate::operation::Freshness::Default);
+        story.copy_answer(answer, wait);
+        story.stretch(wait, 0, 8_000);
+        story.wait_ms(9_000);
+        assert!(complaint(story).contains("answered only at"));
+    }
+}

@@ -1,0 +1,235 @@
+//! Which operation put which entry into the log.
+//!
+//! A client's registration bears a version of its own, so that it is told from every other; what bears none is matched
+//! by time: an entry that was appended while the operation was under way. Among operations that fit, the one that
+//! returned first gets the entry, which finds a complete matching if there is one.
+
+use sider_core::registry::{
+    CheckKey, CheckTarget, CheckUpdate, Command, Deregister, InstanceKey, Namespace, NodeName, Registration,
+};
+
+use crate::{
+    history::{Operation, Outcome, Record},
+    model::State,
+    operation::{CatalogEntry, Op, Service, Target},
+    time::Time,
+    truth::Entry,
+};
+
+/// The node that all servers share for what is registered through `/v1/agent/*`.
+pub const SHARED_NODE: &str = "sider";
+
+/// Where a committed entry comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody asked for it, and nobody needs to: a new leader's blank entry, a membership change, an expiry, an output
+    /// that was held back.
+    Internal,
+    /// The operation of this number.
+    Operation(u32),
+    /// A host of its own that keeps its registrations in step: an agent.
+    Agent,
+    /// No operation that is left can have caused it.
+    Nobody,
+}
+
+/// The source of each entry.
+pub fn sources(record: &Record, entries: &[Entry]) -> Vec<Source> {
+    let mut free: Vec<&Operation> = record.operations.iter().filter(|it| may_be_in_log(it)).collect();
+    // A success is owed an entry, so it comes before an operation that may have none.
+    free.sort_by_key(|operation| (!operation.is_done(), operation.returned, operation.id));
+    let mut sources = Vec::with_capacity(entries.len());
+    let mut before = &State::default();
+    for entry in entries {
+        sources.push(source(record, entry, before, &mut free));
+        before = &entry.state;
+    }
+    sources
+}
+
+fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operation>) -> Source {
+    let Some((command, effect)) = &entry.command else {
+        return Source::Internal;
+    };
+    match command {
+        Command::ExpireChecks(_) | Command::DeregisterCritical(_) => return Source::Internal,
+        Command::UpdateChecks(updates) => {
+            let excused = |update: &CheckUpdate| {
+                update.status.is_none()
+                    || is_agents(record, updated_node(update))
+                    || record
+                        .operations
+                        .iter()
+                        .any(|it| reports(it, update, before, entry.appended))
+            };
+            return if updates.iter().all(excused) {
+                Source::Internal
+            } else {
+                Source::Nobody
+            };
+        }
+        Command::Register(registrations)
+            if registrations.iter().all(|it| is_agents(record, &it.node.name)) =>
+        {
+            return Source::Agent;
+        }
+        Command::Deregister(what) if is_agents(record, deregistered_node(what)) => return Source::Agent,
+        Command::Register(_) | Command::Deregister(_) => {}
+    }
+    let caused = |operation: &Operation| {
+        operation.invoked <= entry.appended
+            && asks_for(&operation.op, command)
+            && match &operation.outcome {
+                Outcome::Done(answer) => {
+                    entry.applied <= operation.returned
+                        && answer.index.is_none_or(|it| it == entry.state.index)
+                }
+                Outcome::Refused { .. } => !effect.changed,
+                _ => true,
+            }
+    };
+    match free.iter().position(|operation| caused(operation)) {
+        Some(at) => Source::Operation(free.remove(at).id),
+        None => Source::Nobody,
+    }
+}
+
+fn may_be_in_log(operation: &Operation) -> bool {
+    operation.op.is_write()
+        && !matches!(operation.op, Op::Report { .. })
+        && !matches!(operation.outcome, Outcome::Failed(_))
+}
+
+fn is_agents(record: &Record, node: &NodeName) -> bool {
+    record
+        .bounds
+        .agent_nodes
+        .iter()
+        .any(|agent| agent == node.as_str())
+}
+
+fn updated_node(update: &CheckUpdate) -> &NodeName {
+    match &update.target {
+        CheckTarget::Check(key) => &key.node,
+        CheckTarget::TtlChecksOf(key) => &key.node,
+    }
+}
+
+fn deregistered_node(what: &Deregister) -> &NodeName {
+    match what {
+        Deregister::Node(node) => node,
+        Deregister::Instance { key, .. } => &key.node,
+        Deregister::Check(key) => &key.node,
+    }
+}
+
+/// Whether an operation asked for exactly this command.
+pub fn asks_for(op: &Op, command: &Command) -> bool {
+    match (op, command) {
+        (Op::Register { services, .. }, Command::Register(registrations)) => {
+            services.len() == registrations.len()
+                && services
+                    .iter()
+                    .zip(registrations)
+                    .all(|(service, it)| registers(service, it))
+        }
+        (Op::CatalogRegister(entry), Command::Register(registrations)) => {
+            matches!(registrations.as_slice(), [registration] if catalogs(entry, registration))
+        }
+        (
+            Op::Deregister { id, service },
+            Command::Deregister(Deregister::Instance { key, service: named }),
+        ) => is_shared_instance(key, id) && named.as_ref().map(ToString::to_string) == *service,
+        (Op::DeregisterCheck { check }, Command::Deregister(Deregister::Check(key))) => {
+            is_shared_check(key, check)
+        }
+        (
+            Op::CatalogDeregister {
+                node,
+                service_id,
+                check_id,
+            },
+            Command::Deregister(what),
+        ) => match what {
+            Deregister::Node(name) => name.as_str() == node && service_id.is_none() && check_id.is_none(),
+            Deregister::Instance { key, .. } => {
+                key.node.as_str() == node && service_id.as_deref() == Some(key.id.as_str())
+            }
+            Deregister::Check(key) => {
+                key.node.as_str() == node
+                    && check_id.as_deref() == Some(key.id.as_str())
+                    && service_id.is_none()
+            }
+        },
+        _ => false,
+    }
+}
+
+fn registers(service: &Service, registration: &Registration) -> bool {
+    let Some(instance) = &registration.instance else {
+        return false;
+    };
+    is_shared_instance(&instance.key(), &service.id)
+        && instance.service.as_str() == service.name
+        && instance.port == service.port
+        && instance.tags == service.tags
+        && instance.meta.get("version") == Some(&service.version.to_string())
+        && service.checks.len() == registration.checks.len()
+        && service
+            .checks
+            .iter()
+            .zip(&registration.checks)
+            .all(|(asked, got)| {
+                got.definition.ttl().map(|ttl| ttl.as_millis()) == Some(u128::from(asked.ttl_ms))
+                    && got.status == asked.status
+            })
+}
+
+fn catalogs(entry: &CatalogEntry, registration: &Registration) -> bool {
+    let instance = registration.instance.as_ref();
+    let instance = instance.map(|it| (it.id.to_string(), it.service.to_string(), it.port));
+    let checks: Vec<_> = registration
+        .checks
+        .iter()
+        .map(|it| (it.id.to_string(), it.status, it.output.clone()))
+        .collect();
+    let asked: Vec<_> = entry
+        .check
+        .iter()
+        .map(|(id, status, output)| (id.clone(), Some(*status), output.clone()))
+        .collect();
+    registration.node.name.as_str() == entry.node
+        && registration.node.address == entry.address
+        && instance == entry.service
+        && checks == asked
+}
+
+fn is_shared_instance(key: &InstanceKey, id: &str) -> bool {
+    key.namespace == Namespace::default() && key.node.as_str() == SHARED_NODE && key.id.as_str() == id
+}
+
+fn is_shared_check(key: &CheckKey, id: &str) -> bool {
+    key.namespace == Namespace::default() && key.node.as_str() == SHARED_NODE && key.id.as_str() == id
+}
+
+/// Whether an operation, sent by then, may have asked for this status.
+fn reports(operation: &Operation, update: &CheckUpdate, state: &State, appended: Time) -> bool {
+    let Op::Report { reports, .. } = &operation.op else {
+        return false;
+    };
+    operation.invoked <= appended
+        && !matches!(operation.outcome, Outcome::Failed(_))
+        && reports.iter().any(|report| {
+            Some(report.status) == update.status
+                && (report.output.is_none() || report.output == update.output)
+                && match (&report.target, &update.target) {
+                    (Target::Check(id), CheckTarget::Check(key)) => is_shared_check(key, id),
+                    (Target::Instance(id), CheckTarget::TtlChecksOf(key)) => is_shared_instance(key, id),
+                    (Target::Instance(id), CheckTarget::Check(key)) => {
+                        let check = state.check(key);
+                        check.is_some_and(|it| it.instance.as_ref().is_some_and(|own| own.as_str() == id))
+                    }
+                    (Target::Check(_), CheckTarget::TtlChecksOf(_)) => false,
+                }
+        })
+}

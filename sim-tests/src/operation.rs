@@ -1,0 +1,317 @@
+//! What simulated clients do, as values: typed for the judges, serialisable for schedules.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sider_core::registry::CheckStatus;
+
+/// A request of a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Registers instances on the servers' shared node, all or none.
+    Register {
+        /// Which request form.
+        form: RegisterForm,
+        /// What; exactly one unless the form is `Batch`.
+        services: Vec<Service>,
+    },
+    /// Removes an instance of the servers' shared node.
+    Deregister {
+        /// Its id.
+        id: String,
+        /// With a service: the JSON form, which touches only an instance of that service.
+        service: Option<String>,
+    },
+    /// Removes a check of the servers' shared node.
+    DeregisterCheck {
+        /// Its id.
+        check: String,
+    },
+    /// Registers a node with what runs on it.
+    CatalogRegister(CatalogEntry),
+    /// Removes a node, or one thing of it.
+    CatalogDeregister {
+        /// The node.
+        node: String,
+        /// One instance of it only.
+        service_id: Option<String>,
+        /// One check of it only.
+        check_id: Option<String>,
+    },
+    /// Reports statuses of checks of the servers' shared node: what renews a TTL.
+    Report {
+        /// Which request form.
+        form: ReportForm,
+        /// What; exactly one unless the form is `Batch`.
+        reports: Vec<Report>,
+    },
+    /// Reads once.
+    Read {
+        /// What.
+        ask: Ask,
+        /// How fresh.
+        freshness: Freshness,
+    },
+    /// Waits until what is asked has an index above `index`.
+    Wait {
+        /// What.
+        ask: Ask,
+        /// How fresh.
+        freshness: Freshness,
+        /// The index of the answer that the client has.
+        index: u64,
+        /// How long the server may wait.
+        wait_ms: u64,
+    },
+}
+
+/// How a registration is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RegisterForm {
+    /// Short keys, checks with a `type`.
+    Short,
+    /// Consul's.
+    Consul,
+    /// `/v1/batch/register`.
+    Batch,
+}
+
+/// How a report is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReportForm {
+    /// `/pass`, `/warn` or `/fail` with a note.
+    Path,
+    /// `/update` with a body.
+    Update,
+    /// `/service/heartbeat`: all TTL checks of an instance pass.
+    Heartbeat,
+    /// `/v1/batch/renew`.
+    Batch,
+}
+
+/// An instance to register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Service.
+    pub name: String,
+    /// Instance id.
+    pub id: String,
+    /// Port; with `version` it makes registrations tell themselves apart.
+    pub port: u16,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Goes into the meta as `version`.
+    pub version: u32,
+    /// TTL checks.
+    pub checks: Vec<TtlCheck>,
+}
+
+/// A TTL check to register; its id is the default one of the request's form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TtlCheck {
+    /// Its TTL in milliseconds.
+    pub ttl_ms: u64,
+    /// The status it starts with (Consul's form only).
+    pub status: Option<CheckStatus>,
+}
+
+/// A node to register in the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogEntry {
+    /// Node.
+    pub node: String,
+    /// Its address.
+    pub address: String,
+    /// An instance on it: id, service, port.
+    pub service: Option<(String, String, u16)>,
+    /// A check: id, status, output. It belongs to the instance if there is one.
+    pub check: Option<(String, CheckStatus, String)>,
+}
+
+/// A status of one check, or of all TTL checks of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Whose.
+    pub target: Target,
+    /// The status.
+    pub status: CheckStatus,
+    /// The output, where one is given.
+    pub output: Option<String>,
+}
+
+/// Whose status is reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// A check, by id.
+    Check(String),
+    /// All TTL checks of an instance, by id.
+    Instance(String),
+}
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Ask {
+    /// `/v1/health/service/{service}`.
+    Health {
+        /// Service.
+        service: String,
+        /// `?passing`.
+        passing: bool,
+        /// `?tag`, repeated.
+        tags: Vec<String>,
+    },
+    /// `/v1/catalog/service/{service}`.
+    CatalogService {
+        /// Service.
+        service: String,
+        /// `?tag`, repeated.
+        tags: Vec<String>,
+    },
+    /// `/v1/catalog/services`.
+    Services,
+    /// `/v1/catalog/nodes`.
+    Nodes,
+    /// `/v1/health/node/{node}`.
+    NodeChecks(String),
+    /// `/v1/health/checks/{service}`.
+    ServiceChecks(String),
+    /// `/v1/health/state/{state}`; `None` is `any`.
+    ChecksInState(Option<CheckStatus>),
+}
+
+/// How fresh an answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Freshness {
+    /// No parameter: linearizable.
+    Default,
+    /// `?consistent`: linearizable.
+    Consistent,
+    /// `?stale`.
+    Stale,
+}
+
+impl Freshness {
+    /// Whether the answer must be of a moment between request and answer.
+    pub fn linearizable(self) -> bool {
+        !matches!(self, Freshness::Stale)
+    }
+}
+
+impl Op {
+    /// Whether it may change the registry.
+    pub fn is_write(&self) -> bool {
+        !matches!(self, Op::Read { .. } | Op::Wait { .. })
+    }
+
+    /// What is asked and how fresh, for a read.
+    pub fn asked(&self) -> Option<(&Ask, Freshness)> {
+        match self {
+            Op::Read { ask, freshness } | Op::Wait { ask, freshness, .. } => Some((ask, *freshness)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tagged = |tags: &[String]| tags.iter().map(|tag| format!(" tag={tag}")).collect::<String>();
+        match self {
+            Ask::Health {
+                service,
+                passing,
+                tags,
+            } => {
+                write!(
+                    f,
+                    "health of {service}{}{}",
+                    if *passing { " passing" } else { "" },
+                    tagged(tags)
+                )
+            }
+            Ask::CatalogService { service, tags } => write!(f, "instances of {service}{}", tagged(tags)),
+            Ask::Services => f.write_str("services"),
+            Ask::Nodes => f.write_str("nodes"),
+            Ask::NodeChecks(node) => write!(f, "checks of node {node}"),
+            Ask::ServiceChecks(service) => write!(f, "checks of {service}"),
+            Ask::ChecksInState(None) => f.write_str("checks"),
+            Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Op::Register { form, services } => {
+                write!(f, "register ({form:?})")?;
+                services.iter().try_for_each(|service| write!(f, " {service}"))
+            }
+            Op::Deregister { id, service: None } => write!(f, "deregister {id}"),
+            Op::Deregister {
+                id,
+                service: Some(service),
+            } => write!(f, "deregister {id} if of {service}"),
+            Op::DeregisterCheck { check } => write!(f, "deregister check {check}"),
+            Op::CatalogRegister(entry) => write!(f, "catalog register {entry}"),
+            Op::CatalogDeregister {
+                node,
+                service_id,
+                check_id,
+            } => {
+                write!(f, "catalog deregister {node}")?;
+                service_id.iter().try_for_each(|id| write!(f, " instance {id}"))?;
+                check_id.iter().try_for_each(|id| write!(f, " check {id}"))
+            }
+            Op::Report { form, reports } => {
+                write!(f, "report ({form:?})")?;
+                reports.iter().try_for_each(|report| {
+                    let (Target::Check(id) | Target::Instance(id)) = &report.target;
+                    write!(f, " {id} {}", report.status.as_str())?;
+                    report
+                        .output
+                        .iter()
+                        .try_for_each(|output| write!(f, " {output:?}"))
+                })
+            }
+            Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness:?})"),
+            Op::Wait {
+                ask,
+                freshness,
+                index,
+                wait_ms,
+            } => {
+                write!(f, "wait {wait_ms} ms for {ask} above {index} ({freshness:?})")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of {} port {} version {}",
+            self.id, self.name, self.port, self.version
+        )?;
+        self.tags.iter().try_for_each(|tag| write!(f, " tag={tag}"))?;
+        self.checks.iter().try_for_each(|check| {
+            write!(f, " ttl={}ms", check.ttl_ms)?;
+            check
+                .status
+                .iter()
+                .try_for_each(|status| write!(f, ":{}", status.as_str()))
+        })
+    }
+}
+
+impl fmt::Display for CatalogEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} at {}", self.node, self.address)?;
+        self.service
+            .iter()
+            .try_for_each(|(id, name, port)| write!(f, " instance {id} of {name} port {port}"))?;
+        self.check
+            .iter()
+            .try_for_each(|(id, status, output)| write!(f, " check {id} {} {output:?}", status.as_str()))
+    }
+}
