@@ -113,7 +113,7 @@ impl Host {
     }
 
     /// Runs servers on this host until one is told to stop.
-    async fn serve(mut self, settings: &Settings, signals: &mut Signals) -> Result<(), String> {
+    async fn serve(self, settings: &Settings, signals: &mut Signals) -> Result<(), String> {
         let mut config = StartConfig {
             raft: settings.raft_config(self.address.clone()),
             server: settings.server.clone(),
@@ -181,19 +181,14 @@ impl Host {
     }
 
     /// Wipes the disk of a server that gave way. The HTTP port stays, and answers 503 meanwhile.
-    async fn restart_empty(&mut self, running: Running) -> Result<(), String> {
+    async fn restart_empty(&self, running: Running) -> Result<(), String> {
         tracing::info!("giving way to another cluster: this server's own one was never used");
         self.http.set_router(None);
         self.network.stop();
-        running.shutdown().await;
         drop(running);
-        self.disk = self
-            .disk
-            .clone()
-            .wipe()
+        server::wipe(&self.disk)
             .await
-            .map_err(|error| error.to_string())?;
-        Ok(())
+            .map_err(|error| self.explain(&error.to_string()))
     }
 
     /// Stops without breaking off what is under way.

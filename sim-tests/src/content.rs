@@ -178,9 +178,13 @@ fn texts(value: &Value, name: &str) -> Result<Vec<String>, String> {
 }
 
 fn map(value: &Value, name: &str) -> Result<BTreeMap<String, String>, String> {
-    let pairs = field(value, name)?
-        .as_object()
-        .ok_or_else(|| format!("{name} is not an object"))?;
+    // Where nothing is given, Consul's answers have `null`.
+    let pairs = match field(value, name)? {
+        Value::Null => return Ok(BTreeMap::new()),
+        value => value
+            .as_object()
+            .ok_or_else(|| format!("{name} is not an object"))?,
+    };
     let pair = |(key, value): (&String, &Value)| value.as_str().map(|value| (key.clone(), value.to_owned()));
     pairs
         .iter()
@@ -190,7 +194,11 @@ fn map(value: &Value, name: &str) -> Result<BTreeMap<String, String>, String> {
 }
 
 fn port(value: &Value, name: &str) -> Result<u16, String> {
-    u16::try_from(number(value, name)?).map_err(|_| format!("{name} is no port"))
+    // A port that is not given is left out, or `null`.
+    match value.get(name) {
+        None | Some(Value::Null) => Ok(0),
+        Some(_) => u16::try_from(number(value, name)?).map_err(|_| format!("{name} is no port")),
+    }
 }
 
 fn health_entry(value: &Value) -> Result<InstanceSeen, String> {

@@ -52,7 +52,7 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         return Source::Internal;
     };
     match command {
-        Command::ExpireChecks(_) => return Source::Internal,
+        Command::ExpireChecks(_) | Command::DeregisterCritical(_) => return Source::Internal,
         Command::UpdateChecks(updates) => {
             let excused = |update: &CheckUpdate| {
                 update.status.is_none()

@@ -39,6 +39,9 @@ impl State {
             Command::ExpireChecks(expiries) => Ok(Reply::Each(
                 expiries.iter().map(|expiry| self.expire(expiry, index)).collect(),
             )),
+            Command::DeregisterCritical(expiries) => Ok(Reply::Each(
+                expiries.iter().map(|expiry| self.reap(expiry)).collect(),
+            )),
         };
         if reply.is_err() {
             *self = before;
@@ -231,6 +234,27 @@ impl State {
             last if last.starts_with("TTL expired") => "TTL expired".into(),
             last => format!("TTL expired; last output: {last}"),
         };
+        Ok(())
+    }
+
+    fn reap(&mut self, expiry: &Expiry) -> Result<(), Refusal> {
+        let unknown = || Refusal::UnknownCheck(expiry.check.id.to_string());
+        let check = Arc::clone(self.check(&expiry.check).ok_or_else(unknown)?);
+        let seen = (expiry.renewals_seen, expiry.create_index_seen);
+        if (check.renewals, check.create_index) != seen || check.status != CheckStatus::Critical {
+            return Err(Refusal::RenewedSince);
+        }
+        let id = check
+            .instance
+            .clone()
+            .ok_or_else(|| Refusal::Invalid("no instance".into()))?;
+        let key = InstanceKey {
+            namespace: check.namespace.clone(),
+            node: check.node.clone(),
+            id,
+        };
+        self.instances.retain(|instance| instance.key() != key);
+        self.checks.retain(|check| !belongs(check, &key));
         Ok(())
     }
 

@@ -162,3 +162,35 @@ impl From<ServerError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_back_as_it_was() {
+        let request = PeerRequest::Diverged {
+            log_index: 7,
+            digest: u128::MAX,
+        };
+        assert_eq!(decode(&encode(&request)), Ok(request));
+    }
+
+    #[test]
+    fn another_version_and_nonsense_are_errors() {
+        let mut bytes = encode(&PeerRequest::ReadIndex).to_vec();
+        bytes[0] = VERSION + 1;
+        let error = decode::<PeerRequest>(&bytes).expect_err("an unknown version");
+        assert!(error.contains("version 2 is unknown"), "{error}");
+        assert!(decode::<PeerRequest>(&[]).is_err());
+        for byte in 0..=u8::MAX {
+            for length in 1..20 {
+                let mut nonsense = vec![byte; length];
+                nonsense[0] = VERSION;
+                // Any outcome but a panic.
+                let _ = decode::<PeerRequest>(&nonsense);
+                let _ = decode::<PeerResponse>(&nonsense);
+            }
+        }
+    }
+}

@@ -71,9 +71,18 @@ fn indexes(history: &History) -> Result<(), Violation> {
 
 /// The registry words its refusal of nonsense as it likes.
 fn words_aside(reply: &Result<Reply, Refusal>) -> Result<Reply, Refusal> {
-    match reply {
-        Err(Refusal::Invalid(_)) => Err(Refusal::Invalid(String::new())),
+    let wordless = |refusal: &Refusal| match refusal {
+        Refusal::Invalid(_) => Refusal::Invalid(String::new()),
         other => other.clone(),
+    };
+    match reply {
+        Ok(Reply::Each(each)) => Ok(Reply::Each(
+            each.iter()
+                .map(|one| one.as_ref().copied().map_err(wordless))
+                .collect(),
+        )),
+        Ok(other) => Ok(other.clone()),
+        Err(refusal) => Err(wordless(refusal)),
     }
 }
 

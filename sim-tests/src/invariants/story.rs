@@ -391,13 +391,6 @@ impl Story {
         self.record.ended = self.record.ended.max(Time::ms(returned_ms));
     }
 
-    /// Lets everything that servers did happen at this millisecond, if it was later.
-    pub(super) fn apply_earlier_everywhere(&mut self, ms: u64) {
-        for seen in &mut self.record.observations {
-            seen.at = seen.at.min(Time::ms(ms));
-        }
-    }
-
     pub(super) fn change_last_applied(&mut self, server: u8, change: impl FnOnce(&mut AppliedEntry)) {
         let last = self
             .record

@@ -176,9 +176,10 @@ impl Expiry<'_> {
             return self.violation("the election of its leader", leader.from, None);
         }
         let renewals = self.history.operations.iter().filter(|operation| {
-            renews(operation, &self.check) && operation.is_done() && operation.invoked < self.entry.applied
+            renews(operation, &self.check) && operation.is_done() && operation.returned < self.entry.applied
         });
-        let since = renews_from(renews_last(renewals), leader.from);
+        let renewed = renewals.map(|operation| operation.invoked).max();
+        let since = renewed.map_or(leader.from, |at| at.max(leader.from));
         let paused: Duration = self
             .history
             .faults
@@ -197,14 +198,6 @@ impl Expiry<'_> {
         }
         Ok(())
     }
-}
-
-fn renews_last<'a>(renewals: impl Iterator<Item = &'a Operation>) -> Option<Time> {
-    renewals.map(|operation| operation.invoked).max()
-}
-
-fn renews_from(renewed: Option<Time>, elected: Time) -> Time {
-    renewed.map_or(elected, |at| at.max(elected))
 }
 
 /// Whether an operation reports that a check is not critical.
