@@ -28,13 +28,12 @@ fn an_instance_from_registration_to_deregistration() {
         GET /v1/agent/services
         GET /v1/agent/checks
         "#,
-        expect![[r#"
-
+        expect![[r##"
             # The same registration again changes nothing and takes no index.
             PUT /v1/agent/service/register {"Name":"api","ID":"api-1","Address":"10.0.0.1","Port":8080,"Checks":[{"type":"ttl","ttl":"15s"}]}
-                200 @2 {"CheckIDs":["chk:api-1:0"],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":["chk:api-1:0"]}
             POST /v1/agent/service/register {"name":"api","id":"api-1","address":"10.0.0.1","port":8080,"checks":[{"type":"ttl","ttl":"15s"}]}
-                200 @2 {"CheckIDs":["chk:api-1:0"],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":["chk:api-1:0"]}
             GET /v1/agent/service/api-1
                 200 @2 {"ID":"api-1","Service":"api","Tags":[],"Meta":{},"Port":8080,"Address":"10.0.0.1","TaggedAddresses":{"lan_ipv4":{"Address":"10.0.0.1","Port":8080},"wan_ipv4":{"Address":"10.0.0.1","Port":8080}},"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"ContentHash":"22708e5a1dcd493b","Datacenter":"dc1"}
             GET /v1/health/service/api?passing
@@ -42,14 +41,14 @@ fn an_instance_from_registration_to_deregistration() {
 
             # It is passing once its check passes, and critical again when the check is not renewed.
             PUT /v1/agent/check/pass/chk:api-1:0?note=fine
-                200 {}
+                200 @3 {"Index":3}
             GET /v1/agent/checks
                 200 @3 {"chk:api-1:0":{"CheckID":"chk:api-1:0","CreateIndex":2,"Definition":{},"ExposedPort":0,"Interval":"","ModifyIndex":3,"Name":"Service 'api' check","Node":"sider","Notes":"","Output":"fine","ServiceID":"api-1","ServiceName":"api","ServiceTags":[],"Status":"passing","Timeout":"","Type":"ttl"}}
             advance 17s
             GET /v1/agent/checks
                 200 @4 {"chk:api-1:0":{"CheckID":"chk:api-1:0","CreateIndex":2,"Definition":{},"ExposedPort":0,"Interval":"","ModifyIndex":4,"Name":"Service 'api' check","Node":"sider","Notes":"","Output":"TTL expired; last output: fine","ServiceID":"api-1","ServiceName":"api","ServiceTags":[],"Status":"critical","Timeout":"","Type":"ttl"}}
             PUT /v1/agent/service/heartbeat/api-1
-                200 {}
+                200 @5 {"Index":5}
             GET /v1/agent/checks
                 200 @5 {"chk:api-1:0":{"CheckID":"chk:api-1:0","CreateIndex":2,"Definition":{},"ExposedPort":0,"Interval":"","ModifyIndex":5,"Name":"Service 'api' check","Node":"sider","Notes":"","Output":"","ServiceID":"api-1","ServiceName":"api","ServiceTags":[],"Status":"passing","Timeout":"","Type":"ttl"}}
 
@@ -61,8 +60,7 @@ fn an_instance_from_registration_to_deregistration() {
                 200 @6 {}
             GET /v1/agent/checks
                 200 @6 {}
-
-        "#]],
+        "##]],
     );
 }
 
@@ -84,30 +82,28 @@ fn consuls_form_and_the_ids_of_its_checks() {
         GET /v1/catalog/services
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register {"Name":"redis"}
-                200 @2 {"CheckIDs":[],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":[]}
             PUT /v1/agent/service/register {"ID":"a","Name":"web","Check":{"TTL":"20s"}}
-                200 @3 {"CheckIDs":["service:a"],"Index":3}
+                200 @3 {"Index":3,"CheckIDs":["service:a"]}
             PUT /v1/agent/service/register {"ID":"b","Name":"web","Checks":[{"TTL":"20s"},{"TTL":"20s","CheckID":"own"},{"TTL":"20s"}]}
-                200 @4 {"CheckIDs":["service:b:1","own","service:b:3"],"Index":4}
+                200 @4 {"Index":4,"CheckIDs":["service:b:1","own","service:b:3"]}
             # Checks that a registration does not name stay, unless it replaces them.
             PUT /v1/agent/service/register {"ID":"b","Name":"web","Check":{"TTL":"20s","CheckID":"own"}}
-                200 @4 {"CheckIDs":["own"],"Index":4}
+                200 @4 {"Index":4,"CheckIDs":["own"]}
             PUT /v1/agent/check/pass/service:b:1
-                200 {}
+                200 @5 {"Index":5}
             PUT /v1/agent/service/register?replace-existing-checks=true {"ID":"b","Name":"web","Check":{"TTL":"20s","CheckID":"own"}}
-                200 @6 {"CheckIDs":["own"],"Index":6}
+                200 @6 {"Index":6,"CheckIDs":["own"]}
             PUT /v1/agent/check/pass/service:b:1
                 404 Unknown check ID "service:b:1". Ensure that the check ID is passed, not the check name.
             PUT /v1/agent/service/register?replace-existing-checks=maybe {"Name":"web"}
                 400 Invalid value for ?replace-existing-checks
             # An id that is registered under another service moves there.
             PUT /v1/agent/service/register {"ID":"a","Name":"web-renamed"}
-                200 @7 {"CheckIDs":[],"Index":7}
+                200 @7 {"Index":7,"CheckIDs":[]}
             GET /v1/catalog/services
                 200 @7 {"redis":[],"web":[],"web-renamed":[]}
-
         "#]],
     );
 }
@@ -139,21 +135,20 @@ fn reports_about_checks() {
         PUT /v1/agent/check/update/web-ttl {"Status":"odd"}
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register {"Name":"web"}
-                200 @2 {"CheckIDs":[],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":[]}
             PUT /v1/agent/check/register {"ID":"mem","Name":"Memory","TTL":"25s"}
-                200 @3 {"CheckIDs":["mem"],"Index":3}
+                200 @3 {"Index":3,"CheckIDs":["mem"]}
             PUT /v1/agent/check/register {"ID":"web-ttl","Name":"ttl","ServiceID":"web","TTL":"25s","Status":"passing"}
-                200 @4 {"CheckIDs":["web-ttl"],"Index":4}
+                200 @4 {"Index":4,"CheckIDs":["web-ttl"]}
             PUT /v1/agent/check/register {"ID":"x","Name":"x","ServiceID":"nope","TTL":"25s"}
                 404 Unknown service ID "nope". Ensure that the service ID is passed, not the service name.
             PUT /v1/agent/check/warn/mem?note=hm
-                200 {}
+                200 @5 {"Index":5}
             PUT /v1/agent/check/fail/web-ttl
-                200 {}
+                200 @6 {"Index":6}
             PUT /v1/agent/check/update/mem {"Status":"passing","Output":"curl output"}
-                200 {}
+                200 @7 {"Index":7}
             GET /v1/health/state/passing
                 200 @7 [{"Node":"sider","CheckID":"mem","Name":"Memory","Status":"passing","Notes":"","Output":"curl output","ServiceID":"","ServiceName":"","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},"CreateIndex":3,"ModifyIndex":7}]
             GET /v1/agent/health/service/id/web
@@ -161,11 +156,11 @@ fn reports_about_checks() {
             GET /v1/agent/health/service/id/web?format=text
                 503 @7 critical
             PUT /v1/agent/check/pass/web-ttl
-                200 {}
+                200 @8 {"Index":8}
             GET /v1/agent/health/service/name/web?format=text
                 200 @8 passing
             PUT /v1/agent/check/warn/mem
-                200 {}
+                200 @9 {"Index":9}
             GET /v1/agent/health/service/name/web?format=text
                 429 @9 warning
             GET /v1/agent/health/service/name/nope
@@ -182,7 +177,6 @@ fn reports_about_checks() {
                 404 Unknown check ID "mem". Ensure that the check ID is passed, not the check name.
             PUT /v1/agent/check/update/web-ttl {"Status":"odd"}
                 400 Invalid check status: 'odd'
-
         "#]],
     );
 }
@@ -205,11 +199,10 @@ fn namespaces_are_apart() {
         GET /v1/agent/services?ns=blue
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register?ns=blue {"Name":"web","Checks":[{"type":"ttl","ttl":"1m"}]}
-                200 @2 {"CheckIDs":["chk:web:0"],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":["chk:web:0"]}
             PUT /v1/agent/service/register {"Name":"web","ns":"red","Checks":[{"type":"ttl","ttl":"1m"}]}
-                200 @3 {"CheckIDs":["chk:web:0"],"Index":3}
+                200 @3 {"Index":3,"CheckIDs":["chk:web:0"]}
             PUT /v1/agent/service/register?ns=blue {"Name":"web","ns":"red"}
                 400 the request names the namespace "blue", its body "red": expected one
             GET /v1/agent/services
@@ -219,7 +212,7 @@ fn namespaces_are_apart() {
             PUT /v1/agent/check/pass/chk:web:0
                 404 Unknown check ID "chk:web:0". Ensure that the check ID is passed, not the check name.
             PUT /v1/agent/check/pass/chk:web:0?ns=blue
-                200 {}
+                200 @4 {"Index":4}
             GET /v1/health/state/passing?ns=red
                 200 @1 []
             PUT /v1/agent/service/deregister {"ns":"red","service":"other","id":"web"}
@@ -230,7 +223,6 @@ fn namespaces_are_apart() {
                 404 Unknown service ID "web". Ensure that the service ID is passed, not the service name.
             GET /v1/agent/services?ns=blue
                 200 @5 {"web":{"ID":"web","Service":"web","Tags":[],"Meta":{},"Port":0,"Address":"","Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"Datacenter":"dc1","Namespace":"blue"}}
-
         "#]],
     );
 }
@@ -254,20 +246,19 @@ fn heartbeats_by_address() {
         PUT /v1/agent/service/heartbeat/nope
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register {"Name":"api","ID":"a","Address":"10.0.0.1","Port":80,"Checks":[{"type":"ttl","ttl":"1m"}]}
-                200 @2 {"CheckIDs":["chk:a:0"],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":["chk:a:0"]}
             PUT /v1/agent/service/register {"Name":"api","ID":"b","Address":"10.0.0.2","Port":80,"Checks":[{"type":"ttl","ttl":"1m"}]}
-                200 @3 {"CheckIDs":["chk:b:0"],"Index":3}
+                200 @3 {"Index":3,"CheckIDs":["chk:b:0"]}
             PUT /v1/agent/service/register {"Name":"api","ID":"c","Port":80,"Checks":[{"type":"ttl","ttl":"1m"}]}
-                200 @4 {"CheckIDs":["chk:c:0"],"Index":4}
+                200 @4 {"Index":4,"CheckIDs":["chk:c:0"]}
             PUT /v1/agent/service/heartbeat {"ns":"default","service":"api","address":"10.0.0.2","port":80}
-                200 {}
+                200 @5 {"Index":5}
             GET /v1/health/service/api?passing&tag=
                 200 @5 [{"Node":{"ID":"","Node":"sider","Address":"127.0.0.1","Datacenter":"dc1","TaggedAddresses":{"lan":"127.0.0.1","lan_ipv4":"127.0.0.1","wan":"127.0.0.1","wan_ipv4":"127.0.0.1"},"Meta":null,"CreateIndex":2,"ModifyIndex":2},"Service":{"ID":"b","Service":"api","Tags":[],"Address":"10.0.0.2","TaggedAddresses":{"lan_ipv4":{"Address":"10.0.0.2","Port":80},"wan_ipv4":{"Address":"10.0.0.2","Port":80}},"Meta":null,"Port":80,"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"Proxy":{"Mode":"","MeshGateway":{},"Expose":{}},"Connect":{},"PeerName":"","CreateIndex":3,"ModifyIndex":3},"Checks":[{"Node":"sider","CheckID":"chk:b:0","Name":"Service 'api' check","Status":"passing","Notes":"","Output":"","ServiceID":"b","ServiceName":"api","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},"CreateIndex":3,"ModifyIndex":5}]}]
             # One without an address of its own is at its node's.
             PUT /v1/agent/service/heartbeat {"service":"api","address":"127.0.0.1","port":80}
-                200 {}
+                200 @6 {"Index":6}
             GET /v1/health/checks/api
                 200 @6 [{"Node":"sider","CheckID":"chk:a:0","Name":"Service 'api' check","Status":"critical","Notes":"","Output":"","ServiceID":"a","ServiceName":"api","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},"CreateIndex":2,"ModifyIndex":2},{"Node":"sider","CheckID":"chk:b:0","Name":"Service 'api' check","Status":"passing","Notes":"","Output":"","ServiceID":"b","ServiceName":"api","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},"CreateIndex":3,"ModifyIndex":5},{"Node":"sider","CheckID":"chk:c:0","Name":"Service 'api' check","Status":"passing","Notes":"","Output":"","ServiceID":"c","ServiceName":"api","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},"CreateIndex":4,"ModifyIndex":6}]
             PUT /v1/agent/service/heartbeat {"service":"api","address":"10.0.0.2","port":81}
@@ -275,12 +266,11 @@ fn heartbeats_by_address() {
             PUT /v1/agent/service/heartbeat {"service":"nope","address":"10.0.0.2","port":80}
                 404 Unknown instance of service "nope" at "10.0.0.2:80"
             PUT /v1/agent/service/heartbeat {"id":"a"}
-                200 {}
+                200 @7 {"Index":7}
             PUT /v1/agent/service/heartbeat {"id":"nope"}
                 404 Unknown service ID "nope". Ensure that the service ID is passed, not the service name.
             PUT /v1/agent/service/heartbeat/nope
                 404 Unknown service ID "nope". Ensure that the service ID is passed, not the service name.
-
         "#]],
     );
 }
@@ -302,11 +292,10 @@ fn batches() {
         PUT /v1/batch/renew {"Renewals":[{"CheckID":"c","Status":"odd"}]}
         PUT /v1/batch/renew "c"
         "#,
-        expect![[r#"
-
+        expect![[r##"
             # All registrations of a batch take one index, in either form; if one is bad, none is done.
             PUT /v1/batch/register [{"Name":"a","Checks":[{"type":"ttl","ttl":"1m"}]},{"Node":"n","Address":"10.0.0.7","Service":{"Service":"b"},"Check":{"CheckID":"c","Name":"c","ServiceID":"b","Definition":{"TTL":"1m"}}}]
-                200 @2 {"CheckIDs":[["chk:a:0"],["c"]],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":[["chk:a:0"],["c"]]}
             PUT /v1/batch/register {"Registrations":[{"Name":"d"},{"Name":"e","Port":70000}]}
                 400 registration 1: Request decode failed: Port: expected a whole number from 0 to 65535, got 70000
             PUT /v1/batch/register [{"Node":"n","Address":"10.0.0.7","Service":{"Service":"f"}},{"Node":"n","Address":"10.0.0.7","Check":{"CheckID":"c9","ServiceID":"nope"}}]
@@ -316,17 +305,16 @@ fn batches() {
 
             # Each renewal has an answer of its own.
             PUT /v1/batch/renew ["chk:a:0",{"Node":"n","CheckID":"c","Status":"warning","Output":"o"},"nope",{"ServiceID":"a"},{"ServiceID":"nope"}]
-                200 [{"CheckID":"chk:a:0","Status":200},{"CheckID":"c","Status":200},{"CheckID":"nope","Error":"Unknown check ID \"nope\". Ensure that the check ID is passed, not the check name.","Status":404},{"ServiceID":"a","Status":200},{"Error":"Unknown service ID \"nope\". Ensure that the service ID is passed, not the service name.","ServiceID":"nope","Status":404}]
+                200 @3 [{"CheckID":"chk:a:0","Status":200},{"CheckID":"c","Status":200},{"CheckID":"nope","Error":"Unknown check ID \"nope\". Ensure that the check ID is passed, not the check name.","Status":404},{"ServiceID":"a","Status":200},{"Error":"Unknown service ID \"nope\". Ensure that the service ID is passed, not the service name.","ServiceID":"nope","Status":404}]
             GET /v1/health/state/any
                 200 @3 [{"Node":"n","CheckID":"c","Name":"c","Status":"warning","Notes":"","Output":"o","ServiceID":"b","ServiceName":"b","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{"TTL":"1m0s"},"CreateIndex":2,"ModifyIndex":3},{"Node":"sider","CheckID":"chk:a:0","Name":"Service 'a' check","Status":"passing","Notes":"","Output":"","ServiceID":"a","ServiceName":"a","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},"CreateIndex":2,"ModifyIndex":3}]
             PUT /v1/batch/renew {"Renewals":[]}
-                200 []
+                200 @3 []
             PUT /v1/batch/renew {"Renewals":[{"CheckID":"c","Status":"odd"}]}
                 400 Request decode failed: [0].Status: expected passing, warning, critical or unknown, got "odd"
             PUT /v1/batch/renew "c"
                 400 Request decode failed: expected a list, or an object with a list named Renewals
-
-        "#]],
+        "##]],
     );
 }
 

@@ -35,7 +35,6 @@ fn nodes_services_and_checks() {
         GET /v1/catalog/services
         "#,
         expect![[r#"
-
             GET /v1/catalog/nodes
                 200 @1 []
             GET /v1/catalog/services
@@ -84,7 +83,6 @@ fn nodes_services_and_checks() {
                 200 @7 [{"ID":"","Node":"ext2","Address":"192.168.10.11","Datacenter":"dc1","TaggedAddresses":null,"Meta":null,"CreateIndex":4,"ModifyIndex":4}]
             GET /v1/catalog/services
                 200 @7 {}
-
         "#]],
     );
 }
@@ -106,7 +104,6 @@ fn bad_registrations() {
         GET /v1/catalog/nodes
         "#,
         expect![[r#"
-
             PUT /v1/catalog/register {"Address":"1.1.1.1"}
                 400 Must provide node
             PUT /v1/catalog/register {"Node":"n"}
@@ -129,7 +126,6 @@ fn bad_registrations() {
                 405 method POST not allowed
             GET /v1/catalog/nodes
                 200 @1 []
-
         "#]],
     );
 }
@@ -146,20 +142,18 @@ fn names_with_slashes_and_spaces() {
         PUT /v1/agent/service/deregister/bad%20name%2fwith%20slash
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register {"Name":"bad name/with slash","Check":{"TTL":"1m"}}
-                200 @2 {"CheckIDs":["service:bad name/with slash"],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":["service:bad name/with slash"]}
             GET /v1/agent/service/bad%20name/with%20slash
                 200 @2 {"ID":"bad name/with slash","Service":"bad name/with slash","Tags":[],"Meta":{},"Port":0,"Address":"","Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"ContentHash":"3943e516166ffa7c","Datacenter":"dc1"}
             GET /v1/agent/service/bad%20name%2Fwith%20slash
                 200 @2 {"ID":"bad name/with slash","Service":"bad name/with slash","Tags":[],"Meta":{},"Port":0,"Address":"","Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"ContentHash":"3943e516166ffa7c","Datacenter":"dc1"}
             PUT /v1/agent/check/pass/service:bad%20name/with%20slash
-                200 {}
+                200 @3 {"Index":3}
             GET /v1/health/checks/bad%20name/with%20slash
                 200 @3 [{"Node":"sider","CheckID":"service:bad name/with slash","Name":"Service 'bad name/with slash' check","Status":"passing","Notes":"","Output":"","ServiceID":"bad name/with slash","ServiceName":"bad name/with slash","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},"CreateIndex":2,"ModifyIndex":3}]
             PUT /v1/agent/service/deregister/bad%20name%2fwith%20slash
                 200 @4 {"Index":4}
-
         "#]],
     );
 }

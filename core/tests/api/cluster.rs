@@ -23,7 +23,6 @@ fn a_cluster_of_one() {
         GET /readyz
         "#,
         expect![[r#"
-
             GET /v1/status/leader
                 200 "server-1:8501"
             GET /v1/status/peers
@@ -45,7 +44,6 @@ fn a_cluster_of_one() {
                 200 ok\n
             GET /readyz
                 503 No cluster leader
-
         "#]],
     );
 }
@@ -88,7 +86,6 @@ fn bad_membership_requests() {
         POST /v1/raft/stats
         "#,
         expect![[r#"
-
             POST /v1/raft/join
                 400 Request decode failed: the body is empty: expected JSON
             POST /v1/raft/join []
@@ -111,7 +108,6 @@ fn bad_membership_requests() {
                 405 method GET not allowed
             POST /v1/raft/stats
                 405 method POST not allowed
-
         "#]],
     );
 }
@@ -127,8 +123,8 @@ fn requests_are_counted_by_their_route() {
     let metrics = api.get("/metrics");
     assert_eq!(metrics.status, StatusCode::OK);
     for line in [
-        r#"sider_http_requests_total{path="/v1/health/service/{*name}",method="GET",status="200"} 2"#,
-        r#"sider_http_requests_total{path="/v1/health/service/{*name}",method="GET",status="400"} 1"#,
+        r#"sider_http_requests_total{path="/v1/health/service/{name}",method="GET",status="200"} 2"#,
+        r#"sider_http_requests_total{path="/v1/health/service/{name}",method="GET",status="400"} 1"#,
         r#"sider_http_requests_total{path="unmatched",method="GET",status="404"} 1"#,
         r#"sider_http_requests_total{path="/livez",method="other",status="405"} 1"#,
     ] {

@@ -1,10 +1,10 @@
 //! What is wrong is said in one line, with the right status.
 
 use expect_test::expect;
-use http::StatusCode;
+use http::{StatusCode, header::CONTENT_LENGTH};
 use serde_json::json;
 
-use crate::support::{Api, check};
+use crate::support::{Api, answer, check, request};
 
 #[test]
 fn bodies() {
@@ -22,7 +22,6 @@ fn bodies() {
         GET /v1/agent/services
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register
                 400 Request decode failed: the body is empty: expected JSON
             PUT /v1/agent/service/register {bad json
@@ -43,7 +42,6 @@ fn bodies() {
                 400 Status for checks must 'passing', 'warning', 'critical'
             GET /v1/agent/services
                 200 @1 {}
-
         "#]],
     );
 }
@@ -71,7 +69,6 @@ fn paths_and_methods() {
         GET /v1/health/service/%00
         "#,
         expect![[r#"
-
             GET /
                 404 Invalid URL path: not a recognized HTTP API endpoint\n
             GET /v1/nope
@@ -106,7 +103,6 @@ fn paths_and_methods() {
                 400 Invalid path: Invalid URL: Invalid UTF-8 in `name`
             GET /v1/health/service/%00
                 400 invalid service name "\0": it has a control character
-
         "#]],
     );
     let api = Api::new();
@@ -146,7 +142,6 @@ fn query_parameters() {
         GET /v1/health/service/web?passing=0&dc=dc1&index=&wait=&near=_agent&unknown=1
         "#,
         expect![[r#"
-
             GET /v1/health/service/web?stale&consistent
                 400 Cannot specify ?stale with ?consistent, conflicting semantics.
             GET /v1/health/service/web?max_stale=1s&consistent
@@ -175,7 +170,6 @@ fn query_parameters() {
                 400 invalid namespace "\n": it has a control character
             GET /v1/health/service/web?passing=0&dc=dc1&index=&wait=&near=_agent&unknown=1
                 200 @1 []
-
         "#]],
     );
 }
@@ -184,9 +178,14 @@ fn query_parameters() {
 fn large_bodies_are_413() {
     let api = Api::new();
     let body = json!({"Name": "x", "Meta": {"k": "v".repeat(10 * 1024 * 1024)}}).to_string();
-    let answer = api.request("PUT /v1/agent/service/register", &body);
-    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
-    expect!["Request body is too large: at most 2097152 bytes are expected"].assert_eq(&answer.body);
+    let sent = || request("PUT /v1/agent/service/register", &body);
+    let mut announced = sent();
+    announced.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    for request in [sent(), announced] {
+        let answer = api.send(request);
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+        expect!["Request body is too large: at most 2097152 bytes are expected"].assert_eq(&answer.body);
+    }
 }
 
 #[test]
@@ -206,9 +205,8 @@ fn without_a_leader_only_stale_reads_are_answered() {
         POST /v1/raft/remove {"ID":"node2"}
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register {"Name":"web"}
-                200 @2 {"CheckIDs":[],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":[]}
             leaderless
             GET /v1/catalog/services?stale
                 200 @2 {"web":[]}
@@ -228,7 +226,6 @@ fn without_a_leader_only_stale_reads_are_answered() {
                 500 No cluster leader
             POST /v1/raft/remove {"ID":"node2"}
                 500 No cluster leader
-
         "#]],
     );
 }
@@ -237,9 +234,9 @@ fn without_a_leader_only_stale_reads_are_answered() {
 fn an_unknown_outcome_says_so() {
     let api = Api::new();
     api.standin.hold_proposals();
-    let write = api.platform.start(crate::support::answer(
+    let write = api.platform.start(answer(
         api.router.clone(),
-        crate::support::request("PUT /v1/agent/service/register", r#"{"Name":"web"}"#),
+        request("PUT /v1/agent/service/register", r#"{"Name":"web"}"#),
     ));
     assert_eq!(api.standin.held_proposals(), 1);
     drop(api.standin.lose_proposals());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::Api;
 
 /// Requests per seed and seeds: some seconds in all.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 const REQUESTS: usize = 200;
 
 /// Chance from a seed, the same on every machine.

@@ -121,9 +121,8 @@ fn equal_questions_have_equal_answers() {
         GET /v1/health/state/any
         "#,
         expect![[r#"
-
             PUT /v1/agent/service/register {"Name":"web","Tags":["A","b"]}
-                200 @2 {"CheckIDs":[],"Index":2}
+                200 @2 {"Index":2,"CheckIDs":[]}
             GET /v1/catalog/service/web?tag=a&tag=B
                 200 @2 [{"ID":"","Node":"sider","Address":"127.0.0.1","Datacenter":"dc1","TaggedAddresses":{"lan":"127.0.0.1","lan_ipv4":"127.0.0.1","wan":"127.0.0.1","wan_ipv4":"127.0.0.1"},"NodeMeta":null,"ServiceKind":"","ServiceID":"web","ServiceName":"web","ServiceTags":["A","b"],"ServiceAddress":"","ServiceWeights":{"Passing":1,"Warning":1},"ServiceMeta":{},"ServicePort":0,"ServicePorts":null,"ServiceSocketPath":"","ServiceEnableTagOverride":false,"ServiceProxy":{"Mode":"","MeshGateway":{},"Expose":{}},"ServiceConnect":{},"ServiceLocality":null,"CreateIndex":2,"ModifyIndex":2}]
             GET /v1/catalog/service/web?tag=b&tag=a&tag=a
@@ -134,7 +133,6 @@ fn equal_questions_have_equal_answers() {
                 200 @1 []
             GET /v1/health/state/any
                 200 @1 []
-
         "#]],
     );
 }

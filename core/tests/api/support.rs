@@ -104,7 +104,7 @@ pub(crate) async fn answer(router: Router, request: Request<Body>) -> Answer {
 pub(crate) fn check(script: &str, expected: Expect) {
     let api = Api::new();
     let mut transcript = String::new();
-    for line in script.lines().map(str::trim) {
+    for line in script.trim().lines().map(str::trim) {
         transcript.push_str(line);
         transcript.push('\n');
         let said = match line.split_once(' ') {
