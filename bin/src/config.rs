@@ -65,14 +65,7 @@ impl ConfigFile {
     /// # Errors
     /// One line that names the file, and the key that is wrong.
     pub fn read(path: &Path) -> Result<ConfigFile, String> {
-        let in_file = |error: String| format!("config file {}: {}", path.display(), flat(&error));
-        let text = std::fs::read_to_string(path).map_err(|error| in_file(error.to_string()))?;
-        let ending = path
-            .extension()
-            .and_then(|ending| ending.to_str())
-            .unwrap_or_default();
-        let value = parse(&text, ending).map_err(in_file)?;
-        ConfigFile::from_value(value).map_err(in_file)
+        ConfigFile::from_value(read_value(path)?).map_err(|error| in_file(path, &error))
     }
 
     fn from_value(value: Value) -> Result<ConfigFile, String> {
@@ -211,6 +204,24 @@ fn read_peer(mut entry: Section, form: PeerForm) -> Result<(String, Peer), Strin
     };
     entry.finish()?;
     Ok(peer)
+}
+
+/// Reads the file at `path`: JSON, YAML or TOML by its ending.
+///
+/// # Errors
+/// One line that names the file.
+pub(crate) fn read_value(path: &Path) -> Result<Value, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| in_file(path, &error.to_string()))?;
+    let ending = path
+        .extension()
+        .and_then(|ending| ending.to_str())
+        .unwrap_or_default();
+    parse(&text, ending).map_err(|error| in_file(path, &error))
+}
+
+/// An error about a config file, in one line.
+pub(crate) fn in_file(path: &Path, error: &str) -> String {
+    format!("config file {}: {}", path.display(), flat(error))
 }
 
 fn parse(text: &str, ending: &str) -> Result<Value, String> {

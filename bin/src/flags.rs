@@ -12,9 +12,7 @@ use clap::{Parser, builder::BoolishValueParser, error::ErrorKind};
     about = "One Sider server: HTTP API and Raft member.",
     after_help = "Flags may be written with one dash or two. Each may also be set by the environment variable shown, \
                   or in the config file; the command line comes first, then the environment, then the file.",
-    max_term_width = 110,
-    // Both styles spell them out; clap's own would be -h and -V only in one of them.
-    disable_version_flag = true
+    max_term_width = 110
 )]
 pub struct ServerFlags {
     /// Address of the HTTP API [default: 127.0.0.1:8500].
@@ -80,9 +78,6 @@ pub struct ServerFlags {
     /// [default: sider].
     #[arg(long, env = "SIDER_NODE", value_name = "NAME")]
     pub node: Option<String>,
-    /// Print the version.
-    #[arg(long, short = 'V', action = clap::ArgAction::Version)]
-    version: Option<bool>,
 }
 
 /// Gives flags in the Go style (`-raft-id`) the two dashes of the GNU style. Short flags of one letter and everything

@@ -8,6 +8,8 @@ pub mod config;
 
 pub mod server;
 
+pub mod agent;
+
 pub mod bench;
 pub mod cli;
 

@@ -39,7 +39,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     match run(flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sds-server: {}", error.split_whitespace().collect::<Vec<_>>().join(" "));
+            eprintln!(
+                "sds-server: {}",
+                error.split_whitespace().collect::<Vec<_>>().join(" ")
+            );
             ExitCode::FAILURE
         }
     }
@@ -47,7 +50,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 fn run(flags: ServerFlags) -> Result<(), String> {
     let settings = Settings::new(flags)?;
-    telemetry::init(&settings.log_level, settings.log_format).map_err(|error| format!("-log-level: {error}"))?;
+    telemetry::init(&settings.log_level, settings.log_format)
+        .map_err(|error| format!("-log-level: {error}"))?;
     process::raise_open_files_limit();
     if !settings.missing.is_empty() {
         tracing::info!("{}: not built in yet, so off", settings.missing.join(" and "));
@@ -86,7 +90,9 @@ impl Host {
         let named = |flag: &'static str| move |error: std::io::Error| format!("{flag}: {error}");
         let listener = address::listen(&settings.http).await.map_err(named("-http"))?;
         let http = HttpServer::start(listener).map_err(named("-http"))?;
-        let network = TcpNetwork::bind(&settings.raft).await.map_err(named("-raft-bind"))?;
+        let network = TcpNetwork::bind(&settings.raft)
+            .await
+            .map_err(named("-raft-bind"))?;
         let bound = network.local_address().map_err(named("-raft-bind"))?;
         let disk = match &settings.data {
             Some(path) => LocalDisk::Files(FjallDisk::open(path).await.map_err(|error| error.to_string())?),
@@ -107,7 +113,7 @@ impl Host {
     }
 
     /// Runs servers on this host until one is told to stop.
-    async fn serve(mut self, settings: &Settings, signals: &mut Signals) -> Result<(), String> {
+    async fn serve(self, settings: &Settings, signals: &mut Signals) -> Result<(), String> {
         let mut config = StartConfig {
             raft: settings.raft_config(self.address.clone()),
             server: settings.server.clone(),
@@ -142,7 +148,8 @@ impl Host {
         let running = server::start::<TokioRuntime>(config, disk, network, Arc::new(NoObserver))
             .await
             .map_err(|error| self.explain(&error.to_string()))?;
-        self.http.set_router(Some(api::http::router(running.server.clone())));
+        self.http
+            .set_router(Some(api::http::router(running.server.clone())));
         Ok(running)
     }
 
@@ -174,14 +181,14 @@ impl Host {
     }
 
     /// Wipes the disk of a server that gave way. The HTTP port stays, and answers 503 meanwhile.
-    async fn restart_empty(&mut self, running: Running) -> Result<(), String> {
+    async fn restart_empty(&self, running: Running) -> Result<(), String> {
         tracing::info!("giving way to another cluster: this server's own one was never used");
         self.http.set_router(None);
         self.network.stop();
-        running.shutdown().await;
         drop(running);
-        self.disk = self.disk.clone().wipe().await.map_err(|error| error.to_string())?;
-        Ok(())
+        server::wipe(&self.disk)
+            .await
+            .map_err(|error| self.explain(&error.to_string()))
     }
 
     /// Stops without breaking off what is under way.
@@ -195,7 +202,10 @@ impl Host {
             }
         }
         let mut http_stops = std::pin::pin!(self.http.stop(limits::SHUTDOWN_GRACE));
-        if tokio::time::timeout(SHORT_REQUESTS, http_stops.as_mut()).await.is_err() {
+        if tokio::time::timeout(SHORT_REQUESTS, http_stops.as_mut())
+            .await
+            .is_err()
+        {
             // What is still there waits for a change, most likely: now it is told that the server stops.
             running.shutdown().await;
             http_stops.await;
@@ -210,7 +220,10 @@ impl Host {
 
     fn log_ready(&self, settings: &Settings, running: &Running) {
         let status = running.server.status();
-        let data = settings.data.as_ref().map_or("memory".into(), |path| path.display().to_string());
+        let data = settings
+            .data
+            .as_ref()
+            .map_or("memory".into(), |path| path.display().to_string());
         tracing::info!(
             id = %status.id,
             http = %self.http.address(),

@@ -221,6 +221,8 @@ pub const AGENT_CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// A request at an agent's own API waits this long for the servers; a registration then answers without an index, a
 /// renewal is 500.
 pub const AGENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a renewal whose TTL leaves less time than that: a sixth of the TTL, but no less than this.
+pub const AGENT_CALL_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 /// Shortest wait of an agent after a call that failed at every server.
 pub const AGENT_BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest such wait.

@@ -278,11 +278,7 @@ fn indexes_of_what_is_gone_fold_into_a_floor() {
     let mut floors = std::collections::BTreeSet::new();
     for round in 0..TOMBSTONES_MAX / AT_ONCE + 8 {
         let first = round * AT_ONCE;
-        let registrations = (first..first + AT_ONCE).map(|nth| {
-            let mut registration = registration(&format!("s{nth}"), &format!("s{nth}"));
-            registration.checks.clear();
-            registration
-        });
+        let registrations = (first..first + AT_ONCE).map(without_checks);
         apply(&mut registry, Command::Register(registrations.collect()));
         let topics = apply(
             &mut registry,
@@ -332,6 +328,40 @@ fn indexes_of_what_is_gone_fold_into_a_floor() {
         assert_eq!(one.apply(&go), other.apply(&go));
     }
     assert_eq!(one.digest(), other.digest());
+}
+
+/// More goes at once than may be remembered: some topics rise and fold in the same command, whose rows still add up.
+#[test]
+fn more_can_go_at_once_than_is_remembered() {
+    let mut registry = Registry::default();
+    let mut stored = BTreeMap::new();
+    let count = TOMBSTONES_MAX + 2 * TOMBSTONES_FOLD;
+    let registrations = (0..count).map(without_checks);
+    let come = Command::Register(registrations.collect());
+    let go = Command::Deregister(Deregister::Node(node_name("n1")));
+    for command in [come, go] {
+        let applied = registry.apply(&command);
+        assert!(
+            applied.rows.is_sorted_by(|one, next| one.key < next.key),
+            "each row once"
+        );
+        for row in applied.rows {
+            match row.value {
+                Some(value) => stored.insert(row.key, value),
+                None => stored.remove(&row.key),
+            };
+        }
+    }
+    assert!(
+        registry.rows().eq(stored.clone()),
+        "the reported rows are the rows"
+    );
+    let restored = Registry::from_rows(stored).expect("its own rows are sound");
+    assert_eq!(restored.digest(), registry.digest());
+    for nth in 0..count {
+        let topic = Topic::Service(Namespace::default(), service_name(&format!("s{nth}")));
+        assert_eq!(registry.version(&topic).index, 3, "s{nth} went with index 3");
+    }
 }
 
 // --- Samples.
@@ -390,6 +420,14 @@ fn registration(id: &str, service: &str) -> Registration {
         instance: Some(instance),
         checks: vec![check],
         replace_checks: true,
+    }
+}
+
+/// A service of its own for each number.
+fn without_checks(nth: usize) -> Registration {
+    Registration {
+        checks: vec![],
+        ..registration(&format!("s{nth}"), &format!("s{nth}"))
     }
 }
 

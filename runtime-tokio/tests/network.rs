@@ -1,5 +1,7 @@
 //! What the network between servers promises, on real sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
 use std::{
     sync::{
         Arc,

@@ -5,10 +5,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use rand::{RngExt as _, rngs::StdRng};
 use sider_core::runtime::Runtime as _;
-use sider_runtime_sim::{HostId, Link, Options, Outcome, SimRuntime, Survival, World, run_with};
+use sider_runtime_sim::{HostId, Link, Options, Outcome, SimRuntime, Survival, SyncFault, World, run_with};
 use sider_sim_tests::cluster::{Client, Cluster, ClusterOptions, Formation, NoWitness};
 
-const SERVERS: usize = 3;
 const CLIENTS: usize = 2;
 const REGISTRATIONS: u64 = 60;
 const FAULTS: usize = 12;
@@ -24,12 +23,14 @@ struct Summary {
     digest: (u64, u128),
 }
 
-/// Three servers with clients that register instances, while servers crash, lose power, pause, drift and are cut off;
+/// Three or five servers with clients that register instances, while servers crash, lose power, pause, drift and are cut off;
 /// then peace, and everything acknowledged must be there, on every server.
 async fn troubled(world: World) -> Summary {
     let mut chance = world.rng("troubled");
     let formation = [Formation::Bootstrap, Formation::Join][chance.random_range(0..2)];
+    let servers = [3, 5][chance.random_range(0..2)];
     let options = ClusterOptions {
+        servers,
         formation,
         ..ClusterOptions::default()
     };
@@ -37,7 +38,7 @@ async fn troubled(world: World) -> Summary {
     let registering: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let client = cluster.client(&format!("c{number}"));
-            client.clone().spawn(register(client))
+            client.clone().spawn(register(client, servers))
         })
         .collect();
     for _ in 0..FAULTS {
@@ -48,7 +49,7 @@ async fn troubled(world: World) -> Summary {
     for client in registering {
         acknowledged.extend(client.await.expect("clients do not crash"));
     }
-    let all: Vec<usize> = (0..SERVERS).collect();
+    let all: Vec<usize> = (0..servers).collect();
     cluster.converged(&all, ms(10_000)).await.expect("convergence");
     let client = cluster.client("reader");
     for server in all {
@@ -64,7 +65,7 @@ async fn troubled(world: World) -> Summary {
 }
 
 /// Registers instances one after the other; gives those that were acknowledged.
-async fn register(client: Client) -> Vec<String> {
+async fn register(client: Client, servers: usize) -> Vec<String> {
     let mut acknowledged = Vec::new();
     let mut server = 0;
     for n in 0..REGISTRATIONS {
@@ -76,7 +77,7 @@ async fn register(client: Client) -> Vec<String> {
             .await
         {
             Ok(answer) if answer.status().is_success() => acknowledged.push(id),
-            _ => server = (server + 1) % SERVERS,
+            _ => server = (server + 1) % servers,
         }
         SimRuntime::sleep(ms(SimRuntime::random_u64() % 200)).await;
     }
@@ -98,10 +99,10 @@ async fn instances(client: &Client, server: usize) -> BTreeSet<String> {
 async fn trouble(cluster: &Cluster, chance: &mut StdRng) {
     let world = cluster.world();
     world.sleep(ms(chance.random_range(200..1_000))).await;
-    let server = chance.random_range(0..SERVERS);
+    let server = chance.random_range(0..cluster.len());
     let host = cluster.host(server);
     let lasts = ms(chance.random_range(50..1_500));
-    match chance.random_range(0..8) {
+    match chance.random_range(0..12) {
         0 => cluster.crash(server),
         1 => cluster.power_cut(server, Survival::Some),
         2 => host.pause(),
@@ -109,9 +110,13 @@ async fn trouble(cluster: &Cluster, chance: &mut StdRng) {
         4 => host.jump_wall_ms(chance.random_range(-100_000..100_000)),
         5 => world.network().isolate(host.id()),
         6 => {
-            let ids: Vec<HostId> = cluster.host_ids(&[server, (server + 1) % SERVERS]);
+            let ids: Vec<HostId> = cluster.host_ids(&[server, (server + 1) % cluster.len()]);
             world.network().block(ids[0], ids[1]);
         }
+        7 => host.disk().set_sync_fault(SyncFault::FailsOnce),
+        8 => host.disk().set_sync_fault(SyncFault::Hangs),
+        9 => host.disk().set_full(true),
+        10 => host.disk().set_sync_time(ms(50)..ms(500)),
         _ => world.network().set_default_link(Link {
             loss_ppm: 50_000,
             ..Link::default()
@@ -121,36 +126,85 @@ async fn trouble(cluster: &Cluster, chance: &mut StdRng) {
     cluster.heal();
 }
 
-fn run(seed: u64, keep_lines: bool) -> Outcome<Summary> {
-    let mut options = Options::new(seed);
-    options.keep_lines = keep_lines;
-    run_with(options, troubled)
-}
+/// What two runs of a seed are compared by.
+type Fingerprint = (Result<Summary, String>, u64, u64);
 
-/// The outcome of a seed, which must be a success.
-fn succeed(seed: u64) -> (Summary, u64, u64) {
-    let outcome = run(seed, false);
-    match outcome.value {
-        Ok(summary) => (summary, outcome.trace_hash, outcome.events),
-        Err(message) => panic!("seed {seed}, after {:?}: {message}", outcome.sim_elapsed),
-    }
+fn run(seed: u64) -> Fingerprint {
+    let Outcome {
+        value,
+        trace_hash,
+        events,
+        ..
+    } = run_with(Options::new(seed), troubled);
+    (value, trace_hash, events)
 }
 
 #[test]
 fn two_hundred_troubled_clusters_converge() {
-    let began = std::time::Instant::now();
-    let (mut acknowledged, mut events, mut simulated) = (0, 0, Duration::ZERO);
-    for seed in 0..200 {
-        let outcome = run(seed, false);
-        match outcome.value {
-            Ok(summary) => acknowledged += summary.acknowledged,
-            Err(message) => eprintln!("seed {seed}, after {:?}: {message}", outcome.sim_elapsed),
-        }
-        events += outcome.events;
-        simulated += outcome.sim_elapsed;
-    }
-    eprintln!(
-        "{acknowledged} acknowledged, {events} events, {simulated:?} in {:?}",
-        began.elapsed()
+    let failures: Vec<String> = (0..std::env::var("SEEDS").map_or(200, |s| s.parse().unwrap()))
+        .filter_map(|seed| run(seed).0.err().map(|message| format!("seed {seed}: {message}")))
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_seed_does_the_same_twice_in_a_sweep_alone_and_on_other_threads() {
+    const SEEDS: u64 = 16;
+    let sweep: Vec<Fingerprint> = (0..SEEDS).map(run).collect();
+    assert!(
+        sweep
+            .iter()
+            .all(|(value, _, events)| value.is_ok() && *events > 1_000),
+        "{sweep:?}"
     );
+    let backwards: Vec<Fingerprint> = (0..SEEDS).rev().map(run).collect();
+    assert!(
+        sweep.iter().eq(backwards.iter().rev()),
+        "what ran before makes no difference"
+    );
+    let beside: Vec<Fingerprint> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..SEEDS).map(|seed| scope.spawn(move || run(seed))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .collect()
+    });
+    assert_eq!(sweep, beside, "what runs beside makes no difference");
+    for seed in [0, SEEDS / 2, SEEDS - 1] {
+        let expected = format!("{:?}", sweep[seed as usize]);
+        assert_eq!(alone(seed), expected, "a process of its own makes no difference");
+    }
+}
+
+/// The fingerprint of a seed that runs first, in a new process.
+fn alone(seed: u64) -> String {
+    let child = std::process::Command::new(std::env::current_exe().expect("this test is a program"))
+        .args([
+            "--exact",
+            "prints_the_fingerprint_of_one_seed",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(SEED_VARIABLE, seed.to_string())
+        .output()
+        .expect("this program can be run");
+    let output = String::from_utf8(child.stdout).expect("it prints text");
+    let line = output.lines().find_map(|line| line.split_once(MARK));
+    line.unwrap_or_else(|| panic!("no fingerprint in {output}"))
+        .1
+        .to_owned()
+}
+
+const SEED_VARIABLE: &str = "SIDER_TEST_SEED";
+const MARK: &str = "fingerprint ";
+
+#[test]
+#[ignore = "a helper of the test above, which runs it in a process of its own"]
+fn prints_the_fingerprint_of_one_seed() {
+    let seed = std::env::var(SEED_VARIABLE)
+        .expect("the seed is given")
+        .parse()
+        .expect("the seed is a number");
+    println!("{MARK}{:?}", run(seed));
 }

@@ -37,10 +37,7 @@ pub(super) async fn members(client: &Client, as_json: bool) -> Result<(), CliErr
         output::json(&status);
         return Ok(());
     }
-    let servers = status["servers"]
-        .as_array()
-        .or_else(|| status["Servers"].as_array())
-        .or_else(|| status.as_array());
+    let servers = status["servers"].as_array();
     let rows = servers.into_iter().flatten().map(|server| {
         [
             "id",

@@ -85,7 +85,10 @@ pub struct DemoArgs {
 
 /// Parses the arguments, runs the command, and prints an error in one line.
 pub fn main(args: Vec<std::ffi::OsString>) -> ExitCode {
-    let cli = Cli::parse_from(args);
+    let cli: Cli = match crate::flags::parse(args) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -127,7 +127,11 @@ impl Settings {
             raft_advertise,
             data: (!dev).then_some(data),
             start,
-            peers: file.peers.iter().map(|(id, peer)| (ServerId(id.into()), member(peer))).collect(),
+            peers: file
+                .peers
+                .iter()
+                .map(|(id, peer)| (ServerId(id.into()), member(peer)))
+                .collect(),
             join,
             timing: file.timing,
             server: sources.server_config(&flags)?,
@@ -221,13 +225,25 @@ impl<'a> Sources<'a> {
         let Some(picked) = self.text(&flag, "join") else {
             return Ok(Vec::new());
         };
-        let addresses = picked.text.split(',').map(str::trim).filter(|address| !address.is_empty());
+        let addresses = picked
+            .text
+            .split(',')
+            .map(str::trim)
+            .filter(|address| !address.is_empty());
         addresses
             .map(|address| {
                 // Written by habit, and clear enough.
-                let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
-                let (host, port) = address::split(address).map_err(|error| format!("{}: {error}", picked.origin))?;
-                Ok(if host.is_empty() { format!("127.0.0.1:{port}") } else { address.to_owned() })
+                let address = address
+                    .strip_prefix("http://")
+                    .unwrap_or(address)
+                    .trim_end_matches('/');
+                let (host, port) =
+                    address::split(address).map_err(|error| format!("{}: {error}", picked.origin))?;
+                Ok(if host.is_empty() {
+                    format!("127.0.0.1:{port}")
+                } else {
+                    address.to_owned()
+                })
             })
             .collect()
     }
@@ -248,7 +264,8 @@ impl<'a> Sources<'a> {
     fn server_config(&self, flags: &ServerFlags) -> Result<ServerConfig, String> {
         let mut config = ServerConfig::default();
         if let Some(node) = self.text(&flags.node, "node") {
-            config.agent_node = node.check(|text| NodeName::parse(text).map_err(|error| error.to_string()))?;
+            config.agent_node =
+                node.check(|text| NodeName::parse(text).map_err(|error| error.to_string()))?;
         }
         if let Some(datacenter) = self.text(&flags.datacenter, "datacenter") {
             config.datacenter = datacenter.check(parse_datacenter)?;
@@ -259,13 +276,18 @@ impl<'a> Sources<'a> {
     /// The APIs that are not built in yet and were not switched off.
     fn missing_apis(&self, flags: &ServerFlags) -> Result<Vec<&'static str>, String> {
         let mut missing = Vec::new();
-        for (flag, key, api) in [(&flags.grpc, "grpc", "the etcd v3 API"), (&flags.dns, "dns", "DNS")] {
+        for (flag, key, api) in [
+            (&flags.grpc, "grpc", "the etcd v3 API"),
+            (&flags.dns, "dns", "DNS"),
+        ] {
             match self.text(flag, key) {
                 None => missing.push(api),
                 Some(picked) if picked.text == "off" => {}
                 Some(picked) => {
                     return picked.check(|text| {
-                        Err(format!("{text:?}: {api} is not built in yet, so only \"off\" is accepted"))
+                        Err(format!(
+                            "{text:?}: {api} is not built in yet, so only \"off\" is accepted"
+                        ))
                     });
                 }
             }
@@ -277,7 +299,11 @@ impl<'a> Sources<'a> {
 /// An id is also the name of a folder and a part of URLs and log lines.
 fn parse_id(text: &str) -> Result<ServerId, String> {
     let plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
-    if text.is_empty() || text.len() > limits::NAME_BYTES_MAX || !text.chars().all(plain) || text.starts_with('.') {
+    if text.is_empty()
+        || text.len() > limits::NAME_BYTES_MAX
+        || !text.chars().all(plain)
+        || text.starts_with('.')
+    {
         return Err(format!(
             "{text:?} is not an id: expected up to {} letters, digits, -, _ and .",
             limits::NAME_BYTES_MAX
@@ -287,7 +313,9 @@ fn parse_id(text: &str) -> Result<ServerId, String> {
 }
 
 fn parse_datacenter(text: &str) -> Result<String, String> {
-    parse_id(text).map(|_| text.to_owned()).map_err(|error| error.replace("an id", "a datacenter's name"))
+    parse_id(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.replace("an id", "a datacenter's name"))
 }
 
 fn reachable(text: &str) -> Result<String, String> {
@@ -322,7 +350,9 @@ fn check_timing(timing: &Timing) -> Result<(), String> {
     let max = timing.election_max.unwrap_or(defaults.election_max);
     let shortest = Duration::from_millis(1);
     if heartbeat < shortest {
-        return Err(format!("heartbeat_interval: {heartbeat:?} is shorter than {shortest:?}"));
+        return Err(format!(
+            "heartbeat_interval: {heartbeat:?} is shorter than {shortest:?}"
+        ));
     }
     if min < heartbeat * 2 {
         return Err(format!(
@@ -358,7 +388,10 @@ mod tests {
 
     fn with(keys: &[(&'static str, &str)]) -> ConfigFile {
         ConfigFile {
-            flags: keys.iter().map(|(key, value)| (*key, (*value).to_owned())).collect(),
+            flags: keys
+                .iter()
+                .map(|(key, value)| (*key, (*value).to_owned()))
+                .collect(),
             ..ConfigFile::default()
         }
     }
@@ -373,8 +406,14 @@ mod tests {
     #[test]
     fn the_defaults_make_a_server_of_its_own() {
         let settings = Settings::merge(ServerFlags::default(), ConfigFile::default()).unwrap();
-        assert_eq!((&*settings.http, &*settings.raft), ("127.0.0.1:8500", "127.0.0.1:8501"));
-        assert_eq!(settings.data, Some(Path::new("data").join(settings.id.0.as_str())));
+        assert_eq!(
+            (&*settings.http, &*settings.raft),
+            ("127.0.0.1:8500", "127.0.0.1:8501")
+        );
+        assert_eq!(
+            settings.data,
+            Some(Path::new("data").join(settings.id.0.as_str()))
+        );
         assert_eq!(settings.start, Start::Implicit);
         assert_eq!(settings.missing, ["the etcd v3 API", "DNS"]);
         assert_eq!(settings.members(ServerAddress::default()).len(), 1);
@@ -382,7 +421,12 @@ mod tests {
 
     #[test]
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
-        let file = with(&[("http", ":1"), ("raft_dir", "x"), ("datacenter", "east"), ("dev", "true")]);
+        let file = with(&[
+            ("http", ":1"),
+            ("raft_dir", "x"),
+            ("datacenter", "east"),
+            ("dev", "true"),
+        ]);
         let mut flags = id("a");
         let settings = Settings::merge(flags.clone(), file.clone()).unwrap();
         assert_eq!((&*settings.http, &*settings.server.datacenter), (":1", "east"));
@@ -398,10 +442,16 @@ mod tests {
     #[test]
     fn one_file_serves_all_servers() {
         let settings = Settings::merge(id("b"), peers(&["a", "b"])).unwrap();
-        assert_eq!((&*settings.http, &*settings.raft), ("10.0.0.1:8500", "10.0.0.1:8501"));
+        assert_eq!(
+            (&*settings.http, &*settings.raft),
+            ("10.0.0.1:8500", "10.0.0.1:8501")
+        );
         assert_eq!(settings.raft_advertise.as_deref(), Some("10.0.0.1:8501"));
         assert_eq!(settings.start, Start::Wait);
-        let own = ServerAddress { raft: "z:1".into(), http: String::new() };
+        let own = ServerAddress {
+            raft: "z:1".into(),
+            http: String::new(),
+        };
         let members = settings.members(own.clone());
         assert_eq!(members[&ServerId("a".into())].raft, "10.0.0.0:8501");
         assert_eq!(members[&ServerId("b".into())], own);
@@ -419,7 +469,10 @@ mod tests {
     #[test]
     fn a_server_that_is_not_in_the_list_must_say_where_it_is() {
         let error = Settings::merge(id("c"), peers(&["a", "b"])).unwrap_err();
-        assert!(error.contains("has no c: -raft-id must be one of a, b"), "{error}");
+        assert!(
+            error.contains("has no c: -raft-id must be one of a, b"),
+            "{error}"
+        );
         let mut flags = id("c");
         flags.raft_bind = Some(":7".into());
         let settings = Settings::merge(flags, peers(&["a", "b"])).unwrap();
@@ -441,14 +494,22 @@ mod tests {
         assert_eq!(start(None, &[], peers(&["a"])), Start::Wait);
         assert_eq!(start(Some(false), &[], ConfigFile::default()), Start::Wait);
         assert_eq!(start(Some(true), &["b:1"], peers(&["a"])), Start::Bootstrap);
-        assert_eq!(start(None, &[], with(&[("raft_bootstrap", "true")])), Start::Bootstrap);
+        assert_eq!(
+            start(None, &[], with(&[("raft_bootstrap", "true")])),
+            Start::Bootstrap
+        );
         assert_eq!(start(None, &[], with(&[("join", "b:1")])), Start::Wait);
     }
 
     #[test]
     fn addresses_to_join_through_are_understood_as_people_write_them() {
         let mut flags = id("a");
-        flags.join = vec!["http://b:8500/".into(), " :9500".into(), String::new(), "c:1".into()];
+        flags.join = vec![
+            "http://b:8500/".into(),
+            " :9500".into(),
+            String::new(),
+            "c:1".into(),
+        ];
         let settings = Settings::merge(flags, ConfigFile::default()).unwrap();
         assert_eq!(settings.join, ["b:8500", "127.0.0.1:9500", "c:1"]);
     }
@@ -458,10 +519,16 @@ mod tests {
         let mut flags = id("a");
         flags.grpc = Some("off".into());
         let file = with(&[("dns", "off")]);
-        assert_eq!(Settings::merge(flags.clone(), file).unwrap().missing, Vec::<&str>::new());
+        assert_eq!(
+            Settings::merge(flags.clone(), file).unwrap().missing,
+            Vec::<&str>::new()
+        );
         flags.grpc = Some(":2379".into());
         let error = Settings::merge(flags, ConfigFile::default()).unwrap_err();
-        assert!(error.contains("-grpc") && error.contains("not built in yet"), "{error}");
+        assert!(
+            error.contains("-grpc") && error.contains("not built in yet"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -473,15 +540,33 @@ mod tests {
         };
         let none = ConfigFile::default;
         for (error, named) in [
-            (merge(|flags| flags.raft_id = Some("a/b".into()), none()), "-raft-id"),
-            (merge(|flags| flags.raft_id = Some("..".into()), none()), "-raft-id"),
+            (
+                merge(|flags| flags.raft_id = Some("a/b".into()), none()),
+                "-raft-id",
+            ),
+            (
+                merge(|flags| flags.raft_id = Some("..".into()), none()),
+                "-raft-id",
+            ),
             (merge(|flags| flags.http = Some("8500".into()), none()), "-http"),
-            (merge(|flags| flags.raft_bind = Some("a:b:c".into()), none()), "-raft-bind"),
-            (merge(|flags| flags.raft_advertise = Some(":1".into()), none()), "-raft-advertise"),
+            (
+                merge(|flags| flags.raft_bind = Some("a:b:c".into()), none()),
+                "-raft-bind",
+            ),
+            (
+                merge(|flags| flags.raft_advertise = Some(":1".into()), none()),
+                "-raft-advertise",
+            ),
             (merge(|flags| flags.join = vec!["b".into()], none()), "-join"),
             (merge(|flags| flags.node = Some(String::new()), none()), "-node"),
-            (merge(|flags| flags.datacenter = Some("a b".into()), none()), "-datacenter"),
-            (merge(|flags| flags.log_format = Some("xml".into()), none()), "-log-format"),
+            (
+                merge(|flags| flags.datacenter = Some("a b".into()), none()),
+                "-datacenter",
+            ),
+            (
+                merge(|flags| flags.log_format = Some("xml".into()), none()),
+                "-log-format",
+            ),
             (merge(|_| {}, with(&[("http", "x")])), "config file : http"),
             (merge(|_| {}, with(&[("dev", "maybe")])), "dev"),
         ] {
@@ -503,8 +588,20 @@ mod tests {
         };
         timing(None, None, None).unwrap();
         timing(Some(100), Some(200), Some(201)).unwrap();
-        assert!(timing(Some(100), None, None).unwrap_err().starts_with("election_timeout_min"));
-        assert!(timing(None, Some(300), None).unwrap_err().starts_with("election_timeout_max"));
-        assert!(timing(None, None, Some(100)).unwrap_err().starts_with("election_timeout_max"));
+        assert!(
+            timing(Some(100), None, None)
+                .unwrap_err()
+                .starts_with("election_timeout_min")
+        );
+        assert!(
+            timing(None, Some(300), None)
+                .unwrap_err()
+                .starts_with("election_timeout_max")
+        );
+        assert!(
+            timing(None, None, Some(100))
+                .unwrap_err()
+                .starts_with("election_timeout_max")
+        );
     }
 }

@@ -11,7 +11,7 @@ use super::{
     compare::{Finding, Held, compare},
     local::Change,
     schedule::{Backoff, spread},
-    wire,
+    store, wire,
 };
 use crate::{
     limits::{AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_TIMEOUT},
@@ -49,6 +49,11 @@ async fn audit<R: Runtime>(shared: &Shared<R>) -> Result<(), String> {
         let started = R::now();
         let held = read(shared, &namespace).await?;
         settle(shared, &namespace, &held, started);
+        let empty =
+            held.node.services.is_empty() && held.checks.iter().all(|check| check.service_id.is_empty());
+        if empty && namespace != Namespace::default() {
+            forget(shared, &namespace).await;
+        }
     }
     Ok(())
 }
@@ -83,7 +88,7 @@ fn settle<R: Runtime>(shared: &Shared<R>, namespace: &Namespace, held: &Held, st
         match finding {
             Finding::Differs(change) => {
                 tracing::debug!(?change, "the servers hold something else; registering again");
-                local.mark(change);
+                local.pending.mark(change);
             }
             Finding::Unknown(change) => {
                 match &change {
@@ -95,15 +100,26 @@ fn settle<R: Runtime>(shared: &Shared<R>, namespace: &Namespace, held: &Held, st
                     }
                     Change::Node => {}
                 }
-                local.mark(change);
+                local.pending.mark(change);
             }
             Finding::LostCheck(key) => local.lost_check(&key, started),
-            Finding::Status(key) => local.mark_report(key),
+            Finding::Status(key) => local.pending.mark_report(key),
             Finding::Adopt(key, status, output) => local.adopt(&key, status, output),
         }
     }
     drop(local);
     shared.wake_writer.notify_one();
+}
+
+/// Looks no more into a namespace in which there is nothing of this agent, neither here nor at the servers.
+async fn forget<R: Runtime>(shared: &Shared<R>, namespace: &Namespace) {
+    let _changing = shared.changing.lock().await;
+    if shared.local().namespaces().contains(namespace) || !shared.namespaces().remove(namespace) {
+        return;
+    }
+    if let Err(error) = shared.store.write(vec![store::remove_namespace(namespace)]).await {
+        tracing::error!(%namespace, "an empty namespace will be looked into again after a restart: {error}");
+    }
 }
 
 /// Percent-encodes a path segment or a query's value.

@@ -42,6 +42,23 @@ pub struct Settings {
     pub log_format: Option<String>,
 }
 
+impl Settings {
+    /// What this one leaves open is taken from `other`.
+    #[must_use]
+    pub fn or(self, other: Settings) -> Settings {
+        Settings {
+            servers: self.servers.or(other.servers),
+            http: self.http.or(other.http),
+            node: self.node.or(other.node),
+            address: self.address.or(other.address),
+            data_dir: self.data_dir.or(other.data_dir),
+            enable_script_checks: self.enable_script_checks.or(other.enable_script_checks),
+            log_level: self.log_level.or(other.log_level),
+            log_format: self.log_format.or(other.log_format),
+        }
+    }
+}
+
 /// A service of a configuration, valid for one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfiguredService(pub(super) ServiceSpec);

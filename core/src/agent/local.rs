@@ -4,43 +4,26 @@
 //! sending, and whether it is a registration or a removal follows from whether the thing is still here. So changes that
 //! overtake each other cannot leave the servers with the older one.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
+mod known;
+mod pending;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::known::service_key;
+pub(super) use self::{
+    known::{CheckSpec, LocalCheck, ServiceSpec},
+    pending::{Change, Outcome, Pending, Waiters, tell},
 };
 
-use tokio::sync::oneshot;
-
 use super::{
-    check::{Rules, Streak, interval_of, probe_of},
+    check::{Streak, interval_of, probe_of},
     schedule::{Schedule, first_run_delay},
-    servers::CallError,
 };
 use crate::{
     limits::{AGENT_NODE_CHECKS_MAX, AGENT_SERVICES_MAX, CHECKS_PER_INSTANCE_MAX},
-    registry::{
-        CheckDefinitionUpdate, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node,
-    },
+    registry::{CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
     runtime::{Instant, Probe},
 };
-
-/// A check as it was registered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CheckSpec {
-    /// Its definition, its first status, and what it belongs to.
-    pub(super) update: CheckDefinitionUpdate,
-    /// How its outcomes are judged.
-    pub(super) rules: Rules,
-}
-
-/// A service instance as it was registered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ServiceSpec {
-    /// The instance.
-    pub(super) instance: Instance,
-    /// Its checks.
-    pub(super) checks: Vec<CheckSpec>,
-}
 
 /// Where something comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,86 +58,6 @@ const TOO_MANY_CHECKS: LocalError = LocalError::OverLimit {
     limit: CHECKS_PER_INSTANCE_MAX,
 };
 
-/// What the servers said to a change: their index, or why not.
-pub(super) type Outcome = Result<u64, CallError>;
-/// Those who wait for an [`Outcome`].
-pub(super) type Waiters = Vec<oneshot::Sender<Outcome>>;
-
-/// Tells everyone who waits.
-pub(super) fn tell(waiters: Waiters, outcome: &Outcome) {
-    for waiter in waiters {
-        // Whoever gave up waiting does not need to know.
-        drop(waiter.send(outcome.clone()));
-    }
-}
-
-/// A change that the servers have yet to be told of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Change {
-    /// The node itself, with its own checks.
-    Node,
-    /// A service instance with its checks, or its removal if it is not here.
-    Service(InstanceKey),
-    /// The removal of a node's own check.
-    NodeCheck(CheckKey),
-}
-
-/// A check with what is known of it.
-#[derive(Clone, Debug)]
-pub(super) struct LocalCheck {
-    /// What was registered.
-    pub(super) spec: CheckSpec,
-    /// Whether the agent itself renews it.
-    pub(super) heartbeat: bool,
-    /// The last status found or reported.
-    pub(super) status: Option<CheckStatus>,
-    /// Its output.
-    pub(super) output: String,
-    /// When `status` was last set.
-    pub(super) set_at: Option<Instant>,
-    /// Since when the servers are known to have it.
-    pub(super) confirmed: Option<Instant>,
-    streak: Streak,
-    /// Tells a run of this check from a run of one that it replaced.
-    generation: u64,
-}
-
-/// The service that a check belongs to; `None` for the node's own.
-fn service_key(update: &CheckDefinitionUpdate) -> Option<InstanceKey> {
-    update.instance.as_ref().map(|id| InstanceKey {
-        namespace: update.namespace.clone(),
-        node: update.node.clone(),
-        id: id.clone(),
-    })
-}
-
-impl LocalCheck {
-    /// Its status now: a TTL check that nobody renewed is critical, and so is what nothing is known of.
-    pub(super) fn status_at(&self, now: Instant) -> CheckStatus {
-        match (self.status, self.spec.update.definition.ttl(), self.set_at) {
-            (Some(_), Some(ttl), Some(at)) if now.saturating_since(at) >= ttl => CheckStatus::Critical,
-            (Some(status), ..) => status,
-            (None, ..) => CheckStatus::Critical,
-        }
-    }
-
-    /// The status to register it with; `None` leaves the servers' own.
-    ///
-    /// A service's TTL check that the servers have keeps the status that they know, because setting it would start its
-    /// TTL anew though nobody renewed it. One that they lost gets back what was last reported, if that still holds.
-    pub(super) fn status_to_register(&self, now: Instant) -> Option<CheckStatus> {
-        match self.spec.update.definition.ttl() {
-            None => self.status,
-            Some(_) if self.heartbeat => Some(self.status.unwrap_or(CheckStatus::Passing)),
-            Some(_) if self.confirmed.is_some() => None,
-            Some(ttl) => {
-                let fresh = self.set_at.is_some_and(|at| now.saturating_since(at) < ttl);
-                self.status.filter(|_| fresh)
-            }
-        }
-    }
-}
-
 /// A service with the keys of its checks.
 #[derive(Clone, Debug)]
 pub(super) struct LocalService {
@@ -183,8 +86,8 @@ pub(super) struct Local {
     services: BTreeMap<InstanceKey, LocalService>,
     checks: BTreeMap<CheckKey, LocalCheck>,
     node_checks: BTreeSet<CheckKey>,
-    changes: BTreeMap<Change, Waiters>,
-    reports: BTreeMap<CheckKey, Waiters>,
+    /// What the servers have yet to be told.
+    pub(super) pending: Pending,
     probes: Schedule<CheckKey>,
     heartbeats: Schedule<CheckKey>,
     /// When a service is removed because of a check that stays critical.
@@ -195,13 +98,14 @@ pub(super) struct Local {
 impl Local {
     /// An agent with nothing on its node yet. The node is to be registered.
     pub(super) fn new(node: Node) -> Self {
+        let mut pending = Pending::default();
+        pending.mark(Change::Node);
         Local {
             node,
             services: BTreeMap::new(),
             checks: BTreeMap::new(),
             node_checks: BTreeSet::new(),
-            changes: BTreeMap::from([(Change::Node, Waiters::new())]),
-            reports: BTreeMap::new(),
+            pending,
             probes: Schedule::default(),
             heartbeats: Schedule::default(),
             removals: Schedule::default(),
@@ -320,7 +224,7 @@ impl Local {
                 checks,
             },
         );
-        self.mark(Change::Service(key));
+        self.pending.mark(Change::Service(key));
         Ok(())
     }
 
@@ -377,7 +281,7 @@ impl Local {
             }
         };
         self.put_check_state(spec, Origin::Api, now, random);
-        self.mark(change.clone());
+        self.pending.mark(change.clone());
         Ok(change)
     }
 
@@ -389,7 +293,7 @@ impl Local {
         for check in &service.checks {
             self.drop_check(check);
         }
-        self.mark(Change::Service(key.clone()));
+        self.pending.mark(Change::Service(key.clone()));
         true
     }
 
@@ -409,7 +313,7 @@ impl Local {
             }
         };
         self.drop_check(key);
-        self.mark(change.clone());
+        self.pending.mark(change.clone());
         Some(change)
     }
 
@@ -445,7 +349,7 @@ impl Local {
         if !stays_critical {
             self.plan_removal(key, now);
         }
-        self.mark_report(key.clone());
+        self.pending.mark_report(key.clone());
         Ok(())
     }
 
@@ -459,7 +363,7 @@ impl Local {
             if let Some(ttl) = check.spec.update.definition.ttl() {
                 self.heartbeats.set(key.clone(), now + ttl * 2 / 3);
             }
-            self.mark_report(key);
+            self.pending.mark_report(key);
         }
     }
 
@@ -507,7 +411,7 @@ impl Local {
         check.set_at = Some(now);
         if changed {
             self.plan_removal(&run.key, now);
-            self.mark_report(run.key.clone());
+            self.pending.mark_report(run.key.clone());
         }
         changed
     }
@@ -540,61 +444,6 @@ impl Local {
     /// When the next run or removal is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.probes.next().into_iter().chain(self.removals.next()).min()
-    }
-
-    /// Marks a change for sending.
-    pub(super) fn mark(&mut self, change: Change) {
-        self.changes.entry(change).or_default();
-    }
-
-    /// Marks a check's status for sending.
-    pub(super) fn mark_report(&mut self, key: CheckKey) {
-        self.reports.entry(key).or_default();
-    }
-
-    /// Has the caller told when the servers have a change that is pending.
-    pub(super) fn wait_change(&mut self, change: Change) -> oneshot::Receiver<Outcome> {
-        let (sender, receiver) = oneshot::channel();
-        self.changes.entry(change).or_default().push(sender);
-        receiver
-    }
-
-    /// Has the caller told when the servers have a check's status.
-    pub(super) fn wait_report(&mut self, key: CheckKey) -> oneshot::Receiver<Outcome> {
-        let (sender, receiver) = oneshot::channel();
-        self.reports.entry(key).or_default().push(sender);
-        receiver
-    }
-
-    /// Takes out the pending changes.
-    pub(super) fn take_changes(&mut self) -> BTreeMap<Change, Waiters> {
-        mem::take(&mut self.changes)
-    }
-
-    /// Whether anything is to be sent.
-    pub(super) fn has_pending(&self) -> bool {
-        !self.changes.is_empty() || !self.reports.is_empty()
-    }
-
-    /// Puts back changes that could not be sent.
-    pub(super) fn return_changes(&mut self, changes: impl IntoIterator<Item = (Change, Waiters)>) {
-        for (change, waiters) in changes {
-            let open = waiters.into_iter().filter(|waiter| !waiter.is_closed());
-            self.changes.entry(change).or_default().extend(open);
-        }
-    }
-
-    /// Takes out the checks of which the status is to be sent.
-    pub(super) fn take_reports(&mut self) -> BTreeMap<CheckKey, Waiters> {
-        mem::take(&mut self.reports)
-    }
-
-    /// Puts back reports that could not be sent.
-    pub(super) fn return_reports(&mut self, reports: impl IntoIterator<Item = (CheckKey, Waiters)>) {
-        for (key, waiters) in reports {
-            let open = waiters.into_iter().filter(|waiter| !waiter.is_closed());
-            self.reports.entry(key).or_default().extend(open);
-        }
     }
 
     /// Notes that the servers did not have a check at the moment `seen`.

@@ -26,6 +26,8 @@ mod registrations;
 mod schedule;
 mod servers;
 mod store;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod writer;
 

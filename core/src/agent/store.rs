@@ -120,6 +120,11 @@ pub(super) fn put_namespace(namespace: &Namespace) -> Change {
     )
 }
 
+/// Drops that a namespace is in use.
+pub(super) fn remove_namespace(namespace: &Namespace) -> Change {
+    remove(record_key(b'n', namespace, ""))
+}
+
 /// Drops a service's registration.
 pub(super) fn remove_service(key: &InstanceKey) -> Change {
     remove(service_key(key))

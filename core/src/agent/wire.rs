@@ -176,7 +176,8 @@ where
 /// Why the servers refused one item of `/v1/batch/renew`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RenewalRefused {
-    status: StatusCode,
+    /// As a status of HTTP.
+    pub(super) status: StatusCode,
     /// In words.
     pub(super) message: String,
 }

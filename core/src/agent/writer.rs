@@ -1,6 +1,6 @@
 //! Tells the servers: one call at a time, so that they hear everything in the order in which it happened here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     limits::{
         AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_BYTES_MAX, AGENT_CALL_TIMEOUT,
-        AGENT_REGISTRATIONS_PER_CALL_MAX, AGENT_REPORTS_PER_CALL_MAX,
+        AGENT_CALL_TIMEOUT_MIN, AGENT_REGISTRATIONS_PER_CALL_MAX, AGENT_REPORTS_PER_CALL_MAX,
     },
     registry::CheckKey,
     runtime::{Instant, Runtime},
@@ -62,7 +62,7 @@ async fn idle<R: Runtime>(shared: &Shared<R>) {
     loop {
         let heartbeat = {
             let local = shared.local();
-            if shared.stopping() || local.has_pending() {
+            if shared.stopping() || local.pending.is_any() {
                 return;
             }
             local.next_heartbeat()
@@ -91,8 +91,10 @@ async fn pause<R: Runtime>(shared: &Shared<R>, until: Instant) {
 
 async fn round<R: Runtime>(shared: &Shared<R>) -> Result<(), String> {
     shared.local().take_heartbeats(R::now());
-    send_reports(shared).await?;
-    send_changes(shared).await
+    let reports = send_reports(shared).await;
+    // Neither may keep the other from being sent.
+    let changes = send_changes(shared).await;
+    reports.and(changes)
 }
 
 /// An item of a call, encoded, with the thing that it is about and those who wait for it.
@@ -101,6 +103,9 @@ struct Item<K> {
     json: String,
     waiters: Waiters,
 }
+
+/// What could not be sent, and why.
+type Unsent<T> = (T, String);
 
 /// Cuts items into calls that stay within a number and a size.
 fn chunks<K>(items: Vec<Item<K>>, count_max: usize) -> Vec<Vec<Item<K>>> {
@@ -129,71 +134,103 @@ fn list<K>(items: &[Item<K>]) -> Bytes {
 
 /// Sends renewals and statuses. A check that the servers do not have is registered instead, which carries its status.
 async fn send_reports<R: Runtime>(shared: &Shared<R>) -> Result<(), String> {
-    let items = take_reports(shared);
+    let (items, timeout) = take_reports(shared);
     let mut left = chunks(items, AGENT_REPORTS_PER_CALL_MAX).into_iter();
     while let Some(chunk) = left.next() {
-        let body = list(&chunk);
-        let path = "/v1/batch/renew";
-        let answer = shared
-            .servers
-            .call(&Method::PUT, path, &body, AGENT_CALL_TIMEOUT)
-            .await
-            .map(|response| wire::renewed(response.body(), chunk.len()));
-        let outcomes = match answer {
-            Ok(Ok(outcomes)) => outcomes,
-            Err(error @ CallError::Refused { .. }) => {
-                tracing::error!("the servers refuse a report on {} checks: {error}", chunk.len());
-                for item in chunk {
-                    tell(item.waiters, &Err(error.clone()));
-                }
-                continue;
-            }
-            Err(CallError::Unavailable(reason)) | Ok(Err(reason)) => {
-                let unsent = std::iter::once(chunk).chain(left).flatten();
-                shared
-                    .local()
-                    .return_reports(unsent.map(|item| (item.key, item.waiters)));
-                return Err(reason);
-            }
-        };
-        for (item, outcome) in chunk.into_iter().zip(outcomes) {
-            reported(shared, item.key, item.waiters, outcome);
+        if let Err((unsent, reason)) = report(shared, chunk, timeout).await {
+            let unsent = unsent.into_iter().chain(left.flatten());
+            shared
+                .local()
+                .pending
+                .return_reports(unsent.map(|item| (item.key, item.waiters)));
+            return Err(reason);
         }
     }
     Ok(())
 }
 
-/// Encodes the pending reports. One on a check that was never registered becomes a registration.
-fn take_reports<R: Runtime>(shared: &Shared<R>) -> Vec<Item<CheckKey>> {
+/// Encodes the pending reports, and says how long a server may take for them. One on a check that was never registered
+/// becomes a registration.
+fn take_reports<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<CheckKey>>, Duration) {
+    let mut timeout = AGENT_CALL_TIMEOUT;
     let mut local = shared.local();
     let mut items = Vec::new();
-    for (key, waiters) in local.take_reports() {
+    for (key, waiters) in local.pending.take_reports() {
         let Some(check) = local.check(&key) else {
             tell(waiters, &Err(gone(&key)));
             continue;
         };
         match check.status {
-            Some(status) if check.confirmed.is_some() => items.push(Item {
-                json: wire::report(&key, status, &check.output).to_string(),
-                key,
-                waiters,
-            }),
+            Some(status) if check.confirmed.is_some() => {
+                if let Some(ttl) = check.spec.update.definition.ttl() {
+                    // A third of it is left: a silent server must leave time for the next one.
+                    timeout = timeout.min(ttl / 6).max(AGENT_CALL_TIMEOUT_MIN);
+                }
+                items.push(Item {
+                    json: wire::report(&key, status, &check.output).to_string(),
+                    key,
+                    waiters,
+                });
+            }
             Some(_) => {
                 let change = local.change_of(&key);
-                local.return_changes(change.map(|change| (change, waiters)));
+                local
+                    .pending
+                    .return_changes(change.map(|change| (change, waiters)));
             }
             None => tell(waiters, &Ok(0)),
         }
     }
-    items
+    (items, timeout)
 }
 
-fn reported<R: Runtime>(
+/// Sends a chunk of reports; if the servers refuse it as a whole, one after the other, so that a bad one does not keep
+/// the others from being heard.
+async fn report<R: Runtime>(
     shared: &Shared<R>,
-    key: CheckKey,
-    waiters: Waiters,
-    outcome: Result<(), wire::RenewalRefused>,
-) {
+    chunk: Vec<Item<CheckKey>>,
+    timeout: Duration,
+) -> Result<(), Unsent<Vec<Item<CheckKey>>>> {
+    match report_once(shared, &chunk, timeout).await {
+        Ok(outcomes) => {
+            for (item, outcome) in chunk.into_iter().zip(outcomes) {
+                reported(shared, item, outcome);
+            }
+            return Ok(());
+        }
+        Err(CallError::Unavailable(reason)) => return Err((chunk, reason)),
+        Err(CallError::Refused { .. }) => {}
+    }
+    let mut left = chunk.into_iter();
+    while let Some(item) = left.next() {
+        let one = vec![item];
+        let outcome = match report_once(shared, &one, timeout).await {
+            Ok(outcomes) => outcomes.into_iter().next().unwrap_or(Ok(())),
+            Err(CallError::Refused { status, message }) => Err(wire::RenewalRefused { status, message }),
+            Err(CallError::Unavailable(reason)) => {
+                return Err((one.into_iter().chain(left).collect(), reason));
+            }
+        };
+        for item in one {
+            reported(shared, item, outcome.clone());
+        }
+    }
+    Ok(())
+}
+
+async fn report_once<R: Runtime>(
+    shared: &Shared<R>,
+    items: &[Item<CheckKey>],
+    timeout: Duration,
+) -> Result<Vec<Result<(), wire::RenewalRefused>>, CallError> {
+    let path = "/v1/batch/renew";
+    let body = list(items);
+    let response = shared.servers.call(&Method::PUT, path, &body, timeout).await?;
+    wire::renewed(response.body(), items.len()).map_err(CallError::Unavailable)
+}
+
+fn reported<R: Runtime>(shared: &Shared<R>, item: Item<CheckKey>, outcome: Result<(), wire::RenewalRefused>) {
+    let Item { key, waiters, .. } = item;
     match outcome {
         Ok(()) => tell(waiters, &Ok(0)),
         Err(refused) if refused.unknown() => {
@@ -201,7 +238,9 @@ fn reported<R: Runtime>(
             let mut local = shared.local();
             local.lost_check(&key, Instant(u64::MAX));
             let change = local.change_of(&key);
-            local.return_changes(change.map(|change| (change, waiters)));
+            local
+                .pending
+                .return_changes(change.map(|change| (change, waiters)));
             drop(local);
             shared.wake_auditor.notify_one();
         }
@@ -221,6 +260,7 @@ async fn send_changes<R: Runtime>(shared: &Shared<R>) -> Result<(), String> {
             let unsent = unsent.into_iter().chain(left.flatten()).chain(removals);
             shared
                 .local()
+                .pending
                 .return_changes(unsent.map(|item| (item.key, item.waiters)));
             return Err(reason);
         }
@@ -231,6 +271,7 @@ async fn send_changes<R: Runtime>(shared: &Shared<R>) -> Result<(), String> {
             let unsent = std::iter::once(item).chain(left);
             shared
                 .local()
+                .pending
                 .return_changes(unsent.map(|item| (item.key, item.waiters)));
             return Err(reason);
         }
@@ -243,7 +284,7 @@ fn take_changes<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<Change>>, Vec<Item<
     let now = R::now();
     let mut local = shared.local();
     let (mut registrations, mut removals) = (Vec::new(), Vec::new());
-    for (change, waiters) in local.take_changes() {
+    for (change, waiters) in local.pending.take_changes() {
         let (list, json): (_, Value) = match &change {
             Change::Node => {
                 let checks = local.node_checks().map(|(_, check)| check);
@@ -273,8 +314,6 @@ fn take_changes<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<Change>>, Vec<Item<
     }
     (registrations, removals)
 }
-
-type Unsent<T> = (T, String);
 
 /// Registers all of a chunk at once; if the servers refuse it, one after the other, so that one bad registration does
 /// not keep the others out.

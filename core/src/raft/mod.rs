@@ -6,6 +6,7 @@
 mod applied;
 mod checkpoint;
 mod codec;
+mod identity;
 mod journal;
 mod log;
 mod membership;

@@ -2,8 +2,8 @@
 //!
 //! A topic's index stays when what it names is gone, so that an answer's index never goes back. What is gone and
 //! forgotten by everyone must not fill memory though: of each kind of topic, at most
-//! [`TOMBSTONES_MAX`](crate::limits::TOMBSTONES_MAX) such indexes are kept. Beyond that the
-//! [`TOMBSTONES_FOLD`](crate::limits::TOMBSTONES_FOLD) oldest are dropped, and the kind's floor rises to the newest of
+//! [`TOMBSTONES_MAX`] such indexes are kept. Beyond that the
+//! [`TOMBSTONES_FOLD`] oldest are dropped, and the kind's floor rises to the newest of
 //! them: the floor is the index of every topic of that kind that has none of its own. So a topic that nothing is known
 //! of may look newer than it is, once in that many deletions; it never looks older, and nobody is woken by it.
 

@@ -38,19 +38,25 @@ impl Inner {
         let status = self.consensus.status();
         match status.leader {
             _ if status.role == Role::Leader => Route::Here { term: status.term },
-            Some((leader, address)) if leader != status.id => Route::There(address.raft),
+            // The address of a leader may be unknown for a moment.
+            Some((leader, address)) if leader != status.id && !address.raft.is_empty() => {
+                Route::There(address.raft)
+            }
             _ => Route::Nowhere,
         }
     }
 
-    /// Carries out an errand through the leader, wherever it is.
+    /// Carries out an errand through the leader, wherever it is. A leader is looked for no longer than a write may
+    /// take.
     pub(super) async fn send_errand(
         self: &Arc<Self>,
         errand: Errand,
         limit: Duration,
     ) -> Result<Outcome, ServerError> {
         let _counted = self.begin_errand()?;
-        let deadline = self.platform().now() + limit;
+        let now = self.platform().now();
+        let deadline = now + limit;
+        let search_until = now + limit.min(self.shared.config.write_timeout);
         loop {
             // Looked at after it was counted: who gives way sees either the errand or its refusal.
             self.serving()?;
@@ -73,7 +79,7 @@ impl Inner {
                 Err(Failure::Refused(reason)) => return Err(ServerError::Refused(reason)),
                 Err(Failure::Stopped(reason)) => return Err(ServerError::Stopped(reason)),
             }
-            if !self.leader_may_change(seen, deadline).await {
+            if !self.leader_may_change(seen, search_until).await {
                 return Err(ServerError::NoLeader);
             }
         }
@@ -104,7 +110,8 @@ impl Inner {
         let request = PeerRequest::Errand {
             stamp: self.stamps.next(self.consensus.status().id),
             errand,
-            limit_ms: peer::millis(limit),
+            // Less than the answer is waited for here: so that the leader's own verdict still arrives.
+            limit_ms: peer::millis(limit - limit / 10),
         };
         let answer = self
             .consensus
@@ -159,8 +166,8 @@ impl Inner {
         match errand {
             Errand::Write(command) => self.propose(command, deadline).await.map(Outcome::Written),
             Errand::Renew(renewals) => {
-                let outcomes = self.renew_here(renewals, term, deadline).await?;
-                Ok(Outcome::Renewed(outcomes))
+                let renewed = self.renew_here(renewals, term, deadline).await?;
+                Ok(Outcome::Renewed(renewed))
             }
             Errand::Join(id, address) => {
                 self.add_server(id, address, deadline).await?;

@@ -59,8 +59,11 @@ impl Inner {
         }
         let status = self.consensus.status();
         if status.role == Role::Shutdown || status.fatal.is_some() {
-            let reason = status.fatal.as_deref().unwrap_or("its Raft member stopped");
-            self.shared.end(Finish::Stopped, reason);
+            // A server that stopped serving for a reason of its own stays, to say so.
+            if self.shared.halted().is_none() {
+                let reason = status.fatal.as_deref().unwrap_or("its Raft member stopped");
+                self.shared.end(Finish::Stopped, reason);
+            }
             return None;
         }
         let now = self.platform().now();
@@ -69,12 +72,7 @@ impl Inner {
             return Some(now + limits::FOLLOWER_TICK);
         }
         if self.anything_due(&status, now) {
-            let registry = self.registry();
-            let mut deadlines = self.shared.deadlines();
-            deadlines.lead(status.term, &registry, now);
-            if deadlines.term() == Some(status.term) {
-                self.decide(&mut deadlines, &registry, status.term, now);
-            }
+            self.decide(status.term, now);
         }
         Some(now + limits::EXPIRY_TICK)
     }
@@ -87,10 +85,20 @@ impl Inner {
     }
 
     /// Decides on everything that is due, as far as the limit of decisions under way allows.
-    fn decide(self: &Arc<Self>, deadlines: &mut Deadlines, registry: &Registry, term: u64, now: Instant) {
-        while let Ok(permit) = self.decisions.clone().try_acquire_owned()
-            && let Some(decision) = next_decision(deadlines, registry, now)
+    fn decide(self: &Arc<Self>, term: u64, now: Instant) {
+        let mut decisions = Vec::new();
         {
+            let registry = self.registry();
+            let mut deadlines = self.shared.deadlines();
+            deadlines.lead(term, &registry, now);
+            while deadlines.term() == Some(term)
+                && let Ok(permit) = self.decisions.clone().try_acquire_owned()
+                && let Some(decision) = next_decision(&mut deadlines, &registry, now)
+            {
+                decisions.push((decision, permit));
+            }
+        }
+        for (decision, permit) in decisions {
             if let Decision::Expire(due) = &decision {
                 let checks = due.items.len();
                 self.shared

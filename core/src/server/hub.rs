@@ -168,3 +168,61 @@ impl Future for Woken<'_> {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::{FutureExt as _, task::noop_waker_ref};
+
+    use super::*;
+    use crate::registry::{Namespace, ServiceName};
+
+    fn topic(service: &str) -> Topic {
+        Topic::Service(
+            Namespace::default(),
+            ServiceName::parse(service).expect("a valid name"),
+        )
+    }
+
+    fn is_woken(parked: &Parked) -> bool {
+        let mut context = Context::from_waker(noop_waker_ref());
+        parked.woken().poll_unpin(&mut context).is_ready()
+    }
+
+    #[test]
+    fn a_wake_between_registering_and_waiting_is_not_lost() {
+        let hub = Arc::new(Hub::new(10));
+        let parked = hub.park(topic("web")).expect("below the limit");
+        hub.wake(&[topic("web")]);
+        assert!(is_woken(&parked));
+        assert!(!is_woken(&parked), "one wake ends one wait");
+        hub.wake(&[topic("db")]);
+        assert!(!is_woken(&parked));
+        hub.wake_all();
+        assert!(is_woken(&parked));
+    }
+
+    #[test]
+    fn one_too_many_is_refused_until_another_is_gone() {
+        let hub = Arc::new(Hub::new(2));
+        let first = hub.park(topic("web")).expect("below the limit");
+        let _second = hub.park(topic("web")).expect("at the limit");
+        assert!(hub.park(topic("db")).is_none());
+        drop(first);
+        assert_eq!(hub.len(), 1);
+        assert!(hub.park(topic("db")).is_some());
+    }
+
+    #[test]
+    fn nothing_is_left_of_those_who_went() {
+        let hub = Arc::new(Hub::new(100));
+        let parked: Vec<_> = (0..100)
+            .filter_map(|number| hub.park(topic(if number % 2 == 0 { "web" } else { "db" })))
+            .collect();
+        assert_eq!(hub.lock().topics.len(), 2);
+        drop(parked);
+        assert_eq!(hub.len(), 0);
+        assert!(hub.lock().topics.is_empty());
+    }
+}

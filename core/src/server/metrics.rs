@@ -136,8 +136,10 @@ impl Inner {
 
     fn scrape(&self) -> Scrape {
         let metrics = &self.shared.metrics;
+        let status = self.consensus.status();
+        let watchers = self.shared.hub.len();
         let mut scrape = Scrape {
-            status: self.consensus.status(),
+            status,
             registry_index: 0,
             instances: BTreeMap::new(),
             checks: [
@@ -150,7 +152,7 @@ impl Inner {
             .map(|status| (status.as_str(), 0))
             .collect(),
             expired: metrics.expired.load(Ordering::Relaxed),
-            watchers: self.shared.hub.len(),
+            watchers,
             fsync: metrics.fsync().clone(),
             http: metrics.http().clone(),
         };

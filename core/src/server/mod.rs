@@ -175,6 +175,15 @@ pub struct Renewal {
     pub output: Option<String>,
 }
 
+/// What renewals gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// The registry's index after them; that of the state they were compared with if nothing was written.
+    pub index: u64,
+    /// An outcome for each, in order.
+    pub outcomes: Vec<Result<(), Refusal>>,
+}
+
 /// The handle.
 #[derive(Clone)]
 pub struct Server(Arc<Inner>);
@@ -207,7 +216,7 @@ impl Server {
     ///
     /// # Errors
     /// No leader, outcome unknown, over a limit, stopped.
-    pub async fn renew(&self, renewals: Vec<Renewal>) -> Result<Vec<Result<(), Refusal>>, ServerError> {
+    pub async fn renew(&self, renewals: Vec<Renewal>) -> Result<Renewed, ServerError> {
         if renewals.len() > limits::BATCH_RENEWALS_MAX {
             return Err(ServerError::OverLimit {
                 what: "renewals in one call",
@@ -216,7 +225,7 @@ impl Server {
         }
         let limit = self.config().write_timeout;
         match self.0.send_errand(Errand::Renew(renewals), limit).await? {
-            Outcome::Renewed(outcomes) => Ok(outcomes),
+            Outcome::Renewed(renewed) => Ok(renewed),
             other => Err(unexpected(&other)),
         }
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Renewal, ServerError, Written, receipts::Stamp};
+use super::{Renewal, Renewed, ServerError, Written, receipts::Stamp};
 use crate::{
     raft::{RaftStatus, ServerAddress, ServerId},
-    registry::{Command, Refusal},
+    registry::Command,
 };
 
 /// The version of these messages. A server answers another version with nothing that can be read.
@@ -34,8 +34,8 @@ pub(super) enum Errand {
 pub(super) enum Outcome {
     /// To `Write`.
     Written(Written),
-    /// To `Renew`, an outcome for each.
-    Renewed(Vec<Result<(), Refusal>>),
+    /// To `Renew`.
+    Renewed(Renewed),
     /// To the rest.
     Done,
 }
@@ -159,6 +159,38 @@ impl From<ServerError> for Failure {
             ServerError::OverLimit { limit, .. } => Failure::OverLimit(limit as u64),
             ServerError::Refused(reason) => Failure::Refused(reason),
             ServerError::Stopped(reason) => Failure::Stopped(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_back_as_it_was() {
+        let request = PeerRequest::Diverged {
+            log_index: 7,
+            digest: u128::MAX,
+        };
+        assert_eq!(decode(&encode(&request)), Ok(request));
+    }
+
+    #[test]
+    fn another_version_and_nonsense_are_errors() {
+        let mut bytes = encode(&PeerRequest::ReadIndex).to_vec();
+        bytes[0] = VERSION + 1;
+        let error = decode::<PeerRequest>(&bytes).expect_err("an unknown version");
+        assert!(error.contains("version 2 is unknown"), "{error}");
+        assert!(decode::<PeerRequest>(&[]).is_err());
+        for byte in 0..=u8::MAX {
+            for length in 1..20 {
+                let mut nonsense = vec![byte; length];
+                nonsense[0] = VERSION;
+                // Any outcome but a panic.
+                let _ = decode::<PeerRequest>(&nonsense);
+                let _ = decode::<PeerResponse>(&nonsense);
+            }
         }
     }
 }

@@ -89,3 +89,55 @@ impl Receipts {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(from: &str, run: u64, number: u64) -> Stamp {
+        Stamp {
+            from: ServerId(from.into()),
+            run,
+            number,
+        }
+    }
+
+    #[test]
+    fn a_message_is_new_once() {
+        let receipts = Receipts::default();
+        assert!(receipts.note(&stamp("a", 1, 7)));
+        assert!(!receipts.note(&stamp("a", 1, 7)));
+        assert!(receipts.note(&stamp("a", 1, 3)), "one overtook the other");
+        assert!(!receipts.note(&stamp("a", 1, 3)));
+        assert!(
+            receipts.note(&stamp("a", 2, 7)),
+            "another start of the same server"
+        );
+        assert!(receipts.note(&stamp("b", 1, 7)));
+    }
+
+    #[test]
+    fn what_is_too_old_to_be_remembered_counts_as_received() {
+        let receipts = Receipts::default();
+        assert!(receipts.note(&stamp("a", 1, limits::RECEIPTS_PER_SERVER + 100)));
+        assert!(receipts.note(&stamp("a", 1, 100)));
+        assert!(!receipts.note(&stamp("a", 1, 99)));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let receipts = Receipts::default();
+        for number in 0..3 * limits::RECEIPTS_PER_SERVER {
+            assert!(receipts.note(&stamp("a", 1, number)));
+        }
+        for run in 0..2 * limits::RECEIPT_RUNS_MAX as u64 {
+            assert!(receipts.note(&stamp("b", run, 0)));
+            // This one is heard of all the time, and stays.
+            assert!(!receipts.note(&stamp("a", 1, 3 * limits::RECEIPTS_PER_SERVER - 1)));
+        }
+        let runs = receipts.runs.lock().expect("no holder panics");
+        assert_eq!(runs.len(), limits::RECEIPT_RUNS_MAX);
+        let most = runs.values().map(|run| run.received.len()).max();
+        assert!(most <= Some(limits::RECEIPTS_PER_SERVER as usize + 1), "{most:?}");
+    }
+}

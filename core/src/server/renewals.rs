@@ -33,7 +33,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Renewal, peer::Failure, wiring::Inner};
+use super::{Renewal, Renewed, peer::Failure, wiring::Inner};
 use crate::{
     limits,
     raft::ReadIndexError,
@@ -44,6 +44,8 @@ use crate::{
 /// What is to be done about the renewals of one call.
 #[derive(Debug, Default)]
 struct Verdict {
+    /// Index of the state that was compared with.
+    index: u64,
     /// An outcome for each; of those that are written it is not known yet.
     outcomes: Vec<Result<(), Refusal>>,
     /// What is written, with its place among the outcomes.
@@ -57,15 +59,19 @@ impl Inner {
         mut renewals: Vec<Renewal>,
         term: u64,
         deadline: Instant,
-    ) -> Result<Vec<Result<(), Refusal>>, Failure> {
+    ) -> Result<Renewed, Failure> {
         renewals.iter_mut().for_each(cut_output);
         self.note_arrival(&renewals, term)?;
         self.confirm_leadership(deadline).await?;
-        let Verdict { mut outcomes, writes } = self.judge(renewals, term)?;
+        let Verdict {
+            mut index,
+            mut outcomes,
+            writes,
+        } = self.judge(renewals, term)?;
         let mut written = 0;
         for chunk in writes.chunks(limits::RENEWALS_PER_COMMAND_MAX) {
             let results = self.write_updates(chunk, deadline).await;
-            let results = results.map_err(|failure| match failure {
+            let (written_at, results) = results.map_err(|failure| match failure {
                 // Some were written, so the call as a whole can't be sent again.
                 Failure::NotHere if written > 0 => Failure::OutcomeUnknown("leadership was lost".into()),
                 failure => failure,
@@ -73,9 +79,10 @@ impl Inner {
             for ((place, _), result) in chunk.iter().zip(results) {
                 outcomes[*place] = result;
             }
+            index = index.max(written_at);
             written += chunk.len();
         }
-        Ok(outcomes)
+        Ok(Renewed { index, outcomes })
     }
 
     /// Moves the deadlines: step 1.
@@ -117,7 +124,10 @@ impl Inner {
         if deadlines.term() != Some(term) {
             return Err(Failure::NotHere);
         }
-        let mut verdict = Verdict::default();
+        let mut verdict = Verdict {
+            index: registry.index(),
+            ..Verdict::default()
+        };
         // Of two reports about a check in one call the second is the newer one, also if only the first is written.
         let mut statuses: BTreeMap<CheckKey, CheckStatus> = BTreeMap::new();
         for (place, renewal) in renewals.into_iter().enumerate() {
@@ -165,21 +175,21 @@ impl Inner {
         Ok(verdict)
     }
 
-    /// Writes updates as one command.
+    /// Writes updates as one command; gives the index after it and an outcome for each.
     async fn write_updates(
         &self,
         updates: &[(usize, CheckUpdate)],
         deadline: Instant,
-    ) -> Result<Vec<Result<(), Refusal>>, Failure> {
+    ) -> Result<(u64, Vec<Result<(), Refusal>>), Failure> {
         let updates: Vec<CheckUpdate> = updates.iter().map(|(_, update)| update.clone()).collect();
         let count = updates.len();
         let written = self.propose(Command::UpdateChecks(updates), deadline).await?;
         match written.reply {
-            Ok(Reply::Each(results)) if results.len() == count => Ok(results),
+            Ok(Reply::Each(results)) if results.len() == count => Ok((written.index, results)),
             Ok(other) => Err(Failure::OutcomeUnknown(format!(
                 "an unexpected reply to an update: {other:?}"
             ))),
-            Err(refusal) => Ok(vec![Err(refusal); count]),
+            Err(refusal) => Ok((written.index, vec![Err(refusal); count])),
         }
     }
 }

@@ -135,3 +135,104 @@ impl Views {
         self.state.lock().expect("no holder of this lock panics")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{Command, Deregister, Node, NodeName, Registration};
+
+    fn node(name: &str) -> Command {
+        Command::Register(vec![Registration {
+            node: Node {
+                name: NodeName::parse(name).expect("a valid name"),
+                id: String::new(),
+                address: "10.0.0.1".into(),
+                tagged_addresses: BTreeMap::new(),
+                meta: BTreeMap::from([("rack".into(), name.into())]),
+                create_index: 0,
+                modify_index: 0,
+            },
+            keep_existing_node: false,
+            instance: None,
+            checks: Vec::new(),
+            replace_checks: false,
+        }])
+    }
+
+    fn nodes_of(rack: &str) -> Query {
+        Query::Nodes {
+            node_meta: vec![("rack".into(), rack.into())],
+        }
+    }
+
+    #[test]
+    fn a_view_is_built_once_and_replaced_when_it_differs() {
+        let views = Views::new(10);
+        let mut registry = Registry::default();
+        registry.apply(&node("a"));
+        let (first, index) = views.get(&registry, &nodes_of("a"));
+        let (again, same_index) = views.get(&registry, &nodes_of("a"));
+        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(index, same_index);
+
+        // The topic's index rises, but this answer stays as it was, and so do its bytes.
+        registry.apply(&node("b"));
+        let (kept, higher_index) = views.get(&registry, &nodes_of("a"));
+        assert!(Arc::ptr_eq(&first, &kept) && higher_index > index);
+
+        let name = NodeName::parse("a").expect("a valid name");
+        registry.apply(&Command::Deregister(Deregister::Node(name)));
+        let (gone, _) = views.get(&registry, &nodes_of("a"));
+        assert_eq!(gone.view, View::Nodes(Vec::new()));
+        assert!(!gone.same_content(&first) && !first.same_content(&gone));
+    }
+
+    #[test]
+    fn equal_content_is_equal_wherever_it_was_built() {
+        let mut registry = Registry::default();
+        registry.apply(&node("a"));
+        let (one, _) = Views::new(10).get(&registry, &nodes_of("a"));
+        let (other, _) = Views::new(10).get(&registry, &nodes_of("a"));
+        let (empty, _) = Views::new(10).get(&registry, &nodes_of("b"));
+        assert!(!Arc::ptr_eq(&one, &other));
+        for _ in 0..2 {
+            assert!(one.same_content(&other));
+            assert!(!one.same_content(&empty));
+        }
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let views = Views::new(2);
+        let registry = Registry::default();
+        let (first, _) = views.get(&registry, &nodes_of("a"));
+        views.get(&registry, &nodes_of("b"));
+        views.get(&registry, &nodes_of("a"));
+        views.get(&registry, &nodes_of("c"));
+        assert_eq!(views.lock().slots.len(), 2);
+        assert_eq!(views.lock().by_use.len(), 2);
+        let (kept, _) = views.get(&registry, &nodes_of("a"));
+        assert!(
+            Arc::ptr_eq(&first, &kept),
+            "it was used more recently than the one that had to go"
+        );
+    }
+
+    #[test]
+    fn what_is_known_of_another_state_is_forgotten() {
+        let views = Views::new(2);
+        let mut registry = Registry::default();
+        let query = Query::Nodes {
+            node_meta: Vec::new(),
+        };
+        registry.apply(&node("a"));
+        let (before, _) = views.get(&registry, &query);
+        views.clear();
+        let (after, _) = views.get(&registry, &query);
+        assert!(
+            !Arc::ptr_eq(&before, &after),
+            "what was known of another state was kept"
+        );
+        assert!(before.same_content(&after));
+    }
+}

@@ -1,7 +1,6 @@
 //! A server's disk: files by fjall, or memory only for `-dev`.
 
-mod fjall;
-mod mark;
+mod files;
 mod memory;
 
 use std::io;
@@ -10,7 +9,7 @@ use bytes::Bytes;
 use sider_core::runtime::{Change, Disk, DiskView, Keyspace};
 
 pub use self::{
-    fjall::{FjallDisk, FjallView},
+    files::{FjallDisk, FjallView},
     memory::{MemoryDisk, MemoryView},
 };
 
@@ -24,18 +23,6 @@ pub enum LocalDisk {
 }
 
 impl LocalDisk {
-    /// Removes everything and gives a fresh, empty disk at the same place. Every other handle on the old one fails
-    /// from now on; the server that used it must have been stopped.
-    ///
-    /// # Errors
-    /// The files can't be removed, or a part of the stopped server still reads them.
-    pub async fn wipe(self) -> io::Result<LocalDisk> {
-        match self {
-            LocalDisk::Files(disk) => Ok(LocalDisk::Files(disk.wipe().await?)),
-            LocalDisk::Memory(_) => Ok(LocalDisk::Memory(MemoryDisk::default())),
-        }
-    }
-
     /// Closes the files and frees the data directory for another process. Every handle fails from now on.
     pub async fn close(&self) {
         match self {

@@ -1,16 +1,20 @@
 //! What changes something: registrations, deregistrations, reports.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, MutexGuard},
+};
 
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::{NoOutcome, not_heard, outcome};
 use crate::{
     agent::{
         Shared,
-        local::{Change, CheckSpec},
+        local::{Change, CheckSpec, Local, Outcome},
         registrations::{ParsedService, Registrar},
         store,
     },
@@ -36,7 +40,6 @@ pub(super) async fn register<R: Runtime>(
     let namespace = parameters.namespace(&headers)?;
     let mut parsed = shared.registrar().service(&body, namespace.clone())?;
     parsed.replace_checks |= parameters.flag("replace-existing-checks")?;
-    let key = parsed.spec.instance.key();
     let ids: Vec<CheckId> = parsed
         .spec
         .checks
@@ -47,7 +50,7 @@ pub(super) async fn register<R: Runtime>(
         let shared = shared.clone();
         async move { shared.keep_service(parsed, namespace, &body).await }
     });
-    registered(&shared, change, Change::Service(key), &ids).await
+    registered(&shared, change, &ids).await
 }
 
 /// `PUT /v1/agent/check/register`: a check of a service or of the node.
@@ -60,18 +63,11 @@ pub(super) async fn register_check<R: Runtime>(
     let namespace = parameters.namespace(&headers)?;
     let spec = shared.registrar().check(&body, namespace.clone())?;
     let id = spec.update.id.clone();
-    let change = match &spec.update.instance {
-        Some(instance) => {
-            let namespace = Some(spec.update.namespace.clone());
-            Change::Service(shared.instance_key(namespace, instance.clone()))
-        }
-        None => Change::Node,
-    };
-    let kept = keep::<R, _>({
+    let change = keep::<R, _>({
         let shared = shared.clone();
         async move { shared.keep_check(spec, namespace, &body).await }
     });
-    registered(&shared, kept, change, &[id]).await
+    registered(&shared, change, &[id]).await
 }
 
 /// `PUT /v1/agent/service/deregister/{id}`.
@@ -232,10 +228,13 @@ pub(super) async fn heartbeat_by_body<R: Runtime>(
     report(&shared, checks, CheckStatus::Passing, String::new()).await
 }
 
+/// What tells when the servers have a change.
+type Told = oneshot::Receiver<Outcome>;
+
 /// Makes a change in a task of its own, so that a client that goes away can't leave it half done.
-async fn keep<R: Runtime, F>(change: F) -> Result<Change, ApiError>
+async fn keep<R: Runtime, F>(change: F) -> Result<Told, ApiError>
 where
-    F: Future<Output = Result<Change, ApiError>> + Send + 'static,
+    F: Future<Output = Result<Told, ApiError>> + Send + 'static,
 {
     let failed = |failure: crate::runtime::TaskFailed| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string())
@@ -247,16 +246,13 @@ where
 /// all the same, and the index is left out.
 async fn registered<R: Runtime>(
     shared: &Shared<R>,
-    change: impl Future<Output = Result<Change, ApiError>>,
-    key: Change,
+    change: impl Future<Output = Result<Told, ApiError>>,
     ids: &[CheckId],
 ) -> Result<Reply, ApiError> {
     let _permit = shared.may_wait()?;
-    change.await?;
-    let receiver = shared.local().wait_change(key);
-    shared.changed();
+    let told = change.await?;
     let ids: Vec<&str> = ids.iter().map(CheckId::as_str).collect();
-    match outcome::<R>(receiver, AGENT_ANSWER_TIMEOUT).await {
+    match outcome::<R>(told, AGENT_ANSWER_TIMEOUT).await {
         Ok(index) => Ok(Reply::json(&json!({ "Index": index, "CheckIDs": ids })).with_index(index)),
         Err(NoOutcome::Pending) => Ok(Reply::json(&json!({ "Index": null, "CheckIDs": ids }))),
         Err(NoOutcome::Refused(error)) => Err(error),
@@ -277,13 +273,11 @@ async fn deregister_service<R: Runtime>(
 /// Answers with the servers' index; without one when they could not be told yet.
 async fn deregistered<R: Runtime>(
     shared: &Shared<R>,
-    change: impl Future<Output = Result<Change, ApiError>>,
+    change: impl Future<Output = Result<Told, ApiError>>,
 ) -> Result<Reply, ApiError> {
     let _permit = shared.may_wait()?;
-    let change = change.await?;
-    let receiver = shared.local().wait_change(change);
-    shared.changed();
-    match outcome::<R>(receiver, AGENT_ANSWER_TIMEOUT).await {
+    let told = change.await?;
+    match outcome::<R>(told, AGENT_ANSWER_TIMEOUT).await {
         Ok(index) => Ok(Reply::json(&json!({ "Index": index })).with_index(index)),
         Err(NoOutcome::Pending) => Ok(Reply::json(&json!({ "Index": null }))),
         Err(NoOutcome::Refused(error)) => Err(error),
@@ -316,7 +310,7 @@ async fn report<R: Runtime>(
         for key in &keys {
             local.report(key, status, Some(output.clone()), R::now())?;
         }
-        let receivers = keys.into_iter().map(|key| local.wait_report(key));
+        let receivers = keys.into_iter().map(|key| local.pending.wait_report(key));
         receivers.collect::<Vec<_>>()
     };
     shared.changed();
@@ -353,7 +347,7 @@ impl<R: Runtime> Shared<R> {
         parsed: ParsedService,
         namespace: Option<Namespace>,
         body: &Value,
-    ) -> Result<Change, ApiError> {
+    ) -> Result<Told, ApiError> {
         let _changing = self.changing.lock().await;
         let ParsedService { spec, replace_checks } = parsed;
         let key = spec.instance.key();
@@ -371,10 +365,9 @@ impl<R: Runtime> Shared<R> {
         self.store.write(batch).await.map_err(disk_error)?;
         self.namespaces().insert(key.namespace.clone());
         let origin = crate::agent::Origin::Api;
-        self.local()
-            .put_service(spec, replace_checks, origin, R::now(), R::random_u64)?;
-        self.changed();
-        Ok(Change::Service(key))
+        let mut local = self.local();
+        local.put_service(spec, replace_checks, origin, R::now(), R::random_u64)?;
+        Ok(self.announce(local, Change::Service(key)))
     }
 
     /// Keeps a check on the disk, then takes it on.
@@ -383,18 +376,18 @@ impl<R: Runtime> Shared<R> {
         spec: CheckSpec,
         namespace: Option<Namespace>,
         body: &Value,
-    ) -> Result<Change, ApiError> {
+    ) -> Result<Told, ApiError> {
         let _changing = self.changing.lock().await;
         self.local().refuse_check(&spec)?;
         let record = store::put_check(&spec.update.key(), namespace.as_ref(), body);
         self.store.write(vec![record]).await.map_err(disk_error)?;
-        let change = self.local().put_check(spec, R::now(), R::random_u64)?;
-        self.changed();
-        Ok(change)
+        let mut local = self.local();
+        let change = local.put_check(spec, R::now(), R::random_u64)?;
+        Ok(self.announce(local, change))
     }
 
     /// Removes a service from the disk, then from here.
-    async fn drop_service(&self, key: InstanceKey) -> Result<Change, ApiError> {
+    async fn drop_service(&self, key: InstanceKey) -> Result<Told, ApiError> {
         let _changing = self.changing.lock().await;
         let checks = self.local().service(&key).map(|service| service.checks.clone());
         let Some(checks) = checks else {
@@ -403,22 +396,31 @@ impl<R: Runtime> Shared<R> {
         let mut batch = vec![store::remove_service(&key)];
         batch.extend(checks.iter().map(store::remove_check));
         self.store.write(batch).await.map_err(disk_error)?;
-        self.local().remove_service(&key);
-        self.changed();
-        Ok(Change::Service(key))
+        let mut local = self.local();
+        local.remove_service(&key);
+        Ok(self.announce(local, Change::Service(key)))
     }
 
     /// Removes a check from the disk, then from here.
-    async fn drop_check(&self, key: CheckKey) -> Result<Change, ApiError> {
+    async fn drop_check(&self, key: CheckKey) -> Result<Told, ApiError> {
         let _changing = self.changing.lock().await;
         if self.local().check(&key).is_none() {
             return Err(ApiError::unknown_check(key.id.as_str()));
         }
         let batch = vec![store::remove_check(&key)];
         self.store.write(batch).await.map_err(disk_error)?;
-        let change = self.local().remove_check(&key);
+        let mut local = self.local();
+        let change = local.remove_check(&key);
+        let change = change.ok_or_else(|| ApiError::unknown_check(key.id.as_str()))?;
+        Ok(self.announce(local, change))
+    }
+
+    /// Has a change sent, and whoever asks told of its outcome.
+    fn announce(&self, mut local: MutexGuard<'_, Local>, change: Change) -> Told {
+        let told = local.pending.wait_change(change);
+        drop(local);
         self.changed();
-        change.ok_or_else(|| ApiError::unknown_check(key.id.as_str()))
+        told
     }
 }
 

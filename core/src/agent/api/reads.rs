@@ -160,7 +160,7 @@ pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>)
             "agent": {
                 "services": local.services().count(),
                 "checks": local.checks().count(),
-                "in_step": !local.has_pending(),
+                "in_step": !local.pending.is_any(),
             },
         },
         "Servers": shared.config.servers,

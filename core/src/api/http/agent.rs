@@ -112,7 +112,7 @@ async fn commit_registration(server: &Server, registration: Registration) -> Res
         other => unreachable!("a registration was answered with {other:?}"),
     };
     let ids: Vec<_> = ids.iter().map(CheckId::as_str).collect();
-    Ok(Reply::json(&json!({ "Index": index, "CheckIDs": ids })).with_index(index))
+    Ok(Reply::encoded(encode::registered(index, ids)).with_index(index))
 }
 
 /// `PUT /v1/agent/service/deregister/{id}`.
@@ -313,10 +313,11 @@ fn passing(target: CheckTarget) -> Renewal {
 
 /// Renews, and answers with the first refusal if there is one.
 async fn renew(server: &Server, renewals: Vec<Renewal>) -> Result<Reply, ApiError> {
-    for outcome in server.renew(renewals).await? {
+    let renewed = server.renew(renewals).await?;
+    for outcome in renewed.outcomes {
         outcome?;
     }
-    Ok(Reply::json(&json!({})))
+    Ok(Reply::json(&json!({ "Index": renewed.index })).with_index(renewed.index))
 }
 
 /// `GET /v1/agent/services`: the node's instances by id.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     agent::place,
     body::{Fields, JsonBody},
-    commit,
+    commit, encode,
     error::ApiError,
     options::WriteOptions,
     reply::Reply,
@@ -54,7 +54,7 @@ async fn register(
         .iter()
         .map(|ids| ids.iter().map(CheckId::as_str).collect())
         .collect();
-    Ok(Reply::json(&json!({ "Index": index, "CheckIDs": ids })).with_index(index))
+    Ok(Reply::encoded(encode::registered(index, ids)).with_index(index))
 }
 
 /// A registration that names its node is in the catalog's form, another in the agent's.
@@ -81,17 +81,13 @@ async fn renew(
         .map(|(position, item)| parse_renewal(item, position, &place))
         .collect::<Result<Vec<_>, _>>()?;
     let targets: Vec<_> = renewals.iter().map(|renewal| renewal.target.clone()).collect();
-    let outcomes = if renewals.is_empty() {
-        Vec::new()
-    } else {
-        server.renew(renewals).await?
-    };
+    let renewed = server.renew(renewals).await?;
     let answers: Vec<_> = targets
         .iter()
-        .zip(outcomes)
+        .zip(renewed.outcomes)
         .map(|(target, outcome)| answer(target, outcome))
         .collect();
-    Ok(Reply::json(&answers))
+    Ok(Reply::json(&answers).with_index(renewed.index))
 }
 
 fn answer(target: &CheckTarget, outcome: Result<(), Refusal>) -> Value {

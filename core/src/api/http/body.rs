@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, header::CONTENT_LENGTH};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
@@ -48,13 +48,27 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
 
 /// Reads a whole body of at most [`BODY_BYTES_MAX`] bytes.
 async fn read(request: Request) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("Request body is too large: at most {BODY_BYTES_MAX} bytes are expected"),
+        )
+    };
+    // Refused before it is read, a client that waits for `100 Continue` does not even send it.
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok());
+    if announced
+        .and_then(|length| length.parse::<usize>().ok())
+        .is_some_and(|length| length > BODY_BYTES_MAX)
+    {
+        return Err(too_large());
+    }
     let body = Limited::new(request.into_body(), BODY_BYTES_MAX);
     match body.collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("Request body is too large: at most {BODY_BYTES_MAX} bytes are expected"),
-        )),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => Err(decode_error(format!("the body could not be read: {error}"))),
     }
 }

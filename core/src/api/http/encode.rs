@@ -1,12 +1,18 @@
 //! Answers in Consul's shapes: names and order of fields, `null` against `[]`, and what is left out when it is empty,
 //! all as a real server was seen to answer.
 
+mod bodies;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+pub use self::bodies::AgentServiceBody;
+use self::bodies::{AddressBody, CatalogBody, CheckBody, Empty, NodeBody, ProxyBody, ServiceBody};
 use super::duration;
 use crate::{
     registry::{
@@ -31,6 +37,18 @@ pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Bytes {
     serde_json::to_vec(value)
         .expect("keys are strings, and nothing encoded here can fail")
         .into()
+}
+
+/// The answer to registrations: their index and the ids of their checks.
+pub fn registered<T: Serialize>(index: u64, check_ids: T) -> Bytes {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Registered<T> {
+        index: u64,
+        #[serde(rename = "CheckIDs")]
+        check_ids: T,
+    }
+    to_bytes(&Registered { index, check_ids })
 }
 
 impl<'a> Encoder<'a> {
@@ -432,168 +450,3 @@ fn instances(view: &View) -> &[InstanceHealth] {
 fn mismatch(view: &View) -> ! {
     panic!("a query was answered with another's kind of view: {view:?}")
 }
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct NodeBody<'a> {
-    #[serde(rename = "ID")]
-    id: &'a str,
-    node: &'a str,
-    address: &'a str,
-    datacenter: &'a str,
-    tagged_addresses: Option<&'a BTreeMap<String, String>>,
-    meta: Option<&'a BTreeMap<String, String>>,
-    create_index: u64,
-    modify_index: u64,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct ServiceBody<'a> {
-    #[serde(rename = "ID")]
-    id: &'a str,
-    service: &'a str,
-    tags: &'a [String],
-    address: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tagged_addresses: Option<BTreeMap<String, AddressBody>>,
-    meta: Option<&'a BTreeMap<String, String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    weights: WeightsBody,
-    enable_tag_override: bool,
-    proxy: ProxyBody,
-    connect: Empty,
-    peer_name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-    create_index: u64,
-    modify_index: u64,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct CatalogBody<'a> {
-    #[serde(rename = "ID")]
-    id: &'a str,
-    node: &'a str,
-    address: &'a str,
-    datacenter: &'a str,
-    tagged_addresses: Option<&'a BTreeMap<String, String>>,
-    node_meta: Option<&'a BTreeMap<String, String>>,
-    service_kind: &'a str,
-    #[serde(rename = "ServiceID")]
-    service_id: &'a str,
-    service_name: &'a str,
-    service_tags: &'a [String],
-    service_address: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service_tagged_addresses: Option<BTreeMap<String, AddressBody>>,
-    service_weights: WeightsBody,
-    service_meta: &'a BTreeMap<String, String>,
-    service_port: u16,
-    service_ports: Option<Empty>,
-    service_socket_path: &'a str,
-    service_enable_tag_override: bool,
-    service_proxy: ProxyBody,
-    service_connect: Empty,
-    service_locality: Option<Empty>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-    create_index: u64,
-    modify_index: u64,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct CheckBody<'a> {
-    node: &'a str,
-    #[serde(rename = "CheckID")]
-    check_id: &'a str,
-    name: &'a str,
-    status: &'a str,
-    notes: &'a str,
-    output: &'a str,
-    #[serde(rename = "ServiceID")]
-    service_id: &'a str,
-    service_name: &'a str,
-    service_tags: &'a [String],
-    r#type: &'a str,
-    interval: String,
-    timeout: String,
-    exposed_port: u16,
-    definition: Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-    create_index: u64,
-    modify_index: u64,
-}
-
-/// An instance as an agent's API shows it.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct AgentServiceBody {
-    #[serde(rename = "ID")]
-    id: String,
-    service: String,
-    tags: Vec<String>,
-    meta: BTreeMap<String, String>,
-    port: u16,
-    address: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tagged_addresses: Option<BTreeMap<String, AddressBody>>,
-    weights: WeightsBody,
-    enable_tag_override: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_hash: Option<String>,
-    datacenter: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-}
-
-impl AgentServiceBody {
-    /// Adds the hash of the content, and gives it: equal contents have equal hashes.
-    pub fn hashed(mut self) -> (Self, String) {
-        let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&to_bytes(&self)));
-        self.content_hash = Some(hash.clone());
-        (self, hash)
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct AddressBody {
-    address: String,
-    port: u16,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct WeightsBody {
-    passing: u32,
-    warning: u32,
-}
-
-impl From<crate::registry::Weights> for WeightsBody {
-    fn from(weights: crate::registry::Weights) -> Self {
-        WeightsBody {
-            passing: weights.passing,
-            warning: weights.warning,
-        }
-    }
-}
-
-/// What Consul shows of a service that is no proxy.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct ProxyBody {
-    mode: &'static str,
-    mesh_gateway: Empty,
-    expose: Empty,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Empty {}
-
-#[cfg(test)]
-mod tests;

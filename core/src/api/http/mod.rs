@@ -1,6 +1,6 @@
 //! The HTTP API, as an axum router without IO: hyper serves it in production, the simulator calls it directly.
 //!
-//! One file for each resource: [`agent`], [`catalog`], [`health`], [`cluster`], [`batch`], [`operation`]. Their handlers
+//! One file for each resource: `agent`, `catalog`, `health`, `cluster`, `batch`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
 //! [`reply`] (headers of answers), [`error`] (errors in one line), [`duration`] (Go's durations).
@@ -124,8 +124,11 @@ async fn finish(State(server): State<Server>, request: Request, next: Next) -> R
     }
     let took = server.now().saturating_since(began);
     // Paths that are no route share one label: clients must not be able to make up series.
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    server.count_request(route, method, response.status().as_u16(), took);
+    let route = route.map_or_else(
+        || "unmatched".to_owned(),
+        |route| route.as_str().replace("{*", "{"),
+    );
+    server.count_request(&route, method, response.status().as_u16(), took);
     response
 }
 

@@ -21,9 +21,9 @@ async fn readyz(State(server): State<Server>) -> Result<Reply, ApiError> {
     }
 }
 
-/// `GET /metrics`, in Prometheus' text format.
+/// `GET /metrics`, in the OpenMetrics text format, which Prometheus reads.
 async fn metrics(State(server): State<Server>) -> Reply {
     let mut reply = Reply::text(server.metrics_text());
-    reply.content_type("text/plain; version=0.0.4; charset=utf-8");
+    reply.content_type("application/openmetrics-text; version=1.0.0; charset=utf-8");
     reply
 }

@@ -83,8 +83,9 @@ impl Reply {
     #[must_use]
     pub fn with_status(mut self, status: StatusCode, reason: &str) -> Self {
         self.status = status;
-        // A name in the reason may hold what a header can't; the status says enough then.
-        if let Ok(reason) = HeaderValue::from_str(reason) {
+        // A name in the reason may hold what a header should not.
+        let reason = reason.replace(|c: char| !(' '..='~').contains(&c), "?");
+        if let Ok(reason) = HeaderValue::from_str(&reason) {
             self.headers.insert(REASON, reason);
         }
         self

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use crate::runtime::{
-    Change, Disk, DiskView, Instant, Keyspace, Network, NetworkError, PeerHandler, Probe, ProbeOutcome, Prober,
-    Runtime, TaskFailed,
+    Change, Disk, DiskView, Instant, Keyspace, Network, NetworkError, PeerHandler, Probe, ProbeOutcome,
+    Prober, Runtime, TaskFailed,
 };
 
 /// Tokio, as far as these tests need it.
@@ -389,14 +389,12 @@ impl Network for TestNetwork {
                 reason: error.to_string(),
             })
         };
-        TestRuntime::timeout(timeout, exchange)
-            .await
-            .unwrap_or_else(|| {
-                Err(NetworkError::OutcomeUnknown {
-                    address: address.to_string(),
-                    reason: "timed out".to_string(),
-                })
+        TestRuntime::timeout(timeout, exchange).await.unwrap_or_else(|| {
+            Err(NetworkError::OutcomeUnknown {
+                address: address.to_string(),
+                reason: "timed out".to_string(),
             })
+        })
     }
 
     async fn listen(&self, handler: PeerHandler) -> io::Result<()> {

@@ -14,10 +14,13 @@ use crate::raft::{log::LogStore, state::StateMachine, types::Types};
 
 struct Builder;
 
-impl StoreBuilder<Types<TestRuntime>, LogStore<TestRuntime>, StateMachine<TestRuntime>, TestDisk> for Builder {
+impl StoreBuilder<Types<TestRuntime>, LogStore<TestRuntime>, StateMachine<TestRuntime>, TestDisk>
+    for Builder
+{
     async fn build(
         &self,
-    ) -> Result<(TestDisk, LogStore<TestRuntime>, StateMachine<TestRuntime>), StorageError<Types<TestRuntime>>> {
+    ) -> Result<(TestDisk, LogStore<TestRuntime>, StateMachine<TestRuntime>), StorageError<Types<TestRuntime>>>
+    {
         let disk = TestDisk::default();
         let stores = Stores::open(disk.clone())
             .await

@@ -1,6 +1,6 @@
 //! What each command does: one file each.
 //!
-//! A command writes into a [`Transaction`](super::transaction::Transaction) and gives its reply. It decides nothing
+//! A command writes into a [`Transaction`] and gives its reply. It decides nothing
 //! about indexes of topics, events or rows: those follow from what it changed.
 
 mod deregister;

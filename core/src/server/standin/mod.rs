@@ -101,6 +101,9 @@ struct State {
     /// Proposed and neither applied nor lost yet.
     held: Vec<(Command, oneshot::Sender<Result<Committed, ProposeError>>)>,
     log_index: u64,
+    /// Applied in place of the next command.
+    instead: Option<Command>,
+    read_rounds: u64,
     peers: BTreeMap<String, Peer>,
     /// Those whose state follows this one's.
     followers: Vec<Weak<Standin>>,
@@ -109,6 +112,8 @@ struct State {
 #[derive(Clone)]
 enum Peer {
     Reachable(Arc<dyn PeerService>),
+    /// Gets each message twice; the answer is that to the first.
+    Doubled(Arc<dyn PeerService>),
     /// Takes messages and does not answer.
     Silent,
 }
@@ -204,8 +209,18 @@ impl Standin {
         Committed { log_index, applied }
     }
 
+    /// Instead of the next command it applies this one, as a server with a bug would.
+    pub fn apply_instead(&self, command: &Command) {
+        self.state().instead = Some(command.clone());
+    }
+
     fn apply_at(&self, log_index: u64, command: &Command) -> Applied {
-        self.state().log_index = log_index;
+        let instead = {
+            let mut state = self.state();
+            state.log_index = log_index;
+            state.instead.take()
+        };
+        let command = instead.as_ref().unwrap_or(command);
         let applied = {
             let mut registry = self.registry.write().expect("applying a command does not panic");
             let applied = registry.apply(command);
@@ -233,10 +248,19 @@ impl Standin {
         for (from, to) in [(self, other), (other, self)] {
             let peer = Peer::Reachable(to.service.clone());
             from.state().peers.insert(to.address.raft.clone(), peer);
-            to.state().voters.insert(from.id.clone(), from.address.clone());
+            for member in [from, to] {
+                let (id, address) = member.identity();
+                to.state().voters.insert(id, address);
+            }
         }
         self.announce();
         other.announce();
+    }
+
+    /// From now on this one reaches the other, which stays of another cluster.
+    pub fn reach(&self, other: &Standin) {
+        let peer = Peer::Reachable(other.service.clone());
+        self.state().peers.insert(other.address.raft.clone(), peer);
     }
 
     /// What is applied here is applied at `other` too, from now on.
@@ -254,6 +278,17 @@ impl Standin {
         self.state()
             .peers
             .insert(other.address.raft.clone(), Peer::Silent);
+    }
+
+    /// The other one gets each message twice, one right after the other.
+    pub fn double(&self, other: &Standin) {
+        let peer = Peer::Doubled(other.service.clone());
+        self.state().peers.insert(other.address.raft.clone(), peer);
+    }
+
+    /// How many read indexes were asked for here.
+    pub fn read_rounds(&self) -> u64 {
+        self.state().read_rounds
     }
 
     /// The member's id and address.
@@ -320,6 +355,7 @@ impl Consensus for Standin {
 
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>> {
         async move {
+            self.state().read_rounds += 1;
             loop {
                 let seen = self.changed.version();
                 self.stopped(ReadIndexError::Stopped)?;
@@ -400,6 +436,12 @@ impl Consensus for Standin {
                     });
                 }
                 Some(Peer::Reachable(service)) => service.serve(message),
+                Some(Peer::Doubled(service)) => {
+                    let second = service.serve(message.clone());
+                    let first = service.serve(message);
+                    self.platform.spawn(second.map(drop).boxed());
+                    first
+                }
                 Some(Peer::Silent) => std::future::pending().boxed(),
             };
             let deadline = self.platform.now() + timeout;

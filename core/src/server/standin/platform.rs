@@ -75,7 +75,7 @@ impl TestPlatform {
                 }
                 Some(task) => self.shared.poll(task),
                 None => assert!(
-                    self.shared.fire_next_timer(None),
+                    self.shared.fire_next_timers(None),
                     "nothing is ready and nothing sleeps: the future waits for ever"
                 ),
             }
@@ -112,7 +112,7 @@ impl TestPlatform {
     pub fn advance(&self, duration: Duration) {
         let until = self.now() + duration;
         self.settle();
-        while self.shared.fire_next_timer(Some(until)) {
+        while self.shared.fire_next_timers(Some(until)) {
             self.settle();
         }
         self.shared.state().now = until;
@@ -209,21 +209,23 @@ impl Shared {
         }
     }
 
-    /// Moves the clock to the next timer, if there is one up to `until`, and wakes it.
-    fn fire_next_timer(&self, until: Option<Instant>) -> bool {
-        let waker = {
+    /// Moves the clock to the next timers, if there are any up to `until`, and wakes all of that moment.
+    fn fire_next_timers(&self, until: Option<Instant>) -> bool {
+        let mut wakers = Vec::new();
+        {
             let mut state = self.state();
-            let Some(((at, _), _)) = state.timers.first_key_value() else {
+            let next = state.timers.first_key_value().map(|((at, _), _)| *at);
+            let Some(at) = next.filter(|at| until.is_none_or(|until| *at <= until)) else {
                 return false;
             };
-            let at = *at;
-            if until.is_some_and(|until| at > until) {
-                return false;
-            }
             state.now = state.now.max(at);
-            state.timers.pop_first()
-        };
-        waker.expect("it was looked at just now").1.wake();
+            while let Some(timer) = state.timers.first_entry()
+                && timer.key().0 == at
+            {
+                wakers.push(timer.remove());
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
         true
     }
 

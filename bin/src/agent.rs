@@ -1,0 +1,407 @@
+//! `sds-agent`: the agent of [`sider_core::agent`] on this host, its flags and its configuration files.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, builder::BoolishValueParser};
+use sider_core::{
+    agent::{Agent, AgentConfig, ConfigFile, Settings, refuse_duplicates},
+    registry::NodeName,
+};
+use sider_runtime_tokio::{
+    TokioRuntime, address,
+    disk::{FjallDisk, LocalDisk},
+    http::HttpServer,
+    network::TcpNetwork,
+    prober::ProcessProber,
+    process,
+    telemetry::{self, LogFormat},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    config::{in_file, read_value},
+    flags,
+};
+
+const DEFAULT_SERVER: &str = "127.0.0.1:8500";
+const DEFAULT_HTTP: &str = "127.0.0.1:8510";
+/// Requests under way at the agent's own API get this long to finish when it is told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+/// Threads that serve requests and run checks; an agent has little to do.
+const THREADS: usize = 2;
+
+/// Flags of `sds-agent`. What is not given here or in the environment may come from the config file.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(
+    name = "sds-agent",
+    version,
+    about = "Sider's agent on a service's host: registers services, runs their checks, renews them, deregisters them \
+             at its end.",
+    after_help = "Flags may be written with one dash or two. Each may also be set by the environment variable shown, \
+                  or in the config file; the command line comes first, then the environment, then the file.",
+    max_term_width = 110,
+    disable_version_flag = true
+)]
+struct AgentFlags {
+    /// Services to register with their checks, and settings: a JSON, YAML or TOML file, or a folder of such files.
+    #[arg(long, env = "SIDER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// HTTP addresses of servers, separated by commas [default: 127.0.0.1:8500].
+    #[arg(
+        long,
+        env = "SIDER_SERVER",
+        value_name = "HOST:PORT,...",
+        value_delimiter = ','
+    )]
+    server: Vec<String>,
+    /// Address of the agent's own API, or `off` [default: 127.0.0.1:8510].
+    #[arg(long, env = "SIDER_HTTP", value_name = "HOST:PORT")]
+    http: Option<String>,
+    /// Name of this host's node; no two agents may share one [default: the host's name].
+    #[arg(long, env = "SIDER_NODE", value_name = "NAME")]
+    node: Option<String>,
+    /// Address of this host's node, for services that name none [default: this host's own].
+    #[arg(long, env = "SIDER_ADDRESS", value_name = "HOST")]
+    address: Option<String>,
+    /// Where registrations made through the agent's API are kept [default: data/agent-<node>].
+    #[arg(long, env = "SIDER_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Let checks that come through the agent's API run programs [default: false].
+    #[arg(
+        long,
+        env = "SIDER_ENABLE_SCRIPT_CHECKS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    enable_script_checks: Option<bool>,
+    /// What is logged: error, warn, info, debug, trace, off, or directives like info,sider_core=debug
+    /// [default: info].
+    #[arg(long, env = "SIDER_LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// How it is logged: text or json [default: text].
+    #[arg(long, env = "SIDER_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Print the version.
+    #[arg(long, short = 'V', action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// Everything that flags, environment, files and defaults come to.
+#[derive(Clone, Debug)]
+struct Plan {
+    agent: AgentConfig,
+    /// Address of the agent's own API; `None` for none.
+    http: Option<String>,
+    data_dir: PathBuf,
+    log_level: String,
+    log_format: LogFormat,
+}
+
+/// Runs the program with these arguments, its own name first, until it is told to stop.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let flags = match flags::parse::<AgentFlags>(args) {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    match plan(flags).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sds-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(flags: AgentFlags) -> Result<Plan, String> {
+    let files = read_files(flags.config.as_deref())?;
+    let from_files = files.iter().fold(Settings::default(), |settings, (_, file)| {
+        settings.or(file.settings.clone())
+    });
+    let given = Settings {
+        servers: (!flags.server.is_empty()).then_some(flags.server),
+        http: flags.http,
+        node: flags.node,
+        address: flags.address,
+        data_dir: flags.data_dir.map(|dir| dir.to_string_lossy().into_owned()),
+        enable_script_checks: flags.enable_script_checks,
+        log_level: flags.log_level,
+        log_format: flags.log_format,
+    };
+    let settings = given.or(from_files);
+    let node = settings.node.unwrap_or_else(flags::host_name);
+    let node = NodeName::parse(&node).map_err(|error| error.to_string())?;
+    let address = settings
+        .address
+        .unwrap_or_else(|| address::own_address().to_string());
+    let mut services = Vec::new();
+    for (path, file) in &files {
+        let of_file = file.services(&node, &address);
+        services.extend(of_file.map_err(|error| in_file(path, &error.to_string()))?);
+    }
+    refuse_duplicates(&services).map_err(|error| error.to_string())?;
+    let servers = settings
+        .servers
+        .unwrap_or_else(|| vec![DEFAULT_SERVER.to_owned()]);
+    let http = settings.http.unwrap_or_else(|| DEFAULT_HTTP.to_owned());
+    let data_dir = match settings.data_dir {
+        Some(dir) => PathBuf::from(dir),
+        None => Path::new("data").join(format!("agent-{}", file_name(node.as_str()))),
+    };
+    Ok(Plan {
+        agent: AgentConfig {
+            services,
+            enable_script_checks: settings.enable_script_checks.unwrap_or(false),
+            ..AgentConfig::new(node, address, server_addresses(&servers)?)
+        },
+        http: (http != "off").then_some(http),
+        data_dir,
+        log_level: settings.log_level.unwrap_or_else(|| "info".to_owned()),
+        log_format: match settings.log_format.as_deref() {
+            None | Some("text") => LogFormat::Text,
+            Some("json") => LogFormat::Json,
+            Some(other) => return Err(format!("{other:?} is not a log format: expected text or json")),
+        },
+    })
+}
+
+/// The configuration files at `path`: the file itself, or those of a folder by their names.
+fn read_files(path: Option<&Path>) -> Result<Vec<(PathBuf, ConfigFile)>, String> {
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    let mut paths = vec![path.to_owned()];
+    if path.is_dir() {
+        let failed = |error: std::io::Error| in_file(path, &error.to_string());
+        paths.clear();
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            let file = entry.map_err(failed)?.path();
+            let ending = file.extension().and_then(|ending| ending.to_str());
+            if matches!(ending, Some("json" | "yaml" | "yml" | "toml")) {
+                paths.push(file);
+            }
+        }
+        paths.sort();
+    }
+    paths
+        .into_iter()
+        .map(|path| {
+            let file =
+                ConfigFile::parse(&read_value(&path)?).map_err(|error| in_file(&path, &error.to_string()))?;
+            Ok((path, file))
+        })
+        .collect()
+}
+
+/// Servers' addresses as they are called: `:8500` is this host's.
+fn server_addresses(servers: &[String]) -> Result<Vec<String>, String> {
+    let mut addresses = Vec::new();
+    for server in servers {
+        let bare = server.trim().trim_start_matches("http://").trim_end_matches('/');
+        let (host, port) = address::split(bare).map_err(|error| format!("-server: {error}"))?;
+        addresses.push(match host {
+            "" => format!("127.0.0.1:{port}"),
+            _ => bare.to_owned(),
+        });
+    }
+    Ok(addresses)
+}
+
+/// A name as one part of a path.
+fn file_name(name: &str) -> String {
+    name.chars()
+        .map(|c| match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' => c,
+            _ => '_',
+        })
+        .collect()
+}
+
+fn run(plan: Plan) -> Result<(), String> {
+    telemetry::init(&plan.log_level, plan.log_format)?;
+    process::raise_open_files_limit();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("can't start: {error}"))?
+        .block_on(serve(plan))
+}
+
+async fn serve(plan: Plan) -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    // From the first moment on: a signal that comes while it starts must not be lost.
+    let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
+    let http = match &plan.http {
+        Some(address) => {
+            let listener = address::listen(address).await.map_err(text)?;
+            Some(HttpServer::start(listener).map_err(text)?)
+        }
+        None => None,
+    };
+    let disk = LocalDisk::Files(FjallDisk::open(&plan.data_dir).await.map_err(text)?);
+    let (node, services) = (plan.agent.node.clone(), plan.agent.services.len());
+    let servers = plan.agent.servers.join(",");
+    let agent = Agent::<TokioRuntime>::start(
+        plan.agent,
+        TcpNetwork::calling_only(),
+        ProcessProber::default(),
+        disk.clone(),
+    )
+    .await
+    .map_err(|error| format!("data directory {}: {error}", plan.data_dir.display()))?;
+    let address = http.as_ref().map(|http| http.address().to_string());
+    if let Some(http) = &http {
+        http.set_router(Some(agent.router()));
+    }
+    tracing::info!(
+        %node,
+        services,
+        %servers,
+        http = address.unwrap_or_else(|| "off".to_owned()),
+        "the agent runs"
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    let outcome = agent.shutdown().await;
+    if let Some(http) = http {
+        http.stop(STOP_GRACE).await;
+    }
+    disk.close().await;
+    outcome.map_err(|error| format!("the services of node {node} could not be deregistered: {error}"))?;
+    tracing::info!("deregistered");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan_of(arguments: &[&str]) -> Result<Plan, String> {
+        let args = std::iter::once("sds-agent").chain(arguments.iter().copied());
+        let flags = AgentFlags::try_parse_from(flags::normalize(args.map(OsString::from)));
+        plan(flags.map_err(|error| error.to_string())?)
+    }
+
+    fn write(folder: &tempfile::TempDir, name: &str, content: &str) -> String {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_string_lossy().into_owned()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let plan = plan_of(&["-node", "host-1"]).unwrap();
+        assert_eq!(plan.agent.servers, ["127.0.0.1:8500"]);
+        assert_eq!(plan.http.as_deref(), Some("127.0.0.1:8510"));
+        assert_eq!(plan.data_dir, Path::new("data/agent-host-1"));
+        assert!(!plan.agent.enable_script_checks);
+        let plan = plan_of(&["-node", "a/b", "-http=off"]).unwrap();
+        assert_eq!(plan.data_dir, Path::new("data/agent-a_b"));
+        assert_eq!(plan.http, None);
+    }
+
+    #[test]
+    fn flags_come_before_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(
+            &folder,
+            "agent.yaml",
+            "node: from-file\nservers: [a:1, b:2]\nhttp: 'off'\nenable_script_checks: true\ndata_dir: /d\n",
+        );
+        let plan = plan_of(&["--config", &path]).unwrap();
+        assert_eq!(plan.agent.node.as_str(), "from-file");
+        assert_eq!(plan.agent.servers, ["a:1", "b:2"]);
+        assert_eq!(plan.http, None);
+        assert_eq!(plan.data_dir, Path::new("/d"));
+        assert!(plan.agent.enable_script_checks);
+        let plan = plan_of(&[
+            "-config",
+            &path,
+            "-node=n",
+            "-server",
+            ":9,http://c:3/",
+            "-http",
+            ":4",
+            "-enable-script-checks=false",
+        ])
+        .unwrap();
+        assert_eq!(plan.agent.node.as_str(), "n");
+        assert_eq!(plan.agent.servers, ["127.0.0.1:9", "c:3"]);
+        assert_eq!(plan.http.as_deref(), Some(":4"));
+        assert!(!plan.agent.enable_script_checks);
+    }
+
+    #[test]
+    fn a_folder_is_read_file_by_file() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder, "b.json", r#"{"service": {"name": "b"}, "node": "n"}"#);
+        write(&folder, "a.toml", "[[services]]\nname = \"a\"\nport = 1\n");
+        write(&folder, "c.yml", "- name: c\n  checks: [{type: ttl, ttl: 15s}]\n");
+        write(&folder, "notes.txt", "not a configuration");
+        let plan = plan_of(&["-config", &folder.path().to_string_lossy()]).unwrap();
+        assert_eq!(plan.agent.services.len(), 3);
+        assert_eq!(plan.agent.node.as_str(), "n");
+        write(&folder, "d.json", r#"[{"name": "a"}]"#);
+        let error = plan_of(&["-config", &folder.path().to_string_lossy()]).unwrap_err();
+        assert_eq!(error, "service id \"a\" is configured twice");
+    }
+
+    #[test]
+    fn errors_are_one_line_that_names_the_place() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content, named) in [
+            ("a.json", "{", "EOF while parsing"),
+            ("b.json", r#"{"servces": []}"#, "unknown key \"servces\""),
+            (
+                "c.json",
+                r#"{"services": [{"name": "x"}, {"name": "y", "port": 70000}]}"#,
+                "services[1]: Port",
+            ),
+            (
+                "d.json",
+                r#"{"services": [{"name": "x", "checks": [{"type": "ttl", "ttl": "abc"}]}]}"#,
+                "TTL",
+            ),
+            ("e.ini", "", "must end in"),
+        ] {
+            let path = write(&folder, name, content);
+            let error = plan_of(&["-config", &path]).unwrap_err();
+            assert!(error.contains(&path) && error.contains(named), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        assert!(
+            plan_of(&["-config", "/no/such/file.json"])
+                .unwrap_err()
+                .contains("/no/such/file.json")
+        );
+        assert!(
+            plan_of(&["-server", "nowhere"])
+                .unwrap_err()
+                .contains("expected host:port")
+        );
+        assert!(
+            plan_of(&["-log-format", "xml"])
+                .unwrap_err()
+                .contains("expected text or json")
+        );
+        assert!(plan_of(&["-node", ""]).unwrap_err().contains("node name"));
+    }
+
+    #[test]
+    fn the_example_is_valid() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agent.demo.json");
+        let plan = plan_of(&["-config", path, "-node", "n"]).unwrap();
+        assert_eq!(plan.agent.services.len(), 3);
+    }
+}

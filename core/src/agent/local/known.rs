@@ -1,0 +1,81 @@
+//! A check with what is known of it.
+
+use crate::{
+    agent::check::{Rules, Streak},
+    registry::{CheckDefinitionUpdate, CheckStatus, Instance, InstanceKey},
+    runtime::Instant,
+};
+
+/// A check as it was registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::agent) struct CheckSpec {
+    /// Its definition, its first status, and what it belongs to.
+    pub(in crate::agent) update: CheckDefinitionUpdate,
+    /// How its outcomes are judged.
+    pub(in crate::agent) rules: Rules,
+}
+
+/// A service instance as it was registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::agent) struct ServiceSpec {
+    /// The instance.
+    pub(in crate::agent) instance: Instance,
+    /// Its checks.
+    pub(in crate::agent) checks: Vec<CheckSpec>,
+}
+
+/// A check with what is known of it.
+#[derive(Clone, Debug)]
+pub(in crate::agent) struct LocalCheck {
+    /// What was registered.
+    pub(in crate::agent) spec: CheckSpec,
+    /// Whether the agent itself renews it.
+    pub(in crate::agent) heartbeat: bool,
+    /// The last status found or reported.
+    pub(in crate::agent) status: Option<CheckStatus>,
+    /// Its output.
+    pub(in crate::agent) output: String,
+    /// When `status` was last set.
+    pub(in crate::agent) set_at: Option<Instant>,
+    /// Since when the servers are known to have it.
+    pub(in crate::agent) confirmed: Option<Instant>,
+    pub(super) streak: Streak,
+    /// Tells a run of this check from a run of one that it replaced.
+    pub(super) generation: u64,
+}
+
+/// The service that a check belongs to; `None` for the node's own.
+pub(super) fn service_key(update: &CheckDefinitionUpdate) -> Option<InstanceKey> {
+    update.instance.as_ref().map(|id| InstanceKey {
+        namespace: update.namespace.clone(),
+        node: update.node.clone(),
+        id: id.clone(),
+    })
+}
+
+impl LocalCheck {
+    /// Its status now: a TTL check that nobody renewed is critical, and so is what nothing is known of.
+    pub(in crate::agent) fn status_at(&self, now: Instant) -> CheckStatus {
+        match (self.status, self.spec.update.definition.ttl(), self.set_at) {
+            (Some(_), Some(ttl), Some(at)) if now.saturating_since(at) >= ttl => CheckStatus::Critical,
+            (Some(status), ..) => status,
+            (None, ..) => CheckStatus::Critical,
+        }
+    }
+
+    /// The status to register it with; `None` leaves the servers' own.
+    ///
+    /// A service's TTL check that the servers have keeps the status that they know, because setting it would start its
+    /// TTL anew though nobody renewed it. One that they lost gets back what was last reported, if that still holds.
+    pub(in crate::agent) fn status_to_register(&self, now: Instant) -> Option<CheckStatus> {
+        match self.spec.update.definition.ttl() {
+            None => self.status,
+            Some(_) if self.heartbeat => Some(self.status.unwrap_or(CheckStatus::Passing)),
+            Some(_) if self.confirmed.is_some() => None,
+            Some(ttl) => {
+                let fresh = self.set_at.is_some_and(|at| now.saturating_since(at) < ttl);
+                self.status.filter(|_| fresh)
+            }
+        }
+    }
+}

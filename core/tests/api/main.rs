@@ -1,0 +1,9 @@
+//! The HTTP API from request to answer, on a stand-in for Raft.
+
+mod agent;
+mod catalog;
+mod cluster;
+mod errors;
+mod fuzz;
+mod reads;
+mod support;

@@ -1,0 +1,12 @@
+//! The server layer on a consensus without Raft, with a clock that the tests move. What Raft adds is tested in the
+//! simulator.
+
+mod blocking;
+mod clients;
+mod divergence;
+mod expiry;
+mod membership;
+mod metrics;
+mod reads;
+mod renewals;
+mod writes;
