@@ -218,7 +218,10 @@ fn a_renewal_that_met_an_expiry_is_not_acknowledged_after_its_term() {
     platform.advance(millis(200));
     standin.set_lagging(false);
     platform.settle();
-    assert_eq!(status_of(platform, &cluster.servers[0], "web-1"), Some(CheckStatus::Passing));
+    assert_eq!(
+        status_of(platform, &cluster.servers[0], "web-1"),
+        Some(CheckStatus::Passing)
+    );
     assert!(renewal.take().is_none(), "acknowledged, and about to be undone");
     standin.apply(&expiry[0]);
     platform.advance(limits::WRITE_TIMEOUT);
