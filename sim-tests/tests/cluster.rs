@@ -15,7 +15,7 @@ fn ms(ms: u64) -> Duration {
 
 /// Runs a script under several seeds, each of which must succeed.
 fn on_seeds<F: Future<Output = ()>>(script: impl Fn(World) -> F + Send + Sync) {
-    for seed in 0..std::env::var("SEEDS").map_or(SEEDS, |s| s.parse().unwrap()) {
+    for seed in 0..SEEDS {
         let outcome = run(seed, &script);
         if let Err(message) = outcome.value {
             panic!("seed {seed}, after {:?}: {message}", outcome.sim_elapsed);
@@ -308,4 +308,33 @@ fn a_paused_leader_does_not_answer_with_old_content() {
         let (status, text) = late.await.expect("clients do not crash");
         assert!(status != 200 || text.contains("\"b\""), "{text}");
     });
+}
+
+/// A sweep of thousands of runs must not fill the memory.
+#[test]
+fn a_run_frees_its_servers_whatever_they_were_doing() {
+    for seed in 0..SEEDS {
+        let witness: Arc<NoWitness> = Arc::default();
+        let outcome = run(seed, |world| {
+            let witness = witness.clone();
+            async move {
+                let cluster = Cluster::start(&world, ClusterOptions::default(), witness);
+                let leader = cluster.leader(ms(3_000)).await.expect("a leader");
+                let client = cluster.client("c");
+                registered(&client, leader, "a").await;
+                let waiting = client.clone();
+                client.spawn(async move { look(&waiting, leader, "?index=1000&wait=60s").await });
+                world.network().isolate(cluster.host(leader).id());
+                let unanswered = client.clone();
+                client.spawn(async move { register(&unanswered, leader, "b").await });
+                cluster.crash((leader + 1) % 3);
+                cluster.host((leader + 2) % 3).pause();
+                world.sleep(ms(100)).await;
+                cluster.restart((leader + 1) % 3);
+                world.sleep(ms(u64::from(world.seed() % 2 == 0) * 50)).await;
+            }
+        });
+        assert_eq!(outcome.value, Ok(()), "seed {seed}");
+        assert_eq!(Arc::strong_count(&witness), 1, "seed {seed}");
+    }
 }

@@ -139,9 +139,14 @@ fn run(seed: u64) -> Fingerprint {
     (value, trace_hash, events)
 }
 
+/// How many seeds are swept: more on demand, for a hunt.
+fn seeds() -> u64 {
+    std::env::var("SIDER_SEEDS").map_or(200, |seeds| seeds.parse().expect("SIDER_SEEDS is a number"))
+}
+
 #[test]
 fn two_hundred_troubled_clusters_converge() {
-    let failures: Vec<String> = (0..std::env::var("SEEDS").map_or(200, |s| s.parse().unwrap()))
+    let failures: Vec<String> = (0..seeds())
         .filter_map(|seed| run(seed).0.err().map(|message| format!("seed {seed}: {message}")))
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
