@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// Bytes of a request body; more is 413.
 pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes that are read of a request body that is too large, so that its sender gets to the answer; beyond it the
+/// connection closes.
+pub const BODY_DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a service, node, namespace or check name and of an instance id; more is 400.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Bytes of an address; more is 400.

@@ -150,7 +150,10 @@ pub enum Fact {
     /// Its process was started.
     Started,
     /// Its process ended.
-    Stopped,
+    Stopped {
+        /// Why it ended by itself, if it did.
+        by_itself: Option<String>,
+    },
     /// See [`Observation::BecameLeader`].
     BecameLeader {
         /// Term.
@@ -167,6 +170,8 @@ pub enum Fact {
         term: u64,
         /// For whom.
         voted_for: String,
+        /// Whether it says that a quorum granted it: then it takes note of a leader, and is no vote of its own.
+        committed: bool,
     },
     /// See [`Observation::Appended`].
     Appended {
@@ -253,7 +258,9 @@ pub struct FaultSpan {
 pub enum FaultKind {
     /// Slowness, elections and errors.
     Disturbing,
-    /// The same; and its servers did nothing at all meanwhile, though their clocks went on.
+    /// The same; and it may make a server stop by itself.
+    BrokenDisk,
+    /// Slowness, elections and errors; and its servers did nothing at all meanwhile, though their clocks went on.
     Paused,
     /// Nothing: a correct cluster does not notice.
     Harmless,
@@ -281,6 +288,8 @@ pub struct Configuration {
     pub at: Time,
     /// Who was asked.
     pub server: ServerNumber,
+    /// The last entry that it had applied: who has applied more knows better.
+    pub applied: u64,
     /// Voters.
     pub voters: Vec<ServerNumber>,
     /// Learners.
@@ -327,17 +336,24 @@ impl Record {
 }
 
 impl Record {
+    /// What the member that knows most told last of the membership.
+    pub fn newest_configuration(&self) -> Option<&Configuration> {
+        self.configurations
+            .iter()
+            .max_by_key(|told| (told.applied, told.at))
+    }
+
     /// Members that are up in the end: those of the last configuration that anyone told, or all if none was told.
     pub fn members_in_the_end(&self) -> Vec<ServerNumber> {
         let mut up: BTreeMap<ServerNumber, bool> = BTreeMap::new();
         for seen in &self.observations {
             match seen.what {
                 Fact::Started => up.insert(seen.server, true),
-                Fact::Stopped => up.insert(seen.server, false),
+                Fact::Stopped { .. } => up.insert(seen.server, false),
                 _ => None,
             };
         }
-        let configuration = self.configurations.iter().max_by_key(|told| told.at);
+        let configuration = self.newest_configuration();
         let member = |server: &ServerNumber| {
             configuration.is_none_or(|told| told.voters.contains(server) || told.learners.contains(server))
         };
@@ -354,9 +370,14 @@ impl Fact {
         Some(match observation {
             Observation::BecameLeader { term } => Fact::BecameLeader { term: *term },
             Observation::LostLeadership { term } => Fact::LostLeadership { term: *term },
-            Observation::VoteSaved { term, voted_for, .. } => Fact::VoteSaved {
+            Observation::VoteSaved {
+                term,
+                voted_for,
+                committed,
+            } => Fact::VoteSaved {
                 term: *term,
                 voted_for: (*voted_for).to_owned(),
+                committed: *committed,
             },
             Observation::Appended { index, term, hash } => Fact::Appended {
                 index: *index,

@@ -182,6 +182,8 @@ fn registers(service: &Service, registration: &Registration) -> bool {
             .all(|(asked, got)| {
                 got.definition.ttl().map(|ttl| ttl.as_millis()) == Some(u128::from(asked.ttl_ms))
                     && got.status == asked.status
+                    && got.definition.deregister_critical_service_after.as_millis()
+                        == u128::from(asked.deregister_after_ms)
             })
 }
 

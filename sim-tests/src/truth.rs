@@ -385,7 +385,7 @@ fn applied_at(record: &Record) -> BTreeMap<ServerNumber, Vec<(Time, Option<u64>)
     let mut steps: BTreeMap<ServerNumber, Vec<(Time, Option<u64>)>> = BTreeMap::new();
     for seen in &record.observations {
         let applied = match &seen.what {
-            Fact::Started | Fact::Stopped => None,
+            Fact::Started | Fact::Stopped { .. } => None,
             Fact::Applied(entry) => Some(entry.log_index),
             Fact::SnapshotInstalled { log_index, .. } => Some(*log_index),
             _ => continue,
@@ -437,7 +437,7 @@ fn calm(record: &Record) -> Vec<(Time, Time)> {
     for seen in &record.observations {
         if matches!(
             seen.what,
-            Fact::BecameLeader { .. } | Fact::LostLeadership { .. } | Fact::Started | Fact::Stopped
+            Fact::BecameLeader { .. } | Fact::LostLeadership { .. } | Fact::Started | Fact::Stopped { .. }
         ) {
             troubled.push((seen.at, seen.at + settle));
         }

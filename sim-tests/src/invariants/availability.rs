@@ -7,7 +7,7 @@ use sider_core::limits::WAIT_SPREAD_DIVISOR;
 
 use super::Violation;
 use crate::{
-    history::{Fact, FaultKind, History, Operation, Outcome},
+    history::{Fact, FaultKind, History, Operation, Outcome, ServerNumber},
     operation::Op,
     time::{Time, drift_of},
 };
@@ -31,7 +31,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         if !history
             .truth()
             .calm_between(operation.invoked, operation.returned)
-            || was_removed(history, operation)
+            || is_no_member(history, operation.server, operation.returned)
         {
             continue;
         }
@@ -44,7 +44,9 @@ pub fn check(history: &History) -> Result<(), Violation> {
                     operation.op, operation.server
                 ));
             }
-            Outcome::Unknown(reason) if !operation.impatient || too_long => {
+            Outcome::Unknown(reason)
+                if too_long || !operation.impatient && operation.returned < history.ended =>
+            {
                 return violation(format!(
                     "{} of {} got no answer in {took:?} while all was well: {reason}",
                     operation.op, operation.server
@@ -59,7 +61,30 @@ pub fn check(history: &History) -> Result<(), Violation> {
             _ => {}
         }
     }
-    elections_have_reasons(history)
+    elections_have_reasons(history)?;
+    stops_have_reasons(history)
+}
+
+/// A server ends by itself only for want of its disk, or when it was removed.
+fn stops_have_reasons(history: &History) -> Result<(), Violation> {
+    for seen in &history.observations {
+        let Fact::Stopped {
+            by_itself: Some(reason),
+        } = &seen.what
+        else {
+            continue;
+        };
+        let broken = history.faults.iter().any(|fault| {
+            fault.kind == FaultKind::BrokenDisk
+                && fault.servers.contains(&seen.server)
+                && fault.from <= seen.at
+        });
+        if !broken && !is_no_member(history, seen.server, seen.at) {
+            let what = format!("{} stopped by itself: {reason}", seen.server);
+            return Err(Violation::new(NAME, seen.at, what));
+        }
+    }
+    Ok(())
 }
 
 /// How long an answer may take at most while all is well.
@@ -73,15 +98,20 @@ fn longest(history: &History, operation: &Operation) -> Duration {
     wait + history.bounds.latency * 12 + Duration::from_millis(700)
 }
 
-/// A server that was removed refuses everything, rightly.
-fn was_removed(history: &History, operation: &Operation) -> bool {
-    let server = operation.server;
-    let last = history
+/// A server that is no member refuses everything, rightly.
+fn is_no_member(history: &History, server: ServerNumber, at: Time) -> bool {
+    let changes = history
         .memberships
         .iter()
-        .filter(|change| change.server == server && change.invoked <= operation.returned)
-        .max_by_key(|change| change.invoked);
-    last.is_some_and(|change| !change.joins && change.done != Some(false))
+        .filter(|change| change.server == server && change.invoked <= at);
+    match changes.max_by_key(|change| change.invoked) {
+        None => {
+            let first = &history.bounds.first_voters;
+            !first.is_empty() && !first.contains(&server)
+        }
+        Some(change) if change.joins => change.done != Some(true) || change.returned > at,
+        Some(change) => change.done != Some(false),
+    }
 }
 
 fn elections_have_reasons(history: &History) -> Result<(), Violation> {
@@ -108,7 +138,7 @@ fn was_disturbed(history: &History, at: Time) -> bool {
         .faults
         .iter()
         .any(|fault| fault.kind != FaultKind::Harmless && recent(fault.from, fault.until));
-    let restart = |what: &Fact| matches!(what, Fact::Started | Fact::Stopped);
+    let restart = |what: &Fact| matches!(what, Fact::Started | Fact::Stopped { .. });
     fault
         || history
             .memberships
@@ -172,6 +202,14 @@ mod tests {
     }
 
     #[test]
+    fn an_operation_that_the_end_of_the_run_cuts_off_is_fine() {
+        let mut story = story();
+        story.ask_to_register("web-1", 1, Outcome::Unknown("the run ended before it".into()));
+        story.record().operations[0].returned = story.now();
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
     fn failing_under_faults_is_fine() {
         let mut story = story();
         story.fault(FaultKind::Disturbing, 2, 1_000);
@@ -213,6 +251,32 @@ mod tests {
         story.fault(FaultKind::Disturbing, 2, 1_000);
         story.ask_to_register("web-1", 1, Outcome::Nonsense("500 with an unknown text".into()));
         assert!(complaint(story).contains("unknown text"));
+    }
+
+    #[test]
+    fn stopping_by_itself_is_not() {
+        let mut story = story();
+        story.fault(FaultKind::Disturbing, 2, 1_000);
+        story.observe(
+            2,
+            Fact::Stopped {
+                by_itself: Some("its state differs".into()),
+            },
+        );
+        assert!(complaint(story).contains("s2 stopped by itself: its state differs"));
+    }
+
+    #[test]
+    fn stopping_for_want_of_a_disk_is_fine() {
+        let mut story = story();
+        story.fault(FaultKind::BrokenDisk, 2, 1_000);
+        story.observe(
+            2,
+            Fact::Stopped {
+                by_itself: Some("sync failed".into()),
+            },
+        );
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub const NAME: &str = "membership";
 /// # Errors
 /// Members disagree, or an acknowledged change is not there.
 pub fn check(history: &History) -> Result<(), Violation> {
-    let Some(last) = history.configurations.iter().max_by_key(|told| told.at) else {
+    let Some(last) = history.newest_configuration() else {
         return Ok(());
     };
     let voters: BTreeSet<ServerNumber> = last.voters.iter().copied().collect();

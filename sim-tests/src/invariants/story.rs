@@ -88,7 +88,7 @@ impl Story {
     }
 
     pub(super) fn restart(&mut self, server: u8) {
-        self.observe(server, Fact::Stopped);
+        self.observe(server, Fact::Stopped { by_itself: None });
         self.wait_ms(1);
         self.observe(server, Fact::Started);
     }
@@ -123,6 +123,7 @@ impl Story {
             self.record.configurations.push(Configuration {
                 at: self.now,
                 server: *server,
+                applied: self.next_log_index - 1,
                 voters: voters.clone(),
                 learners: vec![],
             });
@@ -434,6 +435,7 @@ impl Story {
             checks: vec![TtlCheck {
                 ttl_ms: TTL_MS,
                 status: None,
+                deregister_after_ms: 0,
             }],
         };
         Op::Register {
