@@ -45,7 +45,10 @@ pub fn check(history: &History) -> Result<(), Violation> {
                 let mut place = earliest;
                 for (nth, report) in reports.iter().enumerate() {
                     // Of several reports about one check in a call, the last is the newest.
-                    if reports[nth + 1..].iter().any(|later| may_overlap(&report.target, &later.target)) {
+                    if reports[nth + 1..]
+                        .iter()
+                        .any(|later| may_overlap(&report.target, &later.target))
+                    {
                         continue;
                     }
                     let refused = answer.refused.get(nth).copied().unwrap_or(false);
