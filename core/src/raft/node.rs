@@ -244,17 +244,21 @@ impl<R: Runtime> RaftNode<R> {
         timeout: Duration,
     ) -> Result<Bytes, NetworkError> {
         let metrics = self.metrics();
-        let mut there = metrics
+        let there: Vec<&ServerId> = metrics
             .membership_config
             .nodes()
             .filter(|(_, node)| node.raft == address)
-            .map(|(id, _)| id.clone());
-        // Of two members at one address, one is gone: which, only that server knows.
-        let to = there.next().filter(|_| there.next().is_none());
+            .map(|(id, _)| id)
+            .collect();
         let envelope = Envelope::<R> {
             from: self.me.id().clone(),
-            cluster: self.me.cluster(),
-            to,
+            // A stranger may belong to another cluster: whoever is about to add it talks to it before.
+            cluster: self.me.cluster().filter(|_| !there.is_empty()),
+            // Of two members at one address, one is gone: which, only that server knows.
+            to: match there[..] {
+                [id] => Some(id.clone()),
+                _ => None,
+            },
             message: PeerMessage::Service,
         };
         let frame = message::encode(&envelope, &message);
