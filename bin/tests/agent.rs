@@ -270,9 +270,7 @@ fn registrations_through_its_api_survive_a_restart() {
     let http = format!("127.0.0.1:{port}");
     for end in ["-KILL", "-TERM"] {
         let mut program = agent(folder, &address, &http, &json!([]));
-        until("the agent answers", || {
-            request(port, "GET", "/livez", "").is_some()
-        });
+        until("the agent answers", || answers(port, "/livez"));
         if end == "-KILL" {
             let body = r#"{"Name": "web", "Tags": ["kept"]}"#;
             let (status, answer) = request(port, "PUT", "/v1/agent/service/register", body).unwrap();
