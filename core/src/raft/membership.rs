@@ -272,7 +272,10 @@ impl<R: Runtime> Members<R> {
     }
 
     fn ensure_leader(&self, metrics: &Metrics<R>) -> Result<(), MembershipError> {
-        let votes = metrics.membership_config.voter_ids().any(|voter| voter == *self.me.id());
+        let votes = metrics
+            .membership_config
+            .voter_ids()
+            .any(|voter| voter == *self.me.id());
         if metrics.state == ServerState::Leader && votes {
             return Ok(());
         }
