@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn an_election_with_a_reason_is_fine() {
         let mut story = story();
-        story.fault(FaultKind::Paused, 1, 1_000);
+        story.fault(FaultKind::Disturbing, 1, 1_000);
         story.wait_ms(500);
         story.elect(2, 2);
         assert_eq!(check(&story.finish()), Ok(()));
