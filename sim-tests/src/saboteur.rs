@@ -353,12 +353,18 @@ impl Saboteur {
             ..
         } = &*self.0;
         for server in 0..cluster.len() {
-            let request = Request::get("/v1/raft/stats")
-                .body(Bytes::new())
-                .expect("a valid path");
-            let Ok(answer) = client.send(server, request, Duration::from_secs(1)).await else {
-                continue;
+            let mut tries = 0;
+            // The first use of an old connection may only show that its other end is gone.
+            let answer = loop {
+                let request = Request::get("/v1/raft/stats").body(Bytes::new());
+                let request = request.expect("a valid path");
+                tries += 1;
+                match client.send(server, request, Duration::from_secs(1)).await {
+                    Err(_) if tries < 3 => {}
+                    answer => break answer,
+                }
             };
+            let Ok(answer) = answer else { continue };
             let Ok(stats) = serde_json::from_slice::<Value>(answer.body()) else {
                 continue;
             };
