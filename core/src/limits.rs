@@ -161,7 +161,7 @@ pub const EXPIRY_TICK: Duration = Duration::from_millis(100);
 /// A server that does not lead looks this often whether it still runs.
 pub const FOLLOWER_TICK: Duration = Duration::from_secs(1);
 /// A leader that did not look at its clock for this long was paused: the gap is added to every deadline.
-pub const PAUSE_MIN: Duration = Duration::from_millis(300);
+pub const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Decisions of a leader (expiries, outputs to write) under way at once; more wait for the next tick.
 pub const DECISIONS_IN_FLIGHT_MAX: usize = 16;
 /// Updates of checks in one command; the rest follow in the next one.

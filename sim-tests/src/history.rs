@@ -154,6 +154,10 @@ pub enum Fact {
         /// Why it ended by itself, if it did.
         by_itself: Option<String>,
     },
+    /// It stands still from now on.
+    Paused,
+    /// It goes on.
+    Resumed,
     /// See [`Observation::BecameLeader`].
     BecameLeader {
         /// Term.
@@ -260,8 +264,6 @@ pub enum FaultKind {
     Disturbing,
     /// The same; and it may make a server stop by itself.
     BrokenDisk,
-    /// Slowness, elections and errors; and its servers did nothing at all meanwhile, though their clocks went on.
-    Paused,
     /// Nothing: a correct cluster does not notice.
     Harmless,
 }
@@ -336,6 +338,26 @@ impl Record {
 }
 
 impl Record {
+    /// Whether a server is a voting member at a moment, by what the operator was told; `None` where that is unknown.
+    pub fn is_member(&self, server: ServerNumber, at: Time) -> Option<bool> {
+        let first = &self.bounds.first_voters;
+        let mut changes: Vec<&MembershipChange> = self
+            .memberships
+            .iter()
+            .filter(|change| change.server == server && change.invoked <= at)
+            .collect();
+        changes.sort_by_key(|change| change.invoked);
+        let begins = Some(first.is_empty() || first.contains(&server));
+        changes
+            .into_iter()
+            .fold(begins, |before, change| match change.done {
+                _ if before == Some(change.joins) => before,
+                Some(true) if change.returned <= at => Some(change.joins),
+                Some(false) => before,
+                _ => None,
+            })
+    }
+
     /// What the member that knows most told last of the membership.
     pub fn newest_configuration(&self) -> Option<&Configuration> {
         self.configurations

@@ -71,14 +71,27 @@ impl Recorder {
         self.lock().faults[place].until = at;
     }
 
-    /// A membership change was asked for, and answered.
-    pub fn membership(&self, change: MembershipChange) {
-        self.lock().memberships.push(change);
+    /// A membership change is asked for. Until it is answered, its outcome is unknown. Gives its place.
+    pub fn membership_asked(&self, change: MembershipChange) -> usize {
+        let mut record = self.lock();
+        record.memberships.push(change);
+        record.memberships.len() - 1
+    }
+
+    /// A membership change is answered: done, certainly not done, or unknown.
+    pub fn membership_answered(&self, place: usize, at: Time, done: Option<bool>) {
+        let change = &mut self.lock().memberships[place];
+        (change.returned, change.done) = (at, done);
     }
 
     /// A member told the membership.
     pub fn configuration(&self, told: Configuration) {
         self.lock().configurations.push(told);
+    }
+
+    /// Something was done to a server that its own observations do not tell.
+    pub fn note(&self, world: &World, server: usize, what: Fact) {
+        self.observed_fact(world.now(), server, what);
     }
 
     /// Everything is healed from now on.
@@ -104,6 +117,9 @@ impl Recorder {
         }
         for operation in &mut record.operations {
             operation.returned = operation.returned.min(at);
+        }
+        for change in &mut record.memberships {
+            change.returned = change.returned.min(at);
         }
         History::new(record)
     }

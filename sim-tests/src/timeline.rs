@@ -143,6 +143,8 @@ fn fact(fact: &Fact, all: bool) -> Option<String> {
         Fact::Stopped {
             by_itself: Some(reason),
         } => format!("stops by itself: {reason}"),
+        Fact::Paused => "stands still".into(),
+        Fact::Resumed => "goes on".into(),
         Fact::BecameLeader { term } => format!("LEADS term {term}"),
         Fact::LostLeadership { term } => format!("leads no more; it knows term {term}"),
         Fact::Truncated { after } => format!("takes back its log after entry {after}"),

@@ -25,7 +25,7 @@ pub(crate) const PROTOCOL_VERSION: u8 = 1;
 #[serde(bound = "")]
 pub(crate) struct Envelope<R: Runtime> {
     pub(crate) from: ServerId,
-    /// The sender's; `None` while it belongs to none.
+    /// The sender's; `None` while it belongs to none, and for [`PeerMessage::Service`] to a stranger.
     pub(crate) cluster: Option<ClusterId>,
     /// `None` where the sender does not know who is at the address; only [`PeerMessage::Service`] may lack it.
     pub(crate) to: Option<ServerId>,

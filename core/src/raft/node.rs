@@ -137,6 +137,11 @@ impl<R: Runtime> RaftNode<R> {
         let members = Arc::new(Members::new(me.clone(), raft.clone()));
         drop(R::spawn(members.clone().finish_changes(caretaker_stopped)));
         raft.run();
+        // Before its first step the library knows of no members, not even of those on disk: a server that was started
+        // again would take itself for one that must join.
+        raft.with_raft_state(|_| ())
+            .await
+            .map_err(|error| start_error(&journal, &error.to_string()))?;
         Ok(RaftNode {
             members,
             me,
@@ -244,17 +249,21 @@ impl<R: Runtime> RaftNode<R> {
         timeout: Duration,
     ) -> Result<Bytes, NetworkError> {
         let metrics = self.metrics();
-        let mut there = metrics
+        let there: Vec<&ServerId> = metrics
             .membership_config
             .nodes()
             .filter(|(_, node)| node.raft == address)
-            .map(|(id, _)| id.clone());
-        // Of two members at one address, one is gone: which, only that server knows.
-        let to = there.next().filter(|_| there.next().is_none());
+            .map(|(id, _)| id)
+            .collect();
         let envelope = Envelope::<R> {
             from: self.me.id().clone(),
-            cluster: self.me.cluster(),
-            to,
+            // A stranger may belong to another cluster: whoever is about to add it talks to it before.
+            cluster: self.me.cluster().filter(|_| !there.is_empty()),
+            // Of two members at one address, one is gone: which, only that server knows.
+            to: match there[..] {
+                [id] => Some(id.clone()),
+                _ => None,
+            },
             message: PeerMessage::Service,
         };
         let frame = message::encode(&envelope, &message);

@@ -161,6 +161,7 @@ impl Inner {
                 Ok(read_index) => Ok(read_index),
                 Err(RoundFailure::Stopped(reason)) => Err(ServerError::Stopped(reason)),
                 Err(RoundFailure::Again) => {
+                    self.lose_route();
                     let retry = self.platform().now() + limits::LEADER_RETRY_PAUSE;
                     let changed = self.shared.leadership.changed_since(seen);
                     self.platform().until(retry, changed).await;

@@ -38,12 +38,15 @@ pub fn check(history: &History) -> Result<(), Violation> {
         let took = operation.returned.since(operation.invoked);
         let too_long = took > longest(history, operation);
         match &operation.outcome {
+            // Who hangs up before the connection is made has only himself to blame.
+            Outcome::Failed(reason) if operation.impatient && reason.ends_with("timed out") => {}
             Outcome::Failed(reason) => {
                 return violation(format!(
                     "{} of {} failed while all was well: {reason}",
                     operation.op, operation.server
                 ));
             }
+            Outcome::Unknown(reason) if had_a_dead_connection(history, operation, reason) => {}
             Outcome::Unknown(reason)
                 if too_long || !operation.impatient && operation.returned < history.ended =>
             {
@@ -100,18 +103,27 @@ fn longest(history: &History, operation: &Operation) -> Duration {
 
 /// A server that is no member refuses everything, rightly.
 fn is_no_member(history: &History, server: ServerNumber, at: Time) -> bool {
-    let changes = history
-        .memberships
+    history.is_member(server, at) != Some(true)
+}
+
+/// A client that had a connection to a process that is gone, or over a link that was cut, learns of it when it uses the
+/// connection again.
+fn had_a_dead_connection(history: &History, operation: &Operation, reason: &str) -> bool {
+    let last_use = history
+        .operations
         .iter()
-        .filter(|change| change.server == server && change.invoked <= at);
-    match changes.max_by_key(|change| change.invoked) {
-        None => {
-            let first = &history.bounds.first_voters;
-            !first.is_empty() && !first.contains(&server)
-        }
-        Some(change) if change.joins => change.done != Some(true) || change.returned > at,
-        Some(change) => change.done != Some(false),
-    }
+        .filter(|it| it.client == operation.client && it.server == operation.server)
+        .filter(|it| it.returned <= operation.invoked && it.is_done())
+        .map(|it| it.returned)
+        .max();
+    let trouble = |since: Time| {
+        let until = operation.returned;
+        history.truth().restarted_between(operation.server, since, until)
+            || history.faults.iter().any(|fault| {
+                fault.servers.contains(&operation.server) && fault.from <= until && fault.until >= since
+            })
+    };
+    reason.ends_with("connection reset") && trouble(last_use.unwrap_or_default())
 }
 
 fn elections_have_reasons(history: &History) -> Result<(), Violation> {
@@ -190,6 +202,23 @@ mod tests {
         story.ask_to_register("web-1", 1, Outcome::Unknown("outcome unknown".into()));
         story.wait_ms(5_000);
         assert!(complaint(story).contains("got no answer"));
+    }
+
+    #[test]
+    fn a_connection_to_a_process_that_is_gone_is_an_excuse_once() {
+        let reset = || Outcome::Unknown("no answer: connection reset".into());
+        let mut story = story();
+        story.register("web-1", 1);
+        story.wait_ms(1_000);
+        story.restart(1);
+        story.wait_ms(5_000);
+        story.ask_to_register("web-1", 1, reset());
+        story.register("web-1", 1);
+        story.wait_ms(1_000);
+        story.ask_to_register("web-1", 1, reset());
+        story.wait_ms(5_000);
+        let violation = check(&story.finish()).expect_err("a second reset");
+        assert_eq!(violation.operations, [3]);
     }
 
     #[test]
@@ -289,7 +318,7 @@ mod tests {
     #[test]
     fn an_election_with_a_reason_is_fine() {
         let mut story = story();
-        story.fault(FaultKind::Paused, 1, 1_000);
+        story.fault(FaultKind::Disturbing, 1, 1_000);
         story.wait_ms(500);
         story.elect(2, 2);
         assert_eq!(check(&story.finish()), Ok(()));

@@ -85,21 +85,21 @@ impl Wait<'_> {
         let Some((before, _)) = truth.points_of_index(&self.ask.topic(), self.index) else {
             return Ok(());
         };
-        let same = content.without_output() == truth.content(self.ask, before).without_output();
+        // The output of a check is part of what is given, though its change alone wakes nobody.
+        let parked = truth
+            .most_applied_at(self.operation.server, self.operation.invoked)
+            .max(before);
+        let same = *content == *truth.content(self.ask, parked);
         if same && !self.came_late(before) {
             return self.violation(format!("woken with index {got}, but without any difference"));
         }
         Ok(())
     }
 
-    /// Whether the topic had risen already when the server first looked. It can't know then whether what is cut from
-    /// the topic by a filter differs from what the client has, so it answers.
+    /// Whether the topic had risen already when the server first looked. What the client has may have gone and come
+    /// back since: the server can't know, so it answers.
     fn came_late(&self, before: Point) -> bool {
         let truth = self.history.truth();
-        let filtered = match self.ask {
-            Ask::Health { tags, .. } | Ask::CatalogService { tags, .. } => !tags.is_empty(),
-            _ => false,
-        };
         let looked = self.operation.invoked + lateness(&self.history.bounds);
         let looked = if truth.calm_between(self.operation.invoked, looked) {
             looked
@@ -107,7 +107,7 @@ impl Wait<'_> {
             looked + READ_TIMEOUT
         };
         let known = truth.most_applied_at(self.operation.server, looked.min(self.operation.returned));
-        filtered && truth.index_at(&self.ask.topic(), known) > truth.index_at(&self.ask.topic(), before)
+        truth.index_at(&self.ask.topic(), known) > truth.index_at(&self.ask.topic(), before)
     }
 
     fn woken_in_time(&self) -> Result<(), Violation> {

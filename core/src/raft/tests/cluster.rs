@@ -646,19 +646,20 @@ async fn clusters_do_not_talk_to_each_other() {
     assert_eq!(node.status().role, Role::Leader);
     assert_eq!(node.status().applied_index, own);
     let leader = cluster.leader_among(&cluster.others(&defector)).await;
-    let status = cluster.member(&leader).node.status();
-    assert!(status.matched[&id(&defector)] <= last);
-    let answer = node
-        .call_peer(
-            &address(&leader).raft,
-            Bytes::from_static(b"abc"),
-            Duration::from_secs(1),
-        )
-        .await;
+    let loyal = &cluster.member(&leader).node;
+    assert!(loyal.status().matched[&id(&defector)] <= last);
+    // What is meant for a member is not for it; what is meant for a stranger is.
+    let message = Bytes::from_static(b"abc");
+    let second = Duration::from_secs(1);
+    let there = address(&defector).raft;
+    let answer = loyal.call_peer(&there, message.clone(), second).await;
     assert!(
         matches!(answer, Err(NetworkError::Unreachable { .. })),
         "{answer:?}"
     );
+    let there = address(&leader).raft;
+    let answer = node.call_peer(&there, message, second).await;
+    assert_eq!(answer.unwrap(), Bytes::from_static(b"cba"));
     // Nor can it be taken in again without being wiped.
     let outcome = cluster.member(&leader).node.remove_server(id(&defector)).await;
     outcome.unwrap();
