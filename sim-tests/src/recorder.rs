@@ -79,9 +79,9 @@ impl Recorder {
     }
 
     /// A membership change is answered: done, certainly not done, or unknown.
-    pub fn membership_answered(&self, place: usize, at: Time, done: Option<bool>) {
+    pub fn membership_answered(&self, place: usize, at: Time, done: Option<bool>, answer: String) {
         let change = &mut self.lock().memberships[place];
-        (change.returned, change.done) = (at, done);
+        (change.returned, change.done, change.answer) = (at, done, answer);
     }
 
     /// A member told the membership.

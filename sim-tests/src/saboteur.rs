@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
+use sider_core::runtime::NetworkError;
 use sider_runtime_sim::{Link, LinkState, Survival, SyncFault, World};
 
 use crate::{
@@ -315,17 +316,18 @@ impl Saboteur {
             server: number(server),
             joins,
             done: None,
+            answer: "no answer".into(),
         });
-        let done = self.ask(path, body).await;
-        recorder.membership_answered(place, now(world), done);
+        let (done, answer) = self.ask(path, body).await;
+        recorder.membership_answered(place, now(world), done, answer);
     }
 
-    /// Asks the leader, or any server that is up: done, certainly not done, or unknown.
-    async fn ask(&self, path: &str, body: Value) -> Option<bool> {
+    /// Asks the leader, or any server that is up: done, certainly not done, or unknown; with the answer in words.
+    async fn ask(&self, path: &str, body: Value) -> (Option<bool>, String) {
         let cluster = &self.0.cluster;
         let any = (0..cluster.len()).find(|server| cluster.server(*server).is_some());
         let Some(through) = cluster.leads().or(any) else {
-            return Some(false);
+            return (Some(false), "no server is up".into());
         };
         let body = if body.is_null() {
             Bytes::new()
@@ -333,13 +335,18 @@ impl Saboteur {
             Bytes::from(body.to_string())
         };
         let request = Request::post(path).body(body).expect("a valid path");
-        let text = |answer: &http::Response<Bytes>| String::from_utf8_lossy(answer.body()).into_owned();
         match self.0.client.send(through, request, MEMBERSHIP_PATIENCE).await {
-            Ok(answer) if answer.status().is_success() => Some(true),
-            Ok(answer) if answer.status().is_client_error() => Some(false),
-            Ok(answer) if text(&answer).starts_with("No cluster leader") => Some(false),
-            Err(sider_core::runtime::NetworkError::Unreachable { .. }) => Some(false),
-            _ => None,
+            Ok(answer) => {
+                let text = String::from_utf8_lossy(answer.body()).into_owned();
+                let refused = answer.status().is_client_error() || text.starts_with("No cluster leader");
+                let done = match answer.status().is_success() {
+                    true => Some(true),
+                    false => refused.then_some(false),
+                };
+                (done, format!("{} {text}", answer.status().as_u16()))
+            }
+            Err(error @ NetworkError::Unreachable { .. }) => (Some(false), error.to_string()),
+            Err(error) => (None, error.to_string()),
         }
     }
 
