@@ -353,36 +353,12 @@ impl Saboteur {
     /// Asks every server who the members are.
     pub async fn note_configurations(&self) {
         let Parts {
-            world,
             cluster,
             recorder,
             client,
             ..
         } = &*self.0;
-        for server in 0..cluster.len() {
-            let mut tries = 0;
-            // The first use of an old connection may only show that its other end is gone.
-            let answer = loop {
-                let request = Request::get("/v1/raft/stats").body(Bytes::new());
-                let request = request.expect("a valid path");
-                tries += 1;
-                match client.send(server, request, Duration::from_secs(1)).await {
-                    Err(_) if tries < 3 => {}
-                    answer => break answer,
-                }
-            };
-            let Ok(answer) = answer else { continue };
-            let Ok(stats) = serde_json::from_slice::<Value>(answer.body()) else {
-                continue;
-            };
-            recorder.configuration(Configuration {
-                at: now(world),
-                server: number(server),
-                applied: stats["applied_index"].as_u64().unwrap_or_default(),
-                voters: members(&stats["voters"]),
-                learners: members(&stats["learners"]),
-            });
-        }
+        note_configurations(cluster, client, recorder).await;
     }
 
     fn resolve(&self, who: Option<Who>) -> Vec<usize> {
@@ -402,6 +378,35 @@ impl Saboteur {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks every server who the members are, and writes down what it says.
+pub async fn note_configurations(cluster: &Cluster, client: &Client, recorder: &Recorder) {
+    for server in 0..cluster.len() {
+        let mut tries = 0;
+        // The first use of an old connection may only show that its other end is gone.
+        let answer = loop {
+            let request = Request::get("/v1/raft/stats")
+                .body(Bytes::new())
+                .expect("a valid path");
+            tries += 1;
+            match client.send(server, request, Duration::from_secs(1)).await {
+                Err(_) if tries < 3 => {}
+                answer => break answer,
+            }
+        };
+        let Ok(answer) = answer else { continue };
+        let Ok(stats) = serde_json::from_slice::<Value>(answer.body()) else {
+            continue;
+        };
+        recorder.configuration(Configuration {
+            at: now(cluster.world()),
+            server: number(server),
+            applied: stats["applied_index"].as_u64().unwrap_or_default(),
+            voters: members(&stats["voters"]),
+            learners: members(&stats["learners"]),
+        });
     }
 }
 
