@@ -281,6 +281,8 @@ pub struct MembershipChange {
     pub joins: bool,
     /// What was answered: done, certainly not done, or unknown (`None`).
     pub done: Option<bool>,
+    /// The answer in words.
+    pub answer: String,
 }
 
 /// A member's view of the membership.

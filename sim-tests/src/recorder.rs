@@ -71,6 +71,16 @@ impl Recorder {
         self.lock().faults[place].until = at;
     }
 
+    /// Every fault of only these servers is over.
+    pub fn faults_over(&self, at: Time, servers: &[usize]) {
+        let servers: Vec<ServerNumber> = servers.iter().copied().map(number).collect();
+        for fault in &mut self.lock().faults {
+            if fault.until == Time::MAX && fault.servers.iter().all(|server| servers.contains(server)) {
+                fault.until = at;
+            }
+        }
+    }
+
     /// A membership change is asked for. Until it is answered, its outcome is unknown. Gives its place.
     pub fn membership_asked(&self, change: MembershipChange) -> usize {
         let mut record = self.lock();
@@ -79,9 +89,9 @@ impl Recorder {
     }
 
     /// A membership change is answered: done, certainly not done, or unknown.
-    pub fn membership_answered(&self, place: usize, at: Time, done: Option<bool>) {
+    pub fn membership_answered(&self, place: usize, at: Time, done: Option<bool>, answer: String) {
         let change = &mut self.lock().memberships[place];
-        (change.returned, change.done) = (at, done);
+        (change.returned, change.done, change.answer) = (at, done, answer);
     }
 
     /// A member told the membership.

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
+use sider_core::runtime::NetworkError;
 use sider_runtime_sim::{Link, LinkState, Survival, SyncFault, World};
 
 use crate::{
@@ -315,17 +316,18 @@ impl Saboteur {
             server: number(server),
             joins,
             done: None,
+            answer: "no answer".into(),
         });
-        let done = self.ask(path, body).await;
-        recorder.membership_answered(place, now(world), done);
+        let (done, answer) = self.ask(path, body).await;
+        recorder.membership_answered(place, now(world), done, answer);
     }
 
-    /// Asks the leader, or any server that is up: done, certainly not done, or unknown.
-    async fn ask(&self, path: &str, body: Value) -> Option<bool> {
+    /// Asks the leader, or any server that is up: done, certainly not done, or unknown; with the answer in words.
+    async fn ask(&self, path: &str, body: Value) -> (Option<bool>, String) {
         let cluster = &self.0.cluster;
         let any = (0..cluster.len()).find(|server| cluster.server(*server).is_some());
         let Some(through) = cluster.leads().or(any) else {
-            return Some(false);
+            return (Some(false), "no server is up".into());
         };
         let body = if body.is_null() {
             Bytes::new()
@@ -333,49 +335,30 @@ impl Saboteur {
             Bytes::from(body.to_string())
         };
         let request = Request::post(path).body(body).expect("a valid path");
-        let text = |answer: &http::Response<Bytes>| String::from_utf8_lossy(answer.body()).into_owned();
         match self.0.client.send(through, request, MEMBERSHIP_PATIENCE).await {
-            Ok(answer) if answer.status().is_success() => Some(true),
-            Ok(answer) if answer.status().is_client_error() => Some(false),
-            Ok(answer) if text(&answer).starts_with("No cluster leader") => Some(false),
-            Err(sider_core::runtime::NetworkError::Unreachable { .. }) => Some(false),
-            _ => None,
+            Ok(answer) => {
+                let text = String::from_utf8_lossy(answer.body()).into_owned();
+                let refused = answer.status().is_client_error() || text.starts_with("No cluster leader");
+                let done = match answer.status().is_success() {
+                    true => Some(true),
+                    false => refused.then_some(false),
+                };
+                (done, format!("{} {text}", answer.status().as_u16()))
+            }
+            Err(error @ NetworkError::Unreachable { .. }) => (Some(false), error.to_string()),
+            Err(error) => (None, error.to_string()),
         }
     }
 
     /// Asks every server who the members are.
     pub async fn note_configurations(&self) {
         let Parts {
-            world,
             cluster,
             recorder,
             client,
             ..
         } = &*self.0;
-        for server in 0..cluster.len() {
-            let mut tries = 0;
-            // The first use of an old connection may only show that its other end is gone.
-            let answer = loop {
-                let request = Request::get("/v1/raft/stats").body(Bytes::new());
-                let request = request.expect("a valid path");
-                tries += 1;
-                match client.send(server, request, Duration::from_secs(1)).await {
-                    Err(_) if tries < 3 => {}
-                    answer => break answer,
-                }
-            };
-            let Ok(answer) = answer else { continue };
-            let Ok(stats) = serde_json::from_slice::<Value>(answer.body()) else {
-                continue;
-            };
-            recorder.configuration(Configuration {
-                at: now(world),
-                server: number(server),
-                applied: stats["applied_index"].as_u64().unwrap_or_default(),
-                voters: members(&stats["voters"]),
-                learners: members(&stats["learners"]),
-            });
-        }
+        note_configurations(cluster, client, recorder).await;
     }
 
     fn resolve(&self, who: Option<Who>) -> Vec<usize> {
@@ -395,6 +378,35 @@ impl Saboteur {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks every server who the members are, and writes down what it says.
+pub async fn note_configurations(cluster: &Cluster, client: &Client, recorder: &Recorder) {
+    for server in 0..cluster.len() {
+        let mut tries = 0;
+        // The first use of an old connection may only show that its other end is gone.
+        let answer = loop {
+            let request = Request::get("/v1/raft/stats")
+                .body(Bytes::new())
+                .expect("a valid path");
+            tries += 1;
+            match client.send(server, request, Duration::from_secs(1)).await {
+                Err(_) if tries < 3 => {}
+                answer => break answer,
+            }
+        };
+        let Ok(answer) = answer else { continue };
+        let Ok(stats) = serde_json::from_slice::<Value>(answer.body()) else {
+            continue;
+        };
+        recorder.configuration(Configuration {
+            at: now(cluster.world()),
+            server: number(server),
+            applied: stats["applied_index"].as_u64().unwrap_or_default(),
+            voters: members(&stats["voters"]),
+            learners: members(&stats["learners"]),
+        });
     }
 }
 

@@ -21,9 +21,6 @@ pub fn timeline(history: &History, violations: &[Violation], all: bool) -> Strin
     }
     for change in &history.memberships {
         let verb = if change.joins { "join" } else { "leave" };
-        let done = change
-            .done
-            .map_or("outcome unknown", |done| if done { "done" } else { "not done" });
         lines.push((
             change.invoked,
             2,
@@ -32,7 +29,7 @@ pub fn timeline(history: &History, violations: &[Violation], all: bool) -> Strin
         lines.push((
             change.returned,
             4,
-            format!("operator  hears of {}'s {verb}: {done}", change.server),
+            format!("operator  hears of {}'s {verb}: {}", change.server, change.answer),
         ));
     }
     for operation in &history.operations {
