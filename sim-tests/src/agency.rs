@@ -14,7 +14,7 @@ use sider_runtime_sim::{SimRuntime, World};
 use crate::{
     cluster::Cluster,
     history::AgentPromise,
-    recorder::{Recorder, now},
+    recorder::{Recorder, now, number},
     schedule::AgentPlan,
     time::Time,
     workload::sleep_until,
@@ -24,6 +24,8 @@ use crate::{
 pub const NODE: &str = "agent-0";
 /// Where the agent probes.
 const TARGET: &str = "http://127.0.0.1:9/health";
+/// Between two comparisons with the servers; a report that was overtaken is set right by the next one.
+const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// Port of the agent's own transport; nobody calls it.
 const PORT: u16 = 8510;
 
@@ -37,6 +39,7 @@ pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Reco
     set_health(&world, true);
     recorder.agent(AgentPromise {
         node: NODE.to_owned(),
+        servers: (0..cluster.len()).map(number).collect(),
         instances: vec![
             ("renewed".to_owned(), vec![CheckStatus::Passing]),
             ("probed".to_owned(), vec![expected_health(&plan)]),
@@ -115,6 +118,7 @@ fn config(servers: Vec<String>) -> AgentConfig {
         .expect("valid services");
     AgentConfig {
         services,
+        sync_interval: SYNC_INTERVAL,
         ..AgentConfig::new(node, "10.3.3.3".into(), servers)
     }
 }

@@ -292,6 +292,8 @@ pub struct MembershipChange {
 pub struct AgentPromise {
     /// Its node.
     pub node: String,
+    /// The servers whose addresses it has.
+    pub servers: Vec<ServerNumber>,
     /// Its instances, with the statuses of their checks in the end.
     pub instances: Vec<(String, Vec<CheckStatus>)>,
     /// When it was started.
