@@ -144,7 +144,11 @@ impl Inner {
                 written.or_else(|| registry.check(key).map(|check| check.status))
             };
             let changes = |key: &CheckKey| status_of(key) != Some(renewal.status);
-            let status = keys.iter().any(|key| deadlines.is_contested(key) || changes(key));
+            // What is written earlier in this call may yet be refused: a later report of the same shares its outcome.
+            let is_being_written = |key: &CheckKey| statuses.contains_key(key);
+            let status = keys
+                .iter()
+                .any(|key| deadlines.is_contested(key) || changes(key) || is_being_written(key));
             let mut output = renewal.output;
             if status {
                 for key in &keys {

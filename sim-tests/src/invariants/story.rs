@@ -22,6 +22,9 @@ use crate::{
     truth::Truth,
 };
 
+/// The node that everything in a story is registered on.
+pub(super) const SHARED: &str = SHARED_NODE;
+
 /// The TTL of every check in a story.
 pub(super) const TTL_MS: u64 = 2_000;
 
