@@ -217,8 +217,7 @@ impl<R: Runtime> Members<R> {
             loop {
                 // Looked at in turn: the change before this one may have removed this server, and a leader that is
                 // not a voter any more must change nothing until it steps down.
-                let before = self.metrics();
-                self.ensure_leader(&before)?;
+                self.ensure_leader(&self.metrics())?;
                 match self.raft.change_membership(change.clone(), retain).await {
                     Ok(_) => return Ok(()),
                     Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
@@ -227,7 +226,7 @@ impl<R: Runtime> Members<R> {
                         // One of an earlier leader, or of the joint phase: it commits soon or not at all.
                         R::sleep(limits::MEMBERSHIP_RETRY).await;
                     }
-                    Err(error) => return Err(self.half_done(&before, change_error(error))),
+                    Err(error) => return Err(change_error(error)),
                 }
             }
         };
@@ -237,21 +236,6 @@ impl<R: Runtime> Members<R> {
                 "the change did not commit within {:?}",
                 limits::MEMBERSHIP_TIMEOUT
             ))),
-        }
-    }
-
-    /// A change has two steps. Leadership that is lost after the first one leaves it to the next leader.
-    fn half_done(&self, before: &Metrics<R>, error: MembershipError) -> MembershipError {
-        let now = self.metrics();
-        match error {
-            MembershipError::NotLeader { .. }
-                if now.membership_config.log_id() != before.membership_config.log_id() =>
-            {
-                MembershipError::OutcomeUnknown(
-                    "leadership was lost while the change was under way: look at the members before trying again".into(),
-                )
-            }
-            error => error,
         }
     }
 
