@@ -89,7 +89,7 @@ pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Reco
 
 /// What the probed check must be in the end.
 fn expected_health(plan: &AgentPlan) -> CheckStatus {
-    if plan.flips_ms.len() % 2 == 0 {
+    if plan.flips_ms.len().is_multiple_of(2) {
         CheckStatus::Passing
     } else {
         CheckStatus::Critical

@@ -14,6 +14,7 @@ pub mod linearizability;
 pub mod log_matching;
 pub mod membership;
 pub mod monotonic_index;
+pub mod reaping;
 pub mod recovery;
 pub mod state_machine;
 pub mod ttl;
@@ -44,7 +45,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 15] = [
+pub const ALL: [(&str, Check); 16] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (log_matching::NAME, log_matching::check),
@@ -56,6 +57,7 @@ pub const ALL: [(&str, Check); 15] = [
     (monotonic_index::NAME, monotonic_index::check),
     (watches::NAME, watches::check),
     (ttl::NAME, ttl::check),
+    (reaping::NAME, reaping::check),
     (agents::NAME, agents::check),
     (membership::NAME, membership::check),
     (recovery::NAME, recovery::check),
