@@ -66,7 +66,7 @@ pub(crate) enum SnapshotData<D: Disk> {
     /// A checkpoint of this server.
     Stored(StoredSnapshot<D>),
     /// A snapshot from the leader, complete and verified.
-    Received(ReceivedSnapshot),
+    Received(Box<ReceivedSnapshot>),
 }
 
 /// A checkpoint of this server as it was at one moment.

@@ -172,7 +172,11 @@ impl<R: Runtime> LogStore<R> {
                 let state = self.state();
                 let (start, end) = state.clip(start, end);
                 let cached_from = state.cached_from().clamp(start, end);
-                (state.removals, start..cached_from, state.cached(cached_from, end))
+                (
+                    state.removals,
+                    start..cached_from,
+                    state.cached(cached_from, end, bytes),
+                )
             };
             let mut page = Page::new(bytes);
             let read = self.read_disk(on_disk, &mut page).await;
@@ -302,9 +306,16 @@ impl LogState {
             .map_or(self.end_index(), |(&index, _)| index)
     }
 
-    fn cached(&self, start: u64, end: u64) -> Vec<(Entry, usize)> {
+    /// The entries of `start..end`, which are in the cache, and no more of them than `bytes` and one.
+    fn cached(&self, start: u64, end: u64, bytes: usize) -> Vec<(Entry, usize)> {
+        let mut left = Some(bytes);
         self.cache
             .range(start..end.max(start))
+            .take_while(|(_, cached)| {
+                let some_left = left.is_some();
+                left = left.and_then(|left| left.checked_sub(cached.bytes));
+                some_left
+            })
             .map(|(_, cached)| (cached.entry.clone(), cached.bytes))
             .collect()
     }

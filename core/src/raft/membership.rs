@@ -1,33 +1,40 @@
-//! Changes of the membership, and who leads. One at a time on each server; openraft sees to the rest.
+//! Changes of the membership, and who leads.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
 };
 
+use futures_util::future::{Either, select};
 use openraft::{
     ChangeMembers, Raft, RaftMetrics, ReadPolicy, ServerState,
     async_runtime::WatchReceiver,
     errors::{ChangeMembershipError, ClientWriteError, InitializeError, LinearizableReadError, RaftError},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
-use super::{MembershipError, ServerAddress, ServerId, state::StateMachine, types::Types};
+use super::{
+    MembershipError, ServerAddress, ServerId, identity::Identity, state::StateMachine, types::Types,
+};
 use crate::{limits, runtime::Runtime};
 
 type Metrics<R> = RaftMetrics<Types<R>>;
 
 /// Changes the membership of the cluster through this server.
 pub(crate) struct Members<R: Runtime> {
-    id: ServerId,
+    me: Identity,
     raft: Raft<Types<R>, StateMachine<R>>,
+    /// Held while a change is being committed; openraft refuses a second one meanwhile.
     one_at_a_time: Mutex<()>,
 }
 
 impl<R: Runtime> Members<R> {
-    pub(crate) fn new(id: ServerId, raft: Raft<Types<R>, StateMachine<R>>) -> Self {
+    pub(crate) fn new(me: Identity, raft: Raft<Types<R>, StateMachine<R>>) -> Self {
         Members {
-            id,
+            me,
             raft,
             one_at_a_time: Mutex::new(()),
         }
@@ -38,7 +45,7 @@ impl<R: Runtime> Members<R> {
         &self,
         members: BTreeMap<ServerId, ServerAddress>,
     ) -> Result<(), MembershipError> {
-        let _turn = self.one_at_a_time.lock().await;
+        self.me.found::<R>().await.map_err(refused)?;
         match self.raft.initialize(members).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Err(MembershipError::Refused(
@@ -53,7 +60,6 @@ impl<R: Runtime> Members<R> {
 
     /// See [`super::Consensus::add_server`].
     pub(crate) async fn add(&self, id: ServerId, address: ServerAddress) -> Result<(), MembershipError> {
-        let _turn = self.one_at_a_time.lock().await;
         let metrics = self.metrics();
         self.ensure_leader(&metrics)?;
         let membership = metrics.membership_config.membership();
@@ -86,7 +92,6 @@ impl<R: Runtime> Members<R> {
 
     /// See [`super::Consensus::remove_server`].
     pub(crate) async fn remove(&self, id: ServerId) -> Result<(), MembershipError> {
-        let _turn = self.one_at_a_time.lock().await;
         let metrics = self.metrics();
         self.ensure_leader(&metrics)?;
         let membership = metrics.membership_config.membership();
@@ -110,11 +115,10 @@ impl<R: Runtime> Members<R> {
 
     /// See [`super::Consensus::transfer_leader`].
     pub(crate) async fn transfer(&self, to: Option<ServerId>) -> Result<(), MembershipError> {
-        let _turn = self.one_at_a_time.lock().await;
         let metrics = self.metrics();
         self.ensure_leader(&metrics)?;
         let to = self.successor(&metrics, to)?;
-        if to == self.id {
+        if to == *self.me.id() {
             return Ok(());
         }
         // A leader that hands its office on takes no writes until another is elected: make sure that one can be.
@@ -129,7 +133,7 @@ impl<R: Runtime> Members<R> {
             .transfer_leader(to.clone())
             .await
             .map_err(refused)?;
-        let me = self.id.clone();
+        let me = self.me.id().clone();
         let elsewhere = |metrics: &Metrics<R>| {
             metrics.state != ServerState::Leader
                 && metrics
@@ -170,7 +174,7 @@ impl<R: Runtime> Members<R> {
             Some(to) => Err(MembershipError::Refused(format!("{to} is not a voter"))),
             None => voters
                 .into_iter()
-                .filter(|voter| *voter != self.id)
+                .filter(|voter| voter != self.me.id())
                 .max_by_key(|voter| self.matched(metrics, voter))
                 .ok_or_else(|| MembershipError::Refused("there is no other voter".to_string())),
         }
@@ -209,7 +213,11 @@ impl<R: Runtime> Members<R> {
         retain: bool,
     ) -> Result<(), MembershipError> {
         let committed = async {
+            let _turn = self.one_at_a_time.lock().await;
             loop {
+                // Looked at in turn: the change before this one may have removed this server, and a leader that is
+                // not a voter any more must change nothing until it steps down.
+                self.ensure_leader(&self.metrics())?;
                 match self.raft.change_membership(change.clone(), retain).await {
                     Ok(_) => return Ok(()),
                     Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
@@ -218,17 +226,44 @@ impl<R: Runtime> Members<R> {
                         // One of an earlier leader, or of the joint phase: it commits soon or not at all.
                         R::sleep(limits::MEMBERSHIP_RETRY).await;
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(change_error(error)),
                 }
             }
         };
         match R::timeout(limits::MEMBERSHIP_TIMEOUT, committed).await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(change_error(error)),
+            Some(result) => result,
             None => Err(MembershipError::OutcomeUnknown(format!(
                 "the change did not commit within {:?}",
                 limits::MEMBERSHIP_TIMEOUT
             ))),
+        }
+    }
+
+    /// Completes changes that were left half done: a leader that dies between the two steps of one leaves a cluster
+    /// that needs the majorities of both its old and its new members.
+    pub(crate) async fn finish_changes(self: Arc<Self>, mut stopped: oneshot::Receiver<()>) {
+        let mut joint_before = None;
+        loop {
+            let sleep = pin!(R::sleep(limits::MEMBERSHIP_TIMEOUT / 2));
+            if let Either::Left(_) = select(&mut stopped, sleep).await {
+                return;
+            }
+            let metrics = self.metrics();
+            let membership = &metrics.membership_config;
+            let joint = membership.membership().get_joint_config().len() > 1;
+            let joint = (joint && metrics.state == ServerState::Leader).then(|| *membership.log_id());
+            if joint.is_some() && joint == joint_before {
+                // No change but the second step of the one that is under way.
+                let finish = self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false);
+                match select(&mut stopped, pin!(finish)).await {
+                    Either::Left(_) => return,
+                    Either::Right((Ok(()), _)) => {}
+                    Either::Right((Err(error), _)) => {
+                        tracing::warn!(%error, "a membership change is still half done");
+                    }
+                }
+            }
+            joint_before = joint;
         }
     }
 
@@ -237,10 +272,17 @@ impl<R: Runtime> Members<R> {
     }
 
     fn ensure_leader(&self, metrics: &Metrics<R>) -> Result<(), MembershipError> {
-        if metrics.state == ServerState::Leader {
+        let votes = metrics
+            .membership_config
+            .voter_ids()
+            .any(|voter| voter == *self.me.id());
+        if metrics.state == ServerState::Leader && votes {
             return Ok(());
         }
-        let leader = metrics.current_leader.clone().filter(|leader| *leader != self.id);
+        let leader = metrics
+            .current_leader
+            .clone()
+            .filter(|leader| leader != self.me.id());
         Err(MembershipError::NotLeader {
             leader: leader.and_then(|id| {
                 let address = metrics.membership_config.get_node(&id)?.clone();
@@ -252,7 +294,7 @@ impl<R: Runtime> Members<R> {
     /// The first metrics for which `condition` holds, within a time.
     fn wait(
         &self,
-        timeout: std::time::Duration,
+        timeout: Duration,
         condition: impl Fn(&Metrics<R>) -> bool + Send,
     ) -> impl Future<Output = Option<Metrics<R>>> + Send {
         let mut watched = self.raft.metrics();
@@ -279,9 +321,10 @@ fn refused(error: impl ToString) -> MembershipError {
 
 fn change_error<R: Runtime>(error: RaftError<Types<R>, ClientWriteError<Types<R>>>) -> MembershipError {
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => MembershipError::NotLeader {
-            leader: forward.leader_id.zip(forward.leader_node),
-        },
+        // It led when the change was handed in: an entry of it may be in the log, and another leader may commit it.
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => MembershipError::OutcomeUnknown(
+            "leadership was lost while the change was being committed".to_string(),
+        ),
         RaftError::APIError(error @ ClientWriteError::LogEntryDiscarded(_)) => {
             MembershipError::OutcomeUnknown(error.to_string())
         }

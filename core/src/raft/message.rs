@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     ServerId,
+    identity::ClusterId,
     snapshot::{Chunk, ChunkAnswer},
     types::Types,
 };
@@ -24,9 +25,67 @@ pub(crate) const PROTOCOL_VERSION: u8 = 1;
 #[serde(bound = "")]
 pub(crate) struct Envelope<R: Runtime> {
     pub(crate) from: ServerId,
+    /// The sender's; `None` while it belongs to none, and for [`PeerMessage::Service`] to a stranger.
+    pub(crate) cluster: Option<ClusterId>,
     /// `None` where the sender does not know who is at the address; only [`PeerMessage::Service`] may lack it.
     pub(crate) to: Option<ServerId>,
     pub(crate) message: PeerMessage<R>,
+}
+
+impl<R: Runtime> Envelope<R> {
+    /// Whether a message of Raft's is one that a sound server may send. The library below takes that for granted.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.to.is_none() || self.cluster.is_none() {
+            return Err("a message of Raft's names no addressee or no cluster");
+        }
+        let (vote, committed) = match &self.message {
+            PeerMessage::Append { request, .. } => {
+                check_entries(request)?;
+                (&request.vote, true)
+            }
+            PeerMessage::Vote(request) | PeerMessage::PreVote(request) => (&request.vote, false),
+            PeerMessage::SnapshotChunk(chunk) => {
+                let last = chunk.header.meta.last_log_id;
+                if last.is_some_and(|last| last.leader_id.term > chunk.vote.leader_id.term) {
+                    return Err("a snapshot is from a term after its leader's");
+                }
+                (&chunk.vote, true)
+            }
+            PeerMessage::TransferLeader(request) => (request.from_leader(), true),
+            PeerMessage::Service => return Ok(()),
+        };
+        if vote.leader_id.voted_for != self.from || vote.committed != committed {
+            return Err("a vote is not its sender's");
+        }
+        Ok(())
+    }
+}
+
+/// Whether the entries of a request follow each other, in terms up to their leader's.
+fn check_entries<R: Runtime>(request: &AppendEntriesRequest<Types<R>>) -> Result<(), &'static str> {
+    let mut previous = request.prev_log_id;
+    for entry in &request.entries {
+        let log_id = entry.log_id;
+        let follows = match previous {
+            Some(previous) => {
+                log_id.index == previous.index + 1 && log_id.leader_id.term >= previous.leader_id.term
+            }
+            None => log_id.index == 0,
+        };
+        if !follows {
+            return Err("log entries do not follow each other");
+        }
+        previous = Some(log_id);
+    }
+    match previous {
+        Some(last) if last.leader_id.term > request.vote.leader_id.term => {
+            Err("a log entry is from a term after its leader's")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A message.
@@ -63,6 +122,8 @@ pub(crate) enum Answer<R: Runtime> {
     Service,
     /// The message was for another server than this one.
     WrongServer(ServerId),
+    /// The sender belongs to another cluster than this server.
+    WrongCluster,
     /// An append request did not come in its turn.
     OutOfOrder,
     /// The message made no sense here.

@@ -33,6 +33,7 @@ use super::{
     ServerAddress, ServerId,
     checkpoint::{SnapshotData, StoredSnapshot},
     codec::StoreError,
+    identity::Identity,
     message::{self, Answer, AppendOrder, Envelope, PeerMessage},
     snapshot::{Chunk, ChunkAnswer, Header, Outgoing},
     types::{CommittedLeaderId, LogId, SnapshotMeta, Types, Vote},
@@ -47,7 +48,7 @@ type AppendResults<R> = BoxStream<'static, Result<StreamAppendResult<Types<R>>, 
 
 /// Makes clients of other servers.
 pub(crate) struct Peers<R: Runtime> {
-    id: ServerId,
+    me: Identity,
     network: R::Network,
     /// One append request.
     append_timeout: Duration,
@@ -57,7 +58,7 @@ pub(crate) struct Peers<R: Runtime> {
 
 /// A client of one other server.
 pub(crate) struct Peer<R: Runtime> {
-    id: ServerId,
+    me: Identity,
     target: ServerId,
     address: String,
     network: R::Network,
@@ -69,9 +70,9 @@ pub(crate) struct Peer<R: Runtime> {
 }
 
 impl<R: Runtime> Peers<R> {
-    pub(crate) fn new(id: ServerId, network: R::Network, append_timeout: Duration) -> Self {
+    pub(crate) fn new(me: Identity, network: R::Network, append_timeout: Duration) -> Self {
         Peers {
-            id,
+            me,
             network,
             append_timeout,
             process: R::random_u64(),
@@ -81,7 +82,7 @@ impl<R: Runtime> Peers<R> {
 
     fn client(&self, target: ServerId, address: &ServerAddress, window: usize) -> Peer<R> {
         Peer {
-            id: self.id.clone(),
+            me: self.me.clone(),
             target,
             address: address.raft.clone(),
             network: self.network.clone(),
@@ -112,7 +113,7 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Peers<R> {
 impl<R: Runtime> Clone for Peer<R> {
     fn clone(&self) -> Self {
         Peer {
-            id: self.id.clone(),
+            me: self.me.clone(),
             target: self.target.clone(),
             address: self.address.clone(),
             network: self.network.clone(),
@@ -132,7 +133,8 @@ impl<R: Runtime> Peer<R> {
         timeout: Duration,
     ) -> Result<Answer<R>, RpcError<R>> {
         let envelope = Envelope {
-            from: self.id.clone(),
+            from: self.me.id().clone(),
+            cluster: self.me.cluster(),
             to: Some(self.target.clone()),
             message,
         };
@@ -165,6 +167,7 @@ impl<R: Runtime> Peer<R> {
         match answer {
             Answer::OutOfOrder => self.no_answer("an append request came out of its order"),
             Answer::WrongServer(actual) => self.unreachable(format!("the server there is {actual}")),
+            Answer::WrongCluster => self.unreachable("it belongs to another cluster"),
             Answer::Stopped(reason) => self.unreachable(format!("it stopped: {reason}")),
             Answer::Malformed => self.unreachable("it does not understand this server"),
             _ => self.unreachable("it answers something else than it was asked"),

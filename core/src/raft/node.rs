@@ -25,6 +25,7 @@ use super::{
     ReadIndexError, Role, ServerAddress, ServerId,
     checkpoint::Checkpoints,
     codec::{FORMAT_VERSION, StoreError},
+    identity::Identity,
     journal::Journal,
     log::{self, LogStore},
     membership::Members,
@@ -48,7 +49,7 @@ const FORMAT: &str = "format";
 
 /// A Raft member. Dropping it stops it.
 pub struct RaftNode<R: Runtime> {
-    config: RaftConfig,
+    me: Identity,
     network: R::Network,
     raft: Raft<Types<R>, StateMachine<R>>,
     state: StateMachine<R>,
@@ -56,11 +57,11 @@ pub struct RaftNode<R: Runtime> {
     journal: Journal,
     /// Its only owner: the network's handler holds it weakly.
     peers: Arc<PeerServer<R>>,
-    members: Members<R>,
+    members: Arc<Members<R>>,
     /// Taken away at shutdown, which ends the task behind it.
     reads: Mutex<Option<Arc<ReadIndexes>>>,
-    /// Dropped at shutdown, which ends the checkpoint timer.
-    timer: Mutex<Option<oneshot::Sender<()>>>,
+    /// Dropped at shutdown, which ends the tasks that wake from time to time.
+    timers: Mutex<Option<(oneshot::Sender<()>, oneshot::Sender<()>)>>,
 }
 
 /// Why a member does not start.
@@ -105,18 +106,14 @@ impl<R: Runtime> RaftNode<R> {
         let log =
             LogStore::<R>::load(config.id.clone(), disk.clone(), journal.clone(), observer.clone()).await?;
         let state = load_state(&disk, &journal, listener.clone(), &observer).await?;
+        let me = Identity::load(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
 
-        let peers = Peers::<R>::new(config.id.clone(), network.clone(), append_timeout(&config));
+        let peers = Peers::<R>::new(me.clone(), network.clone(), append_timeout(&config));
         let raft = Raft::build(config.id.clone(), settings, peers, log.clone(), state.clone())
             .await
             .map_err(|error| start_error(&journal, &error.to_string()))?;
         let receiver = Receiver::new(disk, journal.clone());
-        let peers = Arc::new(PeerServer::new(
-            config.id.clone(),
-            raft.clone(),
-            receiver,
-            service,
-        ));
+        let peers = Arc::new(PeerServer::new(me.clone(), raft.clone(), receiver, service));
         listen::<R>(&network, &peers)
             .await
             .map_err(|error| StartError::Listen {
@@ -136,12 +133,20 @@ impl<R: Runtime> RaftNode<R> {
             config.snapshot_interval,
             timer_stopped,
         )));
+        let (stop_caretaker, caretaker_stopped) = oneshot::channel();
+        let members = Arc::new(Members::new(me.clone(), raft.clone()));
+        drop(R::spawn(members.clone().finish_changes(caretaker_stopped)));
         raft.run();
+        // Before its first step the library knows of no members, not even of those on disk: a server that was started
+        // again would take itself for one that must join.
+        raft.with_raft_state(|_| ())
+            .await
+            .map_err(|error| start_error(&journal, &error.to_string()))?;
         Ok(RaftNode {
-            members: Members::new(config.id.clone(), raft.clone()),
+            members,
+            me,
             reads: Mutex::new(Some(Arc::new(ReadIndexes::start(raft.clone())))),
-            timer: Mutex::new(Some(stop_timer)),
-            config,
+            timers: Mutex::new(Some((stop_timer, stop_caretaker))),
             network,
             raft,
             state,
@@ -159,6 +164,12 @@ impl<R: Runtime> RaftNode<R> {
     /// Messages from peers that made no sense and were dropped, so far.
     pub fn bad_messages(&self) -> u64 {
         self.peers.bad_messages()
+    }
+
+    /// Whether a membership change is half done.
+    #[cfg(test)]
+    pub(crate) fn is_joint(&self) -> bool {
+        self.metrics().membership_config.get_joint_config().len() > 1
     }
 
     fn metrics(&self) -> RaftMetrics<Types<R>> {
@@ -217,7 +228,7 @@ impl<R: Runtime> RaftNode<R> {
                 leader: forward
                     .leader_id
                     .zip(forward.leader_node)
-                    .filter(|(leader, _)| *leader != self.config.id),
+                    .filter(|(leader, _)| leader != self.me.id()),
             }),
             Ok(Err(error)) => Err(ProposeError::OutcomeUnknown(error.to_string())),
             Err(_) => Err(ProposeError::OutcomeUnknown(
@@ -238,14 +249,21 @@ impl<R: Runtime> RaftNode<R> {
         timeout: Duration,
     ) -> Result<Bytes, NetworkError> {
         let metrics = self.metrics();
-        let to = metrics
+        let there: Vec<&ServerId> = metrics
             .membership_config
             .nodes()
-            .find(|(_, node)| node.raft == address)
-            .map(|(id, _)| id.clone());
+            .filter(|(_, node)| node.raft == address)
+            .map(|(id, _)| id)
+            .collect();
         let envelope = Envelope::<R> {
-            from: self.config.id.clone(),
-            to,
+            from: self.me.id().clone(),
+            // A stranger may belong to another cluster: whoever is about to add it talks to it before.
+            cluster: self.me.cluster().filter(|_| !there.is_empty()),
+            // Of two members at one address, one is gone: which, only that server knows.
+            to: match there[..] {
+                [id] => Some(id.clone()),
+                _ => None,
+            },
             message: PeerMessage::Service,
         };
         let frame = message::encode(&envelope, &message);
@@ -254,6 +272,7 @@ impl<R: Runtime> RaftNode<R> {
         let reason = match message::decode::<Answer<R>>(&answer) {
             Ok((Answer::Service, answer)) => return Ok(answer),
             Ok((Answer::WrongServer(actual), _)) => format!("the server there is {actual}"),
+            Ok((Answer::WrongCluster, _)) => "it belongs to another cluster".to_string(),
             Ok((Answer::Stopped(reason), _)) => format!("it stopped: {reason}"),
             Ok(_) => "it does not understand this server".to_string(),
             Err(error) => error.to_string(),
@@ -266,7 +285,7 @@ impl<R: Runtime> RaftNode<R> {
 
     async fn stop(&self) {
         drop(take(&self.reads));
-        drop(take(&self.timer));
+        drop(take(&self.timers));
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "Raft ended with an error");
         }
@@ -330,7 +349,7 @@ impl<R: Runtime> Consensus for RaftNode<R> {
         let failed = metrics.running_state.as_ref().err();
         let index = |log_id: &Option<super::types::LogId>| log_id.map_or(0, |log_id| log_id.index);
         RaftStatus {
-            id: self.config.id.clone(),
+            id: self.me.id().clone(),
             role: role(metrics.state),
             term: metrics.current_term,
             leader,
@@ -394,7 +413,7 @@ impl<R: Runtime> RaftNode<R> {
             if metrics
                 .membership_config
                 .voter_ids()
-                .all(|voter| voter == self.config.id)
+                .all(|voter| voter == *self.me.id())
             {
                 return Some(0);
             }
@@ -531,6 +550,14 @@ async fn watch_leadership<R: Runtime>(
             }
             if leads && (!led || before.term != now.term) {
                 observer.observe(Observation::BecameLeader { term: now.term });
+            }
+            if leads != led || now.leader != before.leader {
+                let leader = now.leader.as_ref().map_or("nobody", |leader| leader.0.as_str());
+                tracing::info!(term = now.term, leader, role = ?now.role, "leadership changed");
+            }
+            if now.membership != before.membership {
+                let index = now.membership.map_or(0, |log_id| log_id.index);
+                tracing::info!(index, "membership changed");
             }
             listener.leadership_changed();
         }

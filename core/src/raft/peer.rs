@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::{
     PeerService, ServerId,
     checkpoint::SnapshotData,
+    identity::Identity,
     message::{self, Answer, AppendOrder, Envelope, PeerMessage},
     snapshot::{Chunk, ChunkAnswer, Received, Receiver},
     state::StateMachine,
@@ -32,7 +33,7 @@ use crate::{
 
 /// Answers the messages of other servers.
 pub(crate) struct PeerServer<R: Runtime> {
-    id: ServerId,
+    me: Identity,
     raft: Raft<Types<R>, StateMachine<R>>,
     receiver: Receiver<R>,
     service: Arc<dyn PeerService>,
@@ -45,13 +46,13 @@ pub(crate) struct PeerServer<R: Runtime> {
 
 impl<R: Runtime> PeerServer<R> {
     pub(crate) fn new(
-        id: ServerId,
+        me: Identity,
         raft: Raft<Types<R>, StateMachine<R>>,
         receiver: Receiver<R>,
         service: Arc<dyn PeerService>,
     ) -> Self {
         PeerServer {
-            id,
+            me,
             raft,
             receiver,
             service,
@@ -77,20 +78,29 @@ impl<R: Runtime> PeerServer<R> {
             Ok(message) => message,
             Err(error) => return self.malformed(&error.to_string()),
         };
-        match &envelope.to {
-            Some(to) if *to != self.id => {
-                return encode(&Answer::<R>::WrongServer(self.id.clone()));
-            }
-            None if !matches!(envelope.message, PeerMessage::Service) => {
-                return self.malformed("a message of Raft's names no server");
-            }
-            _ => {}
+        if envelope.to.as_ref().is_some_and(|to| to != self.me.id()) {
+            return encode(&Answer::<R>::WrongServer(self.me.id().clone()));
         }
-        let answer = match envelope.message {
-            PeerMessage::Service => {
-                let answer = self.service.serve(tail).await;
-                return message::encode(&Answer::<R>::Service, &answer);
-            }
+        if !self.me.may_listen_to(envelope.cluster) {
+            return encode(&Answer::<R>::WrongCluster);
+        }
+        if let PeerMessage::Service = envelope.message {
+            let answer = self.service.serve(tail).await;
+            return message::encode(&Answer::<R>::Service, &answer);
+        }
+        if let Err(reason) = envelope.check() {
+            return self.malformed(reason);
+        }
+        if let Some(cluster) = envelope.cluster
+            && let Err(error) = self.me.join(cluster).await
+        {
+            return encode::<R>(&stopped(error));
+        }
+        encode(&self.answer(envelope, tail).await)
+    }
+
+    async fn answer(&self, envelope: Envelope<R>, tail: Bytes) -> Answer<R> {
+        match envelope.message {
             PeerMessage::Append { order, request } => self.append(&envelope.from, order, request).await,
             PeerMessage::Vote(request) => self.raft.vote(request).await.map_or_else(stopped, Answer::Vote),
             PeerMessage::PreVote(request) => self
@@ -99,13 +109,13 @@ impl<R: Runtime> PeerServer<R> {
                 .await
                 .map_or_else(stopped, Answer::Vote),
             PeerMessage::SnapshotChunk(chunk) => self.snapshot_chunk(&chunk, tail).await,
-            PeerMessage::TransferLeader(request) => self
-                .raft
-                .handle_transfer_leader(request)
-                .await
-                .map_or_else(stopped, Answer::TransferLeader),
-        };
-        encode(&answer)
+            PeerMessage::TransferLeader(request) => {
+                let result = self.raft.handle_transfer_leader(request).await;
+                result.map_or_else(stopped, Answer::TransferLeader)
+            }
+            // Answered before Raft was involved.
+            PeerMessage::Service => Answer::Malformed,
+        }
     }
 
     fn malformed(&self, reason: &str) -> Bytes {
@@ -203,7 +213,7 @@ fn stopped<R: Runtime>(error: impl ToString) -> Answer<R> {
 /// Puts append requests back into the order in which they were sent. Several are under way at once and may overtake
 /// each other; one that came before its predecessor would look to Raft like a gap in this server's log.
 #[derive(Default)]
-struct AppendOrders(Mutex<BTreeMap<ServerId, AppendStream>>);
+pub(crate) struct AppendOrders(Mutex<BTreeMap<ServerId, AppendStream>>);
 
 /// The current stream of one sender.
 struct AppendStream {
@@ -215,7 +225,7 @@ struct AppendStream {
 
 impl AppendOrders {
     /// Waits until all predecessors are through. `false` if they don't come in time, or if the request is outdated.
-    async fn wait_turn<R: Runtime>(&self, from: &ServerId, order: AppendOrder) -> bool {
+    pub(crate) async fn wait_turn<R: Runtime>(&self, from: &ServerId, order: AppendOrder) -> bool {
         let turn = {
             let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if !streams.contains_key(from) && streams.len() == limits::APPENDING_SERVERS_MAX {
@@ -245,7 +255,7 @@ impl AppendOrders {
     }
 
     /// Lets the successor go.
-    fn end_turn(&self, from: &ServerId, order: AppendOrder) {
+    pub(crate) fn end_turn(&self, from: &ServerId, order: AppendOrder) {
         let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(stream) = streams
             .get_mut(from)
@@ -259,6 +269,14 @@ impl AppendOrders {
             // It may have given up meanwhile; then those behind it will too.
             let _ = successor.send(());
         }
+    }
+}
+
+#[cfg(test)]
+impl AppendOrders {
+    /// Senders whose requests are kept in order.
+    pub(crate) fn senders(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

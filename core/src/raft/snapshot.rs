@@ -177,7 +177,7 @@ pub(crate) enum Received {
     /// Tell the leader so.
     Answer(ChunkAnswer),
     /// The snapshot is complete: install it.
-    Complete(ReceivedSnapshot),
+    Complete(Box<ReceivedSnapshot>),
 }
 
 impl<R: Runtime> Receiver<R> {
@@ -276,10 +276,11 @@ impl<R: Runtime> Receiver<R> {
         let view = checkpoint::view(&self.disk).await?;
         let reason = match RowPages::incoming(&view).into_registry().await {
             Ok(registry) if (registry.index(), registry.digest()) == (header.index, header.digest) => {
-                return Ok(Received::Complete(ReceivedSnapshot {
+                let received = ReceivedSnapshot {
                     registry,
                     _incoming: incoming,
-                }));
+                };
+                return Ok(Received::Complete(Box::new(received)));
             }
             Ok(_) => "its digest does not match".to_string(),
             Err(error @ (StoreError::Corrupt { .. } | StoreError::UnknownVersion { .. })) => {

@@ -89,7 +89,7 @@ async fn answer(receiver: &Receiver<TestRuntime>, chunk: &(Chunk, Bytes)) -> Chu
 /// A leader with a checkpoint of so many rows that it takes several chunks.
 async fn large_leader() -> Stores {
     let mut leader = Stores::open(TestDisk::default()).await.unwrap();
-    fill(&mut leader, 3, 0..4_000).await;
+    fill(&mut leader, 3, 0..12_000).await;
     checkpoint(&mut leader).await.unwrap();
     leader
 }
@@ -228,16 +228,16 @@ async fn a_snapshot_goes_over_in_bounded_chunks() {
         .await
         .unwrap();
     assert_eq!(follower.digest(), leader.digest());
-    assert_eq!(follower.state.applied().get(), 3_999);
-    assert_eq!(follower.listened.starting_with("replaced at 3999").len(), 1);
+    assert_eq!(follower.state.applied().get(), 11_999);
+    assert_eq!(follower.listened.starting_with("replaced at 11999").len(), 1);
 
     // What changes after it is added to it.
-    apply(&mut follower, [entry(3, 4_000)]).await;
+    apply(&mut follower, [entry(3, 12_000)]).await;
     checkpoint(&mut follower).await.unwrap();
     let disk = follower.disk.after_power_cut(0);
     let (registry, record) = load_checkpoint(&disk).await.unwrap();
     assert_eq!(registry.digest(), follower.digest());
-    assert_eq!(record.unwrap().log_id, Some(log_id(3, 4_000)));
+    assert_eq!(record.unwrap().log_id, Some(log_id(3, 12_000)));
     // The old generation and the incoming rows are gone after the next start at the latest.
     let reopened = Stores::open(disk).await.unwrap();
     reopened.journal.commit(Vec::new()).await.unwrap();
@@ -397,7 +397,7 @@ async fn a_checkpoint_from_before_an_installation_is_not_written() {
     let mut outdated = follower.state.try_create_snapshot_builder(true).await.unwrap();
     install(&mut leader, &mut follower).await.unwrap();
     let snapshot = outdated.build_snapshot().await.unwrap();
-    assert_eq!(snapshot.meta.last_log_id, Some(log_id(3, 3_999)));
+    assert_eq!(snapshot.meta.last_log_id, Some(log_id(3, 11_999)));
     let (registry, _) = load_checkpoint(&follower.disk.after_power_cut(0)).await.unwrap();
     assert_eq!(registry.digest(), leader.digest());
 }

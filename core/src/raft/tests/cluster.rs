@@ -621,3 +621,109 @@ async fn a_dropped_member_leaves_nothing_running() {
     })
     .await;
 }
+
+/// Two clusters that once used the same names do not mix.
+#[tokio::test(start_paused = true)]
+async fn clusters_do_not_talk_to_each_other() {
+    let mut cluster = Cluster::of_three().await;
+    let last = cluster.write(0..10).await;
+    // One of its members is wiped and begins a cluster of its own, under its old id and address.
+    let leader = cluster.leader().await;
+    let defector = cluster.others(&leader)[0].clone();
+    cluster.crash(&defector);
+    cluster.world.cut_off(&address(&defector).raft);
+    cluster.start(&defector, TestDisk::default()).await;
+    let node = &cluster.member(&defector).node;
+    let alone = BTreeMap::from([(id(&defector), address(&defector))]);
+    node.initialize(alone).await.unwrap();
+    until("it leads itself", || {
+        (node.status().role == Role::Leader).then_some(())
+    })
+    .await;
+    let own = node.propose(register(500)).await.unwrap().log_index;
+    cluster.world.heal();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(node.status().role, Role::Leader);
+    assert_eq!(node.status().applied_index, own);
+    let leader = cluster.leader_among(&cluster.others(&defector)).await;
+    let loyal = &cluster.member(&leader).node;
+    assert!(loyal.status().matched[&id(&defector)] <= last);
+    // What is meant for a member is not for it; what is meant for a stranger is.
+    let message = Bytes::from_static(b"abc");
+    let second = Duration::from_secs(1);
+    let there = address(&defector).raft;
+    let answer = loyal.call_peer(&there, message.clone(), second).await;
+    assert!(
+        matches!(answer, Err(NetworkError::Unreachable { .. })),
+        "{answer:?}"
+    );
+    let there = address(&leader).raft;
+    let answer = node.call_peer(&there, message, second).await;
+    assert_eq!(answer.unwrap(), Bytes::from_static(b"cba"));
+    // Nor can it be taken in again without being wiped.
+    let outcome = cluster.member(&leader).node.remove_server(id(&defector)).await;
+    outcome.unwrap();
+    let outcome = cluster
+        .member(&leader)
+        .node
+        .add_server(id(&defector), address(&defector))
+        .await;
+    assert!(
+        matches!(outcome, Err(MembershipError::OutcomeUnknown(_))),
+        "{outcome:?}"
+    );
+}
+
+/// A server that was initialised in vain can still be joined to another cluster.
+#[tokio::test(start_paused = true)]
+async fn an_identity_is_kept_over_restarts() {
+    let mut cluster = Cluster::of_three().await;
+    let last = cluster.write(0..10).await;
+    cluster.agree_at(last).await;
+    for name in ["a", "b", "c"] {
+        let disk = cluster.crash(name).after_power_cut(0);
+        cluster.start(name, disk).await;
+    }
+    let last = cluster.write(10..20).await;
+    cluster.agree_at(last).await;
+    let leader = cluster.leader().await;
+    let answer = cluster
+        .member(&leader)
+        .node
+        .call_peer("a:8501", Bytes::from_static(b"xy"), Duration::from_secs(1))
+        .await;
+    assert_eq!(answer.unwrap(), Bytes::from_static(b"yx"));
+}
+
+/// A change whose leader died between its two steps is completed by the next one.
+#[tokio::test(start_paused = true)]
+async fn a_half_done_membership_change_is_completed() {
+    let mut cluster = Cluster::of_three().await;
+    let last = cluster.write(0..10).await;
+    cluster.agree_at(last).await;
+    cluster.start("d", TestDisk::default()).await;
+    let old = cluster.leader().await;
+    let joint = |cluster: &Cluster, name: &str| cluster.member(name).node.is_joint();
+    {
+        let node = &cluster.member(&old).node;
+        let mut adding = node.add_server(id("d"), address("d"));
+        loop {
+            assert!(
+                futures_util::poll!(&mut adding).is_pending(),
+                "it was too fast for this test"
+            );
+            if joint(&cluster, &old) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_micros(50)).await;
+        }
+    }
+    // Whoever asked has gone, before the second step.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(joint(&cluster, &old), "nothing is left to be completed");
+    until("the change is completed", || {
+        (!joint(&cluster, &old)).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.member(&old).node.status().voters.len(), 4);
+}

@@ -237,7 +237,8 @@ async fn limited_reads_are_bounded_in_bytes() {
 #[tokio::test(start_paused = true)]
 async fn spoilt_entries_are_named_with_the_way_out() {
     let key = codec::log_key(1);
-    let spoil: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Spoil = (&'static str, fn(&mut Vec<u8>));
+    let spoil: [Spoil; 4] = [
         ("its checksum does not match", |value| value[12] ^= 1),
         ("its checksum does not match", |value| value[3] ^= 1),
         ("it is cut off", |value| value.truncate(5)),

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod cluster;
 mod log;
+mod parts;
 mod platform;
 mod suite;
 mod wire;

@@ -12,7 +12,7 @@ use crate::{
         ServerId,
         message::{self, Answer, AppendOrder, Envelope, FrameError, PROTOCOL_VERSION, PeerMessage},
         snapshot::{Chunk, ChunkAnswer, End, Header},
-        types::{Entry, Payload, SnapshotMeta, StoredMembership, Vote},
+        types::{Entry, Payload, SnapshotMeta, StoredMembership, Types, Vote},
     },
     runtime::Runtime,
 };
@@ -88,6 +88,7 @@ fn answers() -> Vec<Answer<TestRuntime>> {
         })),
         Answer::Service,
         Answer::WrongServer(id("z")),
+        Answer::WrongCluster,
         Answer::OutOfOrder,
         Answer::Malformed,
         Answer::Stopped("for a reason".to_string()),
@@ -97,6 +98,7 @@ fn answers() -> Vec<Answer<TestRuntime>> {
 fn envelope(message: PeerMessage<TestRuntime>) -> Envelope<TestRuntime> {
     Envelope {
         from: id("a"),
+        cluster: Some(5),
         to: Some(id("b")),
         message,
     }
@@ -166,4 +168,56 @@ fn spoilt_messages_never_panic() {
         refused += usize::from(message::decode::<Envelope<TestRuntime>>(&random.into()).is_err());
     }
     assert!(refused > 10_000, "{refused}");
+}
+
+/// What openraft takes for granted is checked before it gets there.
+#[test]
+fn unsound_messages_are_refused() {
+    let append = |change: fn(&mut AppendEntriesRequest<Types<TestRuntime>>)| {
+        let PeerMessage::Append { order, mut request } = messages().swap_remove(0) else {
+            unreachable!("that is the first");
+        };
+        request.prev_log_id = Some(log_id(1, 0));
+        change(&mut request);
+        envelope(PeerMessage::Append { order, request }).check()
+    };
+    assert_eq!(append(|request| request.entries.truncate(1)), Ok(()));
+    assert_eq!(append(|request| request.entries.clear()), Ok(()));
+    assert!(append(|_| {}).is_err(), "a gap");
+    assert!(
+        append(|request| request.prev_log_id = None).is_err(),
+        "a beginning elsewhere than at 0"
+    );
+    assert!(
+        append(|request| request.entries = vec![entry(9, 1)]).is_err(),
+        "a term to come"
+    );
+    assert!(
+        append(|request| request.entries = vec![entry(2, 1), entry(1, 2)]).is_err(),
+        "a term back"
+    );
+    assert!(
+        append(|request| {
+            request.entries.clear();
+            request.vote = Vote::new(3, id("a"));
+        })
+        .is_err()
+    );
+    assert!(
+        append(|request| {
+            request.entries.clear();
+            request.vote = Vote::new_committed(3, id("x"));
+        })
+        .is_err()
+    );
+    for mut message in messages() {
+        if let PeerMessage::SnapshotChunk(chunk) = &mut message {
+            chunk.vote = Vote::new_committed(1, id("a"));
+            assert!(envelope(message).check().is_err());
+        }
+    }
+    let mut nameless = envelope(PeerMessage::Vote(VoteRequest::new(Vote::new(4, id("a")), None)));
+    assert_eq!(nameless.check(), Ok(()));
+    nameless.cluster = None;
+    assert!(nameless.check().is_err());
 }

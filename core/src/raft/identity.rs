@@ -1,0 +1,106 @@
+//! Who a server is: its own id, and the cluster that it belongs to.
+//!
+//! Addresses are given to other servers, ids are used again, and a wiped server may be started into a new cluster while
+//! an old one still knows it. So every message names its sender, its addressee and the sender's cluster, and a server
+//! takes none that is for another, or from another cluster. A cluster's id is drawn when it is initialised; a server
+//! that belongs to none yet takes on that of the first that addresses it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{
+    ServerId,
+    codec::StoreError,
+    journal::Journal,
+    log::{put_meta, read_meta},
+};
+use crate::runtime::{Disk, Runtime};
+
+const CLUSTER: &str = "cluster";
+const SERVER: &str = "server";
+
+/// A cluster's id.
+pub(crate) type ClusterId = u64;
+
+/// A server's identity. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    id: ServerId,
+    cluster: Arc<Mutex<Option<ClusterId>>>,
+    journal: Journal,
+}
+
+impl Identity {
+    /// Loads the identity of a server. A cluster's id without its log is left from an initialisation that came to
+    /// nothing, and not taken up.
+    ///
+    /// # Errors
+    /// The disk fails, or what it holds is corrupt, of a newer version, or another server's.
+    pub(crate) async fn load<D: Disk>(
+        id: ServerId,
+        disk: &D,
+        journal: Journal,
+        initialized: bool,
+    ) -> Result<Self, StoreError> {
+        let cluster = match initialized {
+            true => read_meta(disk, CLUSTER).await?,
+            false => None,
+        };
+        match read_meta::<D, ServerId>(disk, SERVER).await? {
+            // It may have promised something under that id: nobody else may go on with it.
+            Some(found) if initialized && found != id => return Err(StoreError::OtherServer { found, id }),
+            Some(found) if found == id => {}
+            _ => journal.later(vec![put_meta(SERVER, &id)]).await?,
+        }
+        Ok(Identity {
+            id,
+            cluster: Arc::new(Mutex::new(cluster)),
+            journal,
+        })
+    }
+
+    /// This server's id.
+    pub(crate) fn id(&self) -> &ServerId {
+        &self.id
+    }
+
+    /// The cluster that it belongs to, if it does.
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        *self.lock()
+    }
+
+    /// Whether a message from a server of `cluster` is to be listened to.
+    pub(crate) fn may_listen_to(&self, cluster: Option<ClusterId>) -> bool {
+        match (self.cluster(), cluster) {
+            (Some(own), Some(other)) => own == other,
+            _ => true,
+        }
+    }
+
+    /// Joins `cluster`, unless this server belongs to one.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) async fn join(&self, cluster: ClusterId) -> Result<(), StoreError> {
+        {
+            let mut own = self.lock();
+            if own.is_some() {
+                return Ok(());
+            }
+            *own = Some(cluster);
+        }
+        // Not waited for: whatever is stored in that cluster's name comes behind it.
+        self.journal.later(vec![put_meta(CLUSTER, &cluster)]).await
+    }
+
+    /// Draws an id for a cluster that is being initialised, unless this server belongs to one.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) async fn found<R: Runtime>(&self) -> Result<(), StoreError> {
+        self.join(R::random_u64()).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ClusterId>> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
