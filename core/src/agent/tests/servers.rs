@@ -320,10 +320,14 @@ fn a_report_that_arrives_late_is_put_right_soon() {
     world.advance(SECOND * 3 / 2);
     world.find("10.0.0.1:80", ProbeOutcome::Connected);
     world.link(0, Link::Up);
-    world.advance(SECOND * 4);
+    world.advance(SECOND * 7 / 2);
     assert_eq!(world.status("chk:api:0"), "passing");
-    world.advance(SECOND);
-    assert_eq!(world.status("chk:api:0"), "critical", "the late report arrived");
+    let mut tenths = 0;
+    while world.status("chk:api:0") == "passing" {
+        tenths += 1;
+        assert!(tenths < 30, "the late report never arrived");
+        world.advance(SECOND / 10);
+    }
     world.advance(AGENT_AFTERMATH);
     assert_eq!(world.status("chk:api:0"), "passing");
 }
