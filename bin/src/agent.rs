@@ -273,7 +273,11 @@ async fn serve(plan: Plan) -> Result<(), String> {
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping");
-    let outcome = agent.shutdown().await;
+    let outcome = tokio::select! {
+        outcome = agent.shutdown() => outcome,
+        _ = terminate.recv() => Err("told twice to stop".to_owned()),
+        _ = interrupt.recv() => Err("told twice to stop".to_owned()),
+    };
     if let Some(http) = http {
         http.stop(STOP_GRACE).await;
     }

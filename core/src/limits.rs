@@ -234,6 +234,9 @@ pub const AGENT_BACKOFF_MIN: Duration = Duration::from_millis(200);
 pub const AGENT_BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Between two comparisons of what the servers hold with what an agent wants, give or take an eighth.
 pub const AGENT_SYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// After a write that failed at one server and may still be carried out by it, an agent compares at once, and once more
+/// after this long.
+pub const AGENT_AFTERMATH: Duration = WRITE_TIMEOUT.saturating_add(Duration::from_secs(1));
 /// A stopping agent tries to deregister its node for this long.
 pub const AGENT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rows deleted in one batch when a disk is wiped.

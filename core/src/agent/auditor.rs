@@ -14,7 +14,7 @@ use super::{
     store, wire,
 };
 use crate::{
-    limits::{AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_TIMEOUT},
+    limits::{AGENT_AFTERMATH, AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_TIMEOUT},
     registry::Namespace,
     runtime::{Instant, Runtime},
 };
@@ -26,7 +26,12 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
         let wait = match audit(&shared).await {
             Ok(()) => {
                 backoff.succeeded();
-                spread(shared.config.sync_interval, R::random_u64())
+                let interval = spread(shared.config.sync_interval, R::random_u64());
+                if shared.servers.take_uncertain() {
+                    interval.min(AGENT_AFTERMATH)
+                } else {
+                    interval
+                }
             }
             Err(reason) => {
                 tracing::debug!("the servers' view of this node can't be read: {reason}");

@@ -202,3 +202,207 @@ fn status_of(word: &str) -> Option<CheckStatus> {
     .into_iter()
     .find(|status| status.as_str() == word)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        agent::{config::ConfigFile, local::Origin},
+        api::http::requests::plain_node,
+        registry::NodeName,
+        runtime::Instant,
+    };
+
+    /// An agent that wants `api` on port 80 with a TCP check of which nothing is known yet, and its TTL check.
+    fn wanted() -> Local {
+        let node = NodeName::parse("host").expect("a valid name");
+        let file = ConfigFile::parse(&json!([{"name": "api", "port": 80, "tags": ["a"], "checks": [
+            {"type": "tcp", "tcp": "10.0.0.1:80", "id": "probe"},
+            {"type": "ttl", "ttl": "15s", "id": "beat"},
+        ]}]));
+        let services = file.and_then(|file| file.services(&node, "10.0.0.1"));
+        let mut local = Local::new(plain_node(node, "10.0.0.1"));
+        for service in services.expect("a valid configuration") {
+            local
+                .put_service(service.0, true, Origin::Config, Instant(0), || 0)
+                .expect("it is taken on");
+        }
+        local
+    }
+
+    /// What servers answer when they hold just that, changed as a test wants.
+    fn held(change: impl FnOnce(&mut Value, &mut Value)) -> Held {
+        let mut node = json!({
+            "Node": {"Node": "host", "Address": "10.0.0.1", "Meta": null},
+            "Services": [{"ID": "api", "Service": "api", "Port": 80, "Tags": ["a"], "Meta": null,
+                "Weights": {"Passing": 1, "Warning": 1}}],
+        });
+        let name = "Service 'api' check";
+        let mut checks = json!([
+            {"CheckID": "probe", "Name": name, "Status": "critical", "ServiceID": "api",
+                "Definition": {"TCP": "10.0.0.1:80", "Interval": "10s"}},
+            {"CheckID": "beat", "Name": name, "Status": "critical", "ServiceID": "api",
+                "Definition": {"TTL": "15s"}},
+        ]);
+        change(&mut node, &mut checks);
+        Held {
+            node: serde_json::from_value(node).expect("an answer"),
+            checks: serde_json::from_value(checks).expect("an answer"),
+        }
+    }
+
+    fn key<T>(id: &str, parse: impl FnOnce(&str) -> T) -> (Namespace, crate::registry::NodeName, T) {
+        let node = NodeName::parse("host").expect("a valid name");
+        (Namespace::default(), node, parse(id))
+    }
+
+    fn service(id: &str) -> Change {
+        let (namespace, node, id) = key(id, |id| InstanceId::parse(id).expect("a valid id"));
+        Change::Service(InstanceKey { namespace, node, id })
+    }
+
+    fn check(id: &str) -> CheckKey {
+        let (namespace, node, id) = key(id, |id| CheckId::parse(id).expect("a valid id"));
+        CheckKey { namespace, node, id }
+    }
+
+    fn findings(local: &Local, held: &Held) -> Vec<Finding> {
+        compare(local, &Namespace::default(), held)
+    }
+
+    #[test]
+    fn a_status_of_which_nothing_is_known_here_is_adopted_and_then_all_is_well() {
+        let mut local = wanted();
+        let held = held(|_, _| ());
+        let adopt = Finding::Adopt(check("probe"), CheckStatus::Critical, String::new());
+        assert_eq!(findings(&local, &held), [adopt]);
+        local.adopt(&check("probe"), CheckStatus::Critical, String::new());
+        // That the TTL check is critical there is for the servers to say.
+        assert_eq!(findings(&local, &held), []);
+    }
+
+    #[test]
+    fn every_difference_is_found() {
+        let mut local = wanted();
+        local.adopt(&check("probe"), CheckStatus::Critical, String::new());
+        let differs = || vec![Finding::Differs(service("api"))];
+        let cases: [(&str, Box<dyn FnOnce(&mut Value, &mut Value)>, Vec<Finding>); 11] = [
+            (
+                "port",
+                Box::new(|node, _| node["Services"][0]["Port"] = json!(81)),
+                differs(),
+            ),
+            (
+                "tags",
+                Box::new(|node, _| node["Services"][0]["Tags"] = json!([])),
+                differs(),
+            ),
+            (
+                "name",
+                Box::new(|node, _| node["Services"][0]["Service"] = json!("b")),
+                differs(),
+            ),
+            (
+                "meta",
+                Box::new(|node, _| node["Services"][0]["Meta"] = json!({"k": "v"})),
+                differs(),
+            ),
+            (
+                "weights",
+                Box::new(|node, _| node["Services"][0]["Weights"]["Passing"] = json!(2)),
+                differs(),
+            ),
+            (
+                "definition",
+                Box::new(|_, checks| checks[1]["Definition"]["TTL"] = json!("16s")),
+                differs(),
+            ),
+            (
+                "owner",
+                Box::new(|_, checks| checks[0]["ServiceID"] = json!("")),
+                differs(),
+            ),
+            (
+                "a check too many",
+                Box::new(|_, checks| {
+                    let mut more = checks[0].clone();
+                    more["CheckID"] = json!("more");
+                    checks.as_array_mut().expect("a list").push(more);
+                }),
+                differs(),
+            ),
+            (
+                "a check too few",
+                Box::new(|_, checks| drop(checks.as_array_mut().expect("a list").pop())),
+                vec![
+                    Finding::Differs(service("api")),
+                    Finding::LostCheck(check("beat")),
+                ],
+            ),
+            (
+                "the node",
+                Box::new(|node, _| node["Node"]["Address"] = json!("10.0.0.2")),
+                vec![Finding::Differs(Change::Node)],
+            ),
+            (
+                "a service too many",
+                Box::new(|node, _| {
+                    let mut more = node["Services"][0].clone();
+                    more["ID"] = json!("more");
+                    node["Services"].as_array_mut().expect("a list").push(more);
+                }),
+                vec![Finding::Unknown(service("more"))],
+            ),
+        ];
+        for (what, change, expected) in cases {
+            assert_eq!(findings(&local, &held(change)), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn servers_that_hold_nothing_lack_everything() {
+        let local = wanted();
+        let expected = [
+            Finding::Differs(Change::Node),
+            Finding::Differs(service("api")),
+            Finding::LostCheck(check("beat")),
+            Finding::LostCheck(check("probe")),
+        ];
+        assert_eq!(findings(&local, &Held::default()), expected);
+    }
+
+    #[test]
+    fn a_result_of_a_probe_is_reported_when_the_servers_have_another() {
+        let mut local = wanted();
+        let run = local.take_run(Instant(u64::MAX)).expect("the probe is due");
+        assert!(local.finish_run(&run, CheckStatus::Passing, "fine".into(), Instant(1)));
+        assert_eq!(
+            findings(&local, &held(|_, _| ())),
+            [Finding::Status(check("probe"))]
+        );
+        let same = held(|_, checks| {
+            checks[0]["Status"] = json!("passing");
+            checks[0]["Output"] = json!("fine");
+        });
+        assert_eq!(findings(&local, &same), []);
+    }
+
+    #[test]
+    fn tags_that_others_may_change_are_left_to_them() {
+        let mut local = wanted();
+        let run = local.take_run(Instant(u64::MAX)).expect("the probe is due");
+        local.finish_run(&run, CheckStatus::Critical, String::new(), Instant(1));
+        let mut spec = crate::agent::local::ServiceSpec {
+            instance: local.services().next().expect("it is there").1.instance.clone(),
+            checks: local.checks().map(|(_, check)| check.spec.clone()).collect(),
+        };
+        spec.instance.enable_tag_override = true;
+        local
+            .put_service(spec, true, Origin::Config, Instant(2), || 0)
+            .expect("it is taken on");
+        let other_tags = held(|node, _| node["Services"][0]["Tags"] = json!(["b"]));
+        assert_eq!(findings(&local, &other_tags), []);
+    }
+}

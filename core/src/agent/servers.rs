@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -38,6 +38,7 @@ pub(super) struct Servers<R: Runtime> {
     network: R::Network,
     addresses: Arc<[String]>,
     current: Arc<AtomicUsize>,
+    uncertain: Arc<AtomicBool>,
 }
 
 impl<R: Runtime> Servers<R> {
@@ -52,6 +53,7 @@ impl<R: Runtime> Servers<R> {
             network,
             addresses: addresses.into(),
             current: Arc::new(AtomicUsize::new(first)),
+            uncertain: Arc::default(),
         }
     }
 
@@ -72,7 +74,12 @@ impl<R: Runtime> Servers<R> {
             let index = (first + step) % self.addresses.len();
             let address = &self.addresses[index];
             match self.attempt(address, method, path, body, timeout).await {
-                Err(CallError::Unavailable(reason)) => failures.push(reason),
+                Err(CallError::Unavailable(reason)) => {
+                    if *method != Method::GET {
+                        self.uncertain.store(true, Ordering::Relaxed);
+                    }
+                    failures.push(reason);
+                }
                 decided => {
                     self.current.store(index, Ordering::Relaxed);
                     return decided;
@@ -83,6 +90,17 @@ impl<R: Runtime> Servers<R> {
         self.current
             .store((first + 1) % self.addresses.len(), Ordering::Relaxed);
         Err(CallError::Unavailable(failures.join("; ")))
+    }
+
+    /// Whether a write failed of which a part may still arrive, later than what was sent since: what the servers hold
+    /// should be looked at then.
+    pub(super) fn is_uncertain(&self) -> bool {
+        self.uncertain.load(Ordering::Relaxed)
+    }
+
+    /// The same, once for every time.
+    pub(super) fn take_uncertain(&self) -> bool {
+        self.uncertain.swap(false, Ordering::Relaxed)
     }
 
     async fn attempt(

@@ -38,6 +38,8 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
             Ok(()) => {
                 if backoff.failures() > 0 {
                     tracing::info!("the servers can be reached again");
+                }
+                if backoff.failures() > 0 || shared.servers.is_uncertain() {
                     // Nobody knows what they lost meanwhile.
                     shared.wake_auditor.notify_one();
                 }

@@ -115,6 +115,8 @@ pub(super) enum Link {
     Silent,
     /// Requests arrive; their answers are lost.
     LosesAnswers,
+    /// Requests arrive this many seconds late; nobody waits for their answers any more.
+    Late(u64),
 }
 
 /// The network between the agent and its servers.
@@ -187,6 +189,14 @@ impl Network for TestNetwork {
                 .body(Bytes::from_static(b"the test refuses it"))
                 .expect("a valid response"));
         }
+        if let Link::Late(seconds) = link {
+            drop(TestRuntime::spawn(async move {
+                TestRuntime::sleep(Duration::from_secs(seconds)).await;
+                answer(router, request).await
+            }));
+            TestRuntime::sleep(timeout).await;
+            return Err(lost());
+        }
         let answer = TestRuntime::timeout(timeout, answer(router, request)).await;
         if link == Link::LosesAnswers {
             TestRuntime::sleep(timeout).await;
@@ -235,13 +245,15 @@ impl Prober for TestProber {
     }
 }
 
-/// A disk in memory that survives its agent, and fails when it is told to.
+/// A disk in memory that survives its agent, less what was not synced, and fails when it is told to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TestDisk(Arc<Mutex<Pages>>);
 
 #[derive(Clone, Debug, Default)]
 struct Pages {
     rows: BTreeMap<(Keyspace, Bytes), Bytes>,
+    /// What a crash leaves.
+    synced: BTreeMap<(Keyspace, Bytes), Bytes>,
     fails: bool,
 }
 
@@ -298,10 +310,12 @@ impl Disk for TestDisk {
     }
 
     async fn sync(&self) -> io::Result<()> {
-        match self.pages().fails {
-            true => Err(io::Error::other("the disk is full")),
-            false => Ok(()),
+        let mut pages = self.pages();
+        if pages.fails {
+            return Err(io::Error::other("the disk is full"));
         }
+        pages.synced = pages.rows.clone();
+        Ok(())
     }
 
     async fn view(&self) -> io::Result<TestDisk> {
@@ -378,9 +392,13 @@ impl World {
         }
     }
 
-    /// The same servers and disk, and a network of its own: the agents that were started before hear of nobody any
-    /// more, as if they had been killed.
+    /// The same servers, what of the disk a crash leaves, and a network of its own: the agents that were started before
+    /// hear of nobody any more, as if they had been killed.
     pub(super) fn restarted(&self) -> World {
+        {
+            let mut pages = self.disk.pages();
+            pages.rows = pages.synced.clone();
+        }
         let servers = self.network.wires().servers.clone();
         for wire in self.network.wires().servers.values_mut() {
             wire.1 = Link::Refuses;
@@ -465,7 +483,7 @@ impl World {
     /// Changes what the disk holds under a key, in text.
     pub(super) fn tamper(&self, from: &str, to: &str) {
         let mut pages = self.disk.pages();
-        let rows = pages.rows.values_mut();
+        let rows = pages.synced.values_mut();
         let mut changed = 0;
         for value in rows {
             let text = String::from_utf8_lossy(value).into_owned();

@@ -135,6 +135,22 @@ fn registrations_survive_a_restart_and_keep_their_status() {
 }
 
 #[test]
+fn a_check_that_was_replaced_does_not_come_back_with_a_restart() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    world.put(&agent, "/v1/agent/service/register", web());
+    let extra = json!({"Name": "extra", "ServiceID": "web-1", "TTL": "60s"});
+    world.put(&agent, "/v1/agent/check/register", extra);
+    let path = "/v1/agent/service/register?replace-existing-checks=true";
+    assert_eq!(world.put(&agent, path, web()).status, 200);
+    let again = world.restarted();
+    let agent = again.start(json!([]));
+    let checks = again.get(&agent, "/v1/agent/checks").json;
+    let ids: Vec<_> = checks.as_object().expect("an object").keys().collect();
+    assert_eq!(ids, ["chk:web-1:0"]);
+}
+
+#[test]
 fn the_configuration_has_precedence_after_a_restart() {
     let world = World::new();
     let agent = world.start(json!([]));

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::harness::{Link, NODE, World, instance_key};
 use crate::{
     limits::{
-        AGENT_BACKOFF_MAX, AGENT_CALL_TIMEOUT, AGENT_SHUTDOWN_TIMEOUT, AGENT_SYNC_INTERVAL, EXPIRY_BOUND,
-        FIRST_RUN_SPREAD_MAX,
+        AGENT_AFTERMATH, AGENT_BACKOFF_MAX, AGENT_CALL_TIMEOUT, AGENT_SHUTDOWN_TIMEOUT, AGENT_SYNC_INTERVAL,
+        EXPIRY_BOUND, FIRST_RUN_SPREAD_MAX,
     },
     registry::{Command, Deregister},
     runtime::ProbeOutcome,
@@ -300,6 +300,36 @@ fn lost_answers_are_as_good_as_lost_requests() {
     world.advance(SECOND * 30);
     assert_eq!(world.status("chk:api:0"), "passing");
     assert_eq!(world.look(crate::registry::Registry::index), index);
+}
+
+#[test]
+fn a_report_that_arrives_late_is_put_right_soon() {
+    let world = World::new();
+    world.find("10.0.0.1:80", ProbeOutcome::Connected);
+    let _agent = world.start(json!([
+        {"name": "api", "checks": [{"type": "tcp", "tcp": "10.0.0.1:80", "interval": "1s"}]},
+    ]));
+    world.advance(AGENT_SYNC_INTERVAL * 2);
+    assert_eq!(world.status("chk:api:0"), "passing");
+    // "It failed" is on its way for long, and "it passes" overtakes it.
+    world.link(0, Link::Late(6));
+    let failed = ProbeOutcome::Failed {
+        output: "refused".into(),
+    };
+    world.find("10.0.0.1:80", failed);
+    world.advance(SECOND * 3 / 2);
+    world.find("10.0.0.1:80", ProbeOutcome::Connected);
+    world.link(0, Link::Up);
+    world.advance(SECOND * 7 / 2);
+    assert_eq!(world.status("chk:api:0"), "passing");
+    let mut tenths = 0;
+    while world.status("chk:api:0") == "passing" {
+        tenths += 1;
+        assert!(tenths < 30, "the late report never arrived");
+        world.advance(SECOND / 10);
+    }
+    world.advance(AGENT_AFTERMATH);
+    assert_eq!(world.status("chk:api:0"), "passing");
 }
 
 #[test]
