@@ -125,7 +125,13 @@ impl Host {
             join: settings.join.clone(),
         };
         loop {
-            let running = self.start(config.clone()).await?;
+            let running = tokio::select! {
+                running = self.start(config.clone()) => running?,
+                signal = signals.next() => {
+                    tracing::info!("{signal}: stopped while starting");
+                    return Ok(());
+                }
+            };
             self.log_ready(settings, &running);
             match self.watch(&running, signals).await? {
                 End::Asked => {

@@ -1,5 +1,7 @@
 //! `sds-agent` beside a real `sds-server`, as an operator would run them.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
 use std::{
     fs::File,
     io::{Read as _, Write as _},

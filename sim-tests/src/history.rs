@@ -154,6 +154,10 @@ pub enum Fact {
         /// Why it ended by itself, if it did.
         by_itself: Option<String>,
     },
+    /// It stands still from now on.
+    Paused,
+    /// It goes on.
+    Resumed,
     /// See [`Observation::BecameLeader`].
     BecameLeader {
         /// Term.
@@ -260,8 +264,6 @@ pub enum FaultKind {
     Disturbing,
     /// The same; and it may make a server stop by itself.
     BrokenDisk,
-    /// Slowness, elections and errors; and its servers did nothing at all meanwhile, though their clocks went on.
-    Paused,
     /// Nothing: a correct cluster does not notice.
     Harmless,
 }
@@ -279,6 +281,8 @@ pub struct MembershipChange {
     pub joins: bool,
     /// What was answered: done, certainly not done, or unknown (`None`).
     pub done: Option<bool>,
+    /// The answer in words.
+    pub answer: String,
 }
 
 /// A member's view of the membership.

@@ -3,7 +3,9 @@
 //! Reading order:
 //!
 //! 1. [`operation`] is what a client can ask; [`schedule`] is a whole run as a value, [`generate`] draws one from a seed.
-//! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults; [`run`] plays a schedule with them.
+//! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults; [`run`] plays a schedule with them,
+//!    [`sweep`] many; [`timeline`] tells a run in plain words, [`shrink`] makes a failing schedule small. [`stage`] is for
+//!    tests that are scripts.
 //! 3. [`history`] is what is written down of it, by [`recorder`]; [`content`] and [`wire`] are what goes over HTTP.
 //! 4. [`model`] is the registry once more, as plainly as possible, with its [`answers`]; [`truth`] lets it carry out the
 //!    committed log, and [`matching`] finds out which operation put which entry there.
@@ -24,6 +26,8 @@ pub mod workload;
 pub mod saboteur;
 
 pub mod run;
+
+pub mod stage;
 
 pub mod sweep;
 

@@ -82,7 +82,7 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
             && match &operation.outcome {
                 Outcome::Done(answer) => {
                     entry.applied <= operation.returned
-                        && answer.index.is_none_or(|it| it == entry.state.index)
+                        && answer.index.is_none_or(|it| it == entry.state.index.max(1))
                 }
                 Outcome::Refused { .. } => !effect.changed,
                 _ => true,

@@ -71,14 +71,37 @@ impl Recorder {
         self.lock().faults[place].until = at;
     }
 
-    /// A membership change was asked for, and answered.
-    pub fn membership(&self, change: MembershipChange) {
-        self.lock().memberships.push(change);
+    /// Every fault of only these servers is over.
+    pub fn faults_over(&self, at: Time, servers: &[usize]) {
+        let servers: Vec<ServerNumber> = servers.iter().copied().map(number).collect();
+        for fault in &mut self.lock().faults {
+            if fault.until == Time::MAX && fault.servers.iter().all(|server| servers.contains(server)) {
+                fault.until = at;
+            }
+        }
+    }
+
+    /// A membership change is asked for. Until it is answered, its outcome is unknown. Gives its place.
+    pub fn membership_asked(&self, change: MembershipChange) -> usize {
+        let mut record = self.lock();
+        record.memberships.push(change);
+        record.memberships.len() - 1
+    }
+
+    /// A membership change is answered: done, certainly not done, or unknown.
+    pub fn membership_answered(&self, place: usize, at: Time, done: Option<bool>, answer: String) {
+        let change = &mut self.lock().memberships[place];
+        (change.returned, change.done, change.answer) = (at, done, answer);
     }
 
     /// A member told the membership.
     pub fn configuration(&self, told: Configuration) {
         self.lock().configurations.push(told);
+    }
+
+    /// Something was done to a server that its own observations do not tell.
+    pub fn note(&self, world: &World, server: usize, what: Fact) {
+        self.observed_fact(world.now(), server, what);
     }
 
     /// Everything is healed from now on.
@@ -104,6 +127,9 @@ impl Recorder {
         }
         for operation in &mut record.operations {
             operation.returned = operation.returned.min(at);
+        }
+        for change in &mut record.memberships {
+            change.returned = change.returned.min(at);
         }
         History::new(record)
     }

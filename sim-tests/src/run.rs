@@ -79,7 +79,8 @@ fn bounds(schedule: &Schedule) -> Bounds {
     }
 }
 
-fn cluster_options(shape: &Shape) -> ClusterOptions {
+/// The options of a cluster of this shape.
+pub fn cluster_options(shape: &Shape) -> ClusterOptions {
     let mut raft = RaftConfig::new(ServerId::default(), ServerAddress::default());
     raft.heartbeat = Duration::from_millis(shape.heartbeat_ms);
     raft.election_min = Duration::from_millis(shape.election_ms.0);

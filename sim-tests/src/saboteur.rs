@@ -9,11 +9,12 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
+use sider_core::runtime::NetworkError;
 use sider_runtime_sim::{Link, LinkState, Survival, SyncFault, World};
 
 use crate::{
     cluster::{Client, Cluster},
-    history::{Configuration, FaultKind, FaultSpan, MembershipChange, ServerNumber},
+    history::{Configuration, Fact, FaultKind, FaultSpan, MembershipChange, ServerNumber},
     recorder::{Recorder, now, number},
     schedule::{Fault, Kept, Schedule, Shape, Trouble, Who},
     time::Time,
@@ -41,6 +42,8 @@ struct State {
     healed: bool,
     /// Troubles of the network that last, by fault.
     network: BTreeMap<usize, (Trouble, Vec<usize>)>,
+    /// How many pauses of each server last.
+    pauses: BTreeMap<usize, usize>,
 }
 
 impl Saboteur {
@@ -120,7 +123,7 @@ impl Saboteur {
                     .iter()
                     .for_each(|server| cluster.power_cut(*server, survival));
             }
-            Trouble::Pause(_) => servers.iter().for_each(|server| cluster.host(*server).pause()),
+            Trouble::Pause(_) => servers.iter().for_each(|server| self.pause(*server)),
             Trouble::SlowSync(_, ms) => {
                 let time = Duration::from_millis(*ms)..Duration::from_millis(*ms + 1);
                 disks().for_each(|disk| disk.set_sync_time(time.clone()));
@@ -163,7 +166,7 @@ impl Saboteur {
             Trouble::Crash(_) | Trouble::PowerCut(..) => {
                 servers.iter().for_each(|server| self.start(*server))
             }
-            Trouble::Pause(_) => servers.iter().for_each(|server| cluster.host(*server).resume()),
+            Trouble::Pause(_) => servers.iter().for_each(|server| self.resume(*server)),
             Trouble::SlowSync(..)
             | Trouble::HungSync(_)
             | Trouble::FailedSync(_)
@@ -180,6 +183,31 @@ impl Saboteur {
                 self.lock().network.remove(&place);
                 self.set_network();
             }
+        }
+    }
+
+    fn pause(&self, server: usize) {
+        let host = self.0.cluster.host(server);
+        *self.lock().pauses.entry(server).or_default() += 1;
+        let ran = host.is_up() && !host.is_paused();
+        host.pause();
+        if ran {
+            self.0.recorder.note(&self.0.world, server, Fact::Paused);
+        }
+    }
+
+    /// Lets a server go on when its last pause ends.
+    fn resume(&self, server: usize) {
+        let last = {
+            let mut state = self.lock();
+            let pauses = state.pauses.entry(server).or_default();
+            *pauses = pauses.saturating_sub(1);
+            *pauses == 0
+        };
+        let host = self.0.cluster.host(server);
+        if last && host.is_paused() {
+            host.resume();
+            self.0.recorder.note(&self.0.world, server, Fact::Resumed);
         }
     }
 
@@ -206,7 +234,9 @@ impl Saboteur {
             let mut state = self.lock();
             state.healed = true;
             state.network.clear();
+            state.pauses.clear();
         }
+        (0..cluster.len()).for_each(|server| self.resume(server));
         cluster.heal();
         self.set_normal();
         (0..cluster.len()).for_each(|server| self.start(server));
@@ -279,24 +309,25 @@ impl Saboteur {
     }
 
     async fn change(&self, server: usize, joins: bool, path: &str, body: Value) {
-        let invoked = now(&self.0.world);
-        let done = self.ask(path, body).await;
-        let returned = now(&self.0.world);
-        self.0.recorder.membership(MembershipChange {
-            invoked,
-            returned,
+        let Parts { world, recorder, .. } = &*self.0;
+        let place = recorder.membership_asked(MembershipChange {
+            invoked: now(world),
+            returned: Time::MAX,
             server: number(server),
             joins,
-            done,
+            done: None,
+            answer: "no answer".into(),
         });
+        let (done, answer) = self.ask(path, body).await;
+        recorder.membership_answered(place, now(world), done, answer);
     }
 
-    /// Asks the leader, or any server that is up: done, certainly not done, or unknown.
-    async fn ask(&self, path: &str, body: Value) -> Option<bool> {
+    /// Asks the leader, or any server that is up: done, certainly not done, or unknown; with the answer in words.
+    async fn ask(&self, path: &str, body: Value) -> (Option<bool>, String) {
         let cluster = &self.0.cluster;
         let any = (0..cluster.len()).find(|server| cluster.server(*server).is_some());
         let Some(through) = cluster.leads().or(any) else {
-            return Some(false);
+            return (Some(false), "no server is up".into());
         };
         let body = if body.is_null() {
             Bytes::new()
@@ -304,43 +335,30 @@ impl Saboteur {
             Bytes::from(body.to_string())
         };
         let request = Request::post(path).body(body).expect("a valid path");
-        let text = |answer: &http::Response<Bytes>| String::from_utf8_lossy(answer.body()).into_owned();
         match self.0.client.send(through, request, MEMBERSHIP_PATIENCE).await {
-            Ok(answer) if answer.status().is_success() => Some(true),
-            Ok(answer) if answer.status().is_client_error() => Some(false),
-            Ok(answer) if text(&answer).starts_with("No cluster leader") => Some(false),
-            Err(sider_core::runtime::NetworkError::Unreachable { .. }) => Some(false),
-            _ => None,
+            Ok(answer) => {
+                let text = String::from_utf8_lossy(answer.body()).into_owned();
+                let refused = answer.status().is_client_error() || text.starts_with("No cluster leader");
+                let done = match answer.status().is_success() {
+                    true => Some(true),
+                    false => refused.then_some(false),
+                };
+                (done, format!("{} {text}", answer.status().as_u16()))
+            }
+            Err(error @ NetworkError::Unreachable { .. }) => (Some(false), error.to_string()),
+            Err(error) => (None, error.to_string()),
         }
     }
 
     /// Asks every server who the members are.
     pub async fn note_configurations(&self) {
         let Parts {
-            world,
             cluster,
             recorder,
             client,
             ..
         } = &*self.0;
-        for server in 0..cluster.len() {
-            let request = Request::get("/v1/raft/stats")
-                .body(Bytes::new())
-                .expect("a valid path");
-            let Ok(answer) = client.send(server, request, Duration::from_secs(1)).await else {
-                continue;
-            };
-            let Ok(stats) = serde_json::from_slice::<Value>(answer.body()) else {
-                continue;
-            };
-            recorder.configuration(Configuration {
-                at: now(world),
-                server: number(server),
-                applied: stats["applied_index"].as_u64().unwrap_or_default(),
-                voters: members(&stats["voters"]),
-                learners: members(&stats["learners"]),
-            });
-        }
+        note_configurations(cluster, client, recorder).await;
     }
 
     fn resolve(&self, who: Option<Who>) -> Vec<usize> {
@@ -360,6 +378,35 @@ impl Saboteur {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks every server who the members are, and writes down what it says.
+pub async fn note_configurations(cluster: &Cluster, client: &Client, recorder: &Recorder) {
+    for server in 0..cluster.len() {
+        let mut tries = 0;
+        // The first use of an old connection may only show that its other end is gone.
+        let answer = loop {
+            let request = Request::get("/v1/raft/stats")
+                .body(Bytes::new())
+                .expect("a valid path");
+            tries += 1;
+            match client.send(server, request, Duration::from_secs(1)).await {
+                Err(_) if tries < 3 => {}
+                answer => break answer,
+            }
+        };
+        let Ok(answer) = answer else { continue };
+        let Ok(stats) = serde_json::from_slice::<Value>(answer.body()) else {
+            continue;
+        };
+        recorder.configuration(Configuration {
+            at: now(cluster.world()),
+            server: number(server),
+            applied: stats["applied_index"].as_u64().unwrap_or_default(),
+            voters: members(&stats["voters"]),
+            learners: members(&stats["learners"]),
+        });
     }
 }
 
@@ -401,7 +448,6 @@ fn who(what: &Trouble) -> Option<Who> {
 
 fn kind(what: &Trouble) -> FaultKind {
     match what {
-        Trouble::Pause(_) => FaultKind::Paused,
         what if what.breaks_disks() => FaultKind::BrokenDisk,
         what if what.disturbs() => FaultKind::Disturbing,
         _ => FaultKind::Harmless,

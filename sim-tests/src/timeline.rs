@@ -21,9 +21,6 @@ pub fn timeline(history: &History, violations: &[Violation], all: bool) -> Strin
     }
     for change in &history.memberships {
         let verb = if change.joins { "join" } else { "leave" };
-        let done = change
-            .done
-            .map_or("outcome unknown", |done| if done { "done" } else { "not done" });
         lines.push((
             change.invoked,
             2,
@@ -32,7 +29,7 @@ pub fn timeline(history: &History, violations: &[Violation], all: bool) -> Strin
         lines.push((
             change.returned,
             4,
-            format!("operator  hears of {}'s {verb}: {done}", change.server),
+            format!("operator  hears of {}'s {verb}: {}", change.server, change.answer),
         ));
     }
     for operation in &history.operations {
@@ -143,6 +140,8 @@ fn fact(fact: &Fact, all: bool) -> Option<String> {
         Fact::Stopped {
             by_itself: Some(reason),
         } => format!("stops by itself: {reason}"),
+        Fact::Paused => "stands still".into(),
+        Fact::Resumed => "goes on".into(),
         Fact::BecameLeader { term } => format!("LEADS term {term}"),
         Fact::LostLeadership { term } => format!("leads no more; it knows term {term}"),
         Fact::Truncated { after } => format!("takes back its log after entry {after}"),

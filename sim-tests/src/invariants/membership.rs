@@ -72,6 +72,7 @@ mod tests {
             server: ServerNumber(server),
             joins,
             done,
+            answer: String::new(),
         };
         story.record().memberships.push(change);
         story.wait_ms(10);

@@ -27,8 +27,8 @@ const STAMP_KEY: [u8; 1] = [0];
 const KEY_PREFIX: u8 = 1;
 /// Bytes of a key on this disk: fjall's limit less the prefix.
 const KEY_BYTES_MAX: usize = u16::MAX as usize - 1;
-/// Bytes of fjall's journals; at more, it flushes what keeps the oldest one alive.
-const JOURNALS_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Bytes of fjall's full journals; at more, it flushes what keeps the oldest one alive. They are read at a start.
+const JOURNALS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of one keyspace in memory before it is flushed to a table.
 const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
