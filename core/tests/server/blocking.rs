@@ -276,6 +276,14 @@ fn a_waiter_that_is_dropped_is_forgotten() {
 }
 
 #[test]
+fn a_parked_query_is_small() {
+    let (server, _standin, _platform) = standin::server();
+    let read = server.read(health("web", &[], false), after(1, secs(60)));
+    let bytes = std::mem::size_of_val(&read);
+    assert!(bytes <= 2_048, "{bytes} bytes");
+}
+
+#[test]
 fn a_snapshot_wakes_those_who_see_a_difference() {
     let (server, standin, platform) = standin::server();
     let index = platform
