@@ -61,6 +61,8 @@ pub const VIEWS_MAX: usize = 4_096;
 /// A watcher that was woken waits this long for more changes before it answers.
 pub const COALESCE_WINDOW: Duration = Duration::from_millis(2);
 
+/// A leader that was not heard of for longer than this, or that heard of no quorum, is not told of as known.
+pub const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// A write waits this long for its commit; then its outcome is reported unknown.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A linearizable read waits this long for its read index; then it fails with `No cluster leader`.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, ops::Deref, sync::OnceLock, time::Duration
 
 use sider_core::{
     observe::Observation,
-    registry::{Command, Refusal, Reply, Topic},
+    registry::{CheckStatus, Command, Refusal, Reply, Topic},
 };
 
 use crate::{content::Content, operation::Op, time::Time, truth::Truth};
@@ -40,6 +40,8 @@ pub struct Record {
     pub memberships: Vec<MembershipChange>,
     /// Who the members are in the end, as each of them says.
     pub configurations: Vec<Configuration>,
+    /// What agents want to be in the registry.
+    pub agents: Vec<AgentPromise>,
     /// What broke inside: a panic in a server's task, or the run's own machinery.
     pub panics: Vec<(Time, String)>,
     /// When the last fault had ended and everything was started again.
@@ -283,6 +285,21 @@ pub struct MembershipChange {
     pub done: Option<bool>,
     /// The answer in words.
     pub answer: String,
+}
+
+/// What an agent wants to be in the registry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentPromise {
+    /// Its node.
+    pub node: String,
+    /// The servers whose addresses it has.
+    pub servers: Vec<ServerNumber>,
+    /// Its instances, with the statuses of their checks in the end.
+    pub instances: Vec<(String, Vec<CheckStatus>)>,
+    /// When it was started.
+    pub started: Time,
+    /// When something was last done to it, or to what it probes.
+    pub settled: Time,
 }
 
 /// A member's view of the membership.

@@ -3,7 +3,7 @@
 //! Reading order:
 //!
 //! 1. [`operation`] is what a client can ask; [`schedule`] is a whole run as a value, [`generate`] draws one from a seed.
-//! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults; [`run`] plays a schedule with them,
+//! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults, [`agency`] an agent; [`run`] plays a schedule with them,
 //!    [`sweep`] many; [`timeline`] tells a run in plain words, [`shrink`] makes a failing schedule small. [`stage`] is for
 //!    tests that are scripts.
 //! 3. [`history`] is what is written down of it, by [`recorder`]; [`content`] and [`wire`] are what goes over HTTP.
@@ -24,6 +24,8 @@ pub mod cluster;
 pub mod workload;
 
 pub mod saboteur;
+
+pub mod agency;
 
 pub mod run;
 

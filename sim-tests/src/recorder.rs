@@ -11,8 +11,8 @@ use sider_runtime_sim::World;
 use crate::{
     cluster::Witness,
     history::{
-        Bounds, Configuration, Fact, FaultSpan, History, MembershipChange, Observed, Operation, Outcome,
-        Record, ServerNumber,
+        AgentPromise, Bounds, Configuration, Fact, FaultSpan, History, MembershipChange, Observed, Operation,
+        Outcome, Record, ServerNumber,
     },
     operation::Op,
     time::Time,
@@ -92,6 +92,13 @@ impl Recorder {
     pub fn membership_answered(&self, place: usize, at: Time, done: Option<bool>, answer: String) {
         let change = &mut self.lock().memberships[place];
         (change.returned, change.done, change.answer) = (at, done, answer);
+    }
+
+    /// An agent is started.
+    pub fn agent(&self, promise: AgentPromise) {
+        let mut record = self.lock();
+        record.bounds.agent_nodes.push(promise.node.clone());
+        record.agents.push(promise);
     }
 
     /// A member told the membership.

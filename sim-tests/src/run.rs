@@ -9,6 +9,7 @@ use sider_core::{
 use sider_runtime_sim::{Options, TraceLine, World, run_with};
 
 use crate::{
+    agency,
     cluster::{Cluster, ClusterOptions, Formation},
     history::{Bounds, History, ServerNumber},
     invariants::{Violation, judge},
@@ -122,6 +123,10 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
     }
     for (place, fault) in schedule.faults.iter().enumerate() {
         drop(world.spawn(saboteur.clone().cause(place, fault.clone())));
+    }
+    if let Some(plan) = schedule.agent.clone() {
+        let agent = agency::run(world.clone(), cluster.clone(), plan, recorder.clone());
+        drop(world.spawn(agent));
     }
     sleep_until(&world, Time::ms(schedule.heal_ms)).await;
     saboteur.heal();

@@ -18,8 +18,8 @@ pub struct Schedule {
     pub actions: Vec<Action>,
     /// What is done to the cluster, by time.
     pub faults: Vec<Fault>,
-    /// Whether an agent runs beside, on a host of its own.
-    pub agent: bool,
+    /// An agent that runs beside, on a host of its own.
+    pub agent: Option<AgentPlan>,
     /// When everything is healed.
     pub heal_ms: u64,
     /// When the run ends.
@@ -47,6 +47,17 @@ pub struct Shape {
     pub sync_us: (u64, u64),
     /// How much each server's clock runs wrong, in parts per million.
     pub drift_ppm: Vec<i32>,
+}
+
+/// What happens to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentPlan {
+    /// When it is started.
+    pub start_ms: u64,
+    /// When it crashes, and how long it stays down.
+    pub crashes: Vec<(u64, u64)>,
+    /// When what it probes turns bad, or good again.
+    pub flips_ms: Vec<u64>,
 }
 
 /// Something that a client does.
@@ -231,7 +242,11 @@ impl fmt::Display for Schedule {
             shape.sync_us.0,
             shape.sync_us.1,
             shape.drift_ppm,
-            if self.agent { "; an agent runs" } else { "" },
+            if self.agent.is_some() {
+                "; an agent runs"
+            } else {
+                ""
+            },
         )?;
         writeln!(f, "faults ({}):", self.faults.len())?;
         for fault in &self.faults {

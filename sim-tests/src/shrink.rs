@@ -30,6 +30,16 @@ pub fn shrink_while(
 ) -> (Schedule, usize) {
     let mut best = schedule.clone();
     let mut runs = 0;
+    if best.agent.is_some() {
+        let alone = Schedule {
+            agent: None,
+            ..best.clone()
+        };
+        runs += 1;
+        if still_fails(&alone) {
+            best = alone;
+        }
+    }
     let mut chunk = best.faults.len().max(best.actions.len()).max(1);
     // Large parts first, then smaller ones; when single parts can't go, nothing more can.
     loop {
@@ -122,6 +132,7 @@ mod tests {
         let schedule = schedule.expect("some seed pauses twice");
         let (small, runs) = shrink_while(&schedule, 10_000, |it| pauses(it) >= 1 && reads(it) >= 2, |_| {});
         assert_eq!((small.faults.len(), small.operations()), (1, 2));
+        assert_eq!(small.agent, None);
         assert_eq!((pauses(&small), reads(&small)), (1, 2));
         assert!(runs < 2_000, "{runs} runs");
     }

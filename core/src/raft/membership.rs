@@ -321,9 +321,10 @@ fn refused(error: impl ToString) -> MembershipError {
 
 fn change_error<R: Runtime>(error: RaftError<Types<R>, ClientWriteError<Types<R>>>) -> MembershipError {
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => MembershipError::NotLeader {
-            leader: forward.leader_id.zip(forward.leader_node),
-        },
+        // It led when the change was handed in: an entry of it may be in the log, and another leader may commit it.
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => MembershipError::OutcomeUnknown(
+            "leadership was lost while the change was being committed".to_string(),
+        ),
         RaftError::APIError(error @ ClientWriteError::LogEntryDiscarded(_)) => {
             MembershipError::OutcomeUnknown(error.to_string())
         }

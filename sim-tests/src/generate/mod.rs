@@ -8,7 +8,7 @@ mod work;
 
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 
-use crate::schedule::{Schedule, Shape};
+use crate::schedule::{AgentPlan, Schedule, Shape};
 
 /// When clients begin.
 const BEGIN_MS: u64 = 700;
@@ -28,10 +28,28 @@ pub fn generate(seed: u64) -> Schedule {
         cluster,
         actions,
         faults,
-        agent: dice.chance(15),
+        agent: agent(&mut dice),
         heal_ms: HEAL_MS,
         end_ms: END_MS,
     }
+}
+
+/// In some worlds an agent runs, too.
+fn agent(dice: &mut Dice) -> Option<AgentPlan> {
+    dice.chance(20).then(|| {
+        let crashes = if dice.chance(40) { 1 } else { 0 };
+        let mut flips_ms: Vec<u64> = (0..dice.between(0, 4))
+            .map(|_| dice.between(2_000, HEAL_MS))
+            .collect();
+        flips_ms.sort_unstable();
+        AgentPlan {
+            start_ms: dice.between(100, 3_000),
+            crashes: (0..crashes)
+                .map(|_| (dice.between(3_500, 7_500), dice.between(50, 1_500)))
+                .collect(),
+            flips_ms,
+        }
+    })
 }
 
 fn shape(dice: &mut Dice) -> Shape {

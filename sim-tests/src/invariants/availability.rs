@@ -151,11 +151,12 @@ fn was_disturbed(history: &History, at: Time) -> bool {
         .iter()
         .any(|fault| fault.kind != FaultKind::Harmless && recent(fault.from, fault.until));
     let restart = |what: &Fact| matches!(what, Fact::Started | Fact::Stopped { .. });
+    // One of unknown outcome may be completed at any time: if it removes the leader, another is elected.
+    let change = history.memberships.iter().any(|change| {
+        recent(change.invoked, change.returned) || (change.done.is_none() && change.invoked <= at)
+    });
     fault
-        || history
-            .memberships
-            .iter()
-            .any(|change| recent(change.invoked, change.returned))
+        || change
         || history
             .observations
             .iter()
