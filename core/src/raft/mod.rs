@@ -19,7 +19,7 @@ mod rt;
 mod snapshot;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 mod watch;
 

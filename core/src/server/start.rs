@@ -1,6 +1,11 @@
 //! A server on a disk and a network: how it starts, joins, gives way and ends.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
@@ -123,6 +128,12 @@ fn is_member(status: &RaftStatus) -> bool {
     status.voters.contains_key(&status.id) || status.learners.contains_key(&status.id)
 }
 
+/// Whether a server that was just started knows a cluster that it is no part of: it comes back only if somebody adds
+/// it. (One that is being added may see members before it sees itself among them.)
+fn was_removed(status: &RaftStatus) -> bool {
+    !status.voters.is_empty() && !is_member(status)
+}
+
 impl Running {
     /// Stops the server; what was acknowledged is on disk already.
     pub async fn shutdown(&self) {
@@ -153,7 +164,14 @@ impl Inner {
 }
 
 /// Asks one server after the other to add this one, until it votes.
-async fn join<N: Network>(inner: std::sync::Weak<Inner>, network: N, addresses: Vec<String>) {
+async fn join<N: Network>(inner: Weak<Inner>, network: N, addresses: Vec<String>) {
+    if inner
+        .upgrade()
+        .is_none_or(|inner| was_removed(&inner.consensus.status()))
+    {
+        tracing::warn!("this server was removed from its cluster: it does not join again by itself");
+        return;
+    }
     let mut pause = limits::JOIN_RETRY_MIN;
     for address in addresses.iter().cycle() {
         let Some(inner) = inner.upgrade() else {
@@ -161,11 +179,6 @@ async fn join<N: Network>(inner: std::sync::Weak<Inner>, network: N, addresses: 
         };
         let status = inner.consensus.status();
         if inner.shared.finish().is_some() || status.voters.contains_key(&status.id) {
-            return;
-        }
-        // It knows a cluster that it is no part of: it was removed, and comes back only if somebody adds it.
-        if !status.voters.is_empty() && !status.learners.contains_key(&status.id) {
-            tracing::warn!("this server was removed from its cluster: it does not join again by itself");
             return;
         }
         match ask_to_join(&inner, &network, address, &status.id).await {
@@ -249,3 +262,6 @@ async fn finish_wipe<D: Disk>(disk: &D) -> io::Result<bool> {
     }
     Ok(mark.is_some())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::registry::{Query, Registry, TopicVersion, View};
+use crate::registry::{Check, Query, Registry, TopicVersion, View};
 
 /// A view, shared by all who asked the same at the same index.
 #[derive(Debug)]
@@ -47,25 +47,40 @@ impl SharedView {
         {
             return *same;
         }
-        let same = as_answered(&self.view) == as_answered(&other.view);
+        let same = shown_alike(&self.view, &other.view);
         // A weak reference keeps the address from being used again while it is compared with.
         *compared = Some((Arc::downgrade(other), same));
         same
     }
 }
 
-/// What a client is shown of a view: a check's count of renewals is no part of any answer.
-fn as_answered(view: &View) -> View {
-    let mut shown = view.clone();
-    match &mut shown {
-        View::Instances(instances) => {
-            let checks = instances.iter_mut().flat_map(|instance| &mut instance.checks);
-            checks.for_each(|check| check.renewals = 0);
-        }
-        View::Checks(checks) => checks.iter_mut().for_each(|(check, _)| check.renewals = 0),
-        View::Services(_) | View::Nodes(_) | View::NodeServices(_) => {}
+/// Whether two views are shown alike: a check's count of renewals is no part of any answer.
+fn shown_alike(one: &View, other: &View) -> bool {
+    match (one, other) {
+        (View::Instances(ones), View::Instances(others)) => all_alike(ones, others, |one, other| {
+            one.node == other.node
+                && one.instance == other.instance
+                && all_alike(&one.checks, &other.checks, check_alike)
+        }),
+        (View::Checks(ones), View::Checks(others)) => all_alike(ones, others, |one, other| {
+            one.1 == other.1 && check_alike(&one.0, &other.0)
+        }),
+        _ => one == other,
     }
-    shown
+}
+
+fn all_alike<T>(ones: &[T], others: &[T], alike: impl Fn(&T, &T) -> bool) -> bool {
+    ones.len() == others.len() && ones.iter().zip(others).all(|(one, other)| alike(one, other))
+}
+
+fn check_alike(one: &Check, other: &Check) -> bool {
+    // Most are equal: only one that was renewed by a write is copied for the comparison.
+    one == other
+        || (one.renewals != other.renewals
+            && Check {
+                renewals: other.renewals,
+                ..one.clone()
+            } == *other)
 }
 
 /// The views kept by one server; the least recently used go first.

@@ -4,7 +4,7 @@ mod checkpoint;
 mod cluster;
 mod log;
 mod parts;
-mod platform;
+pub(crate) mod platform;
 mod suite;
 mod wire;
 
