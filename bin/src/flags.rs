@@ -28,7 +28,7 @@ pub struct ServerFlags {
     /// host's own].
     #[arg(long, env = "SIDER_RAFT_ADVERTISE", value_name = "HOST:PORT")]
     pub raft_advertise: Option<String>,
-    /// Data directory [default: data/<raft-id>].
+    /// Data directory [default: data/ and the id].
     #[arg(long, env = "SIDER_RAFT_DIR", value_name = "DIR")]
     pub raft_dir: Option<PathBuf>,
     /// Start a new cluster, of all peers of the config file or of this server alone; never with data that is there

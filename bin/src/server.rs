@@ -53,9 +53,6 @@ fn run(flags: ServerFlags) -> Result<(), String> {
     telemetry::init(&settings.log_level, settings.log_format)
         .map_err(|error| format!("-log-level: {error}"))?;
     process::raise_open_files_limit();
-    if !settings.missing.is_empty() {
-        tracing::info!("{}: not built in yet, so off", settings.missing.join(" and "));
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("sider")
@@ -125,7 +122,13 @@ impl Host {
             join: settings.join.clone(),
         };
         loop {
-            let running = self.start(config.clone()).await?;
+            let running = tokio::select! {
+                running = self.start(config.clone()) => running?,
+                signal = signals.next() => {
+                    tracing::info!("{signal}: stopped while starting");
+                    return Ok(());
+                }
+            };
             self.log_ready(settings, &running);
             match self.watch(&running, signals).await? {
                 End::Asked => {
@@ -231,8 +234,11 @@ impl Host {
             advertised = %self.address.raft,
             data,
             role = ?status.role,
-            "ready"
+            "serving"
         );
+        if !settings.missing.is_empty() {
+            tracing::info!("{}: not built in yet, so off", settings.missing.join(" and "));
+        }
     }
 }
 

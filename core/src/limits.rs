@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// Bytes of a request body; more is 413.
 pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes that are read of a request body that is too large, so that its sender gets to the answer; beyond it the
+/// connection closes.
+pub const BODY_DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a service, node, namespace or check name and of an instance id; more is 400.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Bytes of an address; more is 400.
@@ -58,6 +61,8 @@ pub const VIEWS_MAX: usize = 4_096;
 /// A watcher that was woken waits this long for more changes before it answers.
 pub const COALESCE_WINDOW: Duration = Duration::from_millis(2);
 
+/// A leader that was not heard of for longer than this, or that heard of no quorum, is not told of as known.
+pub const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// A write waits this long for its commit; then its outcome is reported unknown.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A linearizable read waits this long for its read index; then it fails with `No cluster leader`.
@@ -158,7 +163,7 @@ pub const EXPIRY_TICK: Duration = Duration::from_millis(100);
 /// A server that does not lead looks this often whether it still runs.
 pub const FOLLOWER_TICK: Duration = Duration::from_secs(1);
 /// A leader that did not look at its clock for this long was paused: the gap is added to every deadline.
-pub const PAUSE_MIN: Duration = Duration::from_millis(300);
+pub const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Decisions of a leader (expiries, outputs to write) under way at once; more wait for the next tick.
 pub const DECISIONS_IN_FLIGHT_MAX: usize = 16;
 /// Updates of checks in one command; the rest follow in the next one.

@@ -15,7 +15,7 @@ pub enum LogFormat {
 }
 
 /// Libraries whose own messages are below what an operator wants to read: what matters of them comes back as errors.
-const QUIET: &str = "fjall=off,lsm_tree=off,openraft=off,hyper=warn,hyper_util=warn";
+const QUIET: &str = "fjall=off,lsm_tree=off,sfa=off,openraft=off,hyper=warn,hyper_util=warn";
 
 /// Writes the logs of this process to standard error from now on, those about panics included.
 ///

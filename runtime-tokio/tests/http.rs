@@ -1,5 +1,7 @@
 //! The HTTP listener, and the HTTP client of the network, against each other and against raw sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
 use std::{sync::Arc, time::Duration};
 
 use axum::{

@@ -109,6 +109,7 @@ fn instance_seen(state: &State, instance: &Instance, with_checks: bool) -> Insta
 }
 
 fn check_seen(state: &State, check: &Check) -> CheckSeen {
+    let instance = state.instance_of(check);
     CheckSeen {
         node: check.node.to_string(),
         id: check.id.to_string(),
@@ -121,10 +122,10 @@ fn check_seen(state: &State, check: &Check) -> CheckSeen {
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default(),
-        service: state
-            .instance_of(check)
+        service: instance
             .map(|instance| instance.service.to_string())
             .unwrap_or_default(),
+        service_tags: instance.map(|instance| instance.tags.clone()).unwrap_or_default(),
         create_index: check.create_index,
         modify_index: check.modify_index,
     }

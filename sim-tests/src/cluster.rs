@@ -352,7 +352,8 @@ impl Cluster {
             .serve_http(HTTP_PORT, http_handler(routes.clone()))
             .map_err(|error| error.to_string())?;
         let observer = Arc::new(Reporter {
-            cluster: self.clone(),
+            world: self.0.world.clone(),
+            witness: self.0.witness.clone(),
             number,
         });
         let disk = host.disk();
@@ -432,9 +433,11 @@ fn http_handler(routes: Arc<OnceLock<Router>>) -> HttpHandler {
     })
 }
 
-/// Passes on what one server observes, to the trace and to the witness.
+/// Passes on what one server observes, to the trace and to the witness. Does not hold the cluster, which holds the
+/// server, which holds this.
 struct Reporter {
-    cluster: Cluster,
+    world: World,
+    witness: Arc<dyn Witness>,
     number: usize,
 }
 
@@ -443,8 +446,7 @@ impl Observer for Reporter {
         record_with("observe", &content(&observation), || {
             format!("s{}: {observation:?}", self.number)
         });
-        let Parts { world, witness, .. } = &*self.cluster.0;
-        witness.observed(world.now(), self.number, &observation);
+        self.witness.observed(self.world.now(), self.number, &observation);
     }
 }
 

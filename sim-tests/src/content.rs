@@ -77,6 +77,8 @@ pub struct CheckSeen {
     pub instance: String,
     /// Name of its service; empty for a node's own.
     pub service: String,
+    /// Tags of its instance, in their order.
+    pub service_tags: Vec<String>,
     /// Create index.
     pub create_index: u64,
     /// Modify index.
@@ -263,6 +265,7 @@ fn check(value: &Value) -> Result<CheckSeen, String> {
         notes: text(value, "Notes")?,
         instance: text(value, "ServiceID")?,
         service: text(value, "ServiceName")?,
+        service_tags: texts(value, "ServiceTags")?,
         create_index: number(value, "CreateIndex")?,
         modify_index: number(value, "ModifyIndex")?,
     })

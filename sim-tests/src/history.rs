@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, ops::Deref, sync::OnceLock, time::Duration
 
 use sider_core::{
     observe::Observation,
-    registry::{Command, Refusal, Reply, Topic},
+    registry::{CheckStatus, Command, Refusal, Reply, Topic},
 };
 
 use crate::{content::Content, operation::Op, time::Time, truth::Truth};
@@ -40,6 +40,8 @@ pub struct Record {
     pub memberships: Vec<MembershipChange>,
     /// Who the members are in the end, as each of them says.
     pub configurations: Vec<Configuration>,
+    /// What agents want to be in the registry.
+    pub agents: Vec<AgentPromise>,
     /// What broke inside: a panic in a server's task, or the run's own machinery.
     pub panics: Vec<(Time, String)>,
     /// When the last fault had ended and everything was started again.
@@ -150,7 +152,14 @@ pub enum Fact {
     /// Its process was started.
     Started,
     /// Its process ended.
-    Stopped,
+    Stopped {
+        /// Why it ended by itself, if it did.
+        by_itself: Option<String>,
+    },
+    /// It stands still from now on.
+    Paused,
+    /// It goes on.
+    Resumed,
     /// See [`Observation::BecameLeader`].
     BecameLeader {
         /// Term.
@@ -167,6 +176,8 @@ pub enum Fact {
         term: u64,
         /// For whom.
         voted_for: String,
+        /// Whether it says that a quorum granted it: then it takes note of a leader, and is no vote of its own.
+        committed: bool,
     },
     /// See [`Observation::Appended`].
     Appended {
@@ -253,8 +264,8 @@ pub struct FaultSpan {
 pub enum FaultKind {
     /// Slowness, elections and errors.
     Disturbing,
-    /// The same; and its servers did nothing at all meanwhile, though their clocks went on.
-    Paused,
+    /// The same; and it may make a server stop by itself.
+    BrokenDisk,
     /// Nothing: a correct cluster does not notice.
     Harmless,
 }
@@ -272,6 +283,23 @@ pub struct MembershipChange {
     pub joins: bool,
     /// What was answered: done, certainly not done, or unknown (`None`).
     pub done: Option<bool>,
+    /// The answer in words.
+    pub answer: String,
+}
+
+/// What an agent wants to be in the registry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentPromise {
+    /// Its node.
+    pub node: String,
+    /// The servers whose addresses it has.
+    pub servers: Vec<ServerNumber>,
+    /// Its instances, with the statuses of their checks in the end.
+    pub instances: Vec<(String, Vec<CheckStatus>)>,
+    /// When it was started.
+    pub started: Time,
+    /// When something was last done to it, or to what it probes.
+    pub settled: Time,
 }
 
 /// A member's view of the membership.
@@ -281,6 +309,8 @@ pub struct Configuration {
     pub at: Time,
     /// Who was asked.
     pub server: ServerNumber,
+    /// The last entry that it had applied: who has applied more knows better.
+    pub applied: u64,
     /// Voters.
     pub voters: Vec<ServerNumber>,
     /// Learners.
@@ -327,17 +357,44 @@ impl Record {
 }
 
 impl Record {
+    /// Whether a server is a voting member at a moment, by what the operator was told; `None` where that is unknown.
+    pub fn is_member(&self, server: ServerNumber, at: Time) -> Option<bool> {
+        let first = &self.bounds.first_voters;
+        let mut changes: Vec<&MembershipChange> = self
+            .memberships
+            .iter()
+            .filter(|change| change.server == server && change.invoked <= at)
+            .collect();
+        changes.sort_by_key(|change| change.invoked);
+        let begins = Some(first.is_empty() || first.contains(&server));
+        changes
+            .into_iter()
+            .fold(begins, |before, change| match change.done {
+                _ if before == Some(change.joins) => before,
+                Some(true) if change.returned <= at => Some(change.joins),
+                Some(false) => before,
+                _ => None,
+            })
+    }
+
+    /// What the member that knows most told last of the membership.
+    pub fn newest_configuration(&self) -> Option<&Configuration> {
+        self.configurations
+            .iter()
+            .max_by_key(|told| (told.applied, told.at))
+    }
+
     /// Members that are up in the end: those of the last configuration that anyone told, or all if none was told.
     pub fn members_in_the_end(&self) -> Vec<ServerNumber> {
         let mut up: BTreeMap<ServerNumber, bool> = BTreeMap::new();
         for seen in &self.observations {
             match seen.what {
                 Fact::Started => up.insert(seen.server, true),
-                Fact::Stopped => up.insert(seen.server, false),
+                Fact::Stopped { .. } => up.insert(seen.server, false),
                 _ => None,
             };
         }
-        let configuration = self.configurations.iter().max_by_key(|told| told.at);
+        let configuration = self.newest_configuration();
         let member = |server: &ServerNumber| {
             configuration.is_none_or(|told| told.voters.contains(server) || told.learners.contains(server))
         };
@@ -354,9 +411,14 @@ impl Fact {
         Some(match observation {
             Observation::BecameLeader { term } => Fact::BecameLeader { term: *term },
             Observation::LostLeadership { term } => Fact::LostLeadership { term: *term },
-            Observation::VoteSaved { term, voted_for, .. } => Fact::VoteSaved {
+            Observation::VoteSaved {
+                term,
+                voted_for,
+                committed,
+            } => Fact::VoteSaved {
                 term: *term,
                 voted_for: (*voted_for).to_owned(),
+                committed: *committed,
             },
             Observation::Appended { index, term, hash } => Fact::Appended {
                 index: *index,

@@ -1,16 +1,49 @@
-//! The proof: simulated clients, the history of what they saw, and the judges of that history.
+//! The proof: the server's own code under simulated failures, and the judges of what it did.
 //!
-//! Reading order: [`operation`] is what a client can ask, [`history`] what is written down of a run. [`model`] is the
-//! registry once more, as plainly as possible; [`truth`] lets it carry out the committed log. [`invariants`] hold a history
-//! against that truth.
+//! Reading order:
+//!
+//! 1. [`operation`] is what a client can ask; [`schedule`] is a whole run as a value, [`generate`] draws one from a seed.
+//! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults, [`agency`] an agent; [`run`] plays a schedule with them,
+//!    [`sweep`] many; [`timeline`] tells a run in plain words, [`shrink`] makes a failing schedule small. [`stage`] is for
+//!    tests that are scripts.
+//! 3. [`history`] is what is written down of it, by [`recorder`]; [`content`] and [`wire`] are what goes over HTTP.
+//! 4. [`model`] is the registry once more, as plainly as possible, with its [`answers`]; [`truth`] lets it carry out the
+//!    committed log, and [`matching`] finds out which operation put which entry there.
+//! 5. [`invariants`] hold the history against that truth.
 
 pub mod time;
 
 pub mod operation;
 
-pub mod content;
+pub mod schedule;
+
+pub mod generate;
+
+pub mod cluster;
+
+pub mod workload;
+
+pub mod saboteur;
+
+pub mod agency;
+
+pub mod run;
+
+pub mod stage;
+
+pub mod sweep;
+
+pub mod timeline;
+
+pub mod shrink;
 
 pub mod history;
+
+pub mod recorder;
+
+pub mod content;
+
+pub mod wire;
 
 pub mod model;
 
@@ -21,5 +54,3 @@ pub mod matching;
 pub mod truth;
 
 pub mod invariants;
-
-pub mod cluster;

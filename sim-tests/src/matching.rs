@@ -82,7 +82,7 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
             && match &operation.outcome {
                 Outcome::Done(answer) => {
                     entry.applied <= operation.returned
-                        && answer.index.is_none_or(|it| it == entry.state.index)
+                        && answer.index.is_none_or(|it| it == entry.state.index.max(1))
                 }
                 Outcome::Refused { .. } => !effect.changed,
                 _ => true,
@@ -182,6 +182,8 @@ fn registers(service: &Service, registration: &Registration) -> bool {
             .all(|(asked, got)| {
                 got.definition.ttl().map(|ttl| ttl.as_millis()) == Some(u128::from(asked.ttl_ms))
                     && got.status == asked.status
+                    && got.definition.deregister_critical_service_after.as_millis()
+                        == u128::from(asked.deregister_after_ms)
             })
 }
 

@@ -113,6 +113,8 @@ pub struct TtlCheck {
     pub ttl_ms: u64,
     /// The status it starts with (Consul's form only).
     pub status: Option<CheckStatus>,
+    /// Critical for so many milliseconds, it takes its instance away; 0 is never.
+    pub deregister_after_ms: u64,
 }
 
 /// A node to register in the catalog.
@@ -194,6 +196,18 @@ impl Freshness {
     /// Whether the answer must be of a moment between request and answer.
     pub fn linearizable(self) -> bool {
         !matches!(self, Freshness::Stale)
+    }
+}
+
+impl Service {
+    /// The ids that its checks get.
+    pub fn check_ids(&self, form: RegisterForm) -> Vec<String> {
+        let id = |nth: usize| match form {
+            RegisterForm::Consul if self.checks.len() == 1 => format!("service:{}", self.id),
+            RegisterForm::Consul => format!("service:{}:{}", self.id, nth + 1),
+            RegisterForm::Short | RegisterForm::Batch => format!("chk:{}:{nth}", self.id),
+        };
+        (0..self.checks.len()).map(id).collect()
     }
 }
 

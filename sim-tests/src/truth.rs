@@ -34,6 +34,8 @@ pub struct Truth {
     applied_anywhere: Vec<(Time, u64)>,
     applied_at: BTreeMap<ServerNumber, Vec<(Time, Option<u64>)>>,
     starts: BTreeMap<ServerNumber, Vec<Time>>,
+    /// Spans in which a server stood still, in order.
+    pub pauses: Vec<(ServerNumber, Time, Time)>,
     /// When each term's leader was first seen to lead, and who it was.
     pub leaders: Vec<Leadership>,
     /// Spans in which nothing was wrong and nothing had been for a while, in order.
@@ -97,6 +99,7 @@ impl Truth {
             applied_anywhere: applied_anywhere(record),
             applied_at: applied_at(record),
             starts: starts(record),
+            pauses: pauses(record),
             leaders: leaders(record),
             calm: calm(record),
             contents: Mutex::default(),
@@ -385,7 +388,7 @@ fn applied_at(record: &Record) -> BTreeMap<ServerNumber, Vec<(Time, Option<u64>)
     let mut steps: BTreeMap<ServerNumber, Vec<(Time, Option<u64>)>> = BTreeMap::new();
     for seen in &record.observations {
         let applied = match &seen.what {
-            Fact::Started | Fact::Stopped => None,
+            Fact::Started | Fact::Stopped { .. } => None,
             Fact::Applied(entry) => Some(entry.log_index),
             Fact::SnapshotInstalled { log_index, .. } => Some(*log_index),
             _ => continue,
@@ -405,6 +408,31 @@ fn starts(record: &Record) -> BTreeMap<ServerNumber, Vec<Time>> {
         starts.entry(seen.server).or_default().push(seen.at);
     }
     starts
+}
+
+fn pauses(record: &Record) -> Vec<(ServerNumber, Time, Time)> {
+    let mut pauses = Vec::new();
+    let mut paused: BTreeMap<ServerNumber, Time> = BTreeMap::new();
+    for seen in &record.observations {
+        match seen.what {
+            Fact::Paused => {
+                paused.insert(seen.server, seen.at);
+            }
+            Fact::Resumed | Fact::Stopped { .. } => {
+                if let Some(from) = paused.remove(&seen.server) {
+                    pauses.push((seen.server, from, seen.at));
+                }
+            }
+            _ => {}
+        }
+    }
+    pauses.extend(
+        paused
+            .into_iter()
+            .map(|(server, from)| (server, from, record.ended)),
+    );
+    pauses.sort_by_key(|(server, from, _)| (*from, *server));
+    pauses
 }
 
 fn leaders(record: &Record) -> Vec<Leadership> {
@@ -437,7 +465,7 @@ fn calm(record: &Record) -> Vec<(Time, Time)> {
     for seen in &record.observations {
         if matches!(
             seen.what,
-            Fact::BecameLeader { .. } | Fact::LostLeadership { .. } | Fact::Started | Fact::Stopped
+            Fact::BecameLeader { .. } | Fact::LostLeadership { .. } | Fact::Started | Fact::Stopped { .. }
         ) {
             troubled.push((seen.at, seen.at + settle));
         }

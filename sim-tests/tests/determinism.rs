@@ -5,10 +5,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use rand::{RngExt as _, rngs::StdRng};
 use sider_core::runtime::Runtime as _;
-use sider_runtime_sim::{HostId, Link, Options, Outcome, SimRuntime, Survival, World, run_with};
+use sider_runtime_sim::{HostId, Link, Options, Outcome, SimRuntime, Survival, SyncFault, World, run_with};
 use sider_sim_tests::cluster::{Client, Cluster, ClusterOptions, Formation, NoWitness};
 
-const SERVERS: usize = 3;
 const CLIENTS: usize = 2;
 const REGISTRATIONS: u64 = 60;
 const FAULTS: usize = 12;
@@ -24,12 +23,14 @@ struct Summary {
     digest: (u64, u128),
 }
 
-/// Three servers with clients that register instances, while servers crash, lose power, pause, drift and are cut off;
+/// Three or five servers with clients that register instances, while servers crash, lose power, pause, drift and are cut off;
 /// then peace, and everything acknowledged must be there, on every server.
 async fn troubled(world: World) -> Summary {
     let mut chance = world.rng("troubled");
     let formation = [Formation::Bootstrap, Formation::Join][chance.random_range(0..2)];
+    let servers = [3, 5][chance.random_range(0..2)];
     let options = ClusterOptions {
+        servers,
         formation,
         ..ClusterOptions::default()
     };
@@ -37,7 +38,7 @@ async fn troubled(world: World) -> Summary {
     let registering: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let client = cluster.client(&format!("c{number}"));
-            client.clone().spawn(register(client))
+            client.clone().spawn(register(client, servers))
         })
         .collect();
     for _ in 0..FAULTS {
@@ -48,7 +49,7 @@ async fn troubled(world: World) -> Summary {
     for client in registering {
         acknowledged.extend(client.await.expect("clients do not crash"));
     }
-    let all: Vec<usize> = (0..SERVERS).collect();
+    let all: Vec<usize> = (0..servers).collect();
     cluster.converged(&all, ms(10_000)).await.expect("convergence");
     let client = cluster.client("reader");
     for server in all {
@@ -64,7 +65,7 @@ async fn troubled(world: World) -> Summary {
 }
 
 /// Registers instances one after the other; gives those that were acknowledged.
-async fn register(client: Client) -> Vec<String> {
+async fn register(client: Client, servers: usize) -> Vec<String> {
     let mut acknowledged = Vec::new();
     let mut server = 0;
     for n in 0..REGISTRATIONS {
@@ -76,7 +77,7 @@ async fn register(client: Client) -> Vec<String> {
             .await
         {
             Ok(answer) if answer.status().is_success() => acknowledged.push(id),
-            _ => server = (server + 1) % SERVERS,
+            _ => server = (server + 1) % servers,
         }
         SimRuntime::sleep(ms(SimRuntime::random_u64() % 200)).await;
     }
@@ -98,10 +99,10 @@ async fn instances(client: &Client, server: usize) -> BTreeSet<String> {
 async fn trouble(cluster: &Cluster, chance: &mut StdRng) {
     let world = cluster.world();
     world.sleep(ms(chance.random_range(200..1_000))).await;
-    let server = chance.random_range(0..SERVERS);
+    let server = chance.random_range(0..cluster.len());
     let host = cluster.host(server);
     let lasts = ms(chance.random_range(50..1_500));
-    match chance.random_range(0..8) {
+    match chance.random_range(0..12) {
         0 => cluster.crash(server),
         1 => cluster.power_cut(server, Survival::Some),
         2 => host.pause(),
@@ -109,9 +110,13 @@ async fn trouble(cluster: &Cluster, chance: &mut StdRng) {
         4 => host.jump_wall_ms(chance.random_range(-100_000..100_000)),
         5 => world.network().isolate(host.id()),
         6 => {
-            let ids: Vec<HostId> = cluster.host_ids(&[server, (server + 1) % SERVERS]);
+            let ids: Vec<HostId> = cluster.host_ids(&[server, (server + 1) % cluster.len()]);
             world.network().block(ids[0], ids[1]);
         }
+        7 => host.disk().set_sync_fault(SyncFault::FailsOnce),
+        8 => host.disk().set_sync_fault(SyncFault::Hangs),
+        9 => host.disk().set_full(true),
+        10 => host.disk().set_sync_time(ms(50)..ms(500)),
         _ => world.network().set_default_link(Link {
             loss_ppm: 50_000,
             ..Link::default()
@@ -134,9 +139,14 @@ fn run(seed: u64) -> Fingerprint {
     (value, trace_hash, events)
 }
 
+/// How many seeds are swept: more on demand, for a hunt.
+fn seeds() -> u64 {
+    std::env::var("SIDER_SEEDS").map_or(200, |seeds| seeds.parse().expect("SIDER_SEEDS is a number"))
+}
+
 #[test]
 fn two_hundred_troubled_clusters_converge() {
-    let failures: Vec<String> = (0..200)
+    let failures: Vec<String> = (0..seeds())
         .filter_map(|seed| run(seed).0.err().map(|message| format!("seed {seed}: {message}")))
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));

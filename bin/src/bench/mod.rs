@@ -53,8 +53,8 @@ struct Options {
     /// Instances (query), checks (renew) or parked queries (watch).
     #[arg(short = 'n', long, default_value_t = 10)]
     number: usize,
-    /// The service's name.
-    #[arg(long, default_value = "bench")]
+    /// The service's name; `bench-` and the kind of the bench if not given, so that none meets another's instances.
+    #[arg(long, default_value_t)]
     service: String,
     /// Query: answer from the server's local state.
     #[arg(long)]
@@ -80,6 +80,11 @@ pub async fn run(args: &BenchArgs, common: &Common) -> Result<(), CliError> {
         Kind::Renew(options) => ("renew", options),
         Kind::Watch(options) => ("watch", options),
     };
+    let mut options = options.clone();
+    if options.service.is_empty() {
+        options.service = format!("bench-{name}");
+    }
+    let options = &options;
     if options.connections == 0 || options.connections > CONNECTIONS_MAX || options.number > CONNECTIONS_MAX {
         return Err(CliError::Other(format!(
             "connections must be 1 to {CONNECTIONS_MAX}"

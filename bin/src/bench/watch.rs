@@ -98,7 +98,11 @@ pub(super) async fn run(address: &str, options: &Options, as_json: bool) -> Resu
     if let Some(bytes) = per_watch {
         println!("{:>16}  {bytes:.0}", "bytes per watch");
     }
-    println!("{:>16}  {errors} {}", "errors", out["first_error"]);
+    println!(
+        "{:>16}  {errors} {}",
+        "errors",
+        out["first_error"].as_str().unwrap_or_default()
+    );
     Ok(())
 }
 

@@ -1,7 +1,10 @@
-//! `sds-server` as a program: real processes, real sockets, real disks.
+//! `sds-server` and `sds` as programs: real processes, real sockets, real disks.
 //!
 //! Waits are bounded generously and nothing is timed: what is asserted is what must happen on the slowest machine too.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics says where")]
+
+mod cli;
 mod cluster;
 mod refusals;
 mod single;

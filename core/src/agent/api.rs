@@ -6,13 +6,18 @@ mod reads;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, response::IntoResponse, response::Response};
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+};
 use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::{Shared, local::Outcome, servers::CallError};
 use crate::{
-    api::http::{error::ApiError, read, write},
+    api::http::{error::ApiError, pretty, read, write},
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_WAITERS_MAX},
     registry::{CheckId, CheckKey, InstanceId, InstanceKey, Namespace},
     runtime::Runtime,
@@ -61,7 +66,19 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
         .route("/v1/agent/self", read(reads::this_agent::<R>))
         .route("/livez", read(async || "ok\n"))
         .fallback(unknown_path)
+        .layer(from_fn(indent))
         .with_state(shared)
+}
+
+/// Indents the answer if `?pretty` asks for it.
+async fn indent(request: Request, next: Next) -> Response {
+    let asked = pretty::is_asked_for(request.uri().query());
+    let response = next.run(request).await;
+    if asked {
+        pretty::indent(response).await
+    } else {
+        response
+    }
 }
 
 async fn unknown_path() -> Response {

@@ -55,6 +55,14 @@ pub(crate) async fn watch_leadership<R: Runtime>(
             if leads && (!led || before.term != now.term) {
                 observer.observe(Observation::BecameLeader { term: now.term });
             }
+            if leads != led || now.leader != before.leader {
+                let leader = now.leader.as_ref().map_or("nobody", |leader| leader.0.as_str());
+                tracing::info!(term = now.term, leader, role = ?now.role, "leadership changed");
+            }
+            if now.membership != before.membership {
+                let index = now.membership.map_or(0, |log_id| log_id.index);
+                tracing::info!(index, "membership changed");
+            }
             listener.leadership_changed();
         }
         if now.stopped {

@@ -7,7 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::types::{CommittedLeaderId, Entry, LogId, Membership, Payload, Proposal};
+use super::{
+    ServerId,
+    types::{CommittedLeaderId, Entry, LogId, Membership, Payload, Proposal},
+};
 use crate::{registry::RowError, runtime::Keyspace};
 
 /// The version of everything that this module writes.
@@ -26,6 +29,14 @@ const KIND_MEMBERSHIP: u8 = 2;
 /// Why the store can't go on. It never does so after one of these.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The disk holds what another server has promised.
+    #[error("the data is that of server {found}, not of {id}: start it as {found}, or on an empty directory")]
+    OtherServer {
+        /// Whose it is.
+        found: ServerId,
+        /// Who was started on it.
+        id: ServerId,
+    },
     /// The disk refused.
     #[error("{action} failed: {error}")]
     Disk {

@@ -21,6 +21,7 @@ use super::{
 use crate::runtime::{Disk, Runtime};
 
 const CLUSTER: &str = "cluster";
+const SERVER: &str = "server";
 
 /// A cluster's id.
 pub(crate) type ClusterId = u64;
@@ -38,7 +39,7 @@ impl Identity {
     /// nothing, and not taken up.
     ///
     /// # Errors
-    /// The disk fails, or what it holds is corrupt or of a newer version.
+    /// The disk fails, or what it holds is corrupt, of a newer version, or another server's.
     pub(crate) async fn load<D: Disk>(
         id: ServerId,
         disk: &D,
@@ -49,6 +50,12 @@ impl Identity {
             true => read_meta(disk, CLUSTER).await?,
             false => None,
         };
+        match read_meta::<D, ServerId>(disk, SERVER).await? {
+            // It may have promised something under that id: nobody else may go on with it.
+            Some(found) if initialized && found != id => return Err(StoreError::OtherServer { found, id }),
+            Some(found) if found == id => {}
+            _ => journal.later(vec![put_meta(SERVER, &id)]).await?,
+        }
         Ok(Identity {
             id,
             cluster: Arc::new(Mutex::new(cluster)),

@@ -217,6 +217,9 @@ impl<R: Runtime> Members<R> {
         let committed = async {
             let _turn = self.one_at_a_time.lock().await;
             loop {
+                // Looked at in turn: the change before this one may have removed this server, and a leader that is
+                // not a voter any more must change nothing until it steps down.
+                self.ensure_leader(&self.metrics())?;
                 match self.raft.change_membership(change.clone(), retain).await {
                     Ok(_) => return Ok(()),
                     Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
@@ -225,13 +228,12 @@ impl<R: Runtime> Members<R> {
                         // One of an earlier leader, or of the joint phase: it commits soon or not at all.
                         R::sleep(limits::MEMBERSHIP_RETRY).await;
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(change_error(error)),
                 }
             }
         };
         match R::timeout(limits::MEMBERSHIP_TIMEOUT, committed).await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(change_error(error)),
+            Some(result) => result,
             None => Err(MembershipError::OutcomeUnknown(format!(
                 "the change did not commit within {:?}",
                 limits::MEMBERSHIP_TIMEOUT
@@ -272,7 +274,11 @@ impl<R: Runtime> Members<R> {
     }
 
     fn ensure_leader(&self, metrics: &Metrics<R>) -> Result<(), MembershipError> {
-        if metrics.state == ServerState::Leader {
+        let votes = metrics
+            .membership_config
+            .voter_ids()
+            .any(|voter| voter == *self.me.id());
+        if metrics.state == ServerState::Leader && votes {
             return Ok(());
         }
         let leader = metrics
@@ -317,9 +323,10 @@ fn refused(error: impl ToString) -> MembershipError {
 
 fn change_error<R: Runtime>(error: RaftError<Types<R>, ClientWriteError<Types<R>>>) -> MembershipError {
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => MembershipError::NotLeader {
-            leader: forward.leader_id.zip(forward.leader_node),
-        },
+        // It led when the change was handed in: an entry of it may be in the log, and another leader may commit it.
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => MembershipError::OutcomeUnknown(
+            "leadership was lost while the change was being committed".to_string(),
+        ),
         RaftError::APIError(error @ ClientWriteError::LogEntryDiscarded(_)) => {
             MembershipError::OutcomeUnknown(error.to_string())
         }

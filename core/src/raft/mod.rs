@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use crate::{
+    limits,
     registry::{Applied, Command, Registry},
     runtime::NetworkError,
 };
@@ -200,6 +201,16 @@ pub struct RaftStatus {
     pub elections: u64,
     /// Why it stopped by itself, if it did (a failed disk, a state that differs from the others').
     pub fatal: Option<String>,
+}
+
+impl RaftStatus {
+    /// The leader, unless it was silent for [`limits::LEADER_SILENCE_MAX`]: then nobody knows whether it still leads.
+    pub fn known_leader(&self) -> Option<&(ServerId, ServerAddress)> {
+        let silent = self
+            .last_contact_ms
+            .is_some_and(|contact| Duration::from_millis(contact) > limits::LEADER_SILENCE_MAX);
+        self.leader.as_ref().filter(|_| !silent)
+    }
 }
 
 /// Is told of every change of the state, in order, while the state is locked: it must be quick and must not call back.

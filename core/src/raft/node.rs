@@ -133,6 +133,11 @@ impl<R: Runtime> RaftNode<R> {
         let members = Arc::new(Members::new(me.clone(), raft.clone()));
         drop(R::spawn(members.clone().finish_changes(caretaker_stopped)));
         raft.run();
+        // Before its first step the library knows of no members, not even of those on disk: a server that was started
+        // again would take itself for one that must join.
+        raft.with_raft_state(|_| ())
+            .await
+            .map_err(|error| start_error(&journal, &error.to_string()))?;
         Ok(RaftNode {
             members,
             me,

@@ -20,6 +20,7 @@ use crate::{
 };
 
 /// Who leads.
+#[derive(Clone, Debug)]
 pub(super) enum Route {
     /// This server.
     Here {
@@ -33,8 +34,27 @@ pub(super) enum Route {
 }
 
 impl Inner {
-    /// Who leads, as far as is known here.
+    /// Who leads, as far as is known here. Looked up once for each change of leadership.
     pub(super) fn route(&self) -> Route {
+        // Read before the status: what is kept is never taken for newer than it is.
+        let version = self.shared.leadership.version();
+        let mut known = self.route.lock().expect("no holder of this lock panics");
+        match &*known {
+            Some((of, route)) if *of == version => route.clone(),
+            _ => {
+                let route = self.find_route();
+                *known = Some((version, route.clone()));
+                route
+            }
+        }
+    }
+
+    /// Forgets who leads: it turned out to be wrong.
+    pub(super) fn lose_route(&self) {
+        *self.route.lock().expect("no holder of this lock panics") = None;
+    }
+
+    fn find_route(&self) -> Route {
         let status = self.consensus.status();
         match status.leader {
             _ if status.role == Role::Leader => Route::Here { term: status.term },
@@ -68,7 +88,7 @@ impl Inner {
             };
             match answer {
                 Ok(outcome) => return Ok(outcome),
-                Err(Failure::NotHere) => {}
+                Err(Failure::NotHere) => self.lose_route(),
                 Err(Failure::OutcomeUnknown(reason)) => return Err(ServerError::OutcomeUnknown(reason)),
                 Err(Failure::OverLimit(limit)) => {
                     return Err(ServerError::OverLimit {
@@ -108,7 +128,7 @@ impl Inner {
             return Err(Failure::NotHere);
         }
         let request = PeerRequest::Errand {
-            stamp: self.stamps.next(self.consensus.status().id),
+            stamp: self.stamps.next(),
             errand,
             // Less than the answer is waited for here: so that the leader's own verdict still arrives.
             limit_ms: peer::millis(limit - limit / 10),
@@ -153,7 +173,10 @@ impl Inner {
         self.serving()?;
         match self.route() {
             Route::Here { term } => self.carry_out(errand, term, deadline).await,
-            _ => Err(Failure::NotHere),
+            _ => {
+                self.lose_route();
+                Err(Failure::NotHere)
+            }
         }
     }
 

@@ -61,7 +61,7 @@ impl Inner {
             let fresh_enough = max_stale.is_none_or(|max| contact.is_some_and(|contact| contact <= max));
             if fresh_enough {
                 return Ok(Freshness {
-                    known_leader: status.leader.is_some(),
+                    known_leader: status.known_leader().is_some(),
                     // Never heard of one: as long as this server runs.
                     last_contact: contact
                         .unwrap_or_else(|| self.platform().now().saturating_since(self.shared.started)),
@@ -161,6 +161,7 @@ impl Inner {
                 Ok(read_index) => Ok(read_index),
                 Err(RoundFailure::Stopped(reason)) => Err(ServerError::Stopped(reason)),
                 Err(RoundFailure::Again) => {
+                    self.lose_route();
                     let retry = self.platform().now() + limits::LEADER_RETRY_PAUSE;
                     let changed = self.shared.leadership.changed_since(seen);
                     self.platform().until(retry, changed).await;

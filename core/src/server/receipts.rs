@@ -27,23 +27,25 @@ pub(super) struct Stamp {
 /// Numbers what this server sends.
 #[derive(Debug)]
 pub(super) struct Stamps {
+    from: ServerId,
     run: u64,
     sent: AtomicU64,
 }
 
 impl Stamps {
     /// `run` is a number drawn for this start of the server.
-    pub(super) fn new(run: u64) -> Self {
+    pub(super) fn new(from: ServerId, run: u64) -> Self {
         Stamps {
+            from,
             run,
             sent: AtomicU64::new(0),
         }
     }
 
     /// The stamp of the next message.
-    pub(super) fn next(&self, from: ServerId) -> Stamp {
+    pub(super) fn next(&self) -> Stamp {
         Stamp {
-            from,
+            from: self.from.clone(),
             run: self.run,
             number: self.sent.fetch_add(1, Ordering::Relaxed),
         }

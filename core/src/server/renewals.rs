@@ -31,13 +31,13 @@
 //! A change of nothing but a check's output is acknowledged at once and held back in the leader's memory, the newest
 //! one for each check, then written without an index. It is lost when the leader fails; the next renewal brings it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::{Renewal, Renewed, peer::Failure, wiring::Inner};
 use crate::{
     limits,
     raft::ReadIndexError,
-    registry::{CheckKey, CheckStatus, CheckTarget, CheckUpdate, Command, Refusal, Registry, Reply},
+    registry::{CheckKey, CheckTarget, CheckUpdate, Command, Refusal, Registry, Reply},
     runtime::Instant,
 };
 
@@ -128,8 +128,8 @@ impl Inner {
             index: registry.index(),
             ..Verdict::default()
         };
-        // Of two reports about a check in one call the second is the newer one, also if only the first is written.
-        let mut statuses: BTreeMap<CheckKey, CheckStatus> = BTreeMap::new();
+        // A report behind one of the same check that is written is written too: it is the newer one, and shares its fate.
+        let mut written: BTreeSet<CheckKey> = BTreeSet::new();
         for (place, renewal) in renewals.into_iter().enumerate() {
             let keys = match targets(&registry, &renewal.target) {
                 Ok(keys) => keys,
@@ -139,16 +139,15 @@ impl Inner {
                 }
             };
             verdict.outcomes.push(Ok(()));
-            let status_of = |key: &CheckKey| {
-                let written = statuses.get(key).copied();
-                written.or_else(|| registry.check(key).map(|check| check.status))
+            let changes = |key: &CheckKey| {
+                let status = registry.check(key).map(|check| check.status);
+                written.contains(key) || status != Some(renewal.status)
             };
-            let changes = |key: &CheckKey| status_of(key) != Some(renewal.status);
             let status = keys.iter().any(|key| deadlines.is_contested(key) || changes(key));
             let mut output = renewal.output;
             if status {
                 for key in &keys {
-                    statuses.insert(key.clone(), renewal.status);
+                    written.insert(key.clone());
                     // The newest output goes with the status: what is held would otherwise be written over it later.
                     let held = deadlines.take_output(key);
                     if output.is_none() && matches!(renewal.target, CheckTarget::Check(_)) {

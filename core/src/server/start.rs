@@ -163,6 +163,11 @@ async fn join<N: Network>(inner: std::sync::Weak<Inner>, network: N, addresses: 
         if inner.shared.finish().is_some() || status.voters.contains_key(&status.id) {
             return;
         }
+        // It knows a cluster that it is no part of: it was removed, and comes back only if somebody adds it.
+        if !status.voters.is_empty() && !status.learners.contains_key(&status.id) {
+            tracing::warn!("this server was removed from its cluster: it does not join again by itself");
+            return;
+        }
         match ask_to_join(&inner, &network, address, &status.id).await {
             Ok(()) => tracing::info!(through = address, "joined the cluster"),
             Err(reason) => tracing::warn!(through = address, reason, "could not join; will try again"),

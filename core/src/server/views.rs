@@ -47,11 +47,25 @@ impl SharedView {
         {
             return *same;
         }
-        let same = self.view == other.view;
+        let same = as_answered(&self.view) == as_answered(&other.view);
         // A weak reference keeps the address from being used again while it is compared with.
         *compared = Some((Arc::downgrade(other), same));
         same
     }
+}
+
+/// What a client is shown of a view: a check's count of renewals is no part of any answer.
+fn as_answered(view: &View) -> View {
+    let mut shown = view.clone();
+    match &mut shown {
+        View::Instances(instances) => {
+            let checks = instances.iter_mut().flat_map(|instance| &mut instance.checks);
+            checks.for_each(|check| check.renewals = 0);
+        }
+        View::Checks(checks) => checks.iter_mut().for_each(|(check, _)| check.renewals = 0),
+        View::Services(_) | View::Nodes(_) | View::NodeServices(_) => {}
+    }
+    shown
 }
 
 /// The views kept by one server; the least recently used go first.

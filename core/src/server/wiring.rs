@@ -20,6 +20,7 @@ use super::{
     Server, ServerConfig, ServerError,
     deadlines::Deadlines,
     divergence::DigestRing,
+    errands::Route,
     expiry,
     hub::Hub,
     metrics::Metrics,
@@ -72,6 +73,8 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) consensus: Arc<dyn Consensus>,
     pub(super) rounds: ReadRounds,
+    /// Who leads, with the version of [`Shared::leadership`] at which that was looked up.
+    pub(super) route: Mutex<Option<(u64, Route)>>,
     /// Whether nobody asked for the cluster of one that this server may lead: then it gives way to another cluster.
     pub(super) implicit: bool,
     /// Errands for the leader under way here: [`limits::PROPOSALS_IN_FLIGHT_MAX`].
@@ -140,7 +143,8 @@ impl Wiring {
     /// so as long as that was never written it gives way when another cluster adds this server.
     pub fn connect(self, consensus: Arc<dyn Consensus>, implicit: bool) -> Server {
         let inner = Arc::new(Inner {
-            stamps: Stamps::new(self.shared.platform.random_u64()),
+            stamps: Stamps::new(consensus.status().id, self.shared.platform.random_u64()),
+            route: Mutex::default(),
             receipts: Receipts::default(),
             shared: self.shared,
             consensus,

@@ -1,7 +1,10 @@
 //! What is wrong is said in one line, with the right status.
 
 use expect_test::expect;
-use http::{StatusCode, header::CONTENT_LENGTH};
+use http::{
+    HeaderValue, StatusCode,
+    header::{CONTENT_LENGTH, EXPECT},
+};
 use serde_json::json;
 
 use crate::support::{Api, answer, check, request};
@@ -177,14 +180,27 @@ fn query_parameters() {
 #[test]
 fn large_bodies_are_413() {
     let api = Api::new();
-    let body = json!({"Name": "x", "Meta": {"k": "v".repeat(10 * 1024 * 1024)}}).to_string();
-    let sent = || request("PUT /v1/agent/service/register", &body);
-    let mut announced = sent();
-    announced.headers_mut().insert(CONTENT_LENGTH, body.len().into());
-    for request in [sent(), announced] {
-        let answer = api.send(request);
-        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
-        expect!["Request body is too large: at most 2097152 bytes are expected"].assert_eq(&answer.body);
+    let body = |bytes| json!({"Name": "x", "Notes": "v".repeat(bytes)}).to_string();
+    let most = 2 * 1024 * 1024;
+    let fits = body(most - body(0).len());
+    assert_eq!(
+        api.request("PUT /v1/agent/service/register", &fits).status,
+        StatusCode::OK
+    );
+    for bytes in [most, 10 * most, 20 * most] {
+        let body = body(bytes);
+        let sent = || request("PUT /v1/agent/service/register", &body);
+        let (mut announced, mut asked) = (sent(), sent());
+        announced.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+        asked.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+        asked
+            .headers_mut()
+            .insert(EXPECT, HeaderValue::from_static("100-continue"));
+        for request in [sent(), announced, asked] {
+            let answer = api.send(request);
+            assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+            expect!["Request body is too large: at most 2097152 bytes are expected"].assert_eq(&answer.body);
+        }
     }
 }
 

@@ -157,7 +157,7 @@ fn a_renewal_that_is_received_right_after_a_pause_is_not_granted_the_pause() {
         })
     };
     platform.pause(secs(60));
-    assert_eq!(renewal.take().unwrap().unwrap(), [Ok(())]);
+    assert_eq!(renewal.take().unwrap().unwrap().outcomes, [Ok(())]);
     platform.advance(TTL);
     assert_eq!(status_of(&platform, &server, "web-1"), Some(CheckStatus::Passing));
     platform.advance(limits::EXPIRY_BOUND);
@@ -249,6 +249,6 @@ fn an_instance_that_recovers_while_its_deregistration_is_under_way_stays() {
     assert_eq!(standin.held_proposals(), 2, "the report, then the deregistration");
     standin.release_proposals();
     platform.settle();
-    assert_eq!(renewal.take().unwrap().unwrap(), [Ok(())]);
+    assert_eq!(renewal.take().unwrap().unwrap().outcomes, [Ok(())]);
     assert_eq!(status_of(&platform, &server, "web-1"), Some(CheckStatus::Passing));
 }

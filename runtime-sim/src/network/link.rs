@@ -95,7 +95,7 @@ impl NetworkControl {
         }
     }
 
-    /// Cuts a host off from all others, also from those added later that are not opened.
+    /// Cuts a host off from all others that there are.
     pub fn isolate(&self, host: HostId) {
         for other in self.0.hosts() {
             if other != host {

@@ -163,8 +163,9 @@ struct State {
     opened: Instant,
     /// Calls that were written and not answered yet.
     pending: Mutex<BTreeMap<u64, oneshot::Sender<Reply>>>,
-    /// When something last arrived, or calls began to wait, in milliseconds since `opened`.
-    heard_ms: AtomicU64,
+    /// Since when a call has been waiting without anything having arrived, in milliseconds since `opened` and one
+    /// more; 0 when nothing is awaited. Callers that give up do not change it: it is about the connection.
+    silent_since: AtomicU64,
     ended: OnceLock<String>,
 }
 
@@ -199,7 +200,7 @@ impl Connection {
         let state = Arc::new(State {
             opened: Instant::now(),
             pending: Mutex::default(),
-            heard_ms: AtomicU64::new(0),
+            silent_since: AtomicU64::new(0),
             ended: OnceLock::new(),
         });
         let driver = tokio::spawn(drive(reader, writer, outgoing, state.clone())).abort_handle();
@@ -263,8 +264,9 @@ impl Connection {
     /// Gives up a connection on which nothing arrives although calls wait: after a host or a link has died, TCP alone
     /// would go on for a quarter of an hour, and be slow to notice when they are back.
     fn end_if_silent(&self) {
-        let heard = self.state.opened + Duration::from_millis(self.state.heard_ms.load(Ordering::Acquire));
-        if heard.elapsed() >= limits::PEER_SILENCE_MAX {
+        let since = self.state.silent_since.load(Ordering::Acquire);
+        let silence = Duration::from_millis(self.state.now().saturating_sub(since));
+        if since > 0 && silence >= limits::PEER_SILENCE_MAX {
             let _ = self.state.ended.set("it fell silent".to_owned());
             self.driver.abort();
         }
@@ -303,9 +305,9 @@ impl Drop for CallGuard<'_> {
 }
 
 impl State {
-    fn heard(&self) {
-        let ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard_ms.store(ms, Ordering::Release);
+    /// Milliseconds since the connection was opened, and one more.
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).map_or(u64::MAX, |ms| ms.saturating_add(1))
     }
 }
 
@@ -369,10 +371,10 @@ async fn write_call(writer: &mut BufWriter<OwnedWriteHalf>, call: Outgoing, stat
         {
             return Ok(());
         }
-        if pending.is_empty() {
-            state.heard();
-        }
         pending.insert(call.id, call.reply);
+        if state.silent_since.load(Ordering::Acquire) == 0 {
+            state.silent_since.store(state.now(), Ordering::Release);
+        }
     }
     let frame = Frame {
         id: call.id,
@@ -385,7 +387,6 @@ async fn write_call(writer: &mut BufWriter<OwnedWriteHalf>, call: Outgoing, stat
 async fn read_answers(reader: OwnedReadHalf, state: &State) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(BUFFER, reader);
     while let Some(frame) = frame::read(&mut reader).await? {
-        state.heard();
         let reply = match frame.kind {
             Kind::Response => Reply::Answer(frame.payload),
             Kind::Lost => Reply::Lost,
@@ -396,8 +397,15 @@ async fn read_answers(reader: OwnedReadHalf, state: &State) -> io::Result<()> {
                 ));
             }
         };
+        let caller = {
+            let mut pending = lock(&state.pending);
+            let caller = pending.remove(&frame.id);
+            let since = if pending.is_empty() { 0 } else { state.now() };
+            state.silent_since.store(since, Ordering::Release);
+            caller
+        };
         // No caller: it has given up.
-        if let Some(caller) = lock(&state.pending).remove(&frame.id) {
+        if let Some(caller) = caller {
             drop(caller.send(reply));
         }
     }

@@ -7,7 +7,7 @@ use sider_core::limits::WAIT_SPREAD_DIVISOR;
 
 use super::Violation;
 use crate::{
-    history::{Fact, FaultKind, History, Operation, Outcome},
+    history::{Fact, FaultKind, History, Operation, Outcome, ServerNumber},
     operation::Op,
     time::{Time, drift_of},
 };
@@ -31,20 +31,25 @@ pub fn check(history: &History) -> Result<(), Violation> {
         if !history
             .truth()
             .calm_between(operation.invoked, operation.returned)
-            || was_removed(history, operation)
+            || is_no_member(history, operation.server, operation.returned)
         {
             continue;
         }
         let took = operation.returned.since(operation.invoked);
         let too_long = took > longest(history, operation);
         match &operation.outcome {
+            // Who hangs up before the connection is made has only himself to blame.
+            Outcome::Failed(reason) if operation.impatient && reason.ends_with("timed out") => {}
             Outcome::Failed(reason) => {
                 return violation(format!(
                     "{} of {} failed while all was well: {reason}",
                     operation.op, operation.server
                 ));
             }
-            Outcome::Unknown(reason) if !operation.impatient || too_long => {
+            Outcome::Unknown(reason) if had_a_dead_connection(history, operation, reason) => {}
+            Outcome::Unknown(reason)
+                if too_long || !operation.impatient && operation.returned < history.ended =>
+            {
                 return violation(format!(
                     "{} of {} got no answer in {took:?} while all was well: {reason}",
                     operation.op, operation.server
@@ -59,7 +64,30 @@ pub fn check(history: &History) -> Result<(), Violation> {
             _ => {}
         }
     }
-    elections_have_reasons(history)
+    elections_have_reasons(history)?;
+    stops_have_reasons(history)
+}
+
+/// A server ends by itself only for want of its disk, or when it was removed.
+fn stops_have_reasons(history: &History) -> Result<(), Violation> {
+    for seen in &history.observations {
+        let Fact::Stopped {
+            by_itself: Some(reason),
+        } = &seen.what
+        else {
+            continue;
+        };
+        let broken = history.faults.iter().any(|fault| {
+            fault.kind == FaultKind::BrokenDisk
+                && fault.servers.contains(&seen.server)
+                && fault.from <= seen.at
+        });
+        if !broken && !is_no_member(history, seen.server, seen.at) {
+            let what = format!("{} stopped by itself: {reason}", seen.server);
+            return Err(Violation::new(NAME, seen.at, what));
+        }
+    }
+    Ok(())
 }
 
 /// How long an answer may take at most while all is well.
@@ -73,15 +101,29 @@ fn longest(history: &History, operation: &Operation) -> Duration {
     wait + history.bounds.latency * 12 + Duration::from_millis(700)
 }
 
-/// A server that was removed refuses everything, rightly.
-fn was_removed(history: &History, operation: &Operation) -> bool {
-    let server = operation.server;
-    let last = history
-        .memberships
+/// A server that is no member refuses everything, rightly.
+fn is_no_member(history: &History, server: ServerNumber, at: Time) -> bool {
+    history.is_member(server, at) != Some(true)
+}
+
+/// A client that had a connection to a process that is gone, or over a link that was cut, learns of it when it uses the
+/// connection again.
+fn had_a_dead_connection(history: &History, operation: &Operation, reason: &str) -> bool {
+    let last_use = history
+        .operations
         .iter()
-        .filter(|change| change.server == server && change.invoked <= operation.returned)
-        .max_by_key(|change| change.invoked);
-    last.is_some_and(|change| !change.joins && change.done != Some(false))
+        .filter(|it| it.client == operation.client && it.server == operation.server)
+        .filter(|it| it.returned <= operation.invoked && it.is_done())
+        .map(|it| it.returned)
+        .max();
+    let trouble = |since: Time| {
+        let until = operation.returned;
+        history.truth().restarted_between(operation.server, since, until)
+            || history.faults.iter().any(|fault| {
+                fault.servers.contains(&operation.server) && fault.from <= until && fault.until >= since
+            })
+    };
+    reason.ends_with("connection reset") && trouble(last_use.unwrap_or_default())
 }
 
 fn elections_have_reasons(history: &History) -> Result<(), Violation> {
@@ -108,12 +150,13 @@ fn was_disturbed(history: &History, at: Time) -> bool {
         .faults
         .iter()
         .any(|fault| fault.kind != FaultKind::Harmless && recent(fault.from, fault.until));
-    let restart = |what: &Fact| matches!(what, Fact::Started | Fact::Stopped);
+    let restart = |what: &Fact| matches!(what, Fact::Started | Fact::Stopped { .. });
+    // One of unknown outcome may be completed at any time: if it removes the leader, another is elected.
+    let change = history.memberships.iter().any(|change| {
+        recent(change.invoked, change.returned) || (change.done.is_none() && change.invoked <= at)
+    });
     fault
-        || history
-            .memberships
-            .iter()
-            .any(|change| recent(change.invoked, change.returned))
+        || change
         || history
             .observations
             .iter()
@@ -163,11 +206,36 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_to_a_process_that_is_gone_is_an_excuse_once() {
+        let reset = || Outcome::Unknown("no answer: connection reset".into());
+        let mut story = story();
+        story.register("web-1", 1);
+        story.wait_ms(1_000);
+        story.restart(1);
+        story.wait_ms(5_000);
+        story.ask_to_register("web-1", 1, reset());
+        story.register("web-1", 1);
+        story.wait_ms(1_000);
+        story.ask_to_register("web-1", 1, reset());
+        story.wait_ms(5_000);
+        let violation = check(&story.finish()).expect_err("a second reset");
+        assert_eq!(violation.operations, [3]);
+    }
+
+    #[test]
     fn giving_up_at_once_is_the_clients_own_choice() {
         let mut story = story();
         let operation = story.ask_to_register("web-1", 1, Outcome::Unknown("gave up".into()));
         story.operation(operation).impatient = true;
         story.wait_ms(5_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn an_operation_that_the_end_of_the_run_cuts_off_is_fine() {
+        let mut story = story();
+        story.ask_to_register("web-1", 1, Outcome::Unknown("the run ended before it".into()));
+        story.record().operations[0].returned = story.now();
         assert_eq!(check(&story.finish()), Ok(()));
     }
 
@@ -216,6 +284,32 @@ mod tests {
     }
 
     #[test]
+    fn stopping_by_itself_is_not() {
+        let mut story = story();
+        story.fault(FaultKind::Disturbing, 2, 1_000);
+        story.observe(
+            2,
+            Fact::Stopped {
+                by_itself: Some("its state differs".into()),
+            },
+        );
+        assert!(complaint(story).contains("s2 stopped by itself: its state differs"));
+    }
+
+    #[test]
+    fn stopping_for_want_of_a_disk_is_fine() {
+        let mut story = story();
+        story.fault(FaultKind::BrokenDisk, 2, 1_000);
+        story.observe(
+            2,
+            Fact::Stopped {
+                by_itself: Some("sync failed".into()),
+            },
+        );
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
     fn an_election_without_a_reason_is_not() {
         let mut story = story();
         story.elect(2, 2);
@@ -225,7 +319,7 @@ mod tests {
     #[test]
     fn an_election_with_a_reason_is_fine() {
         let mut story = story();
-        story.fault(FaultKind::Paused, 1, 1_000);
+        story.fault(FaultKind::Disturbing, 1, 1_000);
         story.wait_ms(500);
         story.elect(2, 2);
         assert_eq!(check(&story.finish()), Ok(()));

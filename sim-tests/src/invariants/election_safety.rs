@@ -16,7 +16,7 @@ pub const NAME: &str = "election_safety";
 /// that did not lead.
 pub fn check(history: &History) -> Result<(), Violation> {
     let mut leaders: BTreeMap<u64, ServerNumber> = BTreeMap::new();
-    let mut votes: BTreeMap<ServerNumber, (u64, &str)> = BTreeMap::new();
+    let mut votes: BTreeMap<ServerNumber, Ballot<'_>> = BTreeMap::new();
     for seen in &history.observations {
         let violation = |what: String| Err(Violation::new(NAME, seen.at, what));
         match &seen.what {
@@ -26,26 +26,59 @@ pub fn check(history: &History) -> Result<(), Violation> {
                     return violation(format!("{leader} and {} both lead term {term}", seen.server));
                 }
             }
-            Fact::VoteSaved { term, voted_for } => {
-                if let Some((before, other)) = votes.insert(seen.server, (*term, voted_for)) {
-                    if before > *term {
-                        return violation(format!(
-                            "{} votes in term {term} after it voted in term {before}",
-                            seen.server
-                        ));
-                    }
-                    if before == *term && other != voted_for {
-                        return violation(format!(
-                            "{} votes for {other} and for {voted_for} in term {term}",
-                            seen.server
-                        ));
-                    }
-                }
+            Fact::VoteSaved {
+                term,
+                voted_for,
+                committed,
+            } => {
+                let ballot = votes.entry(seen.server).or_default();
+                ballot
+                    .mark(*term, voted_for, *committed)
+                    .or_else(|what| violation(format!("{} {what}", seen.server)))?;
             }
             _ => {}
         }
     }
     created_by_leaders(history, &leaders)
+}
+
+/// What a server has saved of its newest term.
+#[derive(Default)]
+struct Ballot<'a> {
+    term: u64,
+    /// For whom it voted.
+    vote: Option<&'a str>,
+    /// Whom it knows to have won.
+    winner: Option<&'a str>,
+}
+
+impl<'a> Ballot<'a> {
+    fn mark(&mut self, term: u64, candidate: &'a str, won: bool) -> Result<(), String> {
+        if term < self.term {
+            return Err(format!(
+                "votes in term {term} after it voted in term {}",
+                self.term
+            ));
+        }
+        if term > self.term {
+            *self = Ballot {
+                term,
+                ..Ballot::default()
+            };
+        }
+        // A server that voted for a loser takes note of the winner; that is no second vote.
+        let (mine, what) = if won {
+            (&mut self.winner, "knows as winners")
+        } else {
+            (&mut self.vote, "votes for")
+        };
+        match mine.replace(candidate) {
+            Some(other) if other != candidate => {
+                Err(format!("{what} {other} and {candidate} in term {term}"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An entry is seen first in the log of the leader that created it.
@@ -74,23 +107,40 @@ mod tests {
         check(&story.finish())
     }
 
+    fn vote(term: u64, voted_for: &str, committed: bool) -> Fact {
+        Fact::VoteSaved {
+            term,
+            voted_for: voted_for.into(),
+            committed,
+        }
+    }
+
+    #[test]
+    fn knowing_that_another_one_won_is_fine() {
+        let mut story = Story::new();
+        story.observe(2, vote(2, "s2", false));
+        story.observe(2, vote(2, "s3", true));
+        assert_eq!(verdict(story), Ok(()));
+    }
+
+    #[test]
+    fn two_winners_of_a_term_are_not() {
+        let mut story = Story::new();
+        story.observe(2, vote(2, "s1", true));
+        story.observe(2, vote(2, "s3", true));
+        assert!(
+            verdict(story)
+                .expect_err("two winners")
+                .what
+                .contains("winners s1 and s3")
+        );
+    }
+
     #[test]
     fn a_leader_for_each_term_is_fine() {
         let mut story = Story::new();
-        story.observe(
-            2,
-            Fact::VoteSaved {
-                term: 2,
-                voted_for: "s2".into(),
-            },
-        );
-        story.observe(
-            3,
-            Fact::VoteSaved {
-                term: 2,
-                voted_for: "s2".into(),
-            },
-        );
+        story.observe(2, vote(2, "s2", false));
+        story.observe(3, vote(2, "s2", false));
         story.elect(2, 2);
         assert_eq!(verdict(story), Ok(()));
     }
@@ -111,46 +161,22 @@ mod tests {
     #[test]
     fn a_second_vote_in_a_term_is_not() {
         let mut story = Story::new();
-        story.observe(
-            2,
-            Fact::VoteSaved {
-                term: 2,
-                voted_for: "s2".into(),
-            },
-        );
+        story.observe(2, vote(2, "s2", false));
         story.restart(2);
-        story.observe(
-            2,
-            Fact::VoteSaved {
-                term: 2,
-                voted_for: "s3".into(),
-            },
-        );
+        story.observe(2, vote(2, "s3", false));
         assert!(
             verdict(story)
                 .expect_err("two votes")
                 .what
-                .contains("votes for s2 and for s3")
+                .contains("votes for s2 and s3")
         );
     }
 
     #[test]
     fn a_vote_for_an_older_term_is_not() {
         let mut story = Story::new();
-        story.observe(
-            2,
-            Fact::VoteSaved {
-                term: 5,
-                voted_for: "s2".into(),
-            },
-        );
-        story.observe(
-            2,
-            Fact::VoteSaved {
-                term: 4,
-                voted_for: "s2".into(),
-            },
-        );
+        story.observe(2, vote(5, "s2", false));
+        story.observe(2, vote(4, "s2", false));
         assert!(verdict(story).is_err());
     }
 

@@ -1,11 +1,14 @@
 //! Log matching and state machine safety (Raft, §5.3 and §5.4.3): an entry is determined by its index and term, and so
 //! is all that comes before it; an entry that one server has applied is the one that every server applies there; and
-//! nobody takes back an entry that is committed.
+//! nobody takes back an entry that is committed, unless a snapshot with it comes in its place.
 
 use std::collections::BTreeMap;
 
 use super::Violation;
-use crate::history::{AppliedEntry, Fact, History, ServerNumber};
+use crate::{
+    history::{AppliedEntry, Fact, History, ServerNumber},
+    time::Time,
+};
 
 /// Its name.
 pub const NAME: &str = "log_matching";
@@ -23,7 +26,10 @@ pub fn check(history: &History) -> Result<(), Violation> {
     for seen in &history.observations {
         let result = match &seen.what {
             Fact::Appended { index, term, hash } => seen_logs.append(seen.server, *index, (*term, *hash)),
-            Fact::Truncated { after } => seen_logs.truncate(seen.server, *after),
+            Fact::Truncated { after } => {
+                seen_logs.truncate(seen.at, seen.server, *after);
+                Ok(())
+            }
             Fact::Applied(entry) => seen_logs.apply(seen.server, entry),
             Fact::SnapshotInstalled { log_index, .. } => {
                 seen_logs.install(seen.server, *log_index);
@@ -37,7 +43,11 @@ pub fn check(history: &History) -> Result<(), Violation> {
         };
         result.map_err(|what| Violation::new(NAME, seen.at, what))?;
     }
-    Ok(())
+    let early = history.ended - history.bounds.recovery;
+    match seen_logs.taken_back.values().find(|(at, ..)| *at < early) {
+        Some((at, _, what)) => Err(Violation::new(NAME, *at, what.clone())),
+        None => Ok(()),
+    }
 }
 
 #[derive(Default)]
@@ -47,12 +57,19 @@ struct Logs {
     /// What each server's log is known to hold in its present life.
     logs: BTreeMap<ServerNumber, BTreeMap<u64, Print>>,
     applied: BTreeMap<u64, (Print, ServerNumber)>,
+    /// Committed entries that servers took back, up to which, until a snapshot that holds them is installed.
+    taken_back: BTreeMap<ServerNumber, (Time, u64, String)>,
     /// Where each server is in its present life.
     positions: BTreeMap<ServerNumber, u64>,
 }
 
 impl Logs {
     fn append(&mut self, server: ServerNumber, index: u64, (term, hash): Print) -> Result<(), String> {
+        if let Some((_, last, what)) = self.taken_back.get(&server)
+            && index <= *last
+        {
+            return Err(what.clone());
+        }
         let log = self.logs.entry(server).or_default();
         let before = index.checked_sub(1).and_then(|before| log.get(&before)).copied();
         log.insert(index, (term, hash));
@@ -76,19 +93,19 @@ impl Logs {
         }
     }
 
-    fn truncate(&mut self, server: ServerNumber, after: u64) -> Result<(), String> {
-        let log = self.logs.entry(server).or_default();
-        let gone = log.split_off(&(after + 1));
+    /// A log that conflicts with a snapshot is taken back before that is installed, with what is committed in it: the
+    /// snapshot brings it again, and a quorum has it. Otherwise committed entries stay.
+    fn truncate(&mut self, at: Time, server: ServerNumber, after: u64) {
+        let gone = self.logs.entry(server).or_default().split_off(&(after + 1));
         for (index, print) in gone {
             if let Some((committed, by)) = self.applied.get(&index)
                 && *committed == print
             {
-                return Err(format!(
-                    "{server} takes back entry {index}, which {by} has applied: it is committed"
-                ));
+                let what =
+                    format!("{server} takes back entry {index}, which {by} has applied: it is committed");
+                self.taken_back.insert(server, (at, index, what));
             }
         }
-        Ok(())
     }
 
     fn apply(&mut self, server: ServerNumber, entry: &AppliedEntry) -> Result<(), String> {
@@ -117,11 +134,19 @@ impl Logs {
 
     fn install(&mut self, server: ServerNumber, log_index: u64) {
         self.positions.insert(server, log_index);
+        if self
+            .taken_back
+            .get(&server)
+            .is_some_and(|(_, last, _)| *last <= log_index)
+        {
+            self.taken_back.remove(&server);
+        }
     }
 
     fn start(&mut self, server: ServerNumber) {
         // What of its log survived is seen only when it is used.
         self.logs.remove(&server);
+        self.taken_back.remove(&server);
         self.positions.remove(&server);
     }
 }
@@ -238,6 +263,40 @@ mod tests {
         let mut story = Story::new();
         story.register("web-1", 1);
         story.observe(2, Fact::Truncated { after: 0 });
+        story.wait_ms(10_000);
         assert!(complaint(story).contains("s2 takes back entry 1"));
+    }
+
+    #[test]
+    fn replacing_a_committed_entry_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.observe(2, Fact::Truncated { after: 0 });
+        story.observe(
+            2,
+            Fact::Appended {
+                index: 1,
+                term: 2,
+                hash: 7,
+            },
+        );
+        assert!(complaint(story).contains("s2 takes back entry 1"));
+    }
+
+    #[test]
+    fn a_snapshot_in_its_place_is_fine() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.observe(2, Fact::Truncated { after: 0 });
+        story.observe(
+            2,
+            Fact::SnapshotInstalled {
+                log_index: 1,
+                index: 2,
+                digest: 1,
+            },
+        );
+        story.wait_ms(10_000);
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 }

@@ -4,6 +4,7 @@
 //! them knows how the servers work; each has tests that show it a good history, and one broken history for every way
 //! in which it can be broken.
 
+pub mod agents;
 pub mod availability;
 pub mod digest;
 pub mod durability;
@@ -13,6 +14,7 @@ pub mod linearizability;
 pub mod log_matching;
 pub mod membership;
 pub mod monotonic_index;
+pub mod reaping;
 pub mod recovery;
 pub mod state_machine;
 pub mod ttl;
@@ -43,7 +45,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 14] = [
+pub const ALL: [(&str, Check); 16] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (log_matching::NAME, log_matching::check),
@@ -55,6 +57,8 @@ pub const ALL: [(&str, Check); 14] = [
     (monotonic_index::NAME, monotonic_index::check),
     (watches::NAME, watches::check),
     (ttl::NAME, ttl::check),
+    (reaping::NAME, reaping::check),
+    (agents::NAME, agents::check),
     (membership::NAME, membership::check),
     (recovery::NAME, recovery::check),
     (availability::NAME, availability::check),

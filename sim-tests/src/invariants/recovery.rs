@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_cluster_that_is_down_is_not() {
         let mut story = story(&[1, 2, 3]);
-        (1..=3).for_each(|server| story.observe(server, Fact::Stopped));
+        (1..=3).for_each(|server| story.observe(server, Fact::Stopped { by_itself: None }));
         assert!(complaint(story).contains("no server is up"));
     }
 }

@@ -22,6 +22,9 @@ use crate::{
     truth::Truth,
 };
 
+/// The node that everything in a story is registered on.
+pub(super) const SHARED: &str = SHARED_NODE;
+
 /// The TTL of every check in a story.
 pub(super) const TTL_MS: u64 = 2_000;
 
@@ -88,7 +91,7 @@ impl Story {
     }
 
     pub(super) fn restart(&mut self, server: u8) {
-        self.observe(server, Fact::Stopped);
+        self.observe(server, Fact::Stopped { by_itself: None });
         self.wait_ms(1);
         self.observe(server, Fact::Started);
     }
@@ -123,6 +126,7 @@ impl Story {
             self.record.configurations.push(Configuration {
                 at: self.now,
                 server: *server,
+                applied: self.next_log_index - 1,
                 voters: voters.clone(),
                 learners: vec![],
             });
@@ -235,6 +239,31 @@ impl Story {
         }
         self.commit(command);
         self.operate(1, op, invoked, self.written())
+    }
+
+    /// The same with a check that takes its instance away when it is critical for so long.
+    pub(super) fn register_reaped(&mut self, id: &str, version: u32, after_ms: u64) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        let mut command = Story::registration(id, version);
+        let mut op = Story::register_op(id, version);
+        if let (Command::Register(registrations), Op::Register { services, .. }) = (&mut command, &mut op) {
+            let definition = &mut registrations[0].checks[0].definition;
+            definition.deregister_critical_service_after = Duration::from_millis(after_ms);
+            services[0].checks[0].deregister_after_ms = after_ms;
+        }
+        self.commit(command);
+        self.operate(1, op, invoked, self.written())
+    }
+
+    /// The leader takes away the instance of a check as it is now.
+    pub(super) fn reap(&mut self, check: &str) {
+        let seen = self.check(check).expect("a check of the story");
+        self.commit(Command::DeregisterCritical(vec![Expiry {
+            check: seen.key(),
+            renewals_seen: seen.renewals,
+            create_index_seen: seen.create_index,
+        }]));
     }
 
     /// A registration that has this outcome, and no entry.
@@ -434,6 +463,7 @@ impl Story {
             checks: vec![TtlCheck {
                 ttl_ms: TTL_MS,
                 status: None,
+                deregister_after_ms: 0,
             }],
         };
         Op::Register {

@@ -13,7 +13,7 @@ use sider_core::{
 
 use super::Violation;
 use crate::{
-    history::{FaultKind, History, Operation, Outcome},
+    history::{History, Operation, Outcome, ServerNumber},
     matching::{SHARED_NODE, Source},
     operation::{Op, Target},
     time::{Time, drift_of},
@@ -164,6 +164,17 @@ impl Expiry<'_> {
         }
     }
 
+    /// How long a server was paused from `since` until the expiry, as far as it must have noticed.
+    fn paused(&self, server: ServerNumber, since: Time) -> Duration {
+        let pauses = self.history.truth().pauses.iter();
+        pauses
+            .filter(|(paused, ..)| *paused == server)
+            .map(|(_, from, until)| (*until).min(self.entry.applied).since((*from).max(since)))
+            .filter(|paused| *paused >= PAUSE_NOTICED)
+            .map(|paused| paused - PAUSE_SLACK)
+            .sum()
+    }
+
     fn not_before_election(&self) -> Result<(), Violation> {
         let truth = self.history.truth();
         let Some(leader) = truth.leaders.iter().find(|leader| leader.term == self.entry.term) else {
@@ -180,15 +191,7 @@ impl Expiry<'_> {
         });
         let renewed = renewals.map(|operation| operation.invoked).max();
         let since = renewed.map_or(leader.from, |at| at.max(leader.from));
-        let paused: Duration = self
-            .history
-            .faults
-            .iter()
-            .filter(|fault| fault.kind == FaultKind::Paused && fault.servers.contains(&leader.server))
-            .map(|fault| fault.until.min(self.entry.applied).since(fault.from.max(since)))
-            .filter(|paused| *paused >= PAUSE_NOTICED)
-            .map(|paused| paused - PAUSE_SLACK)
-            .sum();
+        let paused = self.paused(leader.server, since);
         if self.entry.applied < since + self.least_ttl() + paused {
             return self.violation(
                 &format!("its last start, {paused:?} of which its leader was paused,"),
@@ -323,6 +326,7 @@ mod tests {
         super::story::{Story, TTL_MS},
         *,
     };
+    use crate::history::{Fact, FaultKind};
     use CheckStatus::{Critical, Passing};
 
     const CHECK: &str = "chk:web-1:0";
@@ -417,8 +421,11 @@ mod tests {
     fn counting_a_pause_is_not() {
         let mut story = story();
         story.wait_ms(500);
-        story.fault(FaultKind::Paused, 1, 3_000);
-        story.wait_ms(3_100);
+        story.fault(FaultKind::Disturbing, 1, 3_000);
+        story.observe(1, Fact::Paused);
+        story.wait_ms(3_000);
+        story.observe(1, Fact::Resumed);
+        story.wait_ms(100);
         story.expire(CHECK);
         assert!(complaint(story).contains("its leader was paused"));
     }

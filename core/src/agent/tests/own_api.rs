@@ -461,4 +461,6 @@ fn the_agent_tells_about_itself() {
     assert_eq!(told.json["Config"]["NodeName"], json!("host-1"));
     assert_eq!(told.json["Stats"]["agent"]["services"], json!(1));
     assert_eq!(world.get(&agent, "/livez").status, 200);
+    let told = world.get(&agent, "/v1/agent/services?pretty");
+    assert!(told.text.starts_with("{\n    \"api\": {\n"), "{told:?}");
 }

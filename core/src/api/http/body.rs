@@ -7,16 +7,19 @@
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use axum::extract::{FromRequest, Request};
-use bytes::Bytes;
-use http::{StatusCode, header::CONTENT_LENGTH};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_LENGTH, EXPECT},
+};
+use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 
 use super::{
     duration,
     error::{ApiError, echo},
 };
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, BODY_DRAIN_BYTES_MAX};
 
 /// A JSON body.
 #[derive(Clone, Debug)]
@@ -47,30 +50,53 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
 }
 
 /// Reads a whole body of at most [`BODY_BYTES_MAX`] bytes.
+///
+/// Many clients send all of a body before they look for an answer, and take a connection that closes meanwhile for a
+/// fault. So of one that is too large the rest is read too and dropped, up to [`BODY_DRAIN_BYTES_MAX`].
 async fn read(request: Request) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("Request body is too large: at most {BODY_BYTES_MAX} bytes are expected"),
-        )
-    };
-    // Refused before it is read, a client that waits for `100 Continue` does not even send it.
-    let announced = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok());
-    if announced
-        .and_then(|length| length.parse::<usize>().ok())
-        .is_some_and(|length| length > BODY_BYTES_MAX)
-    {
+    if announces_too_much(request.headers()) {
         return Err(too_large());
     }
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX);
-    match body.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(decode_error(format!("the body could not be read: {error}"))),
+    let mut body = request.into_body();
+    let mut bytes = BytesMut::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| decode_error(format!("the body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size <= BODY_BYTES_MAX {
+            bytes.extend_from_slice(&data);
+        } else if size <= BODY_DRAIN_BYTES_MAX {
+            bytes.clear();
+        } else {
+            break;
+        }
     }
+    if size > BODY_BYTES_MAX {
+        return Err(too_large());
+    }
+    Ok(bytes.freeze())
+}
+
+/// Whether a body is refused by its announced length, before any of it is read.
+fn announces_too_much(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    // A client that asks first waits for the answer: it need not send the body at all.
+    let asks_first = text(EXPECT).is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+    let readable = if asks_first {
+        BODY_BYTES_MAX
+    } else {
+        BODY_DRAIN_BYTES_MAX
+    };
+    let announced = text(CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
+    announced.is_some_and(|length| length > readable)
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("Request body is too large: at most {BODY_BYTES_MAX} bytes are expected"),
+    )
 }
 
 /// Parses a JSON text.

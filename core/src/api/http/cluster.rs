@@ -74,8 +74,8 @@ async fn stats(State(server): State<Server>) -> Reply {
         "id": status.id.0,
         "state": role(status.role),
         "term": status.term,
-        "leader": status.leader.as_ref().map_or("", |(id, _)| &id.0),
-        "leader_addr": status.leader.as_ref().map_or("", |(_, address)| &address.raft),
+        "leader": status.known_leader().map_or("", |(id, _)| &id.0),
+        "leader_addr": status.known_leader().map_or("", |(_, address)| &address.raft),
         "last_log_index": status.last_log_index,
         "commit_index": status.commit_index,
         "applied_index": status.applied_index,
@@ -123,9 +123,10 @@ async fn status(State(server): State<Server>) -> Reply {
         .iter()
         .map(|report| server_status(report, newest))
         .collect();
-    let leader = server.status().leader;
+    let status = server.status();
+    let leader = status.known_leader();
     Reply::json(&json!({
-        "leader": leader.as_ref().map_or("", |(id, _)| &id.0),
+        "leader": leader.map_or("", |(id, _)| &id.0),
         "servers": servers,
     }))
 }
@@ -152,8 +153,9 @@ fn server_status(report: &PeerReport, newest: u64) -> Value {
 
 /// `GET /v1/status/leader`: the Raft address of the leader; empty when there is none.
 async fn leader(State(server): State<Server>, _: Options) -> Reply {
-    let leader = server.status().leader;
-    Reply::json(leader.as_ref().map_or("", |(_, address)| &address.raft))
+    let status = server.status();
+    let leader = status.known_leader();
+    Reply::json(leader.map_or("", |(_, address)| &address.raft))
 }
 
 /// `GET /v1/status/peers`: the Raft addresses of the voters.

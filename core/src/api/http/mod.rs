@@ -27,7 +27,7 @@ pub mod error;
 mod health;
 mod operation;
 pub mod options;
-mod pretty;
+pub(crate) mod pretty;
 pub mod reply;
 pub mod requests;
 

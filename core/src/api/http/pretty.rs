@@ -4,7 +4,7 @@ use axum::{body::Body, response::Response};
 use http::header;
 
 /// Whether a query string has the parameter `pretty`.
-pub(super) fn is_asked_for(query: Option<&str>) -> bool {
+pub(crate) fn is_asked_for(query: Option<&str>) -> bool {
     query
         .unwrap_or_default()
         .split('&')
@@ -12,7 +12,7 @@ pub(super) fn is_asked_for(query: Option<&str>) -> bool {
 }
 
 /// Indents a response if it is JSON.
-pub(super) async fn indent(response: Response) -> Response {
+pub(crate) async fn indent(response: Response) -> Response {
     let json = response
         .headers()
         .get(header::CONTENT_TYPE)

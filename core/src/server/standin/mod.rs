@@ -98,6 +98,8 @@ struct State {
     /// Whether a quorum answers.
     confirming: bool,
     holding: bool,
+    /// Whether nobody is told of what is applied.
+    lagging: bool,
     /// Proposed and neither applied nor lost yet.
     held: Vec<(Command, oneshot::Sender<Result<Committed, ProposeError>>)>,
     log_index: u64,
@@ -151,6 +153,12 @@ impl Standin {
     /// Whether a quorum answers: while it does not, read indexes wait.
     pub fn set_confirming(&self, confirming: bool) {
         self.state().confirming = confirming;
+        self.changed.bump();
+    }
+
+    /// Whether those who wait for entries to be applied go on waiting.
+    pub fn set_lagging(&self, lagging: bool) {
+        self.state().lagging = lagging;
         self.changed.bump();
     }
 
@@ -380,8 +388,11 @@ impl Consensus for Standin {
             loop {
                 let seen = self.changed.version();
                 self.stopped(ReadIndexError::Stopped)?;
-                if self.state().log_index >= log_index {
-                    return Ok(());
+                {
+                    let state = self.state();
+                    if !state.lagging && state.log_index >= log_index {
+                        return Ok(());
+                    }
                 }
                 self.changed.changed_since(seen).await;
             }

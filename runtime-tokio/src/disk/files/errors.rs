@@ -21,6 +21,10 @@ pub(super) fn explain(path: &Path, error: fjall::Error) -> io::Error {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
             return corrupt(path, &error.to_string());
         }
+        // The latter: what marks a store as such is gone, and the rest of it is in the way of a new one.
+        io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => {
+            return corrupt(path, "a file of its store is missing");
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space, then start again",
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "; make it writable or choose another one"

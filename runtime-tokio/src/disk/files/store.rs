@@ -27,10 +27,13 @@ const STAMP_KEY: [u8; 1] = [0];
 const KEY_PREFIX: u8 = 1;
 /// Bytes of a key on this disk: fjall's limit less the prefix.
 const KEY_BYTES_MAX: usize = u16::MAX as usize - 1;
-/// Bytes of fjall's journals; at more, it flushes what keeps the oldest one alive.
-const JOURNALS_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Bytes of fjall's full journals; at more, it flushes what keeps the oldest one alive. They are read at a start.
+const JOURNALS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of one keyspace in memory before it is flushed to a table.
 const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What becomes of each stored key: its value, or `None` when it is removed.
+type Folded = BTreeMap<(Keyspace, Vec<u8>), Option<Bytes>>;
 
 /// An open fjall database.
 pub(super) struct Store {
@@ -186,7 +189,7 @@ impl Store {
     }
 
     /// The last change of each key. fjall gives all of a batch one sequence number, so that a key may be in it once.
-    fn fold(&self, batch: Vec<Change>) -> fjall::Result<BTreeMap<(Keyspace, Vec<u8>), Option<Bytes>>> {
+    fn fold(&self, batch: Vec<Change>) -> fjall::Result<Folded> {
         let mut folded = BTreeMap::new();
         for change in batch {
             match change {

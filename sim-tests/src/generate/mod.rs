@@ -1,0 +1,191 @@
+//! Draws a schedule from a seed.
+//!
+//! Each seed first draws which kinds of faults and operations exist in its world at all, and how often ("swarm
+//! testing"): a bug that shows only when pauses meet checkpoints is drowned where everything happens at once.
+
+mod troubles;
+mod work;
+
+use rand::{RngExt as _, SeedableRng, rngs::StdRng};
+
+use crate::schedule::{AgentPlan, Schedule, Shape};
+
+/// When clients begin.
+const BEGIN_MS: u64 = 700;
+/// When the last fault is over, at the latest.
+const HEAL_MS: u64 = 9_500;
+/// When the run ends: late enough to recover, and then to see what is not renewed expire.
+const END_MS: u64 = 15_600;
+
+/// The schedule of a seed.
+pub fn generate(seed: u64) -> Schedule {
+    let mut dice = Dice::new(seed);
+    let cluster = shape(&mut dice);
+    let faults = troubles::draw(&mut dice, &cluster);
+    let actions = work::draw(&mut dice, &cluster);
+    Schedule {
+        seed,
+        cluster,
+        actions,
+        faults,
+        agent: agent(&mut dice),
+        heal_ms: HEAL_MS,
+        end_ms: END_MS,
+    }
+}
+
+/// In some worlds an agent runs, too.
+fn agent(dice: &mut Dice) -> Option<AgentPlan> {
+    dice.chance(20).then(|| {
+        let crashes = if dice.chance(40) { 1 } else { 0 };
+        let mut flips_ms: Vec<u64> = (0..dice.between(0, 4))
+            .map(|_| dice.between(2_000, HEAL_MS))
+            .collect();
+        flips_ms.sort_unstable();
+        AgentPlan {
+            start_ms: dice.between(100, 3_000),
+            crashes: (0..crashes)
+                .map(|_| (dice.between(3_500, 7_500), dice.between(50, 1_500)))
+                .collect(),
+            flips_ms,
+        }
+    })
+}
+
+fn shape(dice: &mut Dice) -> Shape {
+    let servers = if dice.chance(75) { 3 } else { 5 };
+    let (heartbeat_ms, election_ms) = *dice.pick(&[(100, (300, 600)), (100, (300, 600)), (50, (150, 300))]);
+    let latency_us = *dice.pick(&[(100, 1_000), (100, 1_000), (500, 5_000), (2_000, 15_000)]);
+    let sync_us = *dice.pick(&[(100, 2_000), (1_000, 8_000), (1_000, 20_000)]);
+    let (snapshot_threshold, log_keep) = *dice.pick(&[(8, 0), (20, 5), (40, 10), (100, 20), (5_000, 1_000)]);
+    let drift = |dice: &mut Dice| i32::try_from(dice.between(0, 1_800)).unwrap_or(0) - 900;
+    let drifts = dice.chance(40);
+    let drift_ppm = (0..servers)
+        .map(|_| if drifts { drift(dice) } else { 0 })
+        .collect();
+    Shape {
+        servers,
+        join: dice.chance(15),
+        heartbeat_ms,
+        election_ms,
+        snapshot_threshold,
+        log_keep,
+        latency_us,
+        sync_us,
+        drift_ppm,
+    }
+}
+
+/// Chance, all of it from the seed.
+struct Dice(StdRng);
+
+impl Dice {
+    fn new(seed: u64) -> Dice {
+        Dice(StdRng::seed_from_u64(seed))
+    }
+
+    /// From `from` to below `to`.
+    fn between(&mut self, from: u64, to: u64) -> u64 {
+        self.0.random_range(from..to)
+    }
+
+    /// True in so many of a hundred cases.
+    fn chance(&mut self, percent: u64) -> bool {
+        self.between(0, 100) < percent
+    }
+
+    fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.index(choices.len())]
+    }
+
+    fn index(&mut self, len: usize) -> usize {
+        self.0.random_range(0..len)
+    }
+
+    /// One of the choices, by their weights.
+    fn weighted<'a, T>(&mut self, choices: &'a [(u64, T)]) -> &'a T {
+        let total: u64 = choices.iter().map(|(weight, _)| weight).sum();
+        let mut rest = self.between(0, total.max(1));
+        for (weight, choice) in choices {
+            if rest < *weight {
+                return choice;
+            }
+            rest -= weight;
+        }
+        &choices[choices.len() - 1].1
+    }
+
+    fn server(&mut self, cluster: &Shape) -> u8 {
+        u8::try_from(self.between(0, u64::from(cluster.servers))).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{Doing, Trouble};
+
+    #[test]
+    fn a_seed_always_gives_the_same_schedule_and_survives_being_saved() {
+        for seed in 0..50 {
+            let schedule = generate(seed);
+            assert_eq!(schedule, generate(seed));
+            let saved = serde_json::to_string(&schedule).expect("a schedule can be saved");
+            assert_eq!(
+                serde_json::from_str::<Schedule>(&saved).expect("and read"),
+                schedule
+            );
+        }
+    }
+
+    #[test]
+    fn schedules_are_long_and_busy_enough() {
+        for seed in 0..300 {
+            let schedule = generate(seed);
+            assert!(schedule.end_ms >= 15_000, "seed {seed}");
+            assert!(
+                schedule.operations() >= 100,
+                "seed {seed}: {}",
+                schedule.operations()
+            );
+            assert!([3, 5].contains(&schedule.cluster.servers));
+            assert!(schedule.faults.iter().all(|fault| fault.at_ms < schedule.heal_ms));
+        }
+    }
+
+    #[test]
+    fn every_kind_of_trouble_and_work_is_drawn() {
+        let schedules: Vec<Schedule> = (0..600).map(generate).collect();
+        let name = |text: String| text.split(['(', ' ', '{']).next().unwrap_or_default().to_owned();
+        let mut troubles: Vec<String> = schedules
+            .iter()
+            .flat_map(|it| &it.faults)
+            .map(|fault| name(format!("{:?}", fault.what)))
+            .collect();
+        troubles.sort();
+        troubles.dedup();
+        assert_eq!(troubles.len(), 21, "{troubles:?}");
+        let mut operations: Vec<String> = Vec::new();
+        for action in schedules.iter().flat_map(|it| &it.actions) {
+            match &action.what {
+                Doing::Chain(ops) => operations.extend(ops.iter().map(|(_, op)| name(format!("{op:?}")))),
+                Doing::Follow { .. } => operations.push("Follow".into()),
+            }
+        }
+        operations.sort();
+        operations.dedup();
+        assert_eq!(operations.len(), 8, "{operations:?}");
+        assert!(
+            schedules.iter().any(|it| it.faults.is_empty()),
+            "some must be calm"
+        );
+        let harmless = |it: &&Schedule| it.faults.iter().all(|fault| !fault.what.disturbs());
+        assert!(schedules.iter().filter(harmless).count() > 20);
+        assert!(
+            schedules
+                .iter()
+                .flat_map(|it| &it.faults)
+                .any(|it| matches!(it.what, Trouble::Join))
+        );
+    }
+}

@@ -1,0 +1,611 @@
+//! Draws what clients do.
+
+use sider_core::registry::CheckStatus;
+
+use super::{BEGIN_MS, Dice, END_MS, HEAL_MS};
+use crate::{
+    operation::{
+        Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck,
+    },
+    schedule::{Action, Doing, Shape},
+};
+
+/// Longer than any server takes.
+const PATIENT_MS: u64 = 7_000;
+/// Nodes of the catalog's own registrations.
+const NODES: [&str; 2] = ["host-a", "host-b"];
+const SERVICES: [&str; 4] = ["web", "db", "cold", "nothing"];
+const TAGS: [&str; 3] = ["blue", "green", "canary"];
+
+/// A kind of operation.
+#[derive(Clone, Copy)]
+enum Kind {
+    Register,
+    RegisterAgain,
+    Deregister,
+    Report,
+    Heartbeat,
+    BatchRegister,
+    BatchRenew,
+    Catalog,
+    Read,
+    StaleRead,
+    WriteThenRead,
+    Burst,
+}
+
+const KINDS: [(Kind, u64); 12] = [
+    (Kind::Register, 10),
+    (Kind::RegisterAgain, 6),
+    (Kind::Deregister, 6),
+    (Kind::Report, 16),
+    (Kind::Heartbeat, 6),
+    (Kind::BatchRegister, 3),
+    (Kind::BatchRenew, 4),
+    (Kind::Catalog, 8),
+    (Kind::Read, 14),
+    (Kind::StaleRead, 8),
+    (Kind::WriteThenRead, 14),
+    (Kind::Burst, 5),
+];
+
+pub(super) fn draw(dice: &mut Dice, cluster: &Shape) -> Vec<Action> {
+    let mut plan = Plan::new(dice, cluster);
+    plan.first_registrations();
+    plan.renewals();
+    plan.followers();
+    let enough = 100 + plan.dice.between(10, 50);
+    while plan.operations() < usize::try_from(enough).unwrap_or(150) {
+        let at_ms = plan.dice.between(BEGIN_MS + 200, HEAL_MS + 300);
+        plan.something(at_ms);
+    }
+    // The calm in the end has work, too, but nothing that renews a check.
+    for _ in 0..plan.dice.between(4, 10) {
+        let at_ms = plan.dice.between(HEAL_MS + 2_500, END_MS - 1_200);
+        let op = plan.read(Freshness::Default);
+        plan.chain(at_ms, vec![op]);
+    }
+    let mut actions = plan.actions;
+    actions.sort_by_key(|action| (action.at_ms, action.client));
+    actions
+}
+
+/// An instance that is registered, as far as the plan knows, and how.
+#[derive(Clone)]
+struct Planned {
+    service: Service,
+    form: RegisterForm,
+}
+
+struct Plan<'a> {
+    dice: &'a mut Dice,
+    cluster: &'a Shape,
+    clients: u8,
+    kinds: Vec<(u64, Kind)>,
+    /// Of a hundred clients' requests, so many are given up soon.
+    impatient: u64,
+    known: Vec<Planned>,
+    next_version: u32,
+    actions: Vec<Action>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(dice: &'a mut Dice, cluster: &'a Shape) -> Self {
+        // A third of the kinds is missing in each world.
+        let kinds = KINDS
+            .iter()
+            .filter(|_| dice.chance(67))
+            .map(|(kind, weight)| (*weight, *kind))
+            .collect();
+        let clients = u8::try_from(dice.between(2, 6)).unwrap_or(3);
+        let impatient = *dice.pick(&[0, 0, 10, 40]);
+        let mut plan = Plan {
+            dice,
+            cluster,
+            clients,
+            kinds,
+            impatient,
+            known: vec![],
+            next_version: 1,
+            actions: vec![],
+        };
+        if plan.kinds.is_empty() {
+            plan.kinds = vec![(1, Kind::WriteThenRead)];
+        }
+        plan
+    }
+
+    fn operations(&self) -> usize {
+        let count = |action: &Action| match &action.what {
+            Doing::Chain(ops) => ops.len(),
+            Doing::Follow { .. } => 1,
+        };
+        self.actions.iter().map(count).sum()
+    }
+
+    fn chain(&mut self, at_ms: u64, ops: Vec<Op>) {
+        let ops = ops
+            .into_iter()
+            .map(|op| (self.dice.server(self.cluster), op))
+            .collect();
+        self.chain_at(at_ms, ops);
+    }
+
+    fn chain_at(&mut self, at_ms: u64, ops: Vec<(u8, Op)>) {
+        let client = u8::try_from(self.dice.between(0, u64::from(self.clients))).unwrap_or(0);
+        let impatient = self.dice.chance(self.impatient);
+        let patience_ms = if impatient {
+            self.dice.between(5, 700)
+        } else {
+            PATIENT_MS
+        };
+        self.actions.push(Action {
+            at_ms,
+            client,
+            patience_ms,
+            what: Doing::Chain(ops),
+        });
+    }
+
+    fn version(&mut self) -> u32 {
+        self.next_version += 1;
+        self.next_version
+    }
+
+    /// Instances of a hot service, a cool and a cold one.
+    fn first_registrations(&mut self) {
+        let hot = self.dice.between(2, 5);
+        let ids = (0..hot).map(|n| ("web", format!("web-{n}")));
+        let ids: Vec<_> = ids
+            .chain([("db", "db-0".to_owned()), ("cold", "cold-0".to_owned())])
+            .collect();
+        for (name, id) in ids {
+            let planned = self.planned(name, &id);
+            let at_ms = self.dice.between(BEGIN_MS, BEGIN_MS + 400);
+            let op = Op::Register {
+                form: planned.form,
+                services: vec![planned.service.clone()],
+            };
+            self.chain(at_ms, vec![op]);
+            self.known.push(planned);
+        }
+    }
+
+    fn planned(&mut self, name: &str, id: &str) -> Planned {
+        let form = *self.dice.pick(&[RegisterForm::Short, RegisterForm::Consul]);
+        let checks = *self.dice.weighted(&[(1, 0), (6, 1), (2, 2)]);
+        let service = Service {
+            name: name.into(),
+            id: id.into(),
+            port: 1_000 + u16::try_from(self.dice.between(0, 4)).unwrap_or(0),
+            tags: TAGS
+                .iter()
+                .filter(|_| self.dice.chance(35))
+                .map(|tag| (*tag).to_owned())
+                .collect(),
+            version: self.version(),
+            checks: (0..checks).map(|_| self.check(form)).collect(),
+        };
+        Planned { service, form }
+    }
+
+    fn check(&mut self, form: RegisterForm) -> TtlCheck {
+        let passes = form == RegisterForm::Consul && self.dice.chance(50);
+        TtlCheck {
+            ttl_ms: *self.dice.pick(&[400, 800, 1_200, 1_500, 2_000]),
+            status: passes.then_some(CheckStatus::Passing),
+            deregister_after_ms: if self.dice.chance(12) {
+                self.dice.between(300, 2_500)
+            } else {
+                0
+            },
+        }
+    }
+
+    /// Some instances are kept alive for a while, mostly through the same server.
+    fn renewals(&mut self) {
+        for planned in self.known.clone() {
+            let Some(ttl_ms) = planned.service.checks.iter().map(|check| check.ttl_ms).min() else {
+                continue;
+            };
+            if self.dice.chance(20) {
+                continue;
+            }
+            let until = self.dice.between(3_000, HEAL_MS + 1_000);
+            let mut server = self.dice.server(self.cluster);
+            let mut at_ms = BEGIN_MS + 600;
+            let mut left = 14;
+            while at_ms < until && left > 0 {
+                let op = self.renewal_of(&planned);
+                self.chain_at(at_ms, vec![(server, op)]);
+                if self.dice.chance(15) {
+                    server = self.dice.server(self.cluster);
+                }
+                at_ms += ttl_ms * 2 / 3;
+                left -= 1;
+            }
+        }
+    }
+
+    /// What keeps all checks of an instance passing.
+    fn renewal_of(&mut self, planned: &Planned) -> Op {
+        let id = planned.service.id.clone();
+        let checks = planned.service.check_ids(planned.form);
+        let passing = |target| Report {
+            target,
+            status: CheckStatus::Passing,
+            output: None,
+        };
+        match (checks.as_slice(), self.dice.index(3)) {
+            ([check], 0) => Op::Report {
+                form: ReportForm::Path,
+                reports: vec![passing(Target::Check(check.clone()))],
+            },
+            (checks, 1) => {
+                let reports = checks
+                    .iter()
+                    .map(|check| passing(Target::Check(check.clone())))
+                    .collect();
+                Op::Report {
+                    form: ReportForm::Batch,
+                    reports,
+                }
+            }
+            _ => Op::Report {
+                form: ReportForm::Heartbeat,
+                reports: vec![passing(Target::Instance(id))],
+            },
+        }
+    }
+
+    fn followers(&mut self) {
+        for _ in 0..self.dice.between(2, 6) {
+            let ask = self.ask();
+            let freshness = *self.dice.weighted(&[
+                (5, Freshness::Default),
+                (1, Freshness::Consistent),
+                (2, Freshness::Stale),
+            ]);
+            let first = self.dice.server(self.cluster);
+            let hops = self.dice.chance(50);
+            let servers = if hops {
+                (0..self.cluster.servers).collect()
+            } else {
+                vec![first]
+            };
+            let at_ms = self.dice.between(BEGIN_MS, BEGIN_MS + 3_000);
+            let client = u8::try_from(self.dice.between(0, u64::from(self.clients))).unwrap_or(0);
+            self.actions.push(Action {
+                at_ms,
+                client,
+                patience_ms: PATIENT_MS,
+                what: Doing::Follow {
+                    ask,
+                    freshness,
+                    wait_ms: *self.dice.pick(&[300, 1_000, 4_000, 10_000]),
+                    until_ms: END_MS - 600,
+                    servers,
+                },
+            });
+        }
+    }
+
+    fn something(&mut self, at_ms: u64) {
+        let kinds = self.kinds.clone();
+        match *self.dice.weighted(&kinds) {
+            Kind::Read => {
+                let op = self.read(Freshness::Default);
+                self.chain(at_ms, vec![op]);
+            }
+            Kind::StaleRead => {
+                let op = self.read(Freshness::Stale);
+                self.chain(at_ms, vec![op]);
+            }
+            Kind::WriteThenRead => {
+                let (write, ask) = self.write();
+                let freshness = *self.dice.pick(&[Freshness::Default, Freshness::Consistent]);
+                let again = Op::Read {
+                    ask: ask.clone(),
+                    freshness,
+                };
+                self.chain(at_ms, vec![write, Op::Read { ask, freshness }, again]);
+            }
+            // Many at the same moment, at one server or at all: what shares a round to the leader, or a sync.
+            Kind::Burst => {
+                let server = self.dice.server(self.cluster);
+                let everywhere = self.dice.chance(50);
+                for n in 0..self.dice.between(4, 9) {
+                    let op = if self.dice.chance(50) {
+                        self.write().0
+                    } else {
+                        self.read(Freshness::Default)
+                    };
+                    if everywhere {
+                        self.chain(at_ms + n / 3, vec![op]);
+                    } else {
+                        self.chain_at(at_ms + n / 3, vec![(server, op)]);
+                    }
+                }
+            }
+            kind => {
+                let (op, _) = self.write_of(kind);
+                self.chain(at_ms, vec![op]);
+            }
+        }
+    }
+
+    /// Some write, and a question that shows it.
+    fn write(&mut self) -> (Op, Ask) {
+        let kind = *self.dice.weighted(&[
+            (4, Kind::Register),
+            (2, Kind::Deregister),
+            (4, Kind::Report),
+            (1, Kind::BatchRegister),
+            (1, Kind::Catalog),
+        ]);
+        self.write_of(kind)
+    }
+
+    fn write_of(&mut self, kind: Kind) -> (Op, Ask) {
+        match kind {
+            Kind::RegisterAgain => {
+                let planned = self.some_known();
+                let ask = health(&planned.service.name);
+                (
+                    Op::Register {
+                        form: planned.form,
+                        services: vec![planned.service],
+                    },
+                    ask,
+                )
+            }
+            Kind::Deregister => self.deregistration(),
+            Kind::Report => self.report(),
+            Kind::Heartbeat => {
+                let planned = self.some_known();
+                let target = Target::Instance(planned.service.id.clone());
+                let report = Report {
+                    target,
+                    status: CheckStatus::Passing,
+                    output: None,
+                };
+                let op = Op::Report {
+                    form: ReportForm::Heartbeat,
+                    reports: vec![report],
+                };
+                (op, health(&planned.service.name))
+            }
+            Kind::BatchRegister => {
+                let services: Vec<Service> = (0..self.dice.between(1, 4))
+                    .map(|n| {
+                        let name = *self.dice.pick(&["web", "db"]);
+                        let planned = self.planned(name, &format!("{name}-b{n}"));
+                        let checks = planned.service.checks.into_iter();
+                        let checks = checks
+                            .map(|check| TtlCheck {
+                                status: None,
+                                ..check
+                            })
+                            .collect();
+                        Service {
+                            checks,
+                            ..planned.service
+                        }
+                    })
+                    .collect();
+                for service in &services {
+                    self.remember(Planned {
+                        service: service.clone(),
+                        form: RegisterForm::Batch,
+                    });
+                }
+                let ask = health(&services[0].name);
+                (
+                    Op::Register {
+                        form: RegisterForm::Batch,
+                        services,
+                    },
+                    ask,
+                )
+            }
+            Kind::BatchRenew => {
+                let reports = (0..self.dice.between(1, 5)).map(|_| self.one_report()).collect();
+                (
+                    Op::Report {
+                        form: ReportForm::Batch,
+                        reports,
+                    },
+                    Ask::ChecksInState(None),
+                )
+            }
+            Kind::Catalog => self.catalog(),
+            _ => {
+                let name = *self.dice.pick(&["web", "web", "db"]);
+                let id = format!("{name}-{}", self.dice.between(0, 5));
+                let planned = self.planned(name, &id);
+                self.remember(planned.clone());
+                (
+                    Op::Register {
+                        form: planned.form,
+                        services: vec![planned.service],
+                    },
+                    health(name),
+                )
+            }
+        }
+    }
+
+    fn remember(&mut self, planned: Planned) {
+        self.known.retain(|it| it.service.id != planned.service.id);
+        self.known.push(planned);
+    }
+
+    fn some_known(&mut self) -> Planned {
+        self.dice.pick(&self.known.clone()).clone()
+    }
+
+    fn deregistration(&mut self) -> (Op, Ask) {
+        let planned = self.some_known();
+        let ask = health(&planned.service.name);
+        let checks = planned.service.check_ids(planned.form);
+        let op = match (self.dice.index(6), checks.first()) {
+            (0, Some(check)) => Op::DeregisterCheck { check: check.clone() },
+            // Of the right service, or of another one: then it must be refused.
+            (1, _) => {
+                let service = Some((*self.dice.pick(&["web", "db"])).to_owned());
+                Op::Deregister {
+                    id: planned.service.id,
+                    service,
+                }
+            }
+            _ => Op::Deregister {
+                id: planned.service.id,
+                service: None,
+            },
+        };
+        (op, ask)
+    }
+
+    fn report(&mut self) -> (Op, Ask) {
+        let report = self.one_report();
+        let ask = Ask::ChecksInState(self.dice.chance(50).then_some(report.status));
+        let form = match (&report.target, self.dice.chance(60)) {
+            (Target::Instance(_), _) => ReportForm::Batch,
+            (Target::Check(_), true) => ReportForm::Path,
+            (Target::Check(_), false) => ReportForm::Update,
+        };
+        (
+            Op::Report {
+                form,
+                reports: vec![report],
+            },
+            ask,
+        )
+    }
+
+    fn one_report(&mut self) -> Report {
+        let planned = self.some_known();
+        let checks = planned.service.check_ids(planned.form);
+        let target = match checks.is_empty() || self.dice.chance(10) {
+            true => Target::Instance(planned.service.id),
+            false => Target::Check(self.dice.pick(&checks).clone()),
+        };
+        let statuses = [
+            (6, CheckStatus::Passing),
+            (2, CheckStatus::Warning),
+            (2, CheckStatus::Critical),
+        ];
+        Report {
+            target,
+            status: *self.dice.weighted(&statuses),
+            output: self
+                .dice
+                .chance(30)
+                .then(|| format!("output-{}", self.next_version)),
+        }
+    }
+
+    fn catalog(&mut self) -> (Op, Ask) {
+        let node = (*self.dice.pick(&NODES)).to_owned();
+        let ask = Ask::NodeChecks(node.clone());
+        let service = self.dice.chance(70).then(|| {
+            let port = 2_000 + u16::try_from(self.dice.between(0, 3)).unwrap_or(0);
+            (format!("{node}-db"), "db".to_owned(), port)
+        });
+        let check = self.dice.chance(60).then(|| {
+            let statuses = [CheckStatus::Passing, CheckStatus::Warning, CheckStatus::Critical];
+            let id = if service.is_some() { "db-check" } else { "ping" };
+            (
+                id.to_owned(),
+                *self.dice.pick(&statuses),
+                format!("output-{}", self.version()),
+            )
+        });
+        if self.dice.chance(35) {
+            let service_id = self.dice.chance(50).then(|| format!("{node}-db"));
+            let check_id = (service_id.is_none() && self.dice.chance(40)).then(|| "ping".to_owned());
+            return (
+                Op::CatalogDeregister {
+                    node,
+                    service_id,
+                    check_id,
+                },
+                Ask::Nodes,
+            );
+        }
+        let address = format!("10.1.1.{}", self.dice.between(1, 4));
+        (
+            Op::CatalogRegister(CatalogEntry {
+                node,
+                address,
+                service,
+                check,
+            }),
+            ask,
+        )
+    }
+
+    fn read(&mut self, freshness: Freshness) -> Op {
+        let consistent = freshness == Freshness::Default && self.dice.chance(15);
+        let freshness = if consistent {
+            Freshness::Consistent
+        } else {
+            freshness
+        };
+        Op::Read {
+            ask: self.ask(),
+            freshness,
+        }
+    }
+
+    fn ask(&mut self) -> Ask {
+        let service = (*self.dice.weighted(&[
+            (6, SERVICES[0]),
+            (3, SERVICES[1]),
+            (1, SERVICES[2]),
+            (1, SERVICES[3]),
+        ]))
+        .to_owned();
+        let tags = match self.dice.chance(20) {
+            true => vec![(*self.dice.pick(&TAGS)).to_owned()],
+            false => vec![],
+        };
+        match *self
+            .dice
+            .weighted(&[(8, 0), (5, 1), (2, 2), (2, 3), (1, 4), (2, 5), (2, 6), (2, 7)])
+        {
+            0 => Ask::Health {
+                service,
+                passing: false,
+                tags,
+            },
+            1 => Ask::Health {
+                service,
+                passing: true,
+                tags,
+            },
+            2 => Ask::CatalogService { service, tags },
+            3 => Ask::Services,
+            4 => Ask::Nodes,
+            5 => Ask::NodeChecks((*self.dice.pick(&["sider", NODES[0], NODES[1]])).to_owned()),
+            6 => Ask::ServiceChecks(service),
+            _ => {
+                let statuses = [
+                    None,
+                    Some(CheckStatus::Passing),
+                    Some(CheckStatus::Warning),
+                    Some(CheckStatus::Critical),
+                ];
+                Ask::ChecksInState(*self.dice.pick(&statuses))
+            }
+        }
+    }
+}
+
+fn health(service: &str) -> Ask {
+    Ask::Health {
+        service: service.into(),
+        passing: false,
+        tags: vec![],
+    }
+}

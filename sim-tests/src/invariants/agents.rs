@@ -1,0 +1,187 @@
+//! What an agent wants to be in the registry is there in the end, with the statuses that its probes meet, whatever
+//! happened to it and to the servers; and what it renews does not expire while all is well (SPEC §1, §4).
+
+use std::time::Duration;
+
+use sider_core::registry::{CheckStatus, Command};
+
+use super::Violation;
+use crate::{
+    history::{AgentPromise, History, ServerNumber},
+    time::Time,
+};
+
+/// Its name.
+pub const NAME: &str = "agents";
+
+/// An agent that is left alone has brought the servers into step by then.
+const IN_STEP: Duration = Duration::from_secs(5);
+
+/// See the module's page.
+///
+/// # Errors
+/// An instance or a status is missing in the end, or a renewed check expired.
+pub fn check(history: &History) -> Result<(), Violation> {
+    for agent in &history.agents {
+        in_the_end(history, agent)?;
+        stays_alive(history, agent)?;
+    }
+    Ok(())
+}
+
+fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> {
+    let from = history.healed.max(agent.settled);
+    if !history.panics.is_empty() || history.ended < from + IN_STEP {
+        return Ok(());
+    }
+    // Servers that all left the cluster can tell it nothing of those that stayed.
+    let reachable = |server: &ServerNumber| history.is_member(*server, history.ended) == Some(true);
+    if !agent.servers.iter().any(reachable) {
+        return Ok(());
+    }
+    let truth = history.truth();
+    let state = truth.state(truth.last());
+    for (id, expected) in &agent.instances {
+        let instance = state
+            .instances
+            .iter()
+            .find(|it| it.node.as_str() == agent.node && it.id.as_str() == id);
+        let Some(instance) = instance else {
+            let what = format!("{}'s instance {id} is not registered in the end", agent.node);
+            return Err(Violation::new(NAME, history.ended, what));
+        };
+        let statuses: Vec<CheckStatus> = state
+            .checks_that_count(instance)
+            .iter()
+            .map(|check| check.status)
+            .collect();
+        if statuses != *expected {
+            let what = format!(
+                "the checks of {}'s instance {id} are {statuses:?} in the end, not {expected:?}",
+                agent.node
+            );
+            return Err(Violation::new(NAME, history.ended, what));
+        }
+    }
+    Ok(())
+}
+
+/// While the servers are calm and the agent runs, none of its checks expires.
+fn stays_alive(history: &History, agent: &AgentPromise) -> Result<(), Violation> {
+    let truth = history.truth();
+    for entry in &truth.entries {
+        let Some((Command::ExpireChecks(expiries), _)) = &entry.command else {
+            continue;
+        };
+        let ours = expiries
+            .iter()
+            .find(|expiry| expiry.check.node.as_str() == agent.node);
+        let calm_for_long = truth.calm_at(entry.applied).is_some_and(|(from, _)| {
+            let from: Time = from.max(agent.settled).max(agent.started);
+            entry.applied > from + IN_STEP / 2
+        });
+        if let Some(expiry) = ours
+            && calm_for_long
+        {
+            let what = format!(
+                "{} of {} expired though its agent runs and all is well",
+                expiry.check.id, agent.node
+            );
+            return Err(Violation::new(NAME, entry.applied, what));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::story::{SHARED, Story},
+        *,
+    };
+    use CheckStatus::{Critical, Passing};
+
+    /// An agent of the node that stories register on.
+    fn story(expected: CheckStatus) -> Story {
+        let mut story = Story::new();
+        let started = story.now();
+        story.record().agents.push(AgentPromise {
+            node: SHARED.into(),
+            servers: vec![ServerNumber(1)],
+            instances: vec![("web-1".into(), vec![expected])],
+            started,
+            settled: started,
+        });
+        story.wait_ms(100);
+        story
+    }
+
+    fn healed(mut story: Story) -> Story {
+        story.record().healed = story.now();
+        story.wait_ms(6_000);
+        story
+    }
+
+    fn complaint(story: Story) -> String {
+        check(&story.finish()).expect_err("a broken promise").what
+    }
+
+    #[test]
+    fn what_it_wants_is_there() {
+        let mut story = story(Passing);
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        assert_eq!(check(&healed(story).finish()), Ok(()));
+    }
+
+    #[test]
+    fn an_instance_that_is_missing_is_not_fine() {
+        assert!(complaint(healed(story(Passing))).contains("web-1 is not registered"));
+    }
+
+    #[test]
+    fn another_status_is_not_fine() {
+        let mut story = story(Passing);
+        story.register("web-1", 1);
+        assert!(complaint(healed(story)).contains("[Critical] in the end, not [Passing]"));
+    }
+
+    #[test]
+    fn an_agent_that_knows_no_member_any_more_is_excused() {
+        let mut story = story(Passing);
+        story.record().bounds.first_voters = vec![ServerNumber(2), ServerNumber(3)];
+        assert_eq!(check(&healed(story).finish()), Ok(()));
+    }
+
+    #[test]
+    fn it_gets_some_time() {
+        let mut story = story(Passing);
+        story.register("web-1", 1);
+        story.record().healed = story.now();
+        story.wait_ms(1_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn expiring_while_all_is_well_is_not_fine() {
+        let mut story = story(Critical);
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        story.wait_ms(7_000);
+        story.expire("chk:web-1:0");
+        story.wait_ms(7_000);
+        assert!(complaint(story).contains("expired though its agent runs"));
+    }
+
+    #[test]
+    fn expiring_under_faults_is_fine() {
+        let mut story = story(Critical);
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        story.fault(crate::history::FaultKind::Disturbing, 2, 7_000);
+        story.wait_ms(7_000);
+        story.expire("chk:web-1:0");
+        story.wait_ms(7_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+}

@@ -1,0 +1,188 @@
+//! Writes down what happens in a run, while it happens.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sider_core::observe::Observation;
+use sider_runtime_sim::World;
+
+use crate::{
+    cluster::Witness,
+    history::{
+        AgentPromise, Bounds, Configuration, Fact, FaultSpan, History, MembershipChange, Observed, Operation,
+        Outcome, Record, ServerNumber,
+    },
+    operation::Op,
+    time::Time,
+};
+
+/// Sooner than this after the end of a wait a server need not have answered.
+const PATIENT: Duration = Duration::from_millis(6_500);
+
+/// See the module's page. Clones write into the same record.
+#[derive(Clone, Debug)]
+pub struct Recorder(Arc<Mutex<Record>>);
+
+impl Recorder {
+    /// An empty record.
+    pub fn new(bounds: Bounds) -> Recorder {
+        Recorder(Arc::new(Mutex::new(Record {
+            bounds,
+            ..Record::default()
+        })))
+    }
+
+    /// An operation is sent. Until it is over, its outcome is unknown.
+    pub fn invoked(&self, world: &World, client: u8, server: u8, op: &Op, patience: Duration) -> u32 {
+        let mut record = self.lock();
+        let id = u32::try_from(record.operations.len()).expect("a run has few operations");
+        record.operations.push(Operation {
+            id,
+            client: u32::from(client),
+            server: ServerNumber(server),
+            op: op.clone(),
+            impatient: patience < PATIENT,
+            invoked: now(world),
+            returned: Time::MAX,
+            outcome: Outcome::Unknown("the run ended before it".into()),
+        });
+        id
+    }
+
+    /// An operation is over.
+    pub fn returned(&self, world: &World, id: u32, outcome: Outcome) {
+        let mut record = self.lock();
+        let operation = &mut record.operations[id as usize];
+        operation.returned = now(world);
+        operation.outcome = outcome;
+    }
+
+    /// A fault begins; gives its place.
+    pub fn fault(&self, span: FaultSpan) -> usize {
+        let mut record = self.lock();
+        record.faults.push(span);
+        record.faults.len() - 1
+    }
+
+    /// A fault is over earlier or later than foreseen.
+    pub fn fault_ended(&self, place: usize, at: Time) {
+        self.lock().faults[place].until = at;
+    }
+
+    /// Every fault of only these servers is over.
+    pub fn faults_over(&self, at: Time, servers: &[usize]) {
+        let servers: Vec<ServerNumber> = servers.iter().copied().map(number).collect();
+        for fault in &mut self.lock().faults {
+            if fault.until == Time::MAX && fault.servers.iter().all(|server| servers.contains(server)) {
+                fault.until = at;
+            }
+        }
+    }
+
+    /// A membership change is asked for. Until it is answered, its outcome is unknown. Gives its place.
+    pub fn membership_asked(&self, change: MembershipChange) -> usize {
+        let mut record = self.lock();
+        record.memberships.push(change);
+        record.memberships.len() - 1
+    }
+
+    /// A membership change is answered: done, certainly not done, or unknown.
+    pub fn membership_answered(&self, place: usize, at: Time, done: Option<bool>, answer: String) {
+        let change = &mut self.lock().memberships[place];
+        (change.returned, change.done, change.answer) = (at, done, answer);
+    }
+
+    /// An agent is started.
+    pub fn agent(&self, promise: AgentPromise) {
+        let mut record = self.lock();
+        record.bounds.agent_nodes.push(promise.node.clone());
+        record.agents.push(promise);
+    }
+
+    /// A member told the membership.
+    pub fn configuration(&self, told: Configuration) {
+        self.lock().configurations.push(told);
+    }
+
+    /// Something was done to a server that its own observations do not tell.
+    pub fn note(&self, world: &World, server: usize, what: Fact) {
+        self.observed_fact(world.now(), server, what);
+    }
+
+    /// Everything is healed from now on.
+    pub fn healed(&self, at: Time) {
+        let mut record = self.lock();
+        record.healed = at;
+        for fault in &mut record.faults {
+            fault.until = fault.until.min(at);
+        }
+    }
+
+    /// Something broke inside.
+    pub fn panicked(&self, at: Time, what: String) {
+        self.lock().panics.push((at, what));
+    }
+
+    /// The run is over.
+    pub fn finish(&self, at: Time) -> History {
+        let mut record = std::mem::take(&mut *self.lock());
+        record.ended = at;
+        if record.healed == Time(0) {
+            record.healed = at;
+        }
+        for operation in &mut record.operations {
+            operation.returned = operation.returned.min(at);
+        }
+        for change in &mut record.memberships {
+            change.returned = change.returned.min(at);
+        }
+        History::new(record)
+    }
+
+    fn observed_fact(&self, at: Duration, server: usize, what: Fact) {
+        let server = number(server);
+        self.lock().observations.push(Observed {
+            at: time(at),
+            server,
+            what,
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Witness for Recorder {
+    fn started(&self, at: Duration, server: usize) {
+        self.observed_fact(at, server, Fact::Started);
+    }
+
+    fn stopped(&self, at: Duration, server: usize, reason: Option<&str>) {
+        let by_itself = reason.map(str::to_owned);
+        self.observed_fact(at, server, Fact::Stopped { by_itself });
+    }
+
+    fn observed(&self, at: Duration, server: usize, observation: &Observation<'_>) {
+        if let Some(fact) = Fact::of(observation) {
+            self.observed_fact(at, server, fact);
+        }
+    }
+}
+
+/// The time of a world.
+pub fn now(world: &World) -> Time {
+    time(world.now())
+}
+
+/// A span since the start of a run as a time.
+pub fn time(since_start: Duration) -> Time {
+    Time(0) + since_start
+}
+
+/// The number of a server.
+pub fn number(server: usize) -> ServerNumber {
+    ServerNumber(u8::try_from(server).expect("there are few servers"))
+}

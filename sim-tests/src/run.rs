@@ -1,0 +1,141 @@
+//! Runs a schedule and judges what happened.
+
+use std::{sync::Arc, time::Duration};
+
+use sider_core::{
+    limits::CLOCK_DRIFT_PPM_MAX,
+    raft::{RaftConfig, ServerAddress, ServerId},
+};
+use sider_runtime_sim::{Options, TraceLine, World, run_with};
+
+use crate::{
+    agency,
+    cluster::{Cluster, ClusterOptions, Formation},
+    history::{Bounds, History, ServerNumber},
+    invariants::{Violation, judge},
+    recorder::{Recorder, now},
+    saboteur::Saboteur,
+    schedule::{Schedule, Shape},
+    time::Time,
+    workload::{Player, sleep_until},
+};
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// What happened.
+    pub history: History,
+    /// What should not have.
+    pub violations: Vec<Violation>,
+    /// Hash of all that happened.
+    pub trace_hash: u64,
+    /// How many events that were.
+    pub events: u64,
+    /// Virtual time that passed.
+    pub elapsed: Duration,
+    /// The trace, if it was asked for.
+    pub lines: Vec<TraceLine>,
+}
+
+/// Runs a schedule and judges it.
+pub fn run(schedule: &Schedule) -> Report {
+    run_and_keep(schedule, false)
+}
+
+/// As [`run`]; keeps the trace if asked to.
+pub fn run_and_keep(schedule: &Schedule, keep_lines: bool) -> Report {
+    let recorder = Recorder::new(bounds(schedule));
+    let options = Options {
+        keep_lines,
+        time_limit: Duration::from_millis(schedule.end_ms) * 3 + Duration::from_secs(60),
+        ..Options::new(schedule.seed)
+    };
+    let written = recorder.clone();
+    let outcome = run_with(options, move |world| async move {
+        play(world, schedule, written).await
+    });
+    let ended = Time(0) + outcome.sim_elapsed;
+    if let Err(message) = &outcome.value {
+        recorder.panicked(ended, message.clone());
+    }
+    let history = recorder.finish(ended);
+    Report {
+        violations: judge(&history),
+        history,
+        trace_hash: outcome.trace_hash,
+        events: outcome.events,
+        elapsed: outcome.sim_elapsed,
+        lines: outcome.lines,
+    }
+}
+
+/// How strictly a schedule's run is judged.
+fn bounds(schedule: &Schedule) -> Bounds {
+    Bounds {
+        drift_ppm: CLOCK_DRIFT_PPM_MAX,
+        latency: Duration::from_micros(schedule.cluster.latency_us.1)
+            + Duration::from_micros(schedule.cluster.sync_us.1),
+        first_voters: (0..schedule.cluster.servers).map(ServerNumber).collect(),
+        ..Bounds::default()
+    }
+}
+
+/// The options of a cluster of this shape.
+pub fn cluster_options(shape: &Shape) -> ClusterOptions {
+    let mut raft = RaftConfig::new(ServerId::default(), ServerAddress::default());
+    raft.heartbeat = Duration::from_millis(shape.heartbeat_ms);
+    raft.election_min = Duration::from_millis(shape.election_ms.0);
+    raft.election_max = Duration::from_millis(shape.election_ms.1);
+    raft.snapshot_threshold = shape.snapshot_threshold;
+    raft.snapshot_interval = Duration::from_secs(5);
+    raft.log_keep = shape.log_keep;
+    ClusterOptions {
+        servers: usize::from(shape.servers),
+        formation: if shape.join {
+            Formation::Join
+        } else {
+            Formation::Bootstrap
+        },
+        raft,
+    }
+}
+
+async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
+    let witness = Arc::new(recorder.clone());
+    let cluster = Cluster::start(&world, cluster_options(&schedule.cluster), witness);
+    let saboteur = Saboteur::new(&world, &cluster, schedule, &recorder);
+    let clients = schedule
+        .actions
+        .iter()
+        .map(|action| action.client)
+        .max()
+        .unwrap_or(0);
+    let player = |number: u8| Player {
+        world: world.clone(),
+        number,
+        client: cluster.client(&format!("c{number}")),
+        recorder: recorder.clone(),
+    };
+    let players: Vec<Player> = (0..=clients).map(player).collect();
+    for action in &schedule.actions {
+        let player = players[usize::from(action.client)].clone();
+        drop(world.spawn(player.act(action.clone())));
+    }
+    for (place, fault) in schedule.faults.iter().enumerate() {
+        drop(world.spawn(saboteur.clone().cause(place, fault.clone())));
+    }
+    if let Some(plan) = schedule.agent.clone() {
+        let agent = agency::run(world.clone(), cluster.clone(), plan, recorder.clone());
+        drop(world.spawn(agent));
+    }
+    sleep_until(&world, Time::ms(schedule.heal_ms)).await;
+    saboteur.heal();
+    let until = now(&world) + bounds(schedule).recovery;
+    let prover = player(clients + 1);
+    for server in 0..cluster.len() {
+        let server = u8::try_from(server).expect("there are few servers");
+        drop(world.spawn(prover.clone().prove_alive(server, until)));
+    }
+    sleep_until(&world, Time::ms(schedule.end_ms)).await;
+    saboteur.note_configurations().await;
+}

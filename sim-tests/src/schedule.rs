@@ -1,0 +1,335 @@
+//! A schedule: everything that a run does, as a value. It can be printed, saved, changed and run again; nothing but it
+//! decides the run.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::operation::{Ask, Freshness, Op};
+
+/// See the module's page. Times are in milliseconds since the start of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Decides what no other field says: delays, clocks, elections.
+    pub seed: u64,
+    /// The cluster.
+    pub cluster: Shape,
+    /// What clients do, by time.
+    pub actions: Vec<Action>,
+    /// What is done to the cluster, by time.
+    pub faults: Vec<Fault>,
+    /// An agent that runs beside, on a host of its own.
+    pub agent: Option<AgentPlan>,
+    /// When everything is healed.
+    pub heal_ms: u64,
+    /// When the run ends.
+    pub end_ms: u64,
+}
+
+/// How a cluster is made, and how its machines are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Servers, 3 or 5.
+    pub servers: u8,
+    /// Whether the others join the first one, instead of being named in its first configuration.
+    pub join: bool,
+    /// Between two heartbeats.
+    pub heartbeat_ms: u64,
+    /// Shortest and longest time without a heartbeat before an election.
+    pub election_ms: (u64, u64),
+    /// Entries between two checkpoints.
+    pub snapshot_threshold: u64,
+    /// Applied entries kept below a checkpoint.
+    pub log_keep: u64,
+    /// How long a message takes, in microseconds.
+    pub latency_us: (u64, u64),
+    /// How long a sync takes, in microseconds.
+    pub sync_us: (u64, u64),
+    /// How much each server's clock runs wrong, in parts per million.
+    pub drift_ppm: Vec<i32>,
+}
+
+/// What happens to an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentPlan {
+    /// When it is started.
+    pub start_ms: u64,
+    /// When it crashes, and how long it stays down.
+    pub crashes: Vec<(u64, u64)>,
+    /// When what it probes turns bad, or good again.
+    pub flips_ms: Vec<u64>,
+}
+
+/// Something that a client does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// When.
+    pub at_ms: u64,
+    /// Which client.
+    pub client: u8,
+    /// Beyond what it lets the server wait, it waits this long for each answer.
+    pub patience_ms: u64,
+    /// What.
+    pub what: Doing,
+}
+
+/// What a client does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Doing {
+    /// Operations one after the other, each at a server, as soon as the one before is over.
+    Chain(Vec<(u8, Op)>),
+    /// A chain of blocking queries, each with the index of the answer before.
+    Follow {
+        /// What.
+        ask: Ask,
+        /// How fresh.
+        freshness: Freshness,
+        /// How long the server may wait.
+        wait_ms: u64,
+        /// When it ends.
+        until_ms: u64,
+        /// The servers that it asks, one after the other.
+        servers: Vec<u8>,
+    },
+}
+
+/// A fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// When it begins.
+    pub at_ms: u64,
+    /// How long it lasts.
+    pub for_ms: u64,
+    /// What it is.
+    pub what: Trouble,
+}
+
+/// What is done to a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trouble {
+    /// Processes are killed, and started again in the end.
+    Crash(Who),
+    /// Machines lose their power and get it back in the end.
+    PowerCut(Who, Kept),
+    /// Processes stand still.
+    Pause(Who),
+    /// Servers are cut off from all other servers, but not from clients.
+    CutOff(Who),
+    /// The same, and from clients too.
+    CutOffFromAll(Who),
+    /// What servers send to other servers does not arrive.
+    Mute(Who),
+    /// What other servers send to them does not arrive.
+    Deaf(Who),
+    /// Connections to other servers stay up, but nothing passes.
+    BlackHole(Who),
+    /// Two groups of servers with one between them that reaches both.
+    Bridge(Who),
+    /// Messages between servers get lost.
+    Loss {
+        /// Of a million.
+        ppm: u32,
+    },
+    /// Messages between servers take longer, each for itself, and may arrive twice.
+    Delay {
+        /// At most, in milliseconds.
+        ms: u64,
+        /// Of a million, so many arrive twice.
+        twice_ppm: u32,
+    },
+    /// Syncs take so many milliseconds.
+    SlowSync(Who, u64),
+    /// Syncs do not end.
+    HungSync(Who),
+    /// The next sync fails.
+    FailedSync(Who),
+    /// The next write fails.
+    FailedWrite(Who),
+    /// Disks are full.
+    FullDisk(Who),
+    /// Clocks run wrong by so many millionths. Within what is promised, this excuses nothing.
+    Drift(Who, i32),
+    /// Wall clocks jump by so many milliseconds. This excuses nothing.
+    WallJump(Who, i64),
+    /// Leadership is handed on.
+    Transfer {
+        /// To whom, or to whoever has most of the log.
+        to: Option<u8>,
+    },
+    /// A new server joins.
+    Join,
+    /// A server leaves.
+    Remove(Who),
+}
+
+/// Whom a fault is about, found out when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Who {
+    /// This server.
+    Server(u8),
+    /// The leader; the first server if there is none.
+    Leader,
+    /// The server this far behind the leader, by number.
+    Follower(u8),
+    /// The smallest majority that has the leader in it.
+    Majority,
+    /// All of them.
+    All,
+}
+
+/// What a power cut leaves of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// Nothing.
+    Nothing,
+    /// A random part, the oldest first.
+    Some,
+    /// All of it.
+    Everything,
+}
+
+impl Schedule {
+    /// How many operations it asks for, not counting what those who follow something ask for by themselves.
+    pub fn operations(&self) -> usize {
+        let count = |action: &Action| match &action.what {
+            Doing::Chain(ops) => ops.len(),
+            Doing::Follow { .. } => 1,
+        };
+        self.actions.iter().map(count).sum()
+    }
+
+    /// When a fault is over.
+    pub fn ends(fault: &Fault) -> Duration {
+        Duration::from_millis(fault.at_ms + fault.for_ms)
+    }
+}
+
+impl Trouble {
+    /// Whether a correct cluster may show it: by slowness, elections or errors.
+    pub fn disturbs(&self) -> bool {
+        !matches!(self, Trouble::Drift(..) | Trouble::WallJump(..))
+    }
+
+    /// Whether it may make a server stop by itself.
+    pub fn breaks_disks(&self) -> bool {
+        matches!(
+            self,
+            Trouble::FailedSync(_) | Trouble::FailedWrite(_) | Trouble::FullDisk(_)
+        )
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = &self.cluster;
+        writeln!(
+            f,
+            "seed {}: {} servers{}, heartbeat {} ms, election {}–{} ms, a checkpoint every {} entries keeping {}",
+            self.seed,
+            shape.servers,
+            if shape.join { " that join the first" } else { "" },
+            shape.heartbeat_ms,
+            shape.election_ms.0,
+            shape.election_ms.1,
+            shape.snapshot_threshold,
+            shape.log_keep,
+        )?;
+        writeln!(
+            f,
+            "messages take {}–{} µs, syncs {}–{} µs, clocks are wrong by {:?} ppm{}",
+            shape.latency_us.0,
+            shape.latency_us.1,
+            shape.sync_us.0,
+            shape.sync_us.1,
+            shape.drift_ppm,
+            if self.agent.is_some() {
+                "; an agent runs"
+            } else {
+                ""
+            },
+        )?;
+        writeln!(f, "faults ({}):", self.faults.len())?;
+        for fault in &self.faults {
+            writeln!(
+                f,
+                "  {:>6} ms for {:>5} ms: {}",
+                fault.at_ms, fault.for_ms, fault.what
+            )?;
+        }
+        writeln!(f, "operations ({}):", self.operations())?;
+        for action in &self.actions {
+            write!(f, "  {:>6} ms c{}: ", action.at_ms, action.client)?;
+            match &action.what {
+                Doing::Chain(ops) => {
+                    let each: Vec<String> = ops
+                        .iter()
+                        .map(|(server, op)| format!("s{server}: {op}"))
+                        .collect();
+                    writeln!(f, "{}", each.join(", then "))?;
+                }
+                Doing::Follow {
+                    ask,
+                    freshness,
+                    wait_ms,
+                    until_ms,
+                    servers,
+                } => writeln!(
+                    f,
+                    "follow {ask} ({freshness:?}) at {servers:?}, {wait_ms} ms each, until {until_ms} ms"
+                )?,
+            }
+        }
+        write!(f, "healed at {} ms, ends at {} ms", self.heal_ms, self.end_ms)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Crash(who) => write!(f, "{who} crashes"),
+            Trouble::PowerCut(who, kept) => {
+                write!(f, "{who} loses power; of what was unsynced stays {kept:?}")
+            }
+            Trouble::Pause(who) => write!(f, "{who} stands still"),
+            Trouble::CutOff(who) => write!(f, "{who} is cut off from other servers"),
+            Trouble::CutOffFromAll(who) => write!(f, "{who} is cut off from everyone"),
+            Trouble::Mute(who) => write!(f, "{who} is not heard by other servers"),
+            Trouble::Deaf(who) => write!(f, "{who} does not hear other servers"),
+            Trouble::BlackHole(who) => write!(
+                f,
+                "{who} keeps its connections to other servers, but nothing passes"
+            ),
+            Trouble::Bridge(who) => write!(f, "only {who} reaches both halves of the other servers"),
+            Trouble::Loss { ppm } => write!(f, "{ppm} of a million messages between servers get lost"),
+            Trouble::Delay { ms, twice_ppm } => {
+                write!(
+                    f,
+                    "messages between servers take up to {ms} ms, {twice_ppm} of a million arrive twice"
+                )
+            }
+            Trouble::SlowSync(who, ms) => write!(f, "{who}'s syncs take {ms} ms"),
+            Trouble::HungSync(who) => write!(f, "{who}'s syncs hang"),
+            Trouble::FailedSync(who) => write!(f, "{who}'s next sync fails"),
+            Trouble::FailedWrite(who) => write!(f, "{who}'s next write fails"),
+            Trouble::FullDisk(who) => write!(f, "{who}'s disk is full"),
+            Trouble::Drift(who, ppm) => write!(f, "{who}'s clock is wrong by {ppm} ppm"),
+            Trouble::WallJump(who, ms) => write!(f, "{who}'s wall clock jumps by {ms} ms"),
+            Trouble::Transfer { to: Some(to) } => write!(f, "leadership is handed to s{to}"),
+            Trouble::Transfer { to: None } => f.write_str("leadership is handed on"),
+            Trouble::Join => f.write_str("a new server joins"),
+            Trouble::Remove(who) => write!(f, "{who} is removed"),
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::Server(number) => write!(f, "s{number}"),
+            Who::Leader => f.write_str("the leader"),
+            Who::Follower(nth) => write!(f, "follower {nth}"),
+            Who::Majority => f.write_str("a majority"),
+            Who::All => f.write_str("everyone"),
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Operations as HTTP requests, and answers as outcomes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use serde_json::{Value, json};
+use sider_core::{registry::CheckStatus, runtime::NetworkError};
+
+use crate::{
+    content::Content,
+    history::{Answer, Outcome},
+    operation::{Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target},
+};
+
+/// The request that asks for an operation.
+pub fn request(op: &Op) -> Request<Bytes> {
+    match op {
+        Op::Register { form, services } => match (form, services.as_slice()) {
+            (RegisterForm::Batch, services) => {
+                let list: Vec<Value> = services
+                    .iter()
+                    .map(|it| service_body(it, RegisterForm::Short))
+                    .collect();
+                put("/v1/batch/register", Some(json!(list)))
+            }
+            (form, services) => put(
+                "/v1/agent/service/register",
+                services.first().map(|it| service_body(it, *form)),
+            ),
+        },
+        Op::Deregister { id, service: None } => put(&format!("/v1/agent/service/deregister/{id}"), None),
+        Op::Deregister {
+            id,
+            service: Some(service),
+        } => {
+            let body = json!({ "ns": "default", "service": service, "id": id });
+            put("/v1/agent/service/deregister", Some(body))
+        }
+        Op::DeregisterCheck { check } => put(&format!("/v1/agent/check/deregister/{check}"), None),
+        Op::CatalogRegister(entry) => put("/v1/catalog/register", Some(catalog_body(entry))),
+        Op::CatalogDeregister {
+            node,
+            service_id,
+            check_id,
+        } => {
+            let mut body = json!({ "Node": node });
+            for (name, id) in [("ServiceID", service_id), ("CheckID", check_id)] {
+                if let Some(id) = id {
+                    body[name] = json!(id);
+                }
+            }
+            put("/v1/catalog/deregister", Some(body))
+        }
+        Op::Report { form, reports } => report_request(*form, reports),
+        Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
+        Op::Wait {
+            ask,
+            freshness,
+            index,
+            wait_ms,
+        } => get(&read_path(ask, *freshness, Some((*index, *wait_ms)))),
+    }
+}
+
+/// What a client makes of an answer.
+pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcome {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error @ NetworkError::Unreachable { .. }) => return Outcome::Failed(error.to_string()),
+        Err(error @ NetworkError::OutcomeUnknown { .. }) => return Outcome::Unknown(error.to_string()),
+    };
+    let status = answer.status().as_u16();
+    let text = || String::from_utf8_lossy(answer.body()).into_owned();
+    match status {
+        200 => match success(op, &answer) {
+            Ok(answer) => Outcome::Done(answer),
+            Err(problem) => Outcome::Nonsense(format!("200 with a bad answer: {problem}")),
+        },
+        500 if text().starts_with("No cluster leader") => Outcome::Failed(text()),
+        500 if text().starts_with("outcome unknown") => Outcome::Unknown(text()),
+        503 | 429 => Outcome::Failed(text()),
+        404 | 409 if op.is_write() => Outcome::Refused {
+            status,
+            reason: text(),
+        },
+        _ => Outcome::Nonsense(format!("{status} {:?}", text())),
+    }
+}
+
+fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
+    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    let index = header("x-index")
+        .map(|index| index.parse().map_err(|_| format!("index {index:?}")))
+        .transpose()?;
+    if header("x-consul-index") != header("x-index") {
+        return Err("X-Consul-Index is not X-Index".into());
+    }
+    let mut done = Answer {
+        index,
+        content: None,
+        refused: Vec::new(),
+    };
+    match op {
+        Op::Read { ask, .. } | Op::Wait { ask, .. } => {
+            done.content = Some(Content::parse(ask, answer.body())?);
+        }
+        Op::Report {
+            form: ReportForm::Batch,
+            reports,
+        } => {
+            let each: Vec<Value> =
+                serde_json::from_slice(answer.body()).map_err(|error| error.to_string())?;
+            done.refused = each.iter().map(|one| one["Status"] != 200).collect();
+            if done.refused.len() != reports.len() {
+                return Err(format!(
+                    "{} answers to {} reports",
+                    done.refused.len(),
+                    reports.len()
+                ));
+            }
+        }
+        Op::Register { form, services } => registered(*form, services, answer.body())?,
+        _ => {}
+    }
+    Ok(done)
+}
+
+/// A registration answers with the ids of its checks.
+fn registered(form: RegisterForm, services: &[Service], body: &[u8]) -> Result<(), String> {
+    let told: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let mut expected: Vec<Value> = services
+        .iter()
+        .map(|service| json!(service.check_ids(form)))
+        .collect();
+    let expected = if form == RegisterForm::Batch {
+        json!(expected)
+    } else {
+        expected.pop().unwrap_or_default()
+    };
+    if told["CheckIDs"] == expected {
+        Ok(())
+    } else {
+        Err(format!(
+            "the checks are {}, should be {expected}",
+            told["CheckIDs"]
+        ))
+    }
+}
+
+fn put(path: &str, body: Option<Value>) -> Request<Bytes> {
+    let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    Request::builder()
+        .method(Method::PUT)
+        .uri(path)
+        .body(body)
+        .expect("simulated names are valid in a path")
+}
+
+fn get(path: &str) -> Request<Bytes> {
+    Request::builder()
+        .uri(path)
+        .body(Bytes::new())
+        .expect("simulated names are valid in a path")
+}
+
+fn duration(ms: u64) -> String {
+    format!("{}ms", Duration::from_millis(ms).as_millis())
+}
+
+fn service_body(service: &Service, form: RegisterForm) -> Value {
+    let checks = service.checks.iter().map(|check| {
+        let mut body = match form {
+            RegisterForm::Consul => json!({ "TTL": duration(check.ttl_ms) }),
+            RegisterForm::Short | RegisterForm::Batch => {
+                json!({ "type": "ttl", "ttl": duration(check.ttl_ms) })
+            }
+        };
+        if let Some(status) = check.status {
+            body["Status"] = json!(status.as_str());
+        }
+        if check.deregister_after_ms > 0 {
+            body["DeregisterCriticalServiceAfter"] = json!(duration(check.deregister_after_ms));
+        }
+        body
+    });
+    json!({
+        "Name": service.name,
+        "ID": service.id,
+        "Address": "10.9.8.7",
+        "Port": service.port,
+        "Tags": service.tags,
+        "Meta": { "version": service.version.to_string() },
+        "Checks": checks.collect::<Vec<_>>(),
+    })
+}
+
+fn catalog_body(entry: &CatalogEntry) -> Value {
+    let mut body = json!({ "Node": entry.node, "Address": entry.address });
+    if let Some((id, service, port)) = &entry.service {
+        body["Service"] = json!({ "ID": id, "Service": service, "Port": port });
+    }
+    if let Some((id, status, output)) = &entry.check {
+        body["Check"] = json!({ "CheckID": id, "Name": id, "Status": status.as_str(), "Output": output });
+        if let Some((instance, ..)) = &entry.service {
+            body["Check"]["ServiceID"] = json!(instance);
+        }
+    }
+    body
+}
+
+fn report_request(form: ReportForm, reports: &[Report]) -> Request<Bytes> {
+    match (form, reports) {
+        (ReportForm::Batch, reports) => {
+            let items = reports.iter().map(|report| {
+                let mut item = match &report.target {
+                    Target::Check(id) => json!({ "CheckID": id }),
+                    Target::Instance(id) => json!({ "ServiceID": id }),
+                };
+                item["Status"] = json!(report.status.as_str());
+                if let Some(output) = &report.output {
+                    item["Output"] = json!(output);
+                }
+                item
+            });
+            put("/v1/batch/renew", Some(Value::Array(items.collect())))
+        }
+        (
+            _,
+            [
+                Report {
+                    target: Target::Instance(id),
+                    ..
+                },
+                ..,
+            ],
+        ) => put(&format!("/v1/agent/service/heartbeat/{id}"), None),
+        (
+            ReportForm::Update,
+            [
+                Report {
+                    target: Target::Check(id),
+                    status,
+                    output,
+                },
+                ..,
+            ],
+        ) => {
+            let body = json!({ "Status": status.as_str(), "Output": output.clone().unwrap_or_default() });
+            put(&format!("/v1/agent/check/update/{id}"), Some(body))
+        }
+        (
+            _,
+            [
+                Report {
+                    target: Target::Check(id),
+                    status,
+                    output,
+                },
+                ..,
+            ],
+        ) => {
+            let verb = match status {
+                CheckStatus::Passing => "pass",
+                CheckStatus::Warning => "warn",
+                CheckStatus::Critical | CheckStatus::Unknown => "fail",
+            };
+            let note = output
+                .iter()
+                .map(|output| format!("?note={output}"))
+                .collect::<String>();
+            put(&format!("/v1/agent/check/{verb}/{id}{note}"), None)
+        }
+        (_, []) => put("/v1/batch/renew", Some(json!([]))),
+    }
+}
+
+fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> String {
+    let (path, mut parameters) = match ask {
+        Ask::Health {
+            service,
+            passing,
+            tags,
+        } => {
+            let mut parameters: Vec<String> = tags.iter().map(|tag| format!("tag={tag}")).collect();
+            parameters.extend(passing.then(|| "passing".to_owned()));
+            (format!("/v1/health/service/{service}"), parameters)
+        }
+        Ask::CatalogService { service, tags } => {
+            let parameters = tags.iter().map(|tag| format!("tag={tag}")).collect();
+            (format!("/v1/catalog/service/{service}"), parameters)
+        }
+        Ask::Services => ("/v1/catalog/services".to_owned(), vec![]),
+        Ask::Nodes => ("/v1/catalog/nodes".to_owned(), vec![]),
+        Ask::NodeChecks(node) => (format!("/v1/health/node/{node}"), vec![]),
+        Ask::ServiceChecks(service) => (format!("/v1/health/checks/{service}"), vec![]),
+        Ask::ChecksInState(status) => (
+            format!("/v1/health/state/{}", status.map_or("any", CheckStatus::as_str)),
+            vec![],
+        ),
+    };
+    match freshness {
+        Freshness::Default => {}
+        Freshness::Consistent => parameters.push("consistent".into()),
+        Freshness::Stale => parameters.push("stale".into()),
+    }
+    if let Some((index, wait_ms)) = wait {
+        parameters.push(format!("index={index}"));
+        parameters.push(format!("wait={}", duration(wait_ms)));
+    }
+    if parameters.is_empty() {
+        path
+    } else {
+        format!("{path}?{}", parameters.join("&"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Result<Response<Bytes>, NetworkError> {
+        let answer = Response::builder()
+            .status(status)
+            .header("x-index", "7")
+            .header("x-consul-index", "7");
+        Ok(answer.body(Bytes::from(body.to_owned())).expect("a valid answer"))
+    }
+
+    #[test]
+    fn paths_say_what_is_asked() {
+        let ask = Ask::Health {
+            service: "web".into(),
+            passing: true,
+            tags: vec!["blue".into()],
+        };
+        let wait = Op::Wait {
+            ask,
+            freshness: Freshness::Stale,
+            index: 7,
+            wait_ms: 500,
+        };
+        let uri = request(&wait).uri().to_string();
+        assert_eq!(
+            uri,
+            "/v1/health/service/web?tag=blue&passing&stale&index=7&wait=500ms"
+        );
+    }
+
+    #[test]
+    fn only_certain_failures_are_failures() {
+        let op = Op::Deregister {
+            id: "web-1".into(),
+            service: None,
+        };
+        let failed = outcome(&op, answer(500, "No cluster leader"));
+        assert!(matches!(failed, Outcome::Failed(_)), "{failed:?}");
+        let unknown = outcome(&op, answer(500, "outcome unknown: no answer"));
+        assert!(matches!(unknown, Outcome::Unknown(_)), "{unknown:?}");
+        let refused = outcome(&op, answer(404, "Unknown service ID"));
+        assert!(
+            matches!(refused, Outcome::Refused { status: 404, .. }),
+            "{refused:?}"
+        );
+        let strange = outcome(&op, answer(500, "something"));
+        assert!(matches!(strange, Outcome::Nonsense(_)), "{strange:?}");
+        let lost = NetworkError::OutcomeUnknown {
+            address: "s1".into(),
+            reason: "timed out".into(),
+        };
+        assert!(matches!(outcome(&op, Err(lost)), Outcome::Unknown(_)));
+        let refused = NetworkError::Unreachable {
+            address: "s1".into(),
+            reason: "refused".into(),
+        };
+        assert!(matches!(outcome(&op, Err(refused)), Outcome::Failed(_)));
+    }
+
+    #[test]
+    fn a_body_of_another_shape_is_nonsense() {
+        let op = Op::Read {
+            ask: Ask::Services,
+            freshness: Freshness::Default,
+        };
+        assert!(matches!(outcome(&op, answer(200, "[]")), Outcome::Nonsense(_)));
+        let done = outcome(&op, answer(200, r#"{"web":["b","a"]}"#));
+        let Outcome::Done(done) = done else {
+            panic!("{done:?}")
+        };
+        assert_eq!(done.index, Some(7));
+        let tags = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(
+            done.content,
+            Some(Content::Services([("web".to_owned(), tags)].into()))
+        );
+    }
+}

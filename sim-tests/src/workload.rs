@@ -1,0 +1,132 @@
+//! Simulated clients: they send real HTTP requests, wait as long as they like, and write down what they see.
+
+use std::time::Duration;
+
+use sider_core::limits::WAIT_SPREAD_DIVISOR;
+use sider_runtime_sim::World;
+
+use crate::{
+    cluster::Client,
+    history::Outcome,
+    operation::{Op, RegisterForm, Service},
+    recorder::Recorder,
+    schedule::{Action, Doing},
+    time::Time,
+    wire,
+};
+
+/// Between two tries of the same request at a server that does not serve yet.
+const RETRY: Duration = Duration::from_millis(150);
+/// After a failed blocking query a client takes a breath.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// A client and what it writes into.
+#[derive(Clone)]
+pub struct Player {
+    /// The world.
+    pub world: World,
+    /// The client's number.
+    pub number: u8,
+    /// Its machine.
+    pub client: Client,
+    /// Where it writes.
+    pub recorder: Recorder,
+}
+
+impl Player {
+    /// Waits for the time of an action, and carries it out.
+    pub async fn act(self, action: Action) {
+        sleep_until(&self.world, Time::ms(action.at_ms)).await;
+        let patience = Duration::from_millis(action.patience_ms);
+        match action.what {
+            Doing::Chain(ops) => {
+                for (server, op) in ops {
+                    self.perform(server, op, patience).await;
+                }
+            }
+            Doing::Follow {
+                ask,
+                freshness,
+                wait_ms,
+                until_ms,
+                servers,
+            } => {
+                let mut index = 0;
+                for server in servers.iter().cycle() {
+                    if self.world.now() >= Duration::from_millis(until_ms) {
+                        return;
+                    }
+                    let op = Op::Wait {
+                        ask: ask.clone(),
+                        freshness,
+                        index,
+                        wait_ms,
+                    };
+                    match self.perform(*server, op, patience).await {
+                        Outcome::Done(answer) => index = answer.index.unwrap_or(index),
+                        _ => self.world.sleep(BREATH).await,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends one request and writes down what came of it.
+    pub async fn perform(&self, server: u8, op: Op, patience: Duration) -> Outcome {
+        let id = self
+            .recorder
+            .invoked(&self.world, self.number, server, &op, patience);
+        let wait = match &op {
+            Op::Wait { wait_ms, .. } => Duration::from_millis(*wait_ms),
+            _ => Duration::ZERO,
+        };
+        let limit = wait + wait / WAIT_SPREAD_DIVISOR + patience;
+        let answer = self
+            .client
+            .send(usize::from(server), wire::request(&op), limit)
+            .await;
+        let outcome = wire::outcome(&op, answer);
+        self.recorder.returned(&self.world, id, outcome.clone());
+        outcome
+    }
+
+    /// Tries a write and a linearizable read at one server until both succeed, or time is over.
+    pub async fn prove_alive(self, server: u8, until: Time) {
+        let mut version = 1_000_000 + u32::from(server) * 1_000;
+        let patience = Duration::from_secs(7);
+        while self.world.now() < until.since(Time(0)) {
+            version += 1;
+            let service = Service {
+                name: "alive".into(),
+                id: format!("alive-{server}"),
+                port: 1,
+                tags: vec![],
+                version,
+                checks: vec![],
+            };
+            let op = Op::Register {
+                form: RegisterForm::Short,
+                services: vec![service],
+            };
+            if let Outcome::Done(_) = self.perform(server, op, patience).await {
+                break;
+            }
+            self.world.sleep(RETRY).await;
+        }
+        while self.world.now() < until.since(Time(0)) {
+            let op = Op::Read {
+                ask: crate::operation::Ask::Services,
+                freshness: crate::operation::Freshness::Default,
+            };
+            if let Outcome::Done(_) = self.perform(server, op, patience).await {
+                return;
+            }
+            self.world.sleep(RETRY).await;
+        }
+    }
+}
+
+/// Sleeps until a time of the run.
+pub async fn sleep_until(world: &World, at: Time) {
+    world.sleep(at.since(crate::recorder::now(world))).await;
+}

@@ -1,0 +1,50 @@
+//! Schedules that once failed. Each is kept as it was, because seeds mean something else when the generator changes, and
+//! says what was wrong.
+
+use sider_sim_tests::{run::run, schedule::Schedule};
+
+/// Runs a kept schedule; no invariant may be violated.
+fn holds(schedule: &str) {
+    let schedule: Schedule = serde_json::from_str(schedule).expect("a kept schedule can be read");
+    let violations = run(&schedule).violations;
+    assert!(violations.is_empty(), "{}", violations[0]);
+}
+
+macro_rules! regressions {
+    ($($(#[doc = $cause:literal])+ $name:ident: $file:literal;)*) => {
+        $(
+            $(#[doc = $cause])+
+            #[test]
+            fn $name() {
+                holds(include_str!(concat!("../schedules/", $file, ".json")));
+            }
+        )*
+    };
+}
+
+regressions! {
+    /// A leader that was told to remove itself committed the first of the change's two steps, lost its majority, and
+    /// answered `No cluster leader`, which says that nothing was done. The next leader completed the removal.
+    a_removal_that_is_half_done_is_not_said_to_be_undone: "half-done-removal";
+
+    /// A batch reported twice on one check. The first report was written and refused, as the check was deregistered
+    /// meanwhile; the second, which then changed nothing, was acknowledged before that was known.
+    a_report_shares_the_outcome_of_an_earlier_one_in_its_call: "reports-twice-in-a-call";
+
+    /// A registration that renews a check changes its count of renewals and nothing that is shown; the next change of
+    /// another instance of the service then woke those who filter by tag, with the same answer.
+    a_count_of_renewals_wakes_nobody: "woken-by-a-renewal-count";
+
+    /// A follower that came back after the leader had purged what it lacked was never sent a snapshot.
+    a_follower_that_missed_much_gets_a_snapshot: "follower-without-snapshot";
+
+    /// A leader that had removed itself took another change of the membership before it stepped down.
+    a_leader_that_leaves_takes_no_more_changes: "leader-removed-while-another-joins";
+
+    /// A server that was removed asked to be added again when it was restarted.
+    a_removed_server_stays_out_when_it_restarts: "removed-server-restarts";
+
+    /// A follower of the Raft library that gets delayed and repeated appends carries out an update of its bookkeeping
+    /// after a newer one; it must do no harm.
+    late_progress_does_no_harm: "late-progress";
+}

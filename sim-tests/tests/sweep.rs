@@ -1,0 +1,78 @@
+//! Thousands of schedules, each judged by every invariant. `SIDER_SIM_SEEDS` names others: `5000` or `2000..9000`.
+
+use std::{io::Write as _, num::NonZero, ops::Range, thread};
+
+use sider_sim_tests::{
+    generate::generate,
+    run::run,
+    sweep::{Sweep, sweep},
+};
+
+const SCHEDULES: u64 = 2_000;
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("SIDER_SIM_SEEDS") else {
+        return 0..SCHEDULES;
+    };
+    let number = |text: &str| -> u64 { text.parse().expect("SIDER_SIM_SEEDS is a number or a range") };
+    match text.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => 0..number(&text),
+    }
+}
+
+/// Past the test harness, which shows what a test prints only when it fails.
+fn tell(text: &str) {
+    writeln!(std::io::stderr(), "{text}").expect("somebody listens");
+}
+
+#[test]
+fn no_schedule_violates_an_invariant() {
+    let seeds = seeds();
+    let asked = seeds.end - seeds.start;
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    #[expect(
+        clippy::disallowed_types,
+        reason = "how long the sweep takes is no part of any run"
+    )]
+    let began = std::time::Instant::now();
+    let done = sweep(seeds, threads, 5, |seed, violations| {
+        tell(&Sweep::describe(seed, violations))
+    });
+    let took = began.elapsed().as_secs_f64();
+    tell(&format!(
+        "swept {} schedules in {took:.0} s on {threads} threads: {:.1} schedules/s, {:.0} simulated seconds/s; {} \
+         operations, {} committed entries, {} faults",
+        done.schedules,
+        done.schedules as f64 / took,
+        done.simulated.as_secs_f64() / took,
+        done.operations,
+        done.entries,
+        done.faults,
+    ));
+    if let Some((seed, violations)) = done.failures.first() {
+        panic!("{}", Sweep::describe(*seed, violations));
+    }
+    assert_eq!(done.schedules, asked, "every schedule ran");
+    // A sweep that does little proves little.
+    assert!(
+        done.operations >= asked * 100,
+        "only {} operations",
+        done.operations
+    );
+    assert!(
+        done.entries >= asked * 30,
+        "only {} entries were committed",
+        done.entries
+    );
+    assert!(done.faults >= asked * 2, "only {} faults", done.faults);
+}
+
+#[test]
+fn a_schedule_does_the_same_in_a_sweep_and_alone() {
+    let swept = sweep(700..724, 3, usize::MAX, |_, _| {});
+    assert_eq!(swept.hashes.len(), 24);
+    for (seed, hash) in swept.hashes.into_iter().step_by(3) {
+        assert_eq!(run(&generate(seed)).trace_hash, hash, "seed {seed}");
+    }
+}
