@@ -2,13 +2,18 @@
 //!
 //! Addresses are given to other servers, ids are used again, and a wiped server may be started into a new cluster while
 //! an old one still knows it. So every message names its sender, its addressee and the sender's cluster, and a server
-//! takes none that is for another, or from another cluster. A cluster's id is drawn when it is initialised; a server
-//! that belongs to none yet takes on that of the first that addresses it.
+//! takes none that is for another, or from another cluster. A cluster gets its id when it is initialised; a server that
+//! belongs to none yet takes on that of the first that addresses it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    ServerId,
+    ServerAddress, ServerId,
     codec::StoreError,
     journal::Journal,
     log::{put_meta, read_meta},
@@ -92,12 +97,21 @@ impl Identity {
         self.journal.later(vec![put_meta(CLUSTER, &cluster)]).await
     }
 
-    /// Draws an id for a cluster that is being initialised, unless this server belongs to one.
+    /// Gives an id to a cluster that is being initialised, unless this server belongs to one. That of a single server
+    /// is drawn at random. Several may be initialised with the same list each, which is one cluster: its id follows
+    /// from the list.
     ///
     /// # Errors
     /// The disk failed.
-    pub(crate) async fn found<R: Runtime>(&self) -> Result<(), StoreError> {
-        self.join(R::random_u64()).await
+    pub(crate) async fn found<R: Runtime>(
+        &self,
+        members: &BTreeMap<ServerId, ServerAddress>,
+    ) -> Result<(), StoreError> {
+        let cluster = match members.len() {
+            1 => R::random_u64(),
+            _ => xxh3_64(&postcard::to_stdvec(members).expect("names and addresses serialise")),
+        };
+        self.join(cluster).await
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ClusterId>> {

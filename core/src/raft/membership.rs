@@ -45,15 +45,17 @@ impl<R: Runtime> Members<R> {
         &self,
         members: BTreeMap<ServerId, ServerAddress>,
     ) -> Result<(), MembershipError> {
-        self.me.found::<R>().await.map_err(refused)?;
+        if !members.contains_key(self.me.id()) {
+            let reason = format!("{} is not among the members of the new cluster", self.me.id());
+            return Err(MembershipError::Refused(reason));
+        }
+        self.me.found::<R>(&members).await.map_err(refused)?;
         match self.raft.initialize(members).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Err(MembershipError::Refused(
                 "this server is a member of a cluster already".to_string(),
             )),
-            Err(RaftError::APIError(error @ InitializeError::NotInMembers(_))) => {
-                Err(MembershipError::Refused(error.to_string()))
-            }
+            Err(RaftError::APIError(error)) => Err(MembershipError::Refused(error.to_string())),
             Err(RaftError::Fatal(error)) => Err(MembershipError::Refused(format!("server stopped: {error}"))),
         }
     }

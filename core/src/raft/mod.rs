@@ -4,6 +4,7 @@
 //! run the whole API on a single-member stand-in.
 
 mod applied;
+mod background;
 mod checkpoint;
 mod codec;
 mod identity;

@@ -1,10 +1,11 @@
 //! The sending side of Raft's messages, over [`Network::call`].
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -54,6 +55,7 @@ pub(crate) struct Peers<R: Runtime> {
     append_timeout: Duration,
     process: u64,
     streams: Arc<AtomicU64>,
+    matched: Matched,
 }
 
 /// A client of one other server.
@@ -65,8 +67,34 @@ pub(crate) struct Peer<R: Runtime> {
     append_timeout: Duration,
     process: u64,
     streams: Arc<AtomicU64>,
+    matched: Matched,
     /// Append requests under way at once. With more than one, the other side puts them back into their order.
     window: usize,
+}
+
+/// The last entry that each server has told a leader of one term to be durable. A server that does not have it any
+/// more has lost its data, and can't be a member any more: it may have voted, or acknowledged entries.
+#[derive(Clone, Default)]
+struct Matched(Arc<Mutex<BTreeMap<ServerId, (u64, Option<LogId>)>>>);
+
+impl Matched {
+    fn note(&self, server: &ServerId, term: u64, matched: Option<LogId>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(server.clone()).or_insert((term, None));
+        if known.0 < term {
+            *known = (term, None);
+        }
+        if known.0 == term {
+            known.1 = known.1.max(matched);
+        }
+    }
+
+    /// `None` also at the very beginning of the log: nobody may refuse that.
+    fn get(&self, server: &ServerId, term: u64) -> Option<LogId> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, matched) = all.get(server).filter(|known| known.0 == term)?;
+        *matched
+    }
 }
 
 impl<R: Runtime> Peers<R> {
@@ -77,6 +105,7 @@ impl<R: Runtime> Peers<R> {
             append_timeout,
             process: R::random_u64(),
             streams: Arc::default(),
+            matched: Matched::default(),
         }
     }
 
@@ -89,6 +118,7 @@ impl<R: Runtime> Peers<R> {
             append_timeout: self.append_timeout,
             process: self.process,
             streams: self.streams.clone(),
+            matched: self.matched.clone(),
             window,
         }
     }
@@ -120,6 +150,7 @@ impl<R: Runtime> Clone for Peer<R> {
             append_timeout: self.append_timeout,
             process: self.process,
             streams: self.streams.clone(),
+            matched: self.matched.clone(),
             window: self.window,
         }
     }
@@ -192,22 +223,28 @@ impl<R: Runtime> Peer<R> {
         request: AppendEntriesRequest<Types<R>>,
         order: Option<AppendOrder>,
     ) -> (Result<StreamAppendResult<Types<R>>, RpcError<R>>, bool) {
-        let previous = request.prev_log_id;
+        let (term, previous) = (request.vote.leader_id.term, request.prev_log_id);
         let last: Option<LogId> = request.entries.last().map(|entry| entry.log_id).or(previous);
-        match self.append(request, order).await {
-            Ok(AppendEntriesResponse::Conflict) if previous.is_none() => (
-                Err(self.unreachable("it refuses the very beginning of the log")),
-                false,
-            ),
-            Ok(response) => {
-                let partial =
-                    matches!(&response, AppendEntriesResponse::PartialSuccess(matched) if *matched != last);
-                let result = response.into_stream_result(previous, last);
-                let goes_on = result.is_ok() && !partial;
-                (Ok(result), goes_on)
+        let response = match self.append(request, order).await {
+            Ok(response) => response,
+            Err(error) => return (Err(error), false),
+        };
+        match &response {
+            AppendEntriesResponse::Success => self.matched.note(&self.target, term, last),
+            AppendEntriesResponse::PartialSuccess(matched) => self.matched.note(&self.target, term, *matched),
+            // The library would take this leader down for it.
+            AppendEntriesResponse::Conflict if previous <= self.matched.get(&self.target, term) => {
+                let reason =
+                    "it has lost a part of its log: remove it and let it join again under another id";
+                tracing::error!(server = %self.target, reason);
+                return (Err(self.unreachable(reason)), false);
             }
-            Err(error) => (Err(error), false),
+            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
         }
+        let partial = matches!(&response, AppendEntriesResponse::PartialSuccess(matched) if *matched != last);
+        let result = response.into_stream_result(previous, last);
+        let goes_on = result.is_ok() && !partial;
+        (Ok(result), goes_on)
     }
 
     fn append_stream<S>(&self, input: S) -> AppendResults<R>
@@ -259,9 +296,12 @@ impl<R: Runtime> Peer<R> {
             (chunk.sequence, chunk.end) = (sequence, end);
             match self.send_chunk(&chunk, rows).await? {
                 ChunkAnswer::Accepted => {}
-                ChunkAnswer::Installed(vote) | ChunkAnswer::HigherVote(vote) => {
+                ChunkAnswer::Installed(vote) => {
+                    let (term, last) = (chunk.vote.leader_id.term, chunk.header.meta.last_log_id);
+                    self.matched.note(&self.target, term, last);
                     return Ok(SnapshotResponse::new(vote));
                 }
+                ChunkAnswer::HigherVote(vote) => return Ok(SnapshotResponse::new(vote)),
                 ChunkAnswer::Busy => return Err(self.unreachable("it is busy with another snapshot").into()),
                 ChunkAnswer::Restart(reason) => return Err(self.unreachable(reason).into()),
             }

@@ -4,16 +4,12 @@ use std::{
     collections::BTreeMap,
     future::Future,
     io,
-    pin::pin,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Either, select},
-};
+use futures_util::{FutureExt, future::BoxFuture};
 use openraft::{
     Config, Raft, RaftMetrics, ServerState, SnapshotPolicy, async_runtime::WatchReceiver,
     errors::ClientWriteError, impls::OneshotResponder,
@@ -22,7 +18,8 @@ use tokio::sync::oneshot;
 
 use super::{
     ApplyListener, Committed, Consensus, MembershipError, PeerService, ProposeError, RaftConfig, RaftStatus,
-    ReadIndexError, Role, ServerAddress, ServerId,
+    ReadIndexError, ServerAddress, ServerId,
+    background::{checkpoint_regularly, role, watch_leadership},
     checkpoint::Checkpoints,
     codec::{FORMAT_VERSION, StoreError},
     identity::Identity,
@@ -36,11 +33,10 @@ use super::{
     snapshot::Receiver,
     state::{Progress, StateMachine},
     types::{CommittedLeaderId, Proposal, StoredMembership, Types},
-    watch,
 };
 use crate::{
     limits,
-    observe::{Observation, SharedObserver},
+    observe::SharedObserver,
     registry::{Command, Registry},
     runtime::{Keyspace, Network, NetworkError, Runtime},
 };
@@ -512,96 +508,6 @@ fn listen<R: Runtime>(
         }
         .boxed()
     }))
-}
-
-/// What the server is told about changes of.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Leadership {
-    role: Option<Role>,
-    term: u64,
-    leader: Option<ServerId>,
-    membership: Option<super::types::LogId>,
-    stopped: bool,
-}
-
-async fn watch_leadership<R: Runtime>(
-    mut metrics: watch::Receiver<RaftMetrics<Types<R>>>,
-    state: StateMachine<R>,
-    listener: Arc<dyn ApplyListener>,
-    observer: SharedObserver,
-) {
-    let mut before = Leadership::default();
-    loop {
-        let now = {
-            let metrics = metrics.borrow_and_update();
-            Leadership {
-                role: Some(role(metrics.state)),
-                term: metrics.current_term,
-                leader: metrics.current_leader.clone(),
-                membership: *metrics.membership_config.log_id(),
-                stopped: metrics.running_state.is_err(),
-            }
-        };
-        if now != before {
-            let led = before.role == Some(Role::Leader);
-            let leads = now.role == Some(Role::Leader);
-            if led && (!leads || before.term != now.term) {
-                observer.observe(Observation::LostLeadership { term: now.term });
-            }
-            if leads && (!led || before.term != now.term) {
-                observer.observe(Observation::BecameLeader { term: now.term });
-            }
-            if leads != led || now.leader != before.leader {
-                let leader = now.leader.as_ref().map_or("nobody", |leader| leader.0.as_str());
-                tracing::info!(term = now.term, leader, role = ?now.role, "leadership changed");
-            }
-            if now.membership != before.membership {
-                let index = now.membership.map_or(0, |log_id| log_id.index);
-                tracing::info!(index, "membership changed");
-            }
-            listener.leadership_changed();
-        }
-        if now.stopped {
-            break;
-        }
-        before = now;
-        if metrics.changed().await.is_err() {
-            break;
-        }
-    }
-    state.applied().stop();
-}
-
-/// Makes a checkpoint each interval in which anything was applied.
-async fn checkpoint_regularly<R: Runtime>(
-    raft: Raft<Types<R>, StateMachine<R>>,
-    interval: Duration,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    loop {
-        let sleep = pin!(R::sleep(interval));
-        if let Either::Left(_) = select(&mut stopped, sleep).await {
-            return;
-        }
-        let due = {
-            let watched = raft.metrics();
-            let metrics = watched.borrow_watched();
-            metrics.last_applied > metrics.snapshot
-        };
-        if due && raft.trigger().snapshot().await.is_err() {
-            return;
-        }
-    }
-}
-
-fn role(state: ServerState) -> Role {
-    match state {
-        ServerState::Leader => Role::Leader,
-        ServerState::Follower => Role::Follower,
-        ServerState::Candidate => Role::Candidate,
-        ServerState::Learner => Role::Learner,
-        ServerState::Shutdown => Role::Shutdown,
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -3,164 +3,22 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 
 use super::{
-    Backwards, Notes, address, id,
-    platform::{TestDisk, TestNetwork, TestRuntime, TestWorld},
+    Stores, address, entry,
+    harness::{Cluster, Member, config, start, until},
+    id, log_id, membership_entry,
+    platform::{TestDisk, TestWorld},
     register,
 };
 use crate::{
     raft::{
-        Consensus, MembershipError, ProposeError, RaftConfig, RaftNode, ReadIndexError, Role, StartError,
+        Consensus, MembershipError, ProposeError, RaftConfig, ReadIndexError, Role, StartError,
+        types::{Entry, Payload, Proposal},
     },
-    runtime::{Network, NetworkError},
+    runtime::Network,
 };
-
-/// A member with what it told.
-struct Member {
-    node: RaftNode<TestRuntime>,
-    disk: TestDisk,
-    observed: Arc<Notes>,
-    listened: Arc<Notes>,
-}
-
-impl Member {
-    fn digest(&self) -> u128 {
-        self.node.registry().read().unwrap().digest()
-    }
-}
-
-fn config(name: &str) -> RaftConfig {
-    RaftConfig::new(id(name), address(name))
-}
-
-async fn start(config: RaftConfig, disk: TestDisk, network: TestNetwork) -> Result<Member, StartError> {
-    let (observed, listened) = (Arc::new(Notes::default()), Arc::new(Notes::default()));
-    let node = RaftNode::start(
-        config,
-        disk.clone(),
-        network,
-        listened.clone(),
-        Arc::new(Backwards),
-        observed.clone(),
-    )
-    .await?;
-    Ok(Member {
-        node,
-        disk,
-        observed,
-        listened,
-    })
-}
-
-/// Waits until something is so, for ten seconds of the paused clock.
-async fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..10_000 {
-        if let Some(found) = check() {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    panic!("never: {what}");
-}
-
-/// Members by name, on one network.
-struct Cluster {
-    world: TestWorld,
-    members: BTreeMap<String, Member>,
-    settings: fn(RaftConfig) -> RaftConfig,
-}
-
-impl Cluster {
-    /// Three members that know each other.
-    async fn of_three() -> Cluster {
-        let cluster = Cluster::new(&["a", "b", "c"], |config| config).await;
-        cluster.initialize(&["a", "b", "c"]).await;
-        cluster
-    }
-
-    async fn new(names: &[&str], settings: fn(RaftConfig) -> RaftConfig) -> Cluster {
-        let mut cluster = Cluster {
-            world: TestWorld::with_jitter(),
-            members: BTreeMap::new(),
-            settings,
-        };
-        for name in names {
-            cluster.start(name, TestDisk::default()).await;
-        }
-        cluster
-    }
-
-    async fn initialize(&self, names: &[&str]) {
-        let members = names.iter().map(|name| (id(name), address(name))).collect();
-        self.members[names[0]].node.initialize(members).await.unwrap();
-        self.leader().await;
-    }
-
-    async fn start(&mut self, name: &str, disk: TestDisk) {
-        let config = (self.settings)(config(name));
-        let network = self.world.network(&address(name).raft);
-        let member = start(config, disk, network).await.unwrap();
-        self.members.insert(name.to_string(), member);
-    }
-
-    /// Ends a member as a crash of its process would, and gives its disk.
-    fn crash(&mut self, name: &str) -> TestDisk {
-        let member = self.members.remove(name).unwrap();
-        self.world.unplug(&address(name).raft);
-        member.disk.after_crash()
-    }
-
-    fn member(&self, name: &str) -> &Member {
-        &self.members[name]
-    }
-
-    /// The name of the one that leads and can confirm it.
-    async fn leader(&self) -> String {
-        self.leader_among(&self.members.keys().cloned().collect::<Vec<_>>())
-            .await
-    }
-
-    async fn leader_among(&self, names: &[String]) -> String {
-        for _ in 0..1_000 {
-            for name in names {
-                if self.member(name).node.read_index().await.is_ok() {
-                    return name.clone();
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("nobody leads");
-    }
-
-    fn others(&self, name: &str) -> Vec<String> {
-        let mut names: Vec<String> = self.members.keys().cloned().collect();
-        names.retain(|other| other != name);
-        names
-    }
-
-    /// Proposes at the leader and waits for it to be applied there.
-    async fn write(&self, numbers: std::ops::Range<u64>) -> u64 {
-        let leader = self.leader().await;
-        let node = &self.member(&leader).node;
-        let proposals = numbers.map(|number| node.propose(register(number)));
-        let results = futures_util::future::join_all(proposals).await;
-        results
-            .into_iter()
-            .map(|result| result.unwrap().log_index)
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// Waits until all have applied an entry, and sees that they agree.
-    async fn agree_at(&self, log_index: u64) {
-        for member in self.members.values() {
-            member.node.wait_applied(log_index).await.unwrap();
-        }
-        let digests: Vec<u128> = self.members.values().map(Member::digest).collect();
-        assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:x?}");
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_single_member_leads_itself_and_finds_its_data_again() {
@@ -391,141 +249,6 @@ async fn a_member_that_missed_too_much_gets_a_snapshot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_come_and_go() {
-    let mut cluster = Cluster::new(&["a"], |config| config).await;
-    cluster.initialize(&["a"]).await;
-    cluster.write(0..10).await;
-    for name in ["b", "c"] {
-        cluster.start(name, TestDisk::default()).await;
-        let node = &cluster.member("a").node;
-        node.add_server(id(name), address(name)).await.unwrap();
-        // Once more does nothing.
-        node.add_server(id(name), address(name)).await.unwrap();
-    }
-    let last = cluster.write(10..20).await;
-    cluster.agree_at(last).await;
-    let node = &cluster.member("a").node;
-    assert_eq!(node.status().voters.len(), 3);
-    assert!(node.status().learners.is_empty());
-
-    let elsewhere = node.add_server(id("b"), address("d")).await;
-    assert!(
-        matches!(elsewhere, Err(MembershipError::Refused(_))),
-        "{elsewhere:?}"
-    );
-    let unknown = node.remove_server(id("x")).await;
-    assert!(matches!(unknown, Err(MembershipError::Refused(_))), "{unknown:?}");
-    let follower = cluster.member("b").node.remove_server(id("c")).await;
-    assert!(
-        matches!(follower, Err(MembershipError::NotLeader { leader: Some(_) })),
-        "{follower:?}"
-    );
-
-    node.remove_server(id("c")).await.unwrap();
-    assert_eq!(node.status().voters.len(), 2);
-    // The leader itself: it steps down, and the one that is left leads.
-    node.remove_server(id("a")).await.unwrap();
-    let leader = cluster.leader_among(&["b".to_string()]).await;
-    let node = &cluster.member(&leader).node;
-    node.propose(register(99)).await.unwrap();
-    assert_eq!(
-        node.status().voters.keys().cloned().collect::<Vec<_>>(),
-        [id("b")]
-    );
-    let last = node.remove_server(id("b")).await;
-    assert!(matches!(last, Err(MembershipError::Refused(_))), "{last:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_member_that_can_not_be_reached_gets_no_vote() {
-    let cluster = Cluster::new(&["a"], |config| config).await;
-    cluster.initialize(&["a"]).await;
-    let node = &cluster.member("a").node;
-    let result = node.add_server(id("b"), address("b")).await;
-    assert!(
-        matches!(result, Err(MembershipError::OutcomeUnknown(_))),
-        "{result:?}"
-    );
-    assert!(node.status().learners.contains_key(&id("b")));
-    // The cluster is as able as before.
-    node.propose(register(1)).await.unwrap();
-    node.remove_server(id("b")).await.unwrap();
-    assert!(node.status().learners.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn leadership_is_handed_on() {
-    let cluster = Cluster::of_three().await;
-    let last = cluster.write(0..10).await;
-    cluster.agree_at(last).await;
-    let old = cluster.leader().await;
-    let to = cluster.others(&old)[1].clone();
-    let node = &cluster.member(&old).node;
-    assert!(matches!(
-        node.transfer_leader(Some(id("x"))).await,
-        Err(MembershipError::Refused(_))
-    ));
-    node.transfer_leader(Some(id(&old))).await.unwrap();
-    node.transfer_leader(Some(id(&to))).await.unwrap();
-    assert_eq!(cluster.leader().await, to);
-    let to = cluster.member(&to);
-    to.node.transfer_leader(None).await.unwrap();
-    let last = cluster.write(10..20).await;
-    cluster.agree_at(last).await;
-}
-
-/// A transfer to a member that just died does not leave the cluster without a leader.
-#[tokio::test(start_paused = true)]
-async fn a_failed_transfer_leaves_a_cluster_that_works() {
-    let cluster = Cluster::of_three().await;
-    let last = cluster.write(0..10).await;
-    cluster.agree_at(last).await;
-    let old = cluster.leader().await;
-    let dead = cluster.others(&old)[0].clone();
-    cluster.world.cut_off(&address(&dead).raft);
-    let result = cluster.member(&old).node.transfer_leader(Some(id(&dead))).await;
-    assert!(
-        matches!(
-            &result,
-            Err(MembershipError::OutcomeUnknown(_) | MembershipError::Refused(_))
-        ),
-        "{result:?}"
-    );
-    let leader = cluster.leader_among(&cluster.others(&dead)).await;
-    cluster.member(&leader).node.propose(register(77)).await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn services_call_each_other_and_the_wrong_server_refuses() {
-    let mut cluster = Cluster::of_three().await;
-    let answer = cluster
-        .member("a")
-        .node
-        .call_peer("b:8501", Bytes::from_static(b"abc"), Duration::from_secs(1))
-        .await;
-    assert_eq!(answer.unwrap(), Bytes::from_static(b"cba"));
-    // Another server at an address of a member that is gone.
-    cluster.crash("b");
-    let config = RaftConfig::new(id("z"), address("b"));
-    let stranger = start(config, TestDisk::default(), cluster.world.network("b:8501"))
-        .await
-        .unwrap();
-    let answer = cluster
-        .member("a")
-        .node
-        .call_peer("b:8501", Bytes::from_static(b"abc"), Duration::from_secs(1))
-        .await;
-    assert!(
-        matches!(answer, Err(NetworkError::Unreachable { .. })),
-        "{answer:?}"
-    );
-    // Nor does it take the leader's log for its own.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(!stranger.node.is_initialized());
-    assert_eq!(stranger.node.status().last_log_index, 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn nonsense_from_a_peer_is_dropped_and_counted() {
     let cluster = Cluster::of_three().await;
     let network = cluster.world.network("x:1");
@@ -622,108 +345,25 @@ async fn a_dropped_member_leaves_nothing_running() {
     .await;
 }
 
-/// Two clusters that once used the same names do not mix.
+/// A log that this version can't apply is one clear line at the start.
 #[tokio::test(start_paused = true)]
-async fn clusters_do_not_talk_to_each_other() {
-    let mut cluster = Cluster::of_three().await;
-    let last = cluster.write(0..10).await;
-    // One of its members is wiped and begins a cluster of its own, under its old id and address.
-    let leader = cluster.leader().await;
-    let defector = cluster.others(&leader)[0].clone();
-    cluster.crash(&defector);
-    cluster.world.cut_off(&address(&defector).raft);
-    cluster.start(&defector, TestDisk::default()).await;
-    let node = &cluster.member(&defector).node;
-    let alone = BTreeMap::from([(id(&defector), address(&defector))]);
-    node.initialize(alone).await.unwrap();
-    until("it leads itself", || {
-        (node.status().role == Role::Leader).then_some(())
-    })
-    .await;
-    let own = node.propose(register(500)).await.unwrap().log_index;
-    cluster.world.heal();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(node.status().role, Role::Leader);
-    assert_eq!(node.status().applied_index, own);
-    let leader = cluster.leader_among(&cluster.others(&defector)).await;
-    let loyal = &cluster.member(&leader).node;
-    assert!(loyal.status().matched[&id(&defector)] <= last);
-    // What is meant for a member is not for it; what is meant for a stranger is.
-    let message = Bytes::from_static(b"abc");
-    let second = Duration::from_secs(1);
-    let there = address(&defector).raft;
-    let answer = loyal.call_peer(&there, message.clone(), second).await;
-    assert!(
-        matches!(answer, Err(NetworkError::Unreachable { .. })),
-        "{answer:?}"
-    );
-    let there = address(&leader).raft;
-    let answer = node.call_peer(&there, message, second).await;
-    assert_eq!(answer.unwrap(), Bytes::from_static(b"cba"));
-    // Nor can it be taken in again without being wiped.
-    let outcome = cluster.member(&leader).node.remove_server(id(&defector)).await;
-    outcome.unwrap();
-    let outcome = cluster
-        .member(&leader)
-        .node
-        .add_server(id(&defector), address(&defector))
-        .await;
-    assert!(
-        matches!(outcome, Err(MembershipError::OutcomeUnknown(_))),
-        "{outcome:?}"
-    );
-}
-
-/// A server that was initialised in vain can still be joined to another cluster.
-#[tokio::test(start_paused = true)]
-async fn an_identity_is_kept_over_restarts() {
-    let mut cluster = Cluster::of_three().await;
-    let last = cluster.write(0..10).await;
-    cluster.agree_at(last).await;
-    for name in ["a", "b", "c"] {
-        let disk = cluster.crash(name).after_power_cut(0);
-        cluster.start(name, disk).await;
-    }
-    let last = cluster.write(10..20).await;
-    cluster.agree_at(last).await;
-    let leader = cluster.leader().await;
-    let answer = cluster
-        .member(&leader)
-        .node
-        .call_peer("a:8501", Bytes::from_static(b"xy"), Duration::from_secs(1))
-        .await;
-    assert_eq!(answer.unwrap(), Bytes::from_static(b"yx"));
-}
-
-/// A change whose leader died between its two steps is completed by the next one.
-#[tokio::test(start_paused = true)]
-async fn a_half_done_membership_change_is_completed() {
-    let mut cluster = Cluster::of_three().await;
-    let last = cluster.write(0..10).await;
-    cluster.agree_at(last).await;
-    cluster.start("d", TestDisk::default()).await;
-    let old = cluster.leader().await;
-    let joint = |cluster: &Cluster, name: &str| cluster.member(name).node.is_joint();
-    {
-        let node = &cluster.member(&old).node;
-        let mut adding = node.add_server(id("d"), address("d"));
-        loop {
-            assert!(
-                futures_util::poll!(&mut adding).is_pending(),
-                "it was too fast for this test"
-            );
-            if joint(&cluster, &old) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_micros(50)).await;
-        }
-    }
-    // Whoever asked has gone, before the second step.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(joint(&cluster, &old), "nothing is left to be completed");
-    until("the change is completed", || {
-        (!joint(&cluster, &old)).then_some(())
-    })
-    .await;
-    assert_eq!(cluster.member(&old).node.status().voters.len(), 4);
+async fn a_log_of_a_newer_version_does_not_start() {
+    let mut stores = Stores::open(TestDisk::default()).await.unwrap();
+    let newer = Entry {
+        log_id: log_id(1, 2),
+        payload: Payload::Normal(Proposal::from_bytes(Bytes::from_static(&[200, 1, 2, 3]))),
+    };
+    let entries = vec![membership_entry(1, 0, &["a"]), entry(1, 1), newer];
+    stores.log.blocking_append(entries).await.unwrap();
+    stores.log.save_committed(Some(log_id(1, 2))).await.unwrap();
+    stores.journal.commit(Vec::new()).await.unwrap();
+    let network = TestWorld::default().network("a:8501");
+    let error = start(config("a"), stores.disk.after_crash(), network)
+        .await
+        .err()
+        .unwrap();
+    let error = error.to_string();
+    assert!(error.contains("log entry 2 can't be applied"), "{error}");
+    assert!(error.contains("version 200"), "{error}");
+    assert!(!error.contains('\n'), "{error}");
 }

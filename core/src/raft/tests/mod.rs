@@ -2,7 +2,9 @@
 
 mod checkpoint;
 mod cluster;
+mod harness;
 mod log;
+mod members;
 mod parts;
 pub(crate) mod platform;
 mod suite;
