@@ -75,7 +75,10 @@ pub(crate) struct Peer<R: Runtime> {
 /// The last entry that each server has told a leader of one term to be durable. A server that does not have it any
 /// more has lost its data, and can't be a member any more: it may have voted, or acknowledged entries.
 #[derive(Clone, Default)]
-struct Matched(Arc<Mutex<BTreeMap<ServerId, (u64, Option<LogId>)>>>);
+struct Matched(Arc<Mutex<MatchedInTerm>>);
+
+/// By server: a leader's term, and the last entry that the server told it of.
+type MatchedInTerm = BTreeMap<ServerId, (u64, Option<LogId>)>;
 
 impl Matched {
     fn note(&self, server: &ServerId, term: u64, matched: Option<LogId>) {
