@@ -135,7 +135,12 @@ pub(super) fn answer(tables: &Tables, query: &Query) -> View {
         Query::KeyNames { prefix, separator } => View::KeyNames(key_names(tables, prefix, separator)),
         Query::Session(id) => {
             let session = tables.sessions().get(id);
-            View::Sessions(session.map(|session| Session::clone(session)).into_iter().collect())
+            View::Sessions(
+                session
+                    .map(|session| Session::clone(session))
+                    .into_iter()
+                    .collect(),
+            )
         }
         Query::Sessions(Some(node)) => {
             let sessions = tables.sessions().of_node(node);
@@ -261,7 +266,7 @@ fn node_checks(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Vec<L
         .collect()
 }
 
-fn annotate(tables: &Tables, check: &Check) -> ListedCheck {
+pub(super) fn annotate(tables: &Tables, check: &Check) -> ListedCheck {
     let instance = check.instance_key().and_then(|key| tables.instance(&key));
     let service = instance.map(|instance| (instance.service.clone(), instance.tags.clone()));
     (check.clone(), service)

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Check, CheckDefinition, CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Key, Namespace,
-    Node, NodeName, Operation, OperationError, OperationResult, ServiceName, Session, SessionId,
+    Check, CheckDefinition, CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Key,
+    Namespace, Node, NodeName, Operation, OperationError, OperationResult, ServiceName, Session, SessionId,
 };
 
 /// A replicated command. Its encoding is versioned: see [`Command::encode`].

@@ -46,8 +46,7 @@ pub use event::{Applied, Event, RowChange};
 pub use kv::{Compacted, InvalidKey, Key, KeyValue};
 pub use model::{
     Check, CheckDefinition, CheckId, CheckKey, CheckKind, CheckStatus, Instance, InstanceId, InstanceKey,
-    InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, SessionId,
-    Weights,
+    InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, SessionId, Weights,
 };
 pub use operation::{KeyWrite, Operation, OperationError, OperationRefusal, OperationResult};
 pub use query::{InstanceHealth, ListedCheck, Query, Topic, TopicVersion, View};

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Check, CheckDefinitionUpdate, CheckKey, Instance, InstanceKey, Key, KeyValue, Node, NodeName, SessionId,
+    CheckDefinitionUpdate, CheckKey, Instance, InstanceKey, Key, KeyValue, ListedCheck, Node, NodeName,
+    SessionId,
 };
 
 /// One step of a transaction. Each sees what those before it did.
@@ -110,8 +111,8 @@ pub enum OperationResult {
     Node(Node),
     /// An instance.
     Instance(Instance),
-    /// A check.
-    Check(Check),
+    /// A check with its service's name and tags.
+    Check(ListedCheck),
 }
 
 /// An operation that can't be done, with its place in the transaction.

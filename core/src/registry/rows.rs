@@ -12,8 +12,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    Check, CheckKey, Command, Instance, InstanceKey, Key, KeyValue, Node, NodeName, RowChange, Session, SessionId,
-    Topic, TopicKind, kv::LockDelay,
+    Check, CheckKey, Command, Instance, InstanceKey, Key, KeyValue, Node, NodeName, RowChange, Session,
+    SessionId, Topic, TopicKind, kv::LockDelay,
 };
 
 /// The version of rows that is written. A new one comes with every change of what a row holds.

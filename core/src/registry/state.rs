@@ -5,14 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    Applied, Check, CheckKey, Command, Compacted, Event, Instance, InstanceKey, Key, KeyValue, Namespace, Node,
-    NodeName, Operation, OperationError, OperationResult, Query, Refusal, Reply, Session, SessionId, Topic,
-    TopicVersion, View, answer, apply,
+    Applied, Check, CheckKey, Command, Compacted, Event, Instance, InstanceKey, Key, KeyValue, Namespace,
+    Node, NodeName, Operation, OperationError, OperationResult, Query, Refusal, Reply, Session, SessionId,
+    Topic, TopicVersion, View, answer, apply,
     difference::difference,
     kv::History,
     restore,
     rows::{
-        Row, RowError, RowLog, check_key, index_key, instance_key, lock_delay_key, node_key, session_key, value,
+        Row, RowError, RowLog, check_key, index_key, instance_key, lock_delay_key, node_key, session_key,
+        value,
     },
     tables::Tables,
     topics::Topics,

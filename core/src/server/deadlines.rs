@@ -219,7 +219,12 @@ impl Deadlines {
     }
 
     /// Sessions whose time is over, at most `max`; each is in flight until it is resolved.
-    pub(super) fn due_sessions(&mut self, registry: &Registry, now: Instant, max: usize) -> Due<SessionExpiry> {
+    pub(super) fn due_sessions(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        max: usize,
+    ) -> Due<SessionExpiry> {
         let (now, attempt) = (self.observe(now), self.next_attempt());
         self.sessions.due(now, max, attempt, |id| {
             let session = registry.session(id)?;

@@ -19,9 +19,7 @@ use crate::{
     limits,
     observe::Observation,
     raft::{ProposeError, RaftStatus, Role},
-    registry::{
-        CheckKey, CheckTarget, CheckUpdate, Command, Expiry, LockDelayEnd, Registry, SessionExpiry,
-    },
+    registry::{CheckKey, CheckTarget, CheckUpdate, Command, Expiry, LockDelayEnd, Registry, SessionExpiry},
     runtime::Instant,
 };
 

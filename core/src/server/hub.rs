@@ -236,11 +236,18 @@ mod tests {
     #[test]
     fn a_key_wakes_who_waits_for_any_prefix_of_it_and_nobody_else() {
         let hub = Arc::new(Hub::new(1_000));
-        let names = ["", "a", "a/", "a/b", "a/b/", "a/b/c", "a/bb", "a/c", "a0", "ab", "b", "a/b/c/d", "A"];
+        let names = [
+            "", "a", "a/", "a/b", "a/b/", "a/b/c", "a/bb", "a/c", "a0", "ab", "b", "a/b/c/d", "A",
+        ];
         let key = |name: &str| Key::parse(name.to_owned()).expect("short enough");
         let parked: Vec<_> = names
             .iter()
-            .map(|name| (name, hub.park(Topic::KeyPrefix(key(name))).expect("below the limit")))
+            .map(|name| {
+                (
+                    name,
+                    hub.park(Topic::KeyPrefix(key(name))).expect("below the limit"),
+                )
+            })
             .collect();
         for written in names {
             hub.wake(&[Topic::Key(key(written))]);

@@ -109,9 +109,8 @@ impl From<Refusal> for ApiError {
             Refusal::Invalid(reason) => ApiError::bad_request(reason),
             Refusal::OtherService { .. }
             | Refusal::Aborted(_)
-            | Refusal::RenewedSince | Refusal::AlreadyCritical => {
-                ApiError::new(StatusCode::CONFLICT, refusal.to_string())
-            }
+            | Refusal::RenewedSince
+            | Refusal::AlreadyCritical => ApiError::new(StatusCode::CONFLICT, refusal.to_string()),
         }
     }
 }

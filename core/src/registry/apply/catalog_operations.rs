@@ -2,8 +2,8 @@
 
 use super::{deregister, register};
 use crate::registry::{
-    Check, CheckDefinitionUpdate, CheckKey, Deregister, Instance, InstanceKey, Node, NodeName, Operation,
-    OperationRefusal, OperationResult, tables::Tables, transaction::Transaction,
+    CheckDefinitionUpdate, CheckKey, Deregister, Instance, InstanceKey, Node, NodeName, Operation,
+    OperationRefusal, OperationResult, answer, tables::Tables, transaction::Transaction,
 };
 
 type Outcome<T> = Result<T, OperationRefusal>;
@@ -20,7 +20,9 @@ pub(super) fn read(tables: &Tables, operation: &Operation) -> Option<Outcome<Vec
 }
 
 fn get_node(tables: &Tables, name: &NodeName) -> Outcome<OperationResult> {
-    let found = tables.node(name).map(|node| OperationResult::Node(Node::clone(node)));
+    let found = tables
+        .node(name)
+        .map(|node| OperationResult::Node(Node::clone(node)));
     found.ok_or_else(|| OperationRefusal::NoNode(name.to_string()))
 }
 
@@ -35,7 +37,9 @@ fn get_instance(tables: &Tables, key: &InstanceKey) -> Outcome<OperationResult> 
 }
 
 fn get_check(tables: &Tables, key: &CheckKey) -> Outcome<OperationResult> {
-    let found = tables.check(key).map(|check| OperationResult::Check(Check::clone(check)));
+    let found = tables
+        .check(key)
+        .map(|check| OperationResult::Check(answer::annotate(tables, check)));
     found.ok_or_else(|| OperationRefusal::NoCheck {
         node: key.node.to_string(),
         id: key.id.to_string(),
@@ -50,23 +54,31 @@ pub(super) fn write(
     match operation {
         Operation::SetNode(node) => set_node(transaction, node).map(Some),
         Operation::SetNodeIf(node, index) => {
-            require(node_index(transaction, &node.name), *index, "set", || node_text(&node.name))?;
+            require(node_index(transaction, &node.name), *index, "set", || {
+                node_text(&node.name)
+            })?;
             set_node(transaction, node).map(Some)
         }
         Operation::DeleteNode(name) => remove(transaction, Deregister::Node(name.clone())),
         Operation::DeleteNodeIf(name, index) => {
-            require(node_index(transaction, name), *index, "delete", || node_text(name))?;
+            require(node_index(transaction, name), *index, "delete", || {
+                node_text(name)
+            })?;
             remove(transaction, Deregister::Node(name.clone()))
         }
         Operation::SetInstance(instance) => set_instance(transaction, instance).map(Some),
         Operation::SetInstanceIf(instance, index) => {
             let key = instance.key();
-            require(instance_index(transaction, &key), *index, "set", || instance_text(&key))?;
+            require(instance_index(transaction, &key), *index, "set", || {
+                instance_text(&key)
+            })?;
             set_instance(transaction, instance).map(Some)
         }
         Operation::DeleteInstance(key) => remove_instance(transaction, key),
         Operation::DeleteInstanceIf(key, index) => {
-            require(instance_index(transaction, key), *index, "delete", || instance_text(key))?;
+            require(instance_index(transaction, key), *index, "delete", || {
+                instance_text(key)
+            })?;
             remove_instance(transaction, key)
         }
         Operation::SetCheck(check) => set_check(transaction, check).map(Some),
@@ -77,7 +89,9 @@ pub(super) fn write(
         }
         Operation::DeleteCheck(key) => remove(transaction, Deregister::Check(key.clone())),
         Operation::DeleteCheckIf(key, index) => {
-            require(check_index(transaction, key), *index, "delete", || check_text(key))?;
+            require(check_index(transaction, key), *index, "delete", || {
+                check_text(key)
+            })?;
             remove(transaction, Deregister::Check(key.clone()))
         }
         _ => Err(OperationRefusal::Invalid("it does not write the catalog".into())),
@@ -133,12 +147,10 @@ fn set_instance(transaction: &mut Transaction<'_>, instance: &Instance) -> Outco
     get_instance(transaction.tables(), &instance.key())
 }
 
-fn set_check(
-    transaction: &mut Transaction<'_>,
-    check: &CheckDefinitionUpdate,
-) -> Outcome<OperationResult> {
+fn set_check(transaction: &mut Transaction<'_>, check: &CheckDefinitionUpdate) -> Outcome<OperationResult> {
     require_node(transaction, &check.node)?;
-    register::put_check(transaction, check).map_err(|refusal| OperationRefusal::Invalid(refusal.to_string()))?;
+    register::put_check(transaction, check)
+        .map_err(|refusal| OperationRefusal::Invalid(refusal.to_string()))?;
     get_check(transaction.tables(), &check.key())
 }
 

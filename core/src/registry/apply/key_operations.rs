@@ -20,7 +20,9 @@ pub(super) fn read(tables: &Tables, operation: &Operation) -> Option<Outcome<Vec
         }
         Operation::GetTree(prefix) => {
             let found = tables.keys().with_prefix(prefix);
-            Ok(found.map(|found| OperationResult::Key(KeyValue::clone(found))).collect())
+            Ok(found
+                .map(|found| OperationResult::Key(KeyValue::clone(found)))
+                .collect())
         }
         Operation::CheckIndex(key, index) => check_index(tables, key, *index).map(one),
         Operation::CheckSession(key, session) => check_session(tables, key, session.as_ref()).map(one),

@@ -133,7 +133,10 @@ fn remove_other_checks(
     }
 }
 
-pub(super) fn put_check(transaction: &mut Transaction<'_>, given: &CheckDefinitionUpdate) -> Result<(), Refusal> {
+pub(super) fn put_check(
+    transaction: &mut Transaction<'_>,
+    given: &CheckDefinitionUpdate,
+) -> Result<(), Refusal> {
     if let Some(id) = &given.instance {
         let instance = InstanceKey {
             namespace: given.namespace.clone(),

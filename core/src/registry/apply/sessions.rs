@@ -15,7 +15,10 @@ pub(super) fn create(
     let index = transaction.index();
     let tables = transaction.tables();
     if tables.sessions().get(&session.id).is_some() {
-        return Err(Refusal::Invalid(format!("session {:?} exists", session.id.as_str())));
+        return Err(Refusal::Invalid(format!(
+            "session {:?} exists",
+            session.id.as_str()
+        )));
     }
     match node {
         Some(node) if node.name == session.node => {

@@ -45,14 +45,15 @@ fn all_or_none<'a>(
             }),
         }
     }
-    if errors.is_empty() { Ok(results) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(results)
+    } else {
+        Err(errors)
+    }
 }
 
 /// What an operation that only reads gives; `None` for one that writes.
-fn read(
-    tables: &Tables,
-    operation: &Operation,
-) -> Option<Result<Vec<OperationResult>, OperationRefusal>> {
+fn read(tables: &Tables, operation: &Operation) -> Option<Result<Vec<OperationResult>, OperationRefusal>> {
     key_operations::read(tables, operation).or_else(|| catalog_operations::read(tables, operation))
 }
 

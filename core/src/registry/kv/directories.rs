@@ -82,7 +82,11 @@ impl Directories {
 /// The directories that a key is in, from the outermost (the empty prefix) inwards. Only so many levels are told apart:
 /// a key may consist of slashes.
 fn directories_of(key: &Key) -> impl Iterator<Item = Key> + '_ {
-    let slashes = key.as_bytes().iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    let slashes = key
+        .as_bytes()
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'/');
     let ends = slashes.map(|(at, _)| at + 1).take(KEY_LEVELS_INDEXED);
     std::iter::once(0).chain(ends).map(|end| key.cut(end))
 }
@@ -114,7 +118,10 @@ mod tests {
             let key = key(names[(index as usize * 7) % names.len()]);
             let new = keys.insert(key.clone(), index).is_none();
             directories.raise(&key, index, new);
-            for prefix in names.iter().flat_map(|name| (0..=name.len()).map(|end| &name[..end])) {
+            for prefix in names
+                .iter()
+                .flat_map(|name| (0..=name.len()).map(|end| &name[..end]))
+            {
                 let prefix = self::key(prefix);
                 let newest = directories.newest(&prefix, |from| {
                     let mut beneath = keys.iter().filter(|(key, _)| key.as_bytes() >= from);

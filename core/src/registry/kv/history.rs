@@ -57,7 +57,9 @@ impl History {
 
     /// Drops the oldest superseded versions when too many are kept.
     pub(in crate::registry) fn fold(&mut self, rows: &mut RowLog) {
-        if self.superseded_count <= KEY_VERSIONS_KEPT_MAX && self.superseded_bytes <= KEY_VERSION_BYTES_KEPT_MAX {
+        if self.superseded_count <= KEY_VERSIONS_KEPT_MAX
+            && self.superseded_bytes <= KEY_VERSION_BYTES_KEPT_MAX
+        {
             return;
         }
         let before = self.compacted;
@@ -70,7 +72,11 @@ impl History {
             self.compact(*at, rows);
         }
         let row = |revision: u64| value(&revision);
-        rows.set(compacted_key(), (before > 0).then(|| row(before)), Some(row(self.compacted)));
+        rows.set(
+            compacted_key(),
+            (before > 0).then(|| row(before)),
+            Some(row(self.compacted)),
+        );
     }
 
     /// What a key held at a revision; `None` if it was not there.
@@ -112,7 +118,9 @@ impl History {
     /// The highest revision.
     pub(in crate::registry) fn newest_revision(&self) -> u64 {
         let newest = self.versions.last_key_value();
-        newest.map_or(0, |((revision, _), _)| *revision).max(self.compacted)
+        newest
+            .map_or(0, |((revision, _), _)| *revision)
+            .max(self.compacted)
     }
 
     /// Takes in a stored revision.
@@ -155,7 +163,10 @@ impl History {
     }
 
     fn supersede(&mut self, key: &Key, version: u64, at: u64, bytes: usize) {
-        self.superseded.entry((at, key.clone())).or_default().insert(version);
+        self.superseded
+            .entry((at, key.clone()))
+            .or_default()
+            .insert(version);
         self.superseded_count += 1;
         self.superseded_bytes += bytes;
     }
