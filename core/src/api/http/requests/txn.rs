@@ -22,7 +22,7 @@ use crate::{
 pub struct ParsedTransaction {
     /// What can be carried out.
     pub operations: Vec<Operation>,
-    /// Whether it only reads. A verb that is unknown does not write.
+    /// Whether it only reads. A verb on keys that is unknown does not write.
     pub only_reads: bool,
     /// What can't, by its place, and why: nothing is to be carried out then.
     pub errors: Vec<(u64, String)>,
@@ -31,7 +31,12 @@ pub struct ParsedTransaction {
 /// Why an operation can't be carried out: the whole request is wrong, or only its verb or key.
 enum Wrong {
     Request(ApiError),
-    Operation(String),
+    Operation {
+        /// Why.
+        reason: String,
+        /// Whether it would have written.
+        writes: bool,
+    },
 }
 
 impl<E: Into<ApiError>> From<E> for Wrong {
@@ -78,7 +83,10 @@ pub fn parse_transaction(
                 parsed.operations.push(operation);
             }
             Ok(None) => {}
-            Err(Wrong::Operation(reason)) => parsed.errors.push((place as u64, reason)),
+            Err(Wrong::Operation { reason, writes }) => {
+                parsed.only_reads &= !writes;
+                parsed.errors.push((place as u64, reason));
+            }
             Err(Wrong::Request(error)) => return Err(error),
         }
     }
@@ -133,7 +141,10 @@ fn verb<'a>(fields: &Fields<'a>) -> Result<&'a str, ApiError> {
 }
 
 fn unknown(kind: &str, verb: &str) -> Wrong {
-    Wrong::Operation(format!("unknown {kind} operation: {}", echo(verb)))
+    Wrong::Operation {
+        reason: format!("unknown {kind} operation: {}", echo(verb)),
+        writes: kind != "KV",
+    }
 }
 
 fn parse_key(fields: &Fields<'_>) -> Result<Operation, Wrong> {
@@ -145,7 +156,10 @@ fn parse_key(fields: &Fields<'_>) -> Result<Operation, Wrong> {
     let index = || unsigned(fields, "Index");
     let verb = verb(fields)?;
     if key.is_empty() && verb != "delete-tree" {
-        return Err(Wrong::Operation("Must provide key".into()));
+        return Err(Wrong::Operation {
+            reason: "Must provide key".into(),
+            writes: ["set", "cas", "lock", "unlock", "delete", "delete-cas"].contains(&verb),
+        });
     }
     let write = |key: &Key| -> Result<KeyWrite, ApiError> {
         Ok(KeyWrite {
