@@ -17,6 +17,15 @@ pub(super) enum Payload {
 }
 
 impl Payload {
+    fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Payload::Peer(bytes) => bytes.len(),
+            Payload::Request(request) => request.body().len(),
+            Payload::Response(response) => response.body().len(),
+        };
+        bytes as u64
+    }
+
     /// A number for the trace that depends on all of it that matters.
     pub(super) fn hash(&self) -> u64 {
         match self {
@@ -94,7 +103,12 @@ pub(super) enum Wire {
     HungUp {
         handler: AbortHandle,
     },
+    /// Not a message: the link's buffer has room again.
+    Room,
 }
+
+/// Bytes of a message beyond its payload: frames, heads, acknowledgements.
+const OVERHEAD_BYTES: u64 = 80;
 
 impl Wire {
     /// What it is, for people.
@@ -108,6 +122,15 @@ impl Wire {
             Wire::Reset { call } => format!("reset of call {call}"),
             Wire::Closed { .. } => "end of a process".to_owned(),
             Wire::HungUp { .. } => "hang-up".to_owned(),
+            Wire::Room => "room".to_owned(),
+        }
+    }
+
+    /// Bytes that it takes on its way.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Wire::Request { payload, .. } | Wire::Answer { payload, .. } => OVERHEAD_BYTES + payload.bytes(),
+            _ => OVERHEAD_BYTES,
         }
     }
 }
