@@ -11,10 +11,7 @@ use std::{
 use bytes::Bytes;
 use sider_core::runtime::{Change, Keyspace};
 
-use super::{
-    DiskStep, Edge, SLOW_ACCESS_PPM, SLOW_ACCESS_US, SyncFault,
-    trap::Trap,
-};
+use super::{DiskStep, Edge, SLOW_ACCESS_PPM, SLOW_ACCESS_US, SyncFault, trap::Trap};
 use crate::{chance, world::HostId};
 
 type Space = BTreeMap<Bytes, Bytes>;
