@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Check, CheckStatus, Instance, Key, KeyValue, Namespace, Node, NodeName, ServiceName, Session, SessionId,
+    Check, CheckStatus, Filter, Instance, Key, KeyValue, Namespace, Node, NodeName, ServiceName, Session,
+    SessionId,
 };
 
 /// A question. Equal questions asked at an equal index share one answer.
@@ -92,6 +93,13 @@ pub enum Query {
     Session(SessionId),
     /// The sessions of a node, or all, by id.
     Sessions(Option<NodeName>),
+    /// Of another query's answer only what passes a filter over records of the answer's shape.
+    Filtered {
+        /// The other query.
+        query: Box<Query>,
+        /// The filter.
+        filter: Filter,
+    },
 }
 
 /// What has an index of its own: a query's answer can only change when its topic's index rises (its checks' output

@@ -8,8 +8,9 @@
 //! Where this API differs from Consul's, on purpose:
 //! - What a client did wrong is a 4xx; Consul has a 500 for some of it, which its clients take as a reason to try again.
 //!   Keys and sessions are answered as Consul does: those who lock with them look at the words.
-//! - `POST` is the same as `PUT`, but for keys. A port outside of 0 to 65535 is refused. Fields that are not known are ignored.
-//! - Parameters that would narrow an answer and are not there (`filter`, `peer`, `partition`, `sg`) are refused, and so
+//! - `POST` is the same as `PUT`, but for keys. A port outside of 0 to 65535 is refused. Fields that are not known are
+//!   ignored.
+//! - Parameters that would narrow an answer and are not there (`peer`, `partition`, `sg`) are refused, and so
 //!   are kinds of check that nobody would run (gRPC, UDP, alias …), `Ports` and `SocketPath`.
 //! - `Kind`, `Proxy`, `Connect` and `Locality` of a registration are ignored: the instance is registered under its own
 //!   name.

@@ -39,7 +39,7 @@ fn get_instance(tables: &Tables, key: &InstanceKey) -> Outcome<OperationResult> 
 fn get_check(tables: &Tables, key: &CheckKey) -> Outcome<OperationResult> {
     let found = tables
         .check(key)
-        .map(|check| OperationResult::Check(answer::annotate(tables, check)));
+        .map(|check| OperationResult::Check(answer::listed(tables, check)));
     found.ok_or_else(|| OperationRefusal::NoCheck {
         node: key.node.to_string(),
         id: key.id.to_string(),
