@@ -81,7 +81,7 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         Command::Register(_)
         | Command::Deregister(_)
         | Command::Transact(_)
-        | Command::CreateSession { .. }
+        | Command::CreateSession(_)
         | Command::DestroySession(_) => {}
     }
     let caused = |operation: &Operation| {

@@ -53,7 +53,7 @@ impl State {
                 expiries.iter().map(|expiry| self.reap(expiry)).collect(),
             )),
             Command::Transact(operations) => self.transact(operations, index),
-            Command::CreateSession { session, node } => self.begin_session(session, node.as_ref(), index),
+            Command::CreateSession(new) => self.begin_session(&new.session, new.node.as_ref(), index),
             Command::DestroySession(id) => Ok(Reply::Deregistered(self.end_session(id, index))),
             Command::RenewSessions(ids) => {
                 Ok(Reply::Each(ids.iter().map(|id| self.renew_session(id)).collect()))

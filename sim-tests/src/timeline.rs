@@ -209,7 +209,7 @@ fn short(command: &Command) -> String {
             let each = operations.iter().map(|it| format!("{it:?}"));
             format!("transact {}", each.collect::<Vec<_>>().join(", "))
         }
-        Command::CreateSession { session, .. } => format!("create session {} {}", session.name, session.id),
+        Command::CreateSession(new) => format!("create session {} {}", new.session.name, new.session.id),
         Command::DestroySession(id) => format!("destroy session {id}"),
         Command::RenewSessions(ids) => {
             let each = ids.iter().map(ToString::to_string);

@@ -23,12 +23,7 @@ pub enum Command {
     /// Reads and writes keys and the catalog: all operations or, if one can't be done, none.
     Transact(Vec<Operation>),
     /// Creates a session.
-    CreateSession {
-        /// The session; its id is new.
-        session: Session,
-        /// Its node, registered if it is not there; `None` if it must be there.
-        node: Option<Node>,
-    },
+    CreateSession(Box<NewSession>),
     /// Ends a session.
     DestroySession(SessionId),
     /// Counts renewals that must not be undone by an expiry in the log; each is done or refused by itself.
@@ -124,6 +119,15 @@ pub struct Expiry {
     pub renewals_seen: u64,
     /// [`Check::create_index`] when the leader decided: a check deregistered and registered again is another one.
     pub create_index_seen: u64,
+}
+
+/// A session to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSession {
+    /// The session; its id is new.
+    pub session: Session,
+    /// Its node, registered if it is not there; `None` if it must be there.
+    pub node: Option<Node>,
 }
 
 /// An expiry of a session that the leader decided on: done only if it was not renewed since.

@@ -40,8 +40,8 @@ mod topics;
 mod transaction;
 
 pub use command::{
-    CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, LockDelayEnd, Refusal,
-    Registration, Reply, SessionExpiry,
+    CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, LockDelayEnd, NewSession,
+    Refusal, Registration, Reply, SessionExpiry,
 };
 pub use event::{Applied, Event, RowChange};
 pub use filter::{Filter, FilterError, Record, Shape};

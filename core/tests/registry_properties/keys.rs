@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sider_core::registry::{
-    Applied, Command, Event, Key, KeyValue, KeyWrite, LockDelayEnd, Operation, Query, Registry, Session,
-    SessionBehavior, SessionExpiry, SessionId, View,
+    Applied, Command, Event, Key, KeyValue, KeyWrite, LockDelayEnd, NewSession, Operation, Query, Registry,
+    Session, SessionBehavior, SessionExpiry, SessionId, View,
 };
 
 use super::generate::{Generator, NODES};
@@ -102,7 +102,7 @@ impl Generator {
             given.name = node;
             given
         });
-        Command::CreateSession { session, node }
+        Command::CreateSession(Box::new(NewSession { session, node }))
     }
 }
 

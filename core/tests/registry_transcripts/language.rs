@@ -21,9 +21,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sider_core::registry::{
     CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-    Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Key, LockDelayEnd, Namespace, Node,
-    NodeName, Probe, Query, Registration, ServiceName, Session, SessionBehavior, SessionExpiry, SessionId,
-    Weights,
+    Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Key, LockDelayEnd, Namespace, NewSession,
+    Node, NodeName, Probe, Query, Registration, ServiceName, Session, SessionBehavior, SessionExpiry,
+    SessionId, Weights,
 };
 
 use crate::operations;
@@ -314,7 +314,7 @@ fn begin_session(words: &Words<'_>) -> Command {
         create_index: 0,
         modify_index: 0,
     });
-    Command::CreateSession { session, node }
+    Command::CreateSession(Box::new(NewSession { session, node }))
 }
 
 pub(crate) fn session_id(id: &str) -> SessionId {

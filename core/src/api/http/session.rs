@@ -14,7 +14,7 @@ use super::{
     write,
 };
 use crate::{
-    registry::{Command, NodeName, Query, SessionId},
+    registry::{Command, NewSession, NodeName, Query, SessionId},
     server::Server,
 };
 
@@ -49,7 +49,9 @@ async fn create(
     // The servers' own node is there as soon as anybody needs it.
     let node = (session.node == config.agent_node)
         .then(|| plain_node(config.agent_node.clone(), &config.agent_node_address));
-    let written = server.write(Command::CreateSession { session, node }).await?;
+    let written = server
+        .write(Command::CreateSession(Box::new(NewSession { session, node })))
+        .await?;
     match written.reply {
         Ok(_) => Ok(Reply::json(&serde_json::json!({ "ID": id.as_str() })).with_index(written.index)),
         Err(refusal) => Err(server_error(format!("apply failed: {refusal}"))),

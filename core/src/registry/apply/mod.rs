@@ -34,7 +34,7 @@ fn carry_out(transaction: &mut Transaction<'_>, command: &Command) -> Result<Rep
             Ok(deregister_critical::deregister_critical(transaction, expiries))
         }
         Command::Transact(operations) => transact::transact(transaction, operations),
-        Command::CreateSession { session, node } => sessions::create(transaction, session, node.as_ref()),
+        Command::CreateSession(new) => sessions::create(transaction, new),
         Command::DestroySession(id) => Ok(Reply::Deregistered(sessions::destroy(transaction, id))),
         Command::RenewSessions(ids) => Ok(sessions::renew(transaction, ids)),
         Command::ExpireSessions(expiries) => Ok(sessions::expire(transaction, expiries)),

@@ -2,16 +2,13 @@
 
 use super::key_operations;
 use crate::registry::{
-    CheckKey, CheckStatus, Key, LockDelayEnd, Node, NodeName, Refusal, Reply, Session, SessionBehavior,
+    CheckKey, CheckStatus, Key, LockDelayEnd, NewSession, NodeName, Refusal, Reply, Session, SessionBehavior,
     SessionExpiry, SessionId, kv::LockDelay, transaction::Transaction,
 };
 
 /// Creates a session; its node is registered first if it is given and not there.
-pub(super) fn create(
-    transaction: &mut Transaction<'_>,
-    session: &Session,
-    node: Option<&Node>,
-) -> Result<Reply, Refusal> {
+pub(super) fn create(transaction: &mut Transaction<'_>, new: &NewSession) -> Result<Reply, Refusal> {
+    let NewSession { session, node } = new;
     let index = transaction.index();
     let tables = transaction.tables();
     if tables.sessions().get(&session.id).is_some() {
