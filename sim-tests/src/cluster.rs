@@ -476,7 +476,11 @@ impl Cluster {
         };
         StartConfig {
             raft,
-            server: ServerConfig::default(),
+            server: ServerConfig {
+                // Shorter than users may have it: a schedule lasts seconds.
+                session_ttl_min: Duration::from_millis(100),
+                ..ServerConfig::default()
+            },
             bootstrap,
             join,
         }

@@ -6,10 +6,12 @@
 
 use sider_core::registry::{
     CheckKey, CheckTarget, CheckUpdate, Command, Deregister, InstanceKey, Namespace, NodeName, Registration,
+    SessionId,
 };
 
 use crate::{
     history::{Operation, Outcome, Record},
+    keys::KeyOp,
     model::State,
     operation::{CatalogEntry, Op, Service, Target},
     time::Time,
@@ -52,6 +54,9 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         return Source::Internal;
     };
     match command {
+        Command::RenewSessions(ids) if !ids.iter().all(|id| is_renewed(record, id, entry.appended)) => {
+            return Source::Nobody;
+        }
         Command::ExpireChecks(_)
         | Command::DeregisterCritical(_)
         | Command::RenewSessions(_)
@@ -102,10 +107,17 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
     }
 }
 
+/// Whether an operation, sent by then, may have asked for this renewal.
+fn is_renewed(record: &Record, id: &SessionId, appended: Time) -> bool {
+    record.operations.iter().any(|operation| {
+        operation.invoked <= appended
+            && !matches!(operation.outcome, Outcome::Failed(_))
+            && matches!(&operation.op, Op::Keys(KeyOp::RenewSession { session }) if session == id.as_str())
+    })
+}
+
 fn may_be_in_log(operation: &Operation) -> bool {
-    operation.op.is_write()
-        && !matches!(operation.op, Op::Report { .. })
-        && !matches!(operation.outcome, Outcome::Failed(_))
+    operation.op.is_logged() && !matches!(operation.outcome, Outcome::Failed(_))
 }
 
 fn is_agents(record: &Record, node: &NodeName) -> bool {
@@ -169,6 +181,7 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
                     && service_id.is_none()
             }
         },
+        (Op::Keys(op), command) => op.asks_for(command),
         _ => false,
     }
 }

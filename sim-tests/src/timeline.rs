@@ -97,6 +97,11 @@ fn answered(answer: &Answer) -> String {
         .map(|index| format!(", index {index}"))
         .unwrap_or_default();
     let content = match &answer.content {
+        Some(Content::Keys(seen)) => format!(", {} keys", seen.len()),
+        Some(Content::KeyNames(seen)) => format!(", {} names", seen.len()),
+        Some(Content::Sessions(seen)) => format!(", {} sessions", seen.len()),
+        Some(Content::Flag(done)) => format!(", {done}"),
+        Some(Content::Created(id)) => format!(", {id}"),
         None => String::new(),
         Some(Content::Instances(instances)) => {
             let each = instances.iter().map(|instance| {

@@ -13,6 +13,7 @@ use crate::{
     answers,
     content::Content,
     history::{AppliedEntry, Effect, Fact, FaultKind, Record, ServerNumber},
+    keys::key,
     matching::{self, Source},
     model::State,
     operation::Ask,
@@ -274,6 +275,9 @@ impl Ask {
                 NodeName::parse(node).expect("simulated names are valid"),
             ),
             Ask::ServiceChecks(service) => Topic::ServiceChecks(namespace, name(service)),
+            Ask::Key(name) => Topic::Key(key(name)),
+            Ask::KeyTree(prefix) | Ask::KeyNames(prefix) => Topic::KeyPrefix(key(prefix)),
+            Ask::Sessions => Topic::Sessions,
             Ask::ChecksInState(None) => Topic::Checks(namespace),
             Ask::ChecksInState(Some(status)) => Topic::ChecksInState(namespace, *status),
         }

@@ -11,12 +11,15 @@ pub mod durability;
 pub mod election_safety;
 pub mod exactly_once;
 pub mod linearizability;
+pub mod locks;
 pub mod log_matching;
 pub mod membership;
 pub mod monotonic_index;
 pub mod reaping;
 pub mod recovery;
+pub mod sessions;
 pub mod state_machine;
+pub mod transactions;
 pub mod ttl;
 pub mod watches;
 
@@ -45,7 +48,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 16] = [
+pub const ALL: [(&str, Check); 19] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (log_matching::NAME, log_matching::check),
@@ -53,10 +56,13 @@ pub const ALL: [(&str, Check); 16] = [
     (state_machine::NAME, state_machine::check),
     (exactly_once::NAME, exactly_once::check),
     (durability::NAME, durability::check),
+    (transactions::NAME, transactions::check),
     (linearizability::NAME, linearizability::check),
     (monotonic_index::NAME, monotonic_index::check),
     (watches::NAME, watches::check),
     (ttl::NAME, ttl::check),
+    (sessions::NAME, sessions::check),
+    (locks::NAME, locks::check),
     (reaping::NAME, reaping::check),
     (agents::NAME, agents::check),
     (membership::NAME, membership::check),
