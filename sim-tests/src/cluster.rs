@@ -22,6 +22,8 @@ use sider_runtime_sim::{
 };
 use tower::ServiceExt as _;
 
+use crate::words;
+
 /// Port of every server's Raft transport.
 pub const RAFT_PORT: u16 = 8501;
 /// Port of every server's HTTP API.
@@ -444,7 +446,7 @@ struct Reporter {
 impl Observer for Reporter {
     fn observe(&self, observation: Observation<'_>) {
         record_with("observe", &content(&observation), || {
-            format!("s{}: {observation:?}", self.number)
+            format!("s{} {}", self.number, words::observation(&observation))
         });
         self.witness.observed(self.world.now(), self.number, &observation);
     }

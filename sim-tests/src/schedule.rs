@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{Ask, Freshness, Op};
+use crate::{
+    operation::{Ask, Freshness, Op},
+    words,
+};
 
 /// See the module's page. Times are in milliseconds since the start of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,12 +239,12 @@ impl fmt::Display for Schedule {
         )?;
         writeln!(
             f,
-            "messages take {}–{} µs, syncs {}–{} µs, clocks are wrong by {:?} ppm{}",
+            "messages take {}–{} µs, syncs {}–{} µs, clocks are wrong by {} ppm{}",
             shape.latency_us.0,
             shape.latency_us.1,
             shape.sync_us.0,
             shape.sync_us.1,
-            shape.drift_ppm,
+            words::list(&shape.drift_ppm),
             if self.agent.is_some() {
                 "; an agent runs"
             } else {
@@ -275,7 +278,8 @@ impl fmt::Display for Schedule {
                     servers,
                 } => writeln!(
                     f,
-                    "follow {ask} ({freshness:?}) at {servers:?}, {wait_ms} ms each, until {until_ms} ms"
+                    "follow {ask} ({freshness}) at {}, {wait_ms} ms each, until {until_ms} ms",
+                    words::list(servers.iter().map(|server| format!("s{server}")))
                 )?,
             }
         }
@@ -288,7 +292,7 @@ impl fmt::Display for Trouble {
         match self {
             Trouble::Crash(who) => write!(f, "{who} crashes"),
             Trouble::PowerCut(who, kept) => {
-                write!(f, "{who} loses power; of what was unsynced stays {kept:?}")
+                write!(f, "{who} loses power; of what was unsynced stays {kept}")
             }
             Trouble::Pause(who) => write!(f, "{who} stands still"),
             Trouble::CutOff(who) => write!(f, "{who} is cut off from other servers"),
@@ -319,6 +323,16 @@ impl fmt::Display for Trouble {
             Trouble::Join => f.write_str("a new server joins"),
             Trouble::Remove(who) => write!(f, "{who} is removed"),
         }
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kept::Nothing => "nothing",
+            Kept::Some => "a part",
+            Kept::Everything => "everything",
+        })
     }
 }
 

@@ -7,7 +7,10 @@ mod run;
 mod schedules;
 mod shrink;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use sider_sim_tests::invariants::ALL;
@@ -57,6 +60,15 @@ fn main() -> ExitCode {
             eprintln!("sim: {problem}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// Prints; whoever reads may stop reading.
+fn print(text: &str) {
+    if let Err(error) = io::stdout().write_all(text.as_bytes())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        eprintln!("sim: {error}");
     }
 }
 
