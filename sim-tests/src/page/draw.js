@@ -1,7 +1,7 @@
 // The picture: faults on top, then a lane for each server and client.
 const canvas = document.getElementById("canvas"), overview = document.getElementById("overview");
 const view = { from: 0, until: run.ended, top: 0, selected: null, lane: null, cursor: null, also: new Set(), found: null };
-const GUTTER = 92, RULER = 26, FAULT_ROW = 18, SERVER_LANE = 84, THIN_LANE = 26;
+const GUTTER = 92, RULER = 26, FAULT_ROW = 18, THIN_LANE = 26;
 let colors = {}, hits = [], lanesY = [], contentHeight = 0, width = 0, height = 0;
 
 function readColors() {
@@ -34,14 +34,19 @@ const laneRows = run.lanes.map((_, lane) => Math.max(1, pack(items.filter(it => 
 function layout() {
   const lanes = run.lanes.map((_, lane) => lane).filter(lane => !hiddenLanes.has(lane));
   const heads = RULER + faultRows * FAULT_ROW + 8;
-  const rows = lanes.filter(lane => run.lanes[lane].kind === "client").reduce((sum, lane) => sum + laneRows[lane] , 0);
-  const rest = lanes.reduce((sum, lane) => sum + (run.lanes[lane].kind === "server" ? SERVER_LANE : run.lanes[lane].kind === "client" ? 8 : THIN_LANE), 0);
-  const row = Math.max(9, Math.min(17, Math.floor((height - heads - rest) / Math.max(rows, 1))));
+  const of = kind => lanes.filter(lane => run.lanes[lane].kind === kind);
+  const rows = of("client").reduce((sum, lane) => sum + laneRows[lane], 0);
+  const thin = (lanes.length - of("client").length - of("server").length) * THIN_LANE;
+  // What room there is goes to the bars first, as far as they need it to be read, and then to the servers.
+  const servers = Math.max(1, of("server").length);
+  const room = height - heads - thin - of("client").length * 10;
+  const row = Math.max(9, Math.min(17, Math.floor((room - servers * 76) / Math.max(rows, 1))));
+  const tall = Math.max(76, Math.min(150, (room - rows * row) / servers));
   let y = heads;
   lanesY = run.lanes.map(() => null);
   for (const lane of lanes) {
     const kind = run.lanes[lane].kind;
-    const size = kind === "server" ? SERVER_LANE : kind === "client" ? laneRows[lane] * row + 8 : THIN_LANE;
+    const size = kind === "server" ? tall : kind === "client" ? laneRows[lane] * row + 10 : THIN_LANE;
     lanesY[lane] = { top: y, size, row, middle: y + (kind === "server" ? size * .56 : kind === "client" ? 4 : size / 2) };
     y += size;
   }
@@ -78,9 +83,11 @@ function paint() {
   paintFaults(pen);
   paintRuns(pen);
   paintOps(pen);
-  paintMessages(pen);
+  labels = [];
+  const words = paintMessages(pen);
   paintMarks(pen);
   paintViolations(pen);
+  words.forEach(it => label(pen, ...it));
   pen.restore();
   paintGutter(pen);
   paintRuler(pen);
@@ -198,13 +205,13 @@ function paintOps(pen) {
     if (!at) continue;
     const left = Math.max(GUTTER - 4, x(item.at)), right = Math.min(width + 4, Math.max(x(item.at) + 2, x(item.until)));
     const top = at.top + 4 + item.row * at.row, high = at.row - 2;
-    pen.globalAlpha = strength(item) * (op.doing === "wait" ? .35 : .75);
+    pen.globalAlpha = strength(item) * (op.doing === "wait" ? .26 : .48);
     pen.fillStyle = colors[op.verdict];
     pen.fillRect(left, top, right - left, high);
     pen.globalAlpha = strength(item);
     if (op.doing === "write") pen.fillRect(left, top, right - left, 3);
     if (op.verdict === "unknown") hatch(pen, left, top, right - left, high, colors.paper, 6);
-    if (high >= 13) write(pen, `#${op.id} ${op.what} → ${name(op.to)}: ${op.outcome}`, Math.max(left, GUTTER) + 4, top + high - 3.5, right - Math.max(left, GUTTER) - 6, op.doing === "wait" ? colors.ink : colors.paper);
+    if (high >= 13) write(pen, `#${op.id} ${op.what} → ${name(op.to)}: ${op.outcome}`, Math.max(left, GUTTER) + 4, top + high - 3.5, right - Math.max(left, GUTTER) - 6, colors.ink);
     if (named.has(op.id)) { pen.strokeStyle = colors.bad; pen.lineWidth = 2; pen.strokeRect(left - 1, top - 1, right - left + 2, high + 2); }
     if (item === view.selected) { pen.strokeStyle = colors.select; pen.lineWidth = 2.5; pen.strokeRect(left - 2, top - 2, right - left + 4, high + 4); }
     hits.push({ item, left, right, top, bottom: top + high });
@@ -223,7 +230,7 @@ function anchor(lane, message) {
 
 function paintMessages(pen) {
   const drawn = items.filter(it => it.type === "message" && inView(it) && visible(it) && it.data.from !== it.data.to);
-  const labelled = drawn.length <= 70;
+  const labelled = drawn.length <= 70, words = [];
   for (const item of drawn) {
     const it = item.data;
     if (!lanesY[it.from] || !lanesY[it.to]) continue;
@@ -255,9 +262,10 @@ function paintMessages(pen) {
       pen.fill();
     }
     hits.push({ item, line: [x1, y1, x2, y2] });
-    if ((labelled || item === view.selected) && strength(item) > .5) label(pen, it, x1, y1, x2, y2, color);
+    if ((labelled || item === view.selected) && strength(item) > .5) words.push([it, x1, y1, x2, y2, color]);
     pen.globalAlpha = 1;
   }
+  return words;
 }
 
 let labels = [];
@@ -265,11 +273,16 @@ function label(pen, it, x1, y1, x2, y2, color) {
   pen.font = "11px system-ui, sans-serif";
   const text = it.lost ? `${it.text} — ${it.lost}` : it.text;
   const cut = text.length > 58 ? text.slice(0, 57) + "…" : text;
-  const wide = pen.measureText(cut).width + 6, share = .3 + (it.call ?? 0) % 5 * .1;
-  const left = x1 + (x2 - x1) * share + 5, top = y1 + (y2 - y1) * share - 5;
-  if (left < GUTTER || labels.some(box => left < box[0] + box[2] && box[0] < left + wide && Math.abs(box[1] - top) < 13)) return;
+  const wide = pen.measureText(cut).width + 6;
+  let left, top;
+  const free = [.5, .35, .65, .2, .8, .1, .9].some(share => {
+    left = x1 + (x2 - x1) * share + 5;
+    top = y1 + (y2 - y1) * share - 5;
+    return left >= GUTTER && left < width - 30 && !labels.some(box => left < box[0] + box[2] && box[0] < left + wide && Math.abs(box[1] - top) < 14);
+  });
+  if (!free) return;
   labels.push([left, top, wide]);
-  pen.globalAlpha *= .88;
+  pen.globalAlpha = .88;
   pen.fillStyle = colors.paper;
   pen.fillRect(left - 3, top - 2, wide, 14);
   pen.globalAlpha = 1;
@@ -278,7 +291,6 @@ function label(pen, it, x1, y1, x2, y2, color) {
 }
 
 function paintMarks(pen) {
-  labels = [];
   const drawn = items.filter(it => it.type === "mark" && it.at >= view.from && it.at <= view.until && visible(it));
   const words = drawn.length < 90;
   const used = lanesY.map(() => [-1e9, -1e9]);
@@ -309,7 +321,9 @@ function paintMarks(pen) {
       pen.font = "11px system-ui, sans-serif";
       pen.fillStyle = mark.kind === "truncate" ? colors.bad : colors.ink;
       pen.fillText(text, px + 6, below ? y + 21 : y - 6);
-      used[mark.lane][place] = px + 12 + pen.measureText(text).width;
+      const wide = pen.measureText(text).width;
+      used[mark.lane][place] = px + 12 + wide;
+      labels.push([px + 6, (below ? y + 21 : y - 6) - 9, wide]);
     }
     hits.push({ item, left: px - 5, right: px + 5, top: below ? y : y - 13, bottom: below ? y + 24 : y + 5 });
     pen.globalAlpha = 1;

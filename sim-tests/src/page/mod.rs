@@ -20,7 +20,11 @@ use crate::{
     words,
 };
 
-const SCRIPT: &str = concat!(include_str!("model.js"), include_str!("draw.js"), include_str!("view.js"));
+const SCRIPT: &str = concat!(
+    include_str!("model.js"),
+    include_str!("draw.js"),
+    include_str!("view.js")
+);
 
 /// The page of a run that was kept: see [`crate::run::run_and_keep`]. `title` says which schedule it was.
 pub fn page(title: &str, report: &Report) -> String {
@@ -300,6 +304,10 @@ fn calls(report: &Report, lanes: &Lanes) -> Vec<Call> {
         let text = match (it.kind, &it.frame) {
             (MessageKind::Request, Some(frame)) => peer_request::<SimRuntime>(frame),
             (MessageKind::Answer, Some(frame)) => peer_answer::<SimRuntime>(frame),
+            (MessageKind::Request | MessageKind::Answer, None) => {
+                let (_, what) = it.name.split_once(": ").unwrap_or(("", &it.name));
+                what.to_owned()
+            }
             _ => it.name.clone(),
         };
         let (until, lost) = match it.fate {

@@ -2,6 +2,7 @@
 //!
 //! One module for each subcommand: its arguments, and what it does with them. The library does the work.
 
+mod diff;
 mod replay;
 mod run;
 mod schedules;
@@ -28,6 +29,7 @@ enum Command {
     Run(run::Arguments),
     Replay(replay::Arguments),
     Shrink(shrink::Arguments),
+    Diff(diff::Arguments),
     Show(schedules::Show),
     Save(schedules::Save),
     /// Lists the invariants.
@@ -41,6 +43,7 @@ impl Command {
             Command::Run(arguments) => arguments.carry_out(),
             Command::Replay(arguments) => arguments.carry_out(),
             Command::Shrink(arguments) => arguments.carry_out(),
+            Command::Diff(arguments) => arguments.carry_out(),
             Command::Show(arguments) => arguments.carry_out(),
             Command::Save(arguments) => arguments.carry_out(),
             Command::Invariants => {
