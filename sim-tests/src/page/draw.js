@@ -96,7 +96,7 @@ function paint() {
 
 const inView = item => item.until >= view.from && item.at <= view.until;
 function strength(item) {
-  if (view.selected) return item === view.selected || view.also.has(item) ? 1 : .3;
+  if (view.selected) return item === view.selected || view.also.has(item) ? 1 : view.selected.type === "violation" ? .7 : .4;
   if (view.found) return view.found.has(item) ? 1 : .15;
   return 1;
 }
@@ -230,7 +230,7 @@ function anchor(lane, message) {
 
 function paintMessages(pen) {
   const drawn = items.filter(it => it.type === "message" && inView(it) && visible(it) && it.data.from !== it.data.to);
-  const labelled = drawn.length <= 70, words = [];
+  const labelled = drawn.length <= 160, words = [];
   for (const item of drawn) {
     const it = item.data;
     if (!lanesY[it.from] || !lanesY[it.to]) continue;

@@ -351,7 +351,13 @@ function begin() {
     verdicts.push(box);
     byId("violation").disabled = true;
   }
-  byId("verdict").append(...verdicts);
+  // The first ones explain those after them.
+  byId("verdict").append(...verdicts.slice(0, 1));
+  if (verdicts.length > 1) {
+    const more = document.createElement("details");
+    more.append(Object.assign(document.createElement("summary"), { textContent: `${verdicts.length - 1} more, which may follow from it: ${run.violations.slice(1).map(it => it.invariant).join(", ")}` }), ...verdicts.slice(1));
+    byId("verdict").append(more);
+  }
   byId("kinds").append(...Object.entries(KINDS).map(([kind, [label, swatch]]) =>
     toggle(shown[kind], label, swatch, on => { shown[kind] = on; })));
   byId("lanes").querySelector("div").append(...run.lanes.map((lane, place) =>
