@@ -245,7 +245,7 @@ fn requests(history: &History) -> BTreeMap<(u32, ServerNumber, String, usize), &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{generate::generate, run::run_and_keep, shrink::candidates::without_one_event};
+    use crate::{generate::generate, run::run_and_keep, shrink::candidates::put_off_one_event};
 
     #[test]
     fn two_runs_of_one_schedule_are_the_same() {
@@ -262,7 +262,7 @@ mod tests {
         let schedule = (0..).map(generate).find(|it| it.faults.len() > 1);
         let schedule = schedule.expect("some seed has faults");
         let fault = schedule.faults.last().expect("it has faults");
-        let less = &without_one_event(&schedule)[0];
+        let less = &put_off_one_event(&schedule)[0];
         let (one, other) = (run_and_keep(&schedule, true), run_and_keep(less, true));
         let side = |name, report| Side { name, report };
         let text = compare(side("as it is", &one), side("with one less", &other));

@@ -57,14 +57,41 @@ impl Part {
     }
 }
 
-/// Every schedule with one fault or operation less, the last one first: what is near the violation tells most.
-pub fn without_one_event(schedule: &Schedule) -> Vec<Schedule> {
-    let single = |part: Part| {
-        (0..part.count(schedule))
-            .rev()
-            .map(move |place| part.without(schedule, place, 1))
-    };
+/// Every schedule with one fault or operation less.
+pub(super) fn without_one_event(schedule: &Schedule) -> Vec<Schedule> {
+    let single = |part: Part| (0..part.count(schedule)).map(move |place| part.without(schedule, place, 1));
     single(Part::Faults).chain(single(Part::Actions)).collect()
+}
+
+/// Every schedule in which one fault or operation never begins, the last one first: what is near the violation tells most.
+///
+/// It is put off until after the end, not taken away. Chance orders tasks that could run at the same time, so that a run
+/// with one task less is another one from its beginning; like this, both are the same until the event would begin.
+pub fn put_off_one_event(schedule: &Schedule) -> Vec<Schedule> {
+    let never = schedule.end_ms + 1;
+    let faults = (0..schedule.faults.len()).rev().map(|place| {
+        let mut candidate = schedule.clone();
+        candidate.faults[place].at_ms = never;
+        candidate
+    });
+    let actions = (0..schedule.actions.len()).rev().flat_map(|place| {
+        let ops = match &schedule.actions[place].what {
+            Doing::Chain(ops) => ops.len(),
+            Doing::Follow { .. } => 1,
+        };
+        (0..ops).rev().map(move |op| {
+            let mut candidate = schedule.clone();
+            let action = &mut candidate.actions[place];
+            match &mut action.what {
+                Doing::Chain(ops) if ops.len() > 1 => {
+                    ops.remove(op);
+                }
+                _ => action.at_ms = never,
+            }
+            candidate
+        })
+    });
+    faults.chain(actions).collect()
 }
 
 pub(super) fn without_agent(schedule: &Schedule) -> Vec<Schedule> {

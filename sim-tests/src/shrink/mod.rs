@@ -2,7 +2,7 @@
 //!
 //! Large parts first, then smaller ones ("delta debugging"), then what is left is made simpler: a plainer cluster, shorter
 //! faults, less time between events, requests with less in them. Since all chance of a run comes from one stream, taking
-//! one thing away changes the rest of it: where a single event can't go, it is tried again with other seeds.
+//! one thing away changes the rest of it: where a part can't go, it is tried again with other seeds.
 //!
 //! Candidates run side by side, and the first one in their order that still fails is taken: the result does not depend on
 //! how many run at once, nor on which of them is ready first.

@@ -1,8 +1,11 @@
 //! The search for a smaller schedule: which candidates are tried in which order.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use super::{
@@ -11,8 +14,10 @@ use super::{
 };
 use crate::schedule::Schedule;
 
-/// So many other seeds are tried for each event that can't go with its own.
-const OTHER_SEEDS: u64 = 5;
+/// So many other seeds are tried for each chunk that can't go with its own.
+const OTHER_SEEDS: u64 = 3;
+/// So many runs may go to a last try to take single events away.
+const LAST_TRIES: u64 = 200;
 
 /// See the module's page.
 pub(super) struct Search<F, P> {
@@ -52,8 +57,10 @@ where
         let mut chunk = most(&self.best).unwrap_or(0).max(1);
         loop {
             let mut shrunk = false;
-            for part in Part::ALL {
-                shrunk |= self.take_chunks_away(part, chunk);
+            for seeds in [0..=0, 1..=OTHER_SEEDS] {
+                for part in Part::ALL {
+                    shrunk |= self.take_chunks_away(part, chunk, seeds.clone());
+                }
             }
             if self.is_over() || (chunk == 1 && !shrunk) {
                 return;
@@ -63,35 +70,34 @@ where
         }
     }
 
-    /// Takes away each chunk of so many that is not needed.
-    fn take_chunks_away(&mut self, part: Part, chunk: usize) -> bool {
+    /// Takes away each chunk of so many that is not needed, with a seed that is so far from the one that it has.
+    fn take_chunks_away(&mut self, part: Part, chunk: usize, seeds: RangeInclusive<u64>) -> bool {
         let mut shrunk = false;
         let mut start = 0;
         while start < part.count(&self.best) && !self.is_over() {
-            let starts: Vec<usize> = (start..part.count(&self.best)).step_by(chunk).collect();
-            let candidates: Vec<Schedule> = starts
-                .iter()
-                .map(|start| part.without(&self.best, *start, chunk))
+            let starts = (start..part.count(&self.best)).step_by(chunk);
+            let tried: Vec<(usize, u64)> = starts
+                .flat_map(|start| seeds.clone().map(move |seed| (start, seed)))
                 .collect();
+            let candidate = |&(start, seed): &(usize, u64)| {
+                with_other_seed(&part.without(&self.best, start, chunk), seed)
+            };
+            let candidates: Vec<Schedule> = tried.iter().map(candidate).collect();
             let Some(place) = self.take_first(&candidates) else {
                 return shrunk;
             };
             shrunk = true;
-            start = starts[place];
+            start = tried[place].0;
         }
         shrunk
     }
 
-    /// Single events once more, each with some other seeds. True if one went.
+    /// Single events once more, the fewer there are the more seeds. True if one went.
     pub(super) fn take_events_away_with_other_seeds(&mut self) -> bool {
-        let seed = self.best.seed;
         let singles = candidates::without_one_event(&self.best);
-        let lucky = (1..=OTHER_SEEDS).flat_map(|other| {
-            singles.iter().map(move |single| Schedule {
-                seed: seed.wrapping_add(other),
-                ..single.clone()
-            })
-        });
+        let seeds = LAST_TRIES / singles.len().max(1) as u64;
+        let lucky =
+            (1..=seeds).flat_map(|seed| singles.iter().map(move |single| with_other_seed(single, seed)));
         self.take_first(&lucky.collect::<Vec<_>>()).is_some()
     }
 
@@ -125,6 +131,13 @@ where
         self.best = candidates[place].clone();
         (self.progress)(&self.best, self.runs);
         Some(place)
+    }
+}
+
+fn with_other_seed(schedule: &Schedule, offset: u64) -> Schedule {
+    Schedule {
+        seed: schedule.seed.wrapping_add(offset),
+        ..schedule.clone()
     }
 }
 

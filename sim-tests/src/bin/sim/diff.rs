@@ -5,7 +5,7 @@ use sider_sim_tests::{
     diff::{Side, compare, same},
     run::{Report, run_and_keep},
     schedule::Schedule,
-    shrink::{candidates::without_one_event, same_kind, search::first_of},
+    shrink::{candidates::put_off_one_event, same_kind, search::first_of},
 };
 
 use crate::{
@@ -63,7 +63,7 @@ fn tell(one: (&str, &Report), other: (&str, &Report)) {
 /// The schedule with one event less that does not fail so, and that event.
 fn passing(schedule: &Schedule, report: &Report, jobs: usize) -> Option<(Schedule, String)> {
     let violation = report.violations.first()?;
-    let candidates = without_one_event(schedule);
+    let candidates = put_off_one_event(schedule);
     let passes = |candidate: &Schedule| {
         let violations = run_and_keep(candidate, false).violations;
         !violations.iter().any(|it| same_kind(it, violation))

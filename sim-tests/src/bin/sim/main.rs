@@ -3,6 +3,7 @@
 //! One module for each subcommand: its arguments, and what it does with them. The library does the work.
 
 mod diff;
+mod lease_map;
 mod replay;
 mod run;
 mod schedules;
@@ -30,6 +31,7 @@ enum Command {
     Replay(replay::Arguments),
     Shrink(shrink::Arguments),
     Diff(diff::Arguments),
+    LeaseMap(lease_map::Arguments),
     Show(schedules::Show),
     Save(schedules::Save),
     /// Lists the invariants.
@@ -44,6 +46,7 @@ impl Command {
             Command::Replay(arguments) => arguments.carry_out(),
             Command::Shrink(arguments) => arguments.carry_out(),
             Command::Diff(arguments) => arguments.carry_out(),
+            Command::LeaseMap(arguments) => arguments.carry_out(),
             Command::Show(arguments) => arguments.carry_out(),
             Command::Save(arguments) => arguments.carry_out(),
             Command::Invariants => {

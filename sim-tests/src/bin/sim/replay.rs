@@ -70,7 +70,8 @@ pub(crate) fn verdict(report: &Report) -> String {
     text
 }
 
-fn trace(report: &Report) -> String {
+/// Every event of the trace.
+pub(crate) fn trace(report: &Report) -> String {
     report.lines.iter().fold(String::new(), |mut text, line| {
         writeln!(text, "{}", words::traced(line, &report.hosts)).expect("writing to a String can't fail");
         text

@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// A seed, or a file with a saved schedule.
     schedule: String,
     /// Runs that it may take.
-    #[arg(long, default_value_t = 1_500)]
+    #[arg(long, default_value_t = 4_000)]
     runs: usize,
     /// Runs side by side; as many as there are processors by default. The result does not depend on it.
     #[arg(long)]
