@@ -147,7 +147,12 @@ fn measure(drift_ppm: i32, pause_ms: u64, seed: u64) -> Cell {
 
 /// One run of the map.
 pub fn schedule(drift_ppm: i32, pause_ms: u64, seed: u64) -> Schedule {
-    let fault = |at_ms, for_ms, what| Fault { at_ms, for_ms, what };
+    let fault = |at_ms, for_ms, what| Fault {
+        at_ms,
+        for_ms,
+        what,
+        lasts: false,
+    };
     let drift = |at_ms| {
         [
             fault(at_ms, 1, Trouble::Drift(Who::All, -drift_ppm)),
@@ -255,7 +260,7 @@ fn shortest_life(history: &History) -> Option<f64> {
             };
             let renewals = history.operations.iter().filter(renews);
             let last = renewals
-                .filter(|it| it.is_done() && it.invoked < entry.applied)
+                .filter(|it| it.is_done() && it.returned < entry.applied)
                 .map(|it| it.invoked)
                 .max();
             let nth = expiry
