@@ -18,7 +18,8 @@ use sider_core::{
 
 pub use self::picture::picture;
 use crate::{
-    history::History,
+    history::{History, Record},
+    invariants::judge,
     operation::{Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
     run::run,
     schedule::{Action, Doing, Fault, Schedule, Shape, Trouble, Who},
@@ -125,16 +126,20 @@ pub fn lease_map(drifts_ppm: &[i32], pauses_ms: &[u64], runs: u64, jobs: usize) 
 }
 
 fn measure(drift_ppm: i32, pause_ms: u64, seed: u64) -> Cell {
-    let report = run(&schedule(drift_ppm, pause_ms, seed));
+    let history = run(&schedule(drift_ppm, pause_ms, seed)).history;
+    // Elsewhere a schedule whose clocks are worse than promised is judged by what they are; here, by what is promised.
+    let mut record = Record::clone(&history);
+    record.bounds.drift_ppm = CLOCK_DRIFT_PPM_MAX;
+    let violations = judge(&History::new(record));
     let mut cell = Cell {
         drift_ppm,
         pause_ms,
         runs: 1,
-        shortest: shortest_life(&report.history),
-        example: report.violations.first().map(|it| format!("seed {seed}: {it}")),
+        shortest: shortest_life(&history),
+        example: violations.first().map(|it| format!("seed {seed}: {it}")),
         ..Cell::default()
     };
-    for violation in &report.violations {
+    for violation in &violations {
         match violation.invariant {
             "ttl" if violation.what.contains("expired") => cell.early = 1,
             "ttl" => cell.late = 1,

@@ -367,3 +367,69 @@ fn log(history: &History) -> Vec<Entry> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{generate::generate, invariants::Violation, run::run_and_keep};
+
+    /// The data that a page holds.
+    fn data(page: &str) -> Value {
+        let begin = "<script type=\"application/json\" id=\"run\">";
+        let data = page
+            .split(begin)
+            .nth(1)
+            .and_then(|rest| rest.split("</script>").next());
+        serde_json::from_str(data.expect("it holds data")).expect("which is JSON")
+    }
+
+    #[test]
+    fn a_page_holds_all_that_happened_and_needs_nothing_else() {
+        let mut report = run_and_keep(&generate(2), true);
+        let what = "a text with </script> and <b>tags</b> in it";
+        let violation = Violation::of("watches", report.history.healed, [3], what);
+        report.violations.push(violation);
+        let page = page("seed <2>", &report);
+        for outside in ["http://", "https://", "src=", "@import", "url("] {
+            assert!(!page.contains(outside), "{outside} is from elsewhere");
+        }
+        assert_eq!(page.matches("</script>").count(), 2, "data can't end the script");
+        let data = data(&page);
+        let count = |key: &str| data[key].as_array().map_or(0, Vec::len);
+        assert_eq!(count("ops"), report.history.operations.len());
+        assert_eq!(count("calls"), report.messages.len());
+        assert_eq!(count("log"), report.history.truth().entries.len());
+        assert_eq!(data["violations"][0]["what"], what);
+        assert!(count("runs") > 0 && count("marks") > count("log"));
+        let lane = |nth: usize| data["lanes"][nth]["name"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(
+            [lane(0), lane(1), lane(2)],
+            ["s0", "s1", "s2"],
+            "servers are on top"
+        );
+    }
+
+    #[test]
+    fn messages_between_servers_are_in_words() {
+        let report = run_and_keep(&generate(2), true);
+        let data = data(&page("seed 2", &report));
+        let calls = data["calls"].as_array().expect("there are messages");
+        let says = |words: &str| {
+            calls
+                .iter()
+                .any(|it| it["text"].as_str().is_some_and(|text| text.contains(words)))
+        };
+        for words in [
+            "heartbeat (term ",
+            "append entr",
+            "has it on disk",
+            "asks for a vote in term",
+            "read index: entry",
+        ] {
+            assert!(says(words), "no message says {words:?}");
+        }
+        assert!(!says("unreadable"), "every message can be read");
+    }
+}

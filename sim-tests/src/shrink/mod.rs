@@ -47,7 +47,7 @@ pub fn shrink(
     // What comes after the violation can't have caused it; every run is shorter without it.
     let cut = candidates::ends_at(schedule, violation.at);
     let schedule = if still_fails(&cut) { &cut } else { schedule };
-    let shrunk = shrink_while(schedule, effort, &still_fails, progress);
+    let shrunk = shrink_while(schedule, effort, still_fails, progress);
     let last = run(&shrunk.schedule).violations;
     let shown = last.into_iter().find(|it| same_kind(it, &violation));
     Some((shrunk, shown.unwrap_or(violation)))

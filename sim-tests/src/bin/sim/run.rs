@@ -68,7 +68,7 @@ impl Arguments {
             Some(_) => 0..u64::MAX,
             None => 0..2_000,
         };
-        let clock = Clock::start();
+        let clock = clock();
         let progress = Progress::new(clock);
         let stop_after = if self.go_on { u64::MAX } else { self.stop_after };
         let directory = self.save.clone().unwrap_or_else(|| FAILURES.into());
@@ -86,7 +86,7 @@ impl Arguments {
         };
         let goes_on = |so_far: &Sweep| {
             progress.show(so_far);
-            so_far.failed < stop_after && self.minutes.is_none_or(|limit| clock.elapsed() < limit)
+            so_far.failed < stop_after && self.minutes.is_none_or(|limit| clock() < limit)
         };
         let done = sweep_by(&Orders {
             seeds: self.seeds.clone().unwrap_or(orderly),
@@ -96,7 +96,7 @@ impl Arguments {
             goes_on: &goes_on,
         });
         progress.clear();
-        self.tell_all(&done, clock.elapsed());
+        self.tell_all(&done, clock());
         match problems
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner)
@@ -195,14 +195,14 @@ fn save_failure(directory: &Path, seed: u64) -> Result<(), String> {
 }
 
 /// One line that is written over, or a line now and then where nobody watches.
-struct Progress {
-    clock: Clock,
+struct Progress<C> {
+    clock: C,
     terminal: bool,
     shown: Mutex<Duration>,
 }
 
-impl Progress {
-    fn new(clock: Clock) -> Progress {
+impl<C: Fn() -> Duration> Progress<C> {
+    fn new(clock: C) -> Self {
         Progress {
             clock,
             terminal: io::stderr().is_terminal(),
@@ -211,7 +211,7 @@ impl Progress {
     }
 
     fn show(&self, so_far: &Sweep) {
-        let now = self.clock.elapsed();
+        let now = (self.clock)();
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = if self.terminal { PROGRESS.0 } else { PROGRESS.1 };
         if now < *shown + pause {
@@ -234,26 +234,14 @@ impl Progress {
     }
 }
 
-/// The time that a sweep takes, which is no part of any run.
-#[derive(Clone, Copy)]
+/// How much time has passed since now.
 #[expect(
     clippy::disallowed_types,
     reason = "how long a sweep takes is no part of any run"
 )]
-struct Clock(std::time::Instant);
-
-impl Clock {
-    #[expect(
-        clippy::disallowed_types,
-        reason = "how long a sweep takes is no part of any run"
-    )]
-    fn start() -> Clock {
-        Clock(std::time::Instant::now())
-    }
-
-    fn elapsed(self) -> Duration {
-        self.0.elapsed()
-    }
+fn clock() -> impl Fn() -> Duration + Copy + Sync {
+    let began = std::time::Instant::now();
+    move || began.elapsed()
 }
 
 fn parse_minutes(text: &str) -> Result<Duration, String> {
