@@ -4,7 +4,7 @@ use std::{fmt::Display, time::Duration};
 
 use sider_core::{
     observe::Observation,
-    registry::{CheckTarget, CheckUpdate, Command, Deregister, Registration},
+    registry::{CheckTarget, CheckUpdate, Command, Deregister, Operation, Registration, SessionId},
 };
 use sider_runtime_sim::TraceLine;
 
@@ -190,6 +190,58 @@ pub fn command(command: &Command) -> String {
                 "deregister what stayed critical: {}",
                 list(expiries.iter().map(|it| &it.check.id))
             )
+        }
+        Command::Transact(operations) => format!("transact {}", list(operations.iter().map(operation))),
+        Command::CreateSession(new) => format!("create session {} {}", new.session.name, new.session.id),
+        Command::DestroySession(id) => format!("destroy session {id}"),
+        Command::RenewSessions(ids) => format!("renew sessions {}", list(ids)),
+        Command::ExpireSessions(expiries) => {
+            let each = expiries
+                .iter()
+                .map(|it| format!("{} if still renewed {} times", it.session, it.renewals_seen));
+            format!("expire sessions {}", list(each))
+        }
+        Command::EndLockDelays(ends) => {
+            format!("let be locked again: {}", list(ends.iter().map(|it| &it.key)))
+        }
+    }
+}
+
+/// An operation of a transaction.
+fn operation(operation: &Operation) -> String {
+    let holder = |session: &Option<SessionId>| session.as_ref().map_or("nobody".into(), ToString::to_string);
+    match operation {
+        Operation::SetKey(write) => format!("set {}", write.key),
+        Operation::SetKeyIf(write, index) => format!("set {} if of index {index}", write.key),
+        Operation::Lock(write, session) => format!("lock {} for {}", write.key, holder(session)),
+        Operation::Unlock(write, session) => format!("unlock {} of {}", write.key, holder(session)),
+        Operation::DeleteKey(key) => format!("delete {key}"),
+        Operation::DeleteKeyIf(key, index) => format!("delete {key} if of index {index}"),
+        Operation::DeleteTree(prefix) => format!("delete all below {prefix}"),
+        Operation::GetKey(key) | Operation::GetKeyOrEmpty(key) => format!("get {key}"),
+        Operation::GetTree(prefix) => format!("get all below {prefix}"),
+        Operation::CheckIndex(key, index) => format!("{key} must be of index {index}"),
+        Operation::CheckSession(key, session) => format!("{key} must be held by {}", holder(session)),
+        Operation::CheckNotExists(key) => format!("{key} must not be there"),
+        Operation::DestroySession(session) => format!("destroy session {session}"),
+        Operation::GetNode(node) => format!("get node {node}"),
+        Operation::SetNode(node) => format!("set node {}", node.name),
+        Operation::SetNodeIf(node, index) => format!("set node {} if of index {index}", node.name),
+        Operation::DeleteNode(node) => format!("delete node {node}"),
+        Operation::DeleteNodeIf(node, index) => format!("delete node {node} if of index {index}"),
+        Operation::GetInstance(key) => format!("get {} on {}", key.id, key.node),
+        Operation::SetInstance(it) => format!("set {} on {}", it.id, it.node),
+        Operation::SetInstanceIf(it, index) => format!("set {} on {} if of index {index}", it.id, it.node),
+        Operation::DeleteInstance(key) => format!("delete {} on {}", key.id, key.node),
+        Operation::DeleteInstanceIf(key, index) => {
+            format!("delete {} on {} if of index {index}", key.id, key.node)
+        }
+        Operation::GetCheck(key) => format!("get check {} on {}", key.id, key.node),
+        Operation::SetCheck(it) => format!("set check {}", it.id),
+        Operation::SetCheckIf(it, index) => format!("set check {} if of index {index}", it.id),
+        Operation::DeleteCheck(key) => format!("delete check {} on {}", key.id, key.node),
+        Operation::DeleteCheckIf(key, index) => {
+            format!("delete check {} on {} if of index {index}", key.id, key.node)
         }
     }
 }
