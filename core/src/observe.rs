@@ -71,6 +71,11 @@ pub enum Observation<'a> {
         /// Digest of the registry after it.
         digest: u128,
     },
+    /// A checkpoint is being written.
+    CheckpointBegun {
+        /// Its log index.
+        log_index: u64,
+    },
     /// A checkpoint is durable.
     Checkpointed {
         /// Its log index.

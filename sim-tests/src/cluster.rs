@@ -381,6 +381,7 @@ impl Cluster {
         let finish = running.finished().await;
         if finish == Finish::GaveWay {
             server::wipe(&disk).await.map_err(|error| error.to_string())?;
+            self.0.witness.noted(self.0.world.now(), number, Fact::Wiped);
         }
         Ok(finish)
     }
@@ -568,6 +569,7 @@ fn content(observation: &Observation<'_>) -> [u8; 56] {
                 (*digest >> 64) as u64,
             ]
         }
+        Observation::CheckpointBegun { log_index } => vec![14, *log_index],
         Observation::Checkpointed { log_index } => vec![8, *log_index],
         Observation::SnapshotInstalled {
             log_index,

@@ -188,6 +188,8 @@ pub enum Fact {
         /// Why it ended by itself, if it did.
         by_itself: Option<String>,
     },
+    /// Its disk was emptied.
+    Wiped,
     /// It stands still from now on.
     Paused,
     /// It goes on.
@@ -252,6 +254,11 @@ pub enum Fact {
     },
     /// See [`Observation::Applied`].
     Applied(Box<AppliedEntry>),
+    /// See [`Observation::CheckpointBegun`].
+    CheckpointBegun {
+        /// Log index.
+        log_index: u64,
+    },
     /// See [`Observation::Checkpointed`].
     Checkpointed {
         /// Log index.
@@ -538,6 +545,9 @@ impl Fact {
                     digest: *digest,
                 }))
             }
+            Observation::CheckpointBegun { log_index } => Fact::CheckpointBegun {
+                log_index: *log_index,
+            },
             Observation::Checkpointed { log_index } => Fact::Checkpointed {
                 log_index: *log_index,
             },

@@ -53,4 +53,8 @@ pub mod matching;
 
 pub mod truth;
 
+pub mod wgl;
+
 pub mod invariants;
+
+pub mod sometimes;
