@@ -209,6 +209,17 @@ impl Cluster {
         self.lock()[server].stopped.clone()
     }
 
+    /// Asks a running server from inside, without a network; to be called on its host. `None` while it is down.
+    pub async fn ask_inside(
+        &self,
+        server: usize,
+        request: ::http::Request<Bytes>,
+    ) -> Option<::http::Response<Bytes>> {
+        let routes = http::router(self.server(server)?);
+        let routes = Arc::new(OnceLock::from(routes));
+        Some(http_handler(routes)(request).await)
+    }
+
     /// Kills a server's process.
     pub fn crash(&self, server: usize) {
         self.down(server, None);

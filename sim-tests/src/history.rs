@@ -143,6 +143,9 @@ pub enum Outcome {
     Nonsense(String),
 }
 
+/// Why the outcome of an operation is unknown whose client was taken away at the end of the run.
+pub const CUT_OFF: &str = "the run ended before it";
+
 /// A success.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {

@@ -27,6 +27,8 @@ pub mod saboteur;
 
 pub mod agency;
 
+pub mod audit;
+
 pub mod run;
 
 pub mod stage;

@@ -11,7 +11,7 @@ use sider_runtime_sim::World;
 use crate::{
     cluster::Witness,
     history::{
-        AgentPromise, Bounds, Configuration, Fact, FaultSpan, Heard, History, Holding, MembershipChange,
+        AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding, MembershipChange,
         Observed, Operation, Outcome, Record, ServerNumber,
     },
     operation::Op,
@@ -46,7 +46,7 @@ impl Recorder {
             impatient: patience < PATIENT,
             invoked: now(world),
             returned: Time::MAX,
-            outcome: Outcome::Unknown("the run ended before it".into()),
+            outcome: Outcome::Unknown(CUT_OFF.into()),
             heard: None,
         });
         id
@@ -89,6 +89,13 @@ impl Recorder {
             if alone {
                 holding.left = Some(holding.left.map_or(seen.used, |left| left.min(seen.used)));
             }
+        }
+    }
+
+    /// All clients are gone: what they still waited for, nobody knows.
+    pub fn clients_gone(&self, at: Time) {
+        for operation in &mut self.lock().operations {
+            operation.returned = operation.returned.min(at);
         }
     }
 

@@ -28,6 +28,7 @@ pub mod standin;
 mod start;
 mod views;
 mod wiring;
+mod words;
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,6 +40,7 @@ pub use self::{
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
     views::SharedView,
     wiring::{Finish, Wiring},
+    words::{peer_answer, peer_request},
 };
 use self::{
     peer::{Errand, Outcome},
