@@ -11,8 +11,8 @@ use sider_runtime_sim::World;
 use crate::{
     cluster::Witness,
     history::{
-        AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding, MembershipChange,
-        Observed, Operation, Outcome, Record, ServerNumber,
+        AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding,
+        MembershipChange, Observed, Operation, Outcome, Record, ServerNumber,
     },
     operation::Op,
     time::Time,

@@ -47,9 +47,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
                 ));
             }
             Outcome::Unknown(reason) if had_a_dead_connection(history, operation, reason) => {}
-            Outcome::Unknown(reason)
-                if too_long || !operation.impatient && reason != CUT_OFF =>
-            {
+            Outcome::Unknown(reason) if too_long || !operation.impatient && reason != CUT_OFF => {
                 return violation(format!(
                     "{} of {} got no answer in {took:?} while all was well: {reason}",
                     operation.op, operation.server

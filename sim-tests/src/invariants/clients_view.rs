@@ -44,7 +44,7 @@ pub fn check_operations(operations: &[Operation]) -> Result<(), Violation> {
             .iter()
             .flat_map(|operation| calls(operation, id, &services, &owners))
             .collect();
-        if let Found::None(stuck) = wgl::search(None, &calls, step) {
+        if let Found::None(stuck) = wgl::search(BTreeSet::from([None]), &calls, possible_steps) {
             let last = operations.iter().find(|it| stuck.contains(&it.id));
             let what = format!(
                 "no order of all that clients did explains what they saw of {id}{}",
@@ -167,31 +167,17 @@ fn calls<'a>(
                     Target::Check(check) => owners.get(check).copied() == Some(id),
                     Target::Instance(instance) => instance == id,
                 });
-            // Of several reports about one check in a call, the last is the newest; they count as one.
-            let last_only = |(nth, report): &(usize, &'a crate::operation::Report)| {
-                !reports[nth + 1..]
-                    .iter()
-                    .any(|later| overlaps(&report.target, &later.target))
-            };
-            ours.filter(last_only)
-                .map(|(nth, report)| {
-                    let one = each_refused.and_then(|each| each.get(nth)).copied();
-                    call(About::Report {
-                        target: &report.target,
-                        status: report.status,
-                        refused: one.unwrap_or(refused),
-                    })
+            ours.map(|(nth, report)| {
+                let one = each_refused.and_then(|each| each.get(nth)).copied();
+                call(About::Report {
+                    target: &report.target,
+                    status: report.status,
+                    refused: one.unwrap_or(refused),
                 })
-                .collect()
+            })
+            .collect()
         }
         _ => read(operation, id, services).map(call).into_iter().collect(),
-    }
-}
-
-fn overlaps(one: &Target, other: &Target) -> bool {
-    match (one, other) {
-        (Target::Check(one), Target::Check(other)) => one == other,
-        _ => true,
     }
 }
 
@@ -216,6 +202,18 @@ fn read<'a>(operation: &'a Operation, id: &str, services: &BTreeSet<&str>) -> Op
         shows_checks,
         found: instances.iter().find(|it| it.node == SHARED_NODE && it.id == id),
     })
+}
+
+/// All states in which it can be after something happened, if it was in one of these before; `None` if it can't have happened.
+fn possible_steps(states: &BTreeSet<Option<Known>>, about: &About<'_>) -> Option<BTreeSet<Option<Known>>> {
+    let mut next: BTreeSet<Option<Known>> = states.iter().filter_map(|state| step(state, about)).collect();
+    if let About::Register(form, service) = about
+        && states.iter().flatten().any(Known::may_be_gone)
+    {
+        // It may have gone before unseen, and its checks with it.
+        next.insert(Some(registered(None, *form, service)));
+    }
+    (!next.is_empty()).then_some(next)
 }
 
 /// The state after something happened; `None` if it can't have happened so.

@@ -159,14 +159,11 @@ impl Alone {
         let Some(steps) = self.0.get(&server) else {
             return false;
         };
-        let recent = steps.iter().rev().skip_while(|(from, _)| *from > at);
-        let mut until = at;
-        for (from, alone) in recent {
+        for (from, alone) in steps.iter().rev().skip_while(|(from, _)| *from > at) {
             if *alone {
                 return true;
             }
-            until = until.min(*from);
-            if at.since(until) > LEADER_SILENCE_MAX * 10 {
+            if at.since(*from) > LEADER_SILENCE_MAX * 2 {
                 return false;
             }
         }
