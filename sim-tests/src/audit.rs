@@ -85,7 +85,8 @@ async fn ask_all(
 
 /// All that can be asked about what a schedule's clients name.
 fn asks(schedule: &Schedule) -> Vec<Ask> {
-    let mut services = BTreeSet::from(["alive".to_owned()]);
+    let mut services = BTreeSet::from(["alive".to_owned(), "nobody-ever-registered-it".to_owned()]);
+    let mut tags = BTreeSet::new();
     let mut nodes = BTreeSet::from([crate::matching::SHARED_NODE.to_owned()]);
     nodes.extend(schedule.agent.as_ref().map(|_| crate::agency::NODE.to_owned()));
     services.extend(schedule.agent.as_ref().map(|_| "job".to_owned()));
@@ -93,7 +94,10 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
         let Doing::Chain(ops) = &action.what else { continue };
         for (_, op) in ops {
             match op {
-                Op::Register { services: all, .. } => services.extend(all.iter().map(|it| it.name.clone())),
+                Op::Register { services: all, .. } => {
+                    services.extend(all.iter().map(|it| it.name.clone()));
+                    tags.extend(all.iter().flat_map(|it| it.tags.iter().cloned()));
+                }
                 Op::CatalogRegister(entry) => {
                     nodes.insert(entry.node.clone());
                     services.extend(entry.service.iter().map(|(_, name, _)| name.clone()));
@@ -105,7 +109,18 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
     let mut asks = vec![Ask::Services, Ask::Nodes, Ask::ChecksInState(None)];
     asks.extend(CheckStatus::ALL.map(|status| Ask::ChecksInState(Some(status))));
     asks.extend(nodes.into_iter().map(Ask::NodeChecks));
+    // All tags must match, in whatever case.
+    let tags: Vec<String> = tags.into_iter().collect();
+    let mut filters: Vec<Vec<String>> = tags.windows(2).map(<[String]>::to_vec).collect();
+    filters.extend(tags.first().map(|tag| vec![tag.to_uppercase()]));
     for service in services {
+        for tags in &filters {
+            asks.push(Ask::Health {
+                service: service.clone(),
+                passing: false,
+                tags: tags.clone(),
+            });
+        }
         let health = |passing| Ask::Health {
             service: service.clone(),
             passing,

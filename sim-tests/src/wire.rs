@@ -209,7 +209,8 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
     json!({
         "Name": service.name,
         "ID": service.id,
-        "Address": "10.9.8.7",
+        "Address": service.address(),
+        "Weights": { "Passing": service.weights().0, "Warning": service.weights().1 },
         "Port": service.port,
         "Tags": service.tags,
         "Meta": { "version": service.version.to_string() },

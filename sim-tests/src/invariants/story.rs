@@ -500,6 +500,14 @@ impl Story {
 
     /// The command for [`Story::register`].
     pub(super) fn registration(id: &str, version: u32) -> Command {
+        let service = Service {
+            name: "web".into(),
+            id: id.into(),
+            port: 80,
+            tags: vec![],
+            version,
+            checks: vec![],
+        };
         let namespace = Namespace::default();
         let check = CheckDefinitionUpdate {
             id: CheckId::parse(&format!("chk:{id}:0")).expect("a valid id"),
@@ -520,11 +528,14 @@ impl Story {
             node: shared(),
             id: instance_id(id),
             service: ServiceName::parse("web").expect("a valid name"),
-            address: String::new(),
+            address: service.address(),
             port: 80,
             tags: vec![],
             meta: [("version".to_owned(), version.to_string())].into(),
-            weights: Weights::default(),
+            weights: Weights {
+                passing: service.weights().0,
+                warning: service.weights().1,
+            },
             tagged_addresses: Default::default(),
             enable_tag_override: false,
             create_index: 0,

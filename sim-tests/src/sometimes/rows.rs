@@ -10,6 +10,7 @@ use sider_core::registry::{Command, Refusal, Reply};
 use super::{HowOften, Situation};
 use crate::{
     history::{Fact, FaultSpan, History, MembershipChange, Observed, Operation, Outcome, ServerNumber},
+    invariants::watches::{self, Bound},
     operation::{Freshness, Op, ReportForm, Target},
     time::Time,
     truth::Entry,
@@ -201,6 +202,29 @@ table! {
     Usual "a change of other instances does not end a wait with a filter": unfiltered;
     Usual "a stale watcher is woken": |h| waits(h).filter(|op| is_stale(op) && woken(op)).count() as u64;
 
+    // What is judged, and how strictly.
+    Usual "a watcher is judged by the strict bound": |h| watches::bounds(h).filter(|it| *it == Bound::Calm).count() as u64;
+    Usual "a stale watcher is judged in spite of faults": |h| {
+        watches::bounds(h).filter(|it| *it == Bound::NeedsNobody).count() as u64
+    };
+    Usual "a watcher is judged by the loose bound": |h| {
+        watches::bounds(h).filter(|it| *it == Bound::LooksForALeader).count() as u64
+    };
+    Usual "an operation is judged for its success, as all is well": |h| {
+        count(h, |op| h.truth().calm_between(op.invoked, op.returned))
+    };
+    Usual "an operation's failure is excused": |h| count(h, |op| {
+        matches!(op.outcome, Outcome::Failed(_) | Outcome::Unknown(_)) && !h.truth().calm_between(op.invoked, op.returned)
+    });
+    Usual "it is calm for so long that what is not renewed must expire": |h| {
+        h.truth().calm.iter().filter(|(from, until)| until.since(*from) > Duration::from_secs(4)).count() as u64
+    };
+    Usual "it is calm before the last fault is over": |h| {
+        h.truth().calm.iter().filter(|(from, until)| {
+            *from < h.healed && until.since(*from) > Duration::from_secs(1) && !h.faults.is_empty()
+        }).count() as u64
+    };
+
     // Members.
     Usual "a server joins": |h| changes(h, |it| it.joins && it.done == Some(true));
     Usual "a server is removed": |h| changes(h, |it| !it.joins && it.done == Some(true));
@@ -231,6 +255,12 @@ table! {
     }).count() as u64;
 
     // Clients.
+    Usual "what an agent registered is taken away, and comes back": |h| h.agents.iter().map(|agent| {
+        let robbed = h.operations.iter().filter(|op| {
+            op.is_done() && matches!(&op.op, Op::CatalogDeregister { node, .. } if *node == agent.node)
+        });
+        robbed.filter(|op| agent_entries(h, &agent.node).any(|entry| entry.applied > op.returned)).count() as u64
+    }).sum();
     Usual "a client gives up before the answer": |h| {
         count(h, |op| op.impatient && matches!(op.outcome, Outcome::Unknown(_)))
     };
@@ -309,13 +339,9 @@ fn near(one: Time, other: Time, ms: u64) -> bool {
     one.max(other).since(one.min(other)) <= Duration::from_millis(ms)
 }
 
-/// Who was seen to become the leader, and when, in order.
+/// Who led each term, and when that showed first, in order.
 fn leaderships(h: &History) -> Vec<(ServerNumber, Time)> {
-    let became = |seen: &Observed| match seen.what {
-        Fact::BecameLeader { .. } => Some((seen.server, seen.at)),
-        _ => None,
-    };
-    h.observations.iter().filter_map(became).collect()
+    h.truth().leaders.iter().map(|it| (it.server, it.from)).collect()
 }
 
 /// Who led the newest term.
@@ -535,10 +561,10 @@ fn changed(entry: &Entry) -> bool {
 }
 
 fn leader_changes_during(h: &History, op: &Operation) -> bool {
-    leaderships(h)
-        .iter()
-        .skip(1)
-        .any(|(_, at)| op.invoked < *at && *at < op.returned)
+    let leaders = h.truth().leaders.iter().skip(1);
+    leaders
+        .map(|it| it.from)
+        .any(|at| op.invoked < at && at < op.returned)
 }
 
 fn replacements(h: &History) -> u64 {
