@@ -94,7 +94,7 @@ fn contact_was_there(
     };
     let started = history
         .truth()
-        .started_before(operation.server, operation.invoked)
+        .started_before(operation.server, operation.returned)
         .unwrap_or_default();
     let in_this_life = heard >= started;
     // The answer was made at some moment after the request was sent.

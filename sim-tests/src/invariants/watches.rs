@@ -167,8 +167,9 @@ impl<'a> Wait<'a> {
         // Where all is calm again sooner, the strict bound counts from there.
         let calm = self.history.truth().calm.iter();
         let calm_from = calm
-            .filter(|(begins, ends)| *ends >= seen_by_all && ends.since(*begins) >= late)
-            .map(|(begins, _)| (*begins).max(seen_by_all) + late)
+            .map(|(begins, ends)| ((*begins).max(seen_by_all) + late, *ends))
+            .filter(|(owed, ends)| owed <= ends)
+            .map(|(owed, _)| owed)
             .min();
         let owed = calm_from.map_or(from + bound, |calm| calm.min(from + bound));
         (owed, Bound::LooksForALeader)
