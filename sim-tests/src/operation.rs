@@ -74,7 +74,13 @@ pub enum RegisterForm {
     Consul,
     /// `/v1/batch/register`.
     Batch,
+    /// Short keys, in the namespace [`ELSEWHERE`], which nobody asks about: nothing of it may show, and nothing that is done
+    /// to its namesake in the default namespace may touch it.
+    Elsewhere,
 }
+
+/// A namespace that is not the default one.
+pub const ELSEWHERE: &str = "elsewhere";
 
 /// How a report is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,7 +221,9 @@ impl Service {
         let id = |nth: usize| match form {
             RegisterForm::Consul if self.checks.len() == 1 => format!("service:{}", self.id),
             RegisterForm::Consul => format!("service:{}:{}", self.id, nth + 1),
-            RegisterForm::Short | RegisterForm::Batch => format!("chk:{}:{nth}", self.id),
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
+                format!("chk:{}:{nth}", self.id)
+            }
         };
         (0..self.checks.len()).map(id).collect()
     }

@@ -10,7 +10,9 @@ use sider_core::{registry::CheckStatus, runtime::NetworkError};
 use crate::{
     content::Content,
     history::{Answer, Outcome, Told},
-    operation::{Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target},
+    operation::{
+        Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
+    },
 };
 
 /// The request that asks for an operation.
@@ -24,6 +26,10 @@ pub fn request(op: &Op) -> Request<Bytes> {
                     .collect();
                 put("/v1/batch/register", Some(json!(list)))
             }
+            (form @ RegisterForm::Elsewhere, services) => put(
+                &format!("/v1/agent/service/register?ns={ELSEWHERE}"),
+                services.first().map(|it| service_body(it, *form)),
+            ),
             (form, services) => put(
                 "/v1/agent/service/register",
                 services.first().map(|it| service_body(it, *form)),
@@ -194,7 +200,7 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
     let checks = service.checks.iter().map(|check| {
         let mut body = match form {
             RegisterForm::Consul => json!({ "TTL": duration(check.ttl_ms) }),
-            RegisterForm::Short | RegisterForm::Batch => {
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
                 json!({ "type": "ttl", "ttl": duration(check.ttl_ms) })
             }
         };

@@ -102,6 +102,13 @@ table! {
     Usual "a batch of reports is refused in part": |h| count(h, |op| {
         op.answer().is_some_and(|it| it.refused.contains(&true) && it.refused.contains(&false))
     });
+    Usual "one id is registered in two namespaces": |h| {
+        let state = h.truth().state(h.truth().last());
+        let twice = |one: &&std::sync::Arc<sider_core::registry::Instance>| state.instances.iter().any(|other| {
+            other.id == one.id && other.node == one.node && other.namespace < one.namespace
+        });
+        state.instances.iter().filter(twice).count() as u64
+    };
     Usual "a deregistration names the wrong service": |h| count(h, |op| {
         matches!(op.op, Op::Deregister { service: Some(_), .. }) && matches!(op.outcome, Outcome::Refused { status: 409, .. })
     });
