@@ -472,16 +472,17 @@ fn interrupted_checkpoints(h: &History) -> u64 {
 
 /// Servers to which entries that they had are brought again after they were down.
 fn lost_tails(h: &History) -> u64 {
-    let mut lives: BTreeMap<ServerNumber, (u64, bool)> = BTreeMap::new();
+    let mut lives: BTreeMap<ServerNumber, (Option<u64>, bool)> = BTreeMap::new();
     let mut found = 0;
     for seen in &h.observations {
         let (end, restarted) = lives.entry(seen.server).or_default();
         match seen.what {
             Fact::Started => *restarted = true,
-            Fact::Truncated { after } => *end = after,
+            Fact::Wiped => *end = None,
+            Fact::Truncated { after } => *end = Some(after),
             Fact::Appended { index, .. } => {
-                found += u64::from(*restarted && index <= *end);
-                (*end, *restarted) = (index, false);
+                found += u64::from(*restarted && end.is_some_and(|end| index <= end));
+                (*end, *restarted) = (Some(index), false);
             }
             _ => {}
         }
