@@ -31,6 +31,8 @@ pub mod saboteur;
 
 pub mod agency;
 
+pub mod audit;
+
 pub mod run;
 
 pub mod stage;
@@ -65,4 +67,8 @@ pub mod matching;
 
 pub mod truth;
 
+pub mod wgl;
+
 pub mod invariants;
+
+pub mod sometimes;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{generate::generate, invariants::Violation, run::run};
+use crate::{generate::generate, invariants::Violation, run::run, sometimes::Tally};
 
 /// Violations are kept of so many seeds; of those after them, only how many there are: a sweep may run for days.
 const FAILURES_KEPT: usize = 1_000;
@@ -32,6 +32,8 @@ pub struct Sweep {
     pub failed: u64,
     /// Seeds that failed, with what was violated, by seed; no more than the first ones to be ready.
     pub failures: Vec<(u64, Vec<Violation>)>,
+    /// How often each situation occurred that must occur.
+    pub situations: Tally,
     /// Trace hashes by seed, if they were asked for.
     pub hashes: Vec<(u64, u64)>,
 }
@@ -102,7 +104,9 @@ pub fn sweep_by(orders: &Orders<'_>) -> Sweep {
             if !report.violations.is_empty() {
                 (orders.failed)(seed, &report.violations);
             }
+            let situations = Tally::of(&report.history);
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+            total.situations.add(&situations);
             total.schedules += 1;
             total.operations += report.history.operations.len() as u64;
             total.entries += report.history.truth().entries.len() as u64;

@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     /// How many run side by side; as many as there are processors by default.
     #[arg(long, alias = "threads")]
     jobs: Option<usize>,
+    /// Fail, too, if any situation of the table never occurred.
+    #[arg(long)]
+    nightly: bool,
     /// Failures after which it ends.
     #[arg(long, default_value_t = 20, conflicts_with = "go_on")]
     stop_after: u64,
@@ -103,8 +106,21 @@ impl Arguments {
             .first()
         {
             Some(problem) => Err(format!("a failure could not be saved: {problem}")),
-            None => Ok(done.failed == 0),
+            None => Ok(done.failed == 0 && self.nothing_is_missing(&done)),
         }
+    }
+
+    /// Whether every situation occurred that must; asked of a nightly sweep alone.
+    fn nothing_is_missing(&self, done: &Sweep) -> bool {
+        let missing = if self.nightly {
+            done.situations.missing(true)
+        } else {
+            vec![]
+        };
+        for situation in &missing {
+            eprintln!("never seen: {situation}");
+        }
+        missing.is_empty()
     }
 
     fn tell_failure(&self, seed: u64, violations: &[Violation], directory: &Path) {
@@ -130,7 +146,8 @@ impl Arguments {
         let jobs = jobs(self.jobs);
         match self.format {
             Format::Words => print(&format!(
-                "{} on {jobs} threads; {} operations, {} entries, {} faults\n",
+                "{}{} on {jobs} threads; {} operations, {} entries, {} faults\n",
+                done.situations,
                 summary(done, took),
                 done.operations,
                 done.entries,
@@ -165,9 +182,9 @@ fn summary(done: &Sweep, took: Duration) -> String {
     )
 }
 
-/// What the progress line says of the situations that were seen: `; 58 of 64 situations`.
-fn situations(_: &Sweep) -> String {
-    String::new()
+/// What the progress line says of the situations that were seen.
+fn situations(done: &Sweep) -> String {
+    format!("; {} situations seen", done.situations.seen())
 }
 
 fn failure_directory(directory: &Path, seed: u64) -> PathBuf {
