@@ -89,6 +89,7 @@ pub fn three() -> Shape {
         latency_us: (100, 1_000),
         sync_us: (500, 3_000),
         drift_ppm: vec![0; 3],
+        squeeze: None,
     }
 }
 

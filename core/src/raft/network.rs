@@ -31,7 +31,7 @@ use openraft::{
 };
 
 use super::{
-    ServerAddress, ServerId,
+    Portions, ServerAddress, ServerId,
     checkpoint::{SnapshotData, StoredSnapshot},
     codec::StoreError,
     identity::Identity,
@@ -54,6 +54,7 @@ pub(crate) struct Peers<R: Runtime> {
     /// One append request.
     append_timeout: Duration,
     silence_max: Duration,
+    portions: Portions,
     process: u64,
     streams: Arc<AtomicU64>,
     matched: Matched,
@@ -75,6 +76,8 @@ pub(crate) struct Peer<R: Runtime> {
     window: usize,
     /// Entries are held back from a server that did not answer for so long, until it answers a heartbeat.
     silence_max: Option<Duration>,
+    /// About so many bytes of a snapshot in one message.
+    chunk_bytes: usize,
 }
 
 /// The last entry that each server has told a leader of one term to be durable. A server that does not have it any
@@ -138,12 +141,14 @@ impl<R: Runtime> Peers<R> {
         network: R::Network,
         append_timeout: Duration,
         silence_max: Duration,
+        portions: Portions,
     ) -> Self {
         Peers {
             me,
             network,
             append_timeout,
             silence_max,
+            portions,
             process: R::random_u64(),
             streams: Arc::default(),
             matched: Matched::default(),
@@ -164,6 +169,7 @@ impl<R: Runtime> Peers<R> {
             answered: self.answered.clone(),
             window,
             silence_max: None,
+            chunk_bytes: self.portions.snapshot_chunk_bytes,
         }
     }
 }
@@ -174,7 +180,7 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Peers<R> {
     async fn new_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
         Peer {
             silence_max: Some(self.silence_max),
-            ..self.client(target, node, limits::APPENDS_IN_FLIGHT_MAX)
+            ..self.client(target, node, self.portions.appends_in_flight.max(1))
         }
     }
 
@@ -201,6 +207,7 @@ impl<R: Runtime> Clone for Peer<R> {
             answered: self.answered.clone(),
             window: self.window,
             silence_max: self.silence_max,
+            chunk_bytes: self.chunk_bytes,
         }
     }
 }
@@ -349,7 +356,7 @@ impl<R: Runtime> Peer<R> {
             },
             end: None,
         };
-        let mut outgoing = Outgoing::new(&snapshot);
+        let mut outgoing = Outgoing::new(&snapshot, self.chunk_bytes);
         while let Some((sequence, rows, end)) = outgoing.next().await.map_err(unreadable::<R>)? {
             (chunk.sequence, chunk.end) = (sequence, end);
             match self.send_chunk(&chunk, rows).await? {

@@ -97,10 +97,16 @@ impl<R: Runtime> RaftNode<R> {
         observer: SharedObserver,
     ) -> Result<Self, StartError> {
         let settings = Arc::new(openraft_config(&config)?);
-        let journal = Journal::start::<R>(disk.clone(), observer.clone());
+        let journal = Journal::start::<R>(disk.clone(), config.portions.journal_writes, observer.clone());
         check_format(&disk, &journal).await?;
-        let log =
-            LogStore::<R>::load(config.id.clone(), disk.clone(), journal.clone(), observer.clone()).await?;
+        let log = LogStore::<R>::load(
+            config.id.clone(),
+            disk.clone(),
+            journal.clone(),
+            config.portions.clone(),
+            observer.clone(),
+        )
+        .await?;
         let state = load_state(&disk, &journal, listener.clone(), &observer).await?;
         let me = Identity::load(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
 
@@ -109,6 +115,7 @@ impl<R: Runtime> RaftNode<R> {
             network.clone(),
             append_timeout(&config),
             config.election_max,
+            config.portions.clone(),
         );
         let raft = Raft::build(config.id.clone(), settings, peers, log.clone(), state.clone())
             .await
@@ -436,7 +443,7 @@ fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {
         election_timeout_min: millis(config.election_min),
         election_timeout_max: election_max,
         install_snapshot_timeout: millis(limits::SNAPSHOT_INSTALL_TIMEOUT),
-        max_payload_entries: limits::ENTRIES_PER_APPEND_MAX,
+        max_payload_entries: config.portions.append_entries,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_threshold),
         max_in_snapshot_log_to_keep: config.log_keep,
         replication_lag_threshold: limits::JOIN_LAG_MAX,
