@@ -55,6 +55,7 @@ pub(crate) struct Peers<R: Runtime> {
     append_timeout: Duration,
     silence_max: Duration,
     portions: Portions,
+    handed_on: HandedOn,
     process: u64,
     streams: Arc<AtomicU64>,
     matched: Matched,
@@ -72,6 +73,7 @@ pub(crate) struct Peer<R: Runtime> {
     streams: Arc<AtomicU64>,
     matched: Matched,
     answered: Answered,
+    handed_on: HandedOn,
     /// Append requests under way at once. With more than one, the other side puts them back into their order.
     window: usize,
     /// Entries are held back from a server that did not answer for so long, until it answers a heartbeat.
@@ -135,6 +137,21 @@ impl Answered {
     }
 }
 
+/// The last term whose office this server, as its leader, was asked to hand on. From then on it sends no heartbeats, but
+/// its successor may still need entries: those are not held back. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct HandedOn(Arc<AtomicU64>);
+
+impl HandedOn {
+    pub(crate) fn set(&self, term: u64) {
+        self.0.fetch_max(term, Ordering::Relaxed);
+    }
+
+    fn is(&self, term: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == term
+    }
+}
+
 impl<R: Runtime> Peers<R> {
     pub(crate) fn new(
         me: Identity,
@@ -142,6 +159,7 @@ impl<R: Runtime> Peers<R> {
         append_timeout: Duration,
         silence_max: Duration,
         portions: Portions,
+        handed_on: HandedOn,
     ) -> Self {
         Peers {
             me,
@@ -149,6 +167,7 @@ impl<R: Runtime> Peers<R> {
             append_timeout,
             silence_max,
             portions,
+            handed_on,
             process: R::random_u64(),
             streams: Arc::default(),
             matched: Matched::default(),
@@ -167,6 +186,7 @@ impl<R: Runtime> Peers<R> {
             streams: self.streams.clone(),
             matched: self.matched.clone(),
             answered: self.answered.clone(),
+            handed_on: self.handed_on.clone(),
             window,
             silence_max: None,
             chunk_bytes: self.portions.snapshot_chunk_bytes,
@@ -205,6 +225,7 @@ impl<R: Runtime> Clone for Peer<R> {
             streams: self.streams.clone(),
             matched: self.matched.clone(),
             answered: self.answered.clone(),
+            handed_on: self.handed_on.clone(),
             window: self.window,
             silence_max: self.silence_max,
             chunk_bytes: self.chunk_bytes,
@@ -268,6 +289,7 @@ impl<R: Runtime> Peer<R> {
     ) -> Result<AppendEntriesResponse<Types<R>>, RpcError<R>> {
         let term = request.vote.leader_id.term;
         if let Some(silence_max) = self.silence_max
+            && !self.handed_on.is(term)
             && self.answered.is_silent(&self.target, term, R::now(), silence_max)
         {
             return Err(self.unreachable("it does not answer"));

@@ -27,7 +27,7 @@ use super::{
     log::{self, LogStore},
     membership::Members,
     message::{self, Answer, Envelope, PeerMessage},
-    network::Peers,
+    network::{HandedOn, Peers},
     peer::PeerServer,
     reads::ReadIndexes,
     snapshot::Receiver,
@@ -110,12 +110,14 @@ impl<R: Runtime> RaftNode<R> {
         let state = load_state(&disk, &journal, listener.clone(), &observer).await?;
         let me = Identity::load(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
 
+        let handed_on = HandedOn::default();
         let peers = Peers::<R>::new(
             me.clone(),
             network.clone(),
             append_timeout(&config),
             config.election_max,
             config.portions.clone(),
+            handed_on.clone(),
         );
         let raft = Raft::build(config.id.clone(), settings, peers, log.clone(), state.clone())
             .await
@@ -142,7 +144,7 @@ impl<R: Runtime> RaftNode<R> {
             timer_stopped,
         )));
         let (stop_caretaker, caretaker_stopped) = oneshot::channel();
-        let members = Arc::new(Members::new(me.clone(), raft.clone()));
+        let members = Arc::new(Members::new(me.clone(), raft.clone(), handed_on));
         drop(R::spawn(members.clone().finish_changes(caretaker_stopped)));
         raft.run();
         // Before its first step the library knows of no members, not even of those on disk: a server that was started
