@@ -81,8 +81,8 @@ pub(super) struct Inner {
     pub(super) in_flight: AtomicUsize,
     /// Servers being added by this one.
     pub(super) adopting: AtomicUsize,
-    /// Errands under way towards the leader: [`ServerConfig::forwards_in_flight`].
-    pub(super) forwards: Semaphore,
+    /// The leader that errands are sent to, and how many more may be under way: [`ServerConfig::forwards_in_flight`].
+    pub(super) forwards: Mutex<(String, Arc<Semaphore>)>,
     /// What was sent to and received from others, to carry out once what is delivered twice.
     pub(super) stamps: Stamps,
     pub(super) receipts: Receipts,
@@ -146,7 +146,7 @@ impl Wiring {
             stamps: Stamps::new(consensus.status().id, self.shared.platform.random_u64()),
             route: Mutex::default(),
             receipts: Receipts::default(),
-            forwards: Semaphore::new(self.shared.config.forwards_in_flight),
+            forwards: Mutex::new((String::new(), Arc::new(Semaphore::new(0)))),
             decisions: Arc::new(Semaphore::new(self.shared.config.decisions_in_flight)),
             shared: self.shared,
             consensus,
