@@ -117,7 +117,8 @@ fn squeeze(dice: &mut Dice) -> Squeeze {
         log_cache_entries: size(small(1, 6)),
         log_read_entries: size(small(1, 4)),
         views: size(small(1, 3)),
-        forwards_in_flight: size(small(1, 4)),
+        // Fewer would be taken up for seconds by those whose answers a fault has lost.
+        forwards_in_flight: size(small(16, 32)),
         decisions_in_flight: size(small(2, 4)),
         expiries_per_command: size(small(2, 4)),
     }
