@@ -52,7 +52,11 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         return Source::Internal;
     };
     match command {
-        Command::ExpireChecks(_) | Command::DeregisterCritical(_) => return Source::Internal,
+        Command::ExpireChecks(_)
+        | Command::DeregisterCritical(_)
+        | Command::RenewSessions(_)
+        | Command::ExpireSessions(_)
+        | Command::EndLockDelays(_) => return Source::Internal,
         Command::UpdateChecks(updates) => {
             let excused = |update: &CheckUpdate| {
                 update.status.is_none()
@@ -74,7 +78,11 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
             return Source::Agent;
         }
         Command::Deregister(what) if is_agents(record, deregistered_node(what)) => return Source::Agent,
-        Command::Register(_) | Command::Deregister(_) => {}
+        Command::Register(_)
+        | Command::Deregister(_)
+        | Command::Transact(_)
+        | Command::CreateSession(_)
+        | Command::DestroySession(_) => {}
     }
     let caused = |operation: &Operation| {
         operation.invoked <= entry.appended
