@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The name of an agent's node.
-fn node(number: usize) -> String {
+pub fn node(number: usize) -> String {
     format!("agent-{number}")
 }
 

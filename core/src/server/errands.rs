@@ -122,6 +122,12 @@ impl Inner {
         forwards.1.clone()
     }
 
+    /// How many more errands may be under way to the leader that was sent one last.
+    pub(super) fn free_forwards(&self) -> usize {
+        let forwards = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
+        forwards.1.available_permits()
+    }
+
     /// Waits a little for a change of leadership since `seen`; false when the deadline has passed.
     pub(super) async fn leader_may_change(&self, seen: u64, deadline: Instant) -> bool {
         let now = self.platform().now();

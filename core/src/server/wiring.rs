@@ -146,7 +146,10 @@ impl Wiring {
             stamps: Stamps::new(consensus.status().id, self.shared.platform.random_u64()),
             route: Mutex::default(),
             receipts: Receipts::default(),
-            forwards: Mutex::new((String::new(), Arc::new(Semaphore::new(0)))),
+            forwards: Mutex::new((
+                String::new(),
+                Arc::new(Semaphore::new(self.shared.config.forwards_in_flight)),
+            )),
             decisions: Arc::new(Semaphore::new(self.shared.config.decisions_in_flight)),
             shared: self.shared,
             consensus,

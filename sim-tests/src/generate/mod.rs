@@ -35,13 +35,17 @@ pub fn generate(seed: u64) -> Schedule {
     let pace = pace(&mut dice);
     let cluster = shape(&mut dice);
     let faults = troubles::draw(&mut dice, &cluster, pace);
-    let actions = work::draw(&mut dice, &cluster, pace);
+    let mut actions = work::draw(&mut dice, &cluster, pace);
+    let first_agent = dice.chance(20).then(|| agent(&mut dice, pace));
+    if first_agent.is_some() {
+        work::rob_the_agent(&mut dice, &cluster, pace, &mut actions);
+    }
     Schedule {
         seed,
         cluster,
         actions,
         faults,
-        agent: dice.chance(20).then(|| agent(&mut dice, pace)),
+        agent: first_agent,
         other_agent: dice.chance(8).then(|| agent(&mut dice, pace)),
         heal_ms: pace.heal_ms,
         end_ms: pace.end_ms,
@@ -203,7 +207,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_trouble_and_work_is_drawn() {
-        let schedules: Vec<Schedule> = (0..600).map(generate).collect();
+        let schedules: Vec<Schedule> = (0..2_000).map(generate).collect();
         let name = |text: String| text.split(['(', ' ', '{']).next().unwrap_or_default().to_owned();
         let mut troubles: Vec<String> = schedules
             .iter()
