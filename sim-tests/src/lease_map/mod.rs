@@ -179,6 +179,7 @@ pub fn schedule(drift_ppm: i32, pause_ms: u64, seed: u64) -> Schedule {
         actions: actions(seed),
         faults,
         agent: None,
+        other_agent: None,
         heal_ms: END_MS,
         end_ms: END_MS,
     }

@@ -94,12 +94,19 @@ pub fn put_off_one_event(schedule: &Schedule) -> Vec<Schedule> {
     faults.chain(actions).collect()
 }
 
+/// Without any agent, then without one of them.
 pub(super) fn without_agent(schedule: &Schedule) -> Vec<Schedule> {
-    let alone = Schedule {
-        agent: None,
-        ..schedule.clone()
+    let without = |first: bool, other: bool| {
+        let mut candidate = schedule.clone();
+        candidate.agent = candidate.agent.filter(|_| !first);
+        candidate.other_agent = candidate.other_agent.filter(|_| !other);
+        candidate
     };
-    schedule.agent.as_ref().map(|_| alone).into_iter().collect()
+    [(true, true), (true, false), (false, true)]
+        .into_iter()
+        .map(|(first, other)| without(first, other))
+        .filter(|it| it.agents().count() < schedule.agents().count())
+        .collect()
 }
 
 /// The schedule up to shortly after a moment.

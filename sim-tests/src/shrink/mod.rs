@@ -72,7 +72,7 @@ pub fn shrink_while(
 
 /// How many things happen in it: faults, operations, and an agent.
 pub fn events(schedule: &Schedule) -> usize {
-    schedule.faults.len() + schedule.operations() + usize::from(schedule.agent.is_some())
+    schedule.faults.len() + schedule.operations() + schedule.agents().count()
 }
 
 /// Whether two violations are of one invariant, and say the same of other things: most of their words that are no names
