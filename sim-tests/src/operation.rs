@@ -78,7 +78,13 @@ pub enum RegisterForm {
     Consul,
     /// `/v1/batch/register`.
     Batch,
+    /// Short keys, in the namespace [`ELSEWHERE`], which nobody asks about: nothing of it may show, and nothing that is done
+    /// to its namesake in the default namespace may touch it.
+    Elsewhere,
 }
+
+/// A namespace that is not the default one.
+pub const ELSEWHERE: &str = "elsewhere";
 
 /// How a report is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,12 +218,24 @@ impl Freshness {
 }
 
 impl Service {
+    /// Its address; another one with each version.
+    pub fn address(&self) -> String {
+        format!("10.9.{}.{}", self.version >> 8 & 255, self.version & 255)
+    }
+
+    /// Its weights while it is passing, and while it is warning; they change with the version, too.
+    pub fn weights(&self) -> (u32, u32) {
+        (1 + self.version % 7, 1 + self.version % 3)
+    }
+
     /// The ids that its checks get.
     pub fn check_ids(&self, form: RegisterForm) -> Vec<String> {
         let id = |nth: usize| match form {
             RegisterForm::Consul if self.checks.len() == 1 => format!("service:{}", self.id),
             RegisterForm::Consul => format!("service:{}:{}", self.id, nth + 1),
-            RegisterForm::Short | RegisterForm::Batch => format!("chk:{}:{nth}", self.id),
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
+                format!("chk:{}:{nth}", self.id)
+            }
         };
         (0..self.checks.len()).map(id).collect()
     }
@@ -278,11 +296,43 @@ impl fmt::Display for Ask {
     }
 }
 
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Freshness::Default => "default",
+            Freshness::Consistent => "consistent",
+            Freshness::Stale => "stale",
+        })
+    }
+}
+
+impl fmt::Display for RegisterForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RegisterForm::Short => "short form",
+            RegisterForm::Consul => "Consul's form",
+            RegisterForm::Batch => "batch",
+            RegisterForm::Elsewhere => "in another namespace",
+        })
+    }
+}
+
+impl fmt::Display for ReportForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReportForm::Path => "path",
+            ReportForm::Update => "update",
+            ReportForm::Heartbeat => "heartbeat",
+            ReportForm::Batch => "batch",
+        })
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Op::Register { form, services } => {
-                write!(f, "register ({form:?})")?;
+                write!(f, "register ({form})")?;
                 services.iter().try_for_each(|service| write!(f, " {service}"))
             }
             Op::Deregister { id, service: None } => write!(f, "deregister {id}"),
@@ -302,25 +352,25 @@ impl fmt::Display for Op {
                 check_id.iter().try_for_each(|id| write!(f, " check {id}"))
             }
             Op::Report { form, reports } => {
-                write!(f, "report ({form:?})")?;
+                write!(f, "report ({form})")?;
                 reports.iter().try_for_each(|report| {
                     let (Target::Check(id) | Target::Instance(id)) = &report.target;
                     write!(f, " {id} {}", report.status.as_str())?;
                     report
                         .output
                         .iter()
-                        .try_for_each(|output| write!(f, " {output:?}"))
+                        .try_for_each(|output| write!(f, " “{output}”"))
                 })
             }
             Op::Keys(op) => write!(f, "{op}"),
-            Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness:?})"),
+            Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
             Op::Wait {
                 ask,
                 freshness,
                 index,
                 wait_ms,
             } => {
-                write!(f, "wait {wait_ms} ms for {ask} above {index} ({freshness:?})")
+                write!(f, "wait {wait_ms} ms for {ask} above {index} ({freshness})")
             }
         }
     }
@@ -352,6 +402,6 @@ impl fmt::Display for CatalogEntry {
             .try_for_each(|(id, name, port)| write!(f, " instance {id} of {name} port {port}"))?;
         self.check
             .iter()
-            .try_for_each(|(id, status, output)| write!(f, " check {id} {} {output:?}", status.as_str()))
+            .try_for_each(|(id, status, output)| write!(f, " check {id} {} “{output}”", status.as_str()))
     }
 }

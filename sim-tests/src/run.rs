@@ -5,18 +5,19 @@ use std::{sync::Arc, time::Duration};
 use sider_core::{
     limits::CLOCK_DRIFT_PPM_MAX,
     raft::{RaftConfig, ServerAddress, ServerId},
+    server::ServerConfig,
 };
-use sider_runtime_sim::{Message, Options, TraceLine, World, run_with};
+use sider_runtime_sim::{Message, Options, SimTask, TraceLine, World, run_with};
 
 use crate::{
-    agency,
+    agency, audit,
     cluster::{Cluster, ClusterOptions, Formation},
     history::{Bounds, History, ServerNumber},
     invariants::{Violation, judge},
     keys::Notes,
     recorder::{Recorder, now},
     saboteur::Saboteur,
-    schedule::{Schedule, Shape},
+    schedule::{Schedule, Shape, Squeeze},
     time::Time,
     workload::{Player, sleep_until},
 };
@@ -102,6 +103,10 @@ pub fn cluster_options(shape: &Shape) -> ClusterOptions {
     raft.snapshot_threshold = shape.snapshot_threshold;
     raft.snapshot_interval = Duration::from_secs(5);
     raft.log_keep = shape.log_keep;
+    let mut server = ServerConfig::default();
+    if let Some(squeeze) = shape.squeeze {
+        squeeze.apply(&mut raft, &mut server);
+    }
     ClusterOptions {
         servers: usize::from(shape.servers),
         formation: if shape.join {
@@ -110,6 +115,28 @@ pub fn cluster_options(shape: &Shape) -> ClusterOptions {
             Formation::Bootstrap
         },
         raft,
+        server,
+    }
+}
+
+impl Squeeze {
+    fn apply(self, raft: &mut RaftConfig, server: &mut ServerConfig) {
+        fn set<T: PartialEq + Default>(limit: &mut T, value: T) {
+            if value != T::default() {
+                *limit = value;
+            }
+        }
+        set(&mut raft.portions.append_entries, self.append_entries);
+        set(&mut raft.portions.append_bytes, self.append_bytes);
+        set(&mut raft.portions.appends_in_flight, self.appends_in_flight);
+        set(&mut raft.portions.snapshot_chunk_bytes, self.snapshot_chunk_bytes);
+        set(&mut raft.portions.journal_writes, self.journal_writes);
+        set(&mut raft.portions.log_cache_entries, self.log_cache_entries);
+        set(&mut raft.portions.log_read_entries, self.log_read_entries);
+        set(&mut server.views, self.views);
+        set(&mut server.forwards_in_flight, self.forwards_in_flight);
+        set(&mut server.decisions_in_flight, self.decisions_in_flight);
+        set(&mut server.expiries_per_command, self.expiries_per_command);
     }
 }
 
@@ -132,15 +159,23 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
         notes: notes.clone(),
     };
     let players: Vec<Player> = (0..=clients).map(player).collect();
+    let mut under_way = Vec::new();
     for action in &schedule.actions {
         let player = players[usize::from(action.client)].clone();
-        drop(world.spawn(player.act(action.clone())));
+        under_way.push(world.spawn(player.act(action.clone())));
     }
+    drop(world.spawn(audit::watch(world.clone(), cluster.clone(), recorder.clone())));
     for (place, fault) in schedule.faults.iter().enumerate() {
         drop(world.spawn(saboteur.clone().cause(place, fault.clone())));
     }
-    if let Some(plan) = schedule.agent.clone() {
-        let agent = agency::run(world.clone(), cluster.clone(), plan, recorder.clone());
+    for (number, plan) in schedule.agents() {
+        let agent = agency::run(
+            world.clone(),
+            cluster.clone(),
+            number,
+            plan.clone(),
+            recorder.clone(),
+        );
         drop(world.spawn(agent));
     }
     sleep_until(&world, Time::ms(schedule.heal_ms)).await;
@@ -149,8 +184,11 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
     let prover = player(clients + 1);
     for server in (0..cluster.len()).filter(|server| !saboteur.is_broken(*server)) {
         let server = u8::try_from(server).expect("there are few servers");
-        drop(world.spawn(prover.clone().prove_alive(server, until)));
+        under_way.push(world.spawn(prover.clone().prove_alive(server, until)));
     }
     sleep_until(&world, Time::ms(schedule.end_ms)).await;
     saboteur.note_configurations().await;
+    under_way.iter().for_each(SimTask::abort);
+    recorder.clients_gone(now(&world));
+    audit::conclude(&world, &cluster, schedule, &recorder).await;
 }

@@ -91,7 +91,8 @@ impl Player {
             .await;
         let outcome = wire::outcome(&op, answer);
         self.notes.take(&op, &outcome);
-        self.recorder.returned(&self.world, id, outcome.clone());
+        let heard = Some(self.client.heard_by(usize::from(server)));
+        self.recorder.returned(&self.world, id, outcome.clone(), heard);
         outcome
     }
 

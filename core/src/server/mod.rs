@@ -18,6 +18,7 @@ mod expiry;
 mod hub;
 mod membership;
 mod metrics;
+mod occupancy;
 mod peer;
 mod platform;
 mod reads;
@@ -35,16 +36,17 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use self::{
-    peer::{Errand, Outcome},
-    wiring::Inner,
-};
 pub use self::{
+    occupancy::Occupancy,
     platform::{Platform, RuntimePlatform},
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
     views::SharedView,
     wiring::{Finish, Wiring},
     words::{peer_answer, peer_request},
+};
+use self::{
+    peer::{Errand, Outcome},
+    wiring::Inner,
 };
 use crate::{
     limits,
@@ -139,6 +141,14 @@ pub struct ServerConfig {
     pub write_timeout: Duration,
     /// See [`crate::limits::READ_TIMEOUT`].
     pub read_timeout: Duration,
+    /// See [`crate::limits::VIEWS_MAX`].
+    pub views: usize,
+    /// At least 1: see [`crate::limits::FORWARDS_IN_FLIGHT_MAX`].
+    pub forwards_in_flight: usize,
+    /// At least 1: see [`crate::limits::DECISIONS_IN_FLIGHT_MAX`].
+    pub decisions_in_flight: usize,
+    /// At least 1: see [`crate::limits::EXPIRIES_PER_COMMAND_MAX`].
+    pub expiries_per_command: usize,
     /// Shortest TTL of a session: see [`crate::limits::SESSION_TTL_MIN`].
     pub session_ttl_min: Duration,
 }
@@ -151,6 +161,10 @@ impl Default for ServerConfig {
             datacenter: "dc1".into(),
             write_timeout: crate::limits::WRITE_TIMEOUT,
             read_timeout: crate::limits::READ_TIMEOUT,
+            views: limits::VIEWS_MAX,
+            forwards_in_flight: limits::FORWARDS_IN_FLIGHT_MAX,
+            decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
+            expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
             session_ttl_min: crate::limits::SESSION_TTL_MIN,
         }
     }
@@ -336,6 +350,10 @@ impl Server {
     /// Blocking queries parked now.
     pub fn watchers(&self) -> usize {
         self.0.shared.hub.len()
+    }
+    /// What this server holds for those who wait and what it keeps, each beside its limit.
+    pub fn occupancy(&self) -> Vec<Occupancy> {
+        self.0.occupancy()
     }
     /// Text of `/metrics`, in Prometheus' format.
     pub fn metrics_text(&self) -> String {

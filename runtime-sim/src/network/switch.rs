@@ -12,6 +12,7 @@ use std::{
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use madsim::{runtime::NodeHandle, task::AbortHandle};
@@ -106,6 +107,8 @@ struct State {
     last_call: u64,
     flights: BinaryHeap<Reverse<Flight>>,
     last_flight: u64,
+    /// When a request or an answer last came from one host to another, by the global clock, in nanoseconds.
+    heard: BTreeMap<(HostId, HostId), u64>,
     /// What met a blocked link and will arrive late, in the order of its coming.
     parked: Vec<Flight>,
     /// Of links with a rate, once something was sent over them.
@@ -290,12 +293,21 @@ impl Switch {
         self.lock().pipes.get(&(from, to)).map_or(0, Pipe::waiting)
     }
 
+    /// When a request or an answer last came from one host to another.
+    pub(super) fn last_heard(&self, from: HostId, to: HostId) -> Option<Duration> {
+        self.lock()
+            .heard
+            .get(&(from, to))
+            .copied()
+            .map(Duration::from_nanos)
+    }
+
     pub(super) fn set_link_state(&self, from: HostId, to: HostId, link_state: LinkState) {
         let mut state = self.lock();
         if state.links.state(from, to) == link_state {
             return;
         }
-        trace::record("link", &format!("{from} to {to}: {link_state:?}"));
+        trace::record("link", &format!("{from} to {to}: {link_state}"));
         match link_state {
             LinkState::Open => state.links.states.remove(&(from, to)),
             closed => state.links.states.insert((from, to), closed),
@@ -520,6 +532,9 @@ impl State {
             return trace::message_ended(order, Some("its addressee has no power"));
         }
         trace::message_ended(order, None);
+        if matches!(flight.wire, Wire::Request { .. } | Wire::Answer { .. }) {
+            self.heard.insert((from, to), clock::virtual_ns());
+        }
         match flight.wire {
             Wire::Open { call, port } => self.open(from, to, call, port),
             Wire::Opened { call, incarnation } => {
@@ -590,7 +605,8 @@ impl State {
         let hash = end.as_ref().map_or(0, Payload::hash);
         trace::record_numbers("recv", &[call.source.index() as u64, id, hash], || match &end {
             Ok(payload) => format!("{} from {} call {id}: {payload}", call.source, call.target),
-            Err(broken) => format!("{} from {} call {id}: {broken:?}", call.source, call.target),
+            Err(Broken::Refused) => format!("{} from {} call {id}: refused", call.source, call.target),
+            Err(Broken::Reset) => format!("{} from {} call {id}: reset", call.source, call.target),
         });
         // The caller may be gone since.
         let _ = call.answer.send(end);

@@ -1,24 +1,23 @@
-//! A session that is renewed lives, one that is not renewed ends; and its locks stay untaken for their delay (SPEC §6).
+//! What one client sees is in order (Terry and others, "Session guarantees for weakly consistent replicated data", 1994;
+//! SPEC §3): a linearizable read shows the client's own earlier writes and nothing older than what it has read before,
+//! wherever it read it and however stale that was; its writes are carried out in its order; a stale read shows nothing older
+//! than what the same process of the same server has shown to anyone; and an index that is carried to another server in a
+//! blocking query is never answered with a lower one, unless a stale answer was asked for.
 //!
-//! As for checks: a session ends for want of a renewal not before its full TTL since the last acknowledged renewal was
-//! sent, since its creation, and since its leader's election. A lock can be taken again not before its delay has passed
-//! since its holder's session ended, and since the leader's election. While it is calm, neither comes later than by the
-//! stated bound. All with what clocks may drift.
+//! `linearizability` judges each answer against everything that happened; this one only uses what the client saw, so it
+//! also says to whom it is broken.
 
-use std::{sync::Arc, time::Duration};
-
-use sider_core::{
-    limits::EXPIRY_BOUND,
-    registry::{Command, Key, Session, SessionId},
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
 };
 
 use super::Violation;
 use crate::{
-    history::History,
-    keys::KeyOp,
+    history::{History, Operation, ServerNumber},
     operation::Op,
-    time::{Time, drift_of},
-    truth::{Entry, Point},
+    time::Time,
+    truth::Point,
 };
 
 /// Its name.
@@ -27,342 +26,213 @@ pub const NAME: &str = "sessions";
 /// See the module's page.
 ///
 /// # Errors
-/// A session ended early or not in time, or a lock's delay did.
+/// A client sees an older state than it has seen.
 pub fn check(history: &History) -> Result<(), Violation> {
-    let truth = history.truth();
-    for (position, entry) in truth.entries.iter().enumerate() {
-        match &entry.command {
-            Some((Command::ExpireSessions(expiries), _)) => {
-                for expiry in expiries {
-                    not_early(history, position, entry, &expiry.session)?;
-                }
-            }
-            Some((Command::EndLockDelays(ends), _)) => {
-                for end in ends {
-                    delayed_enough(history, position, entry, &end.key)?;
-                }
-            }
-            _ => {}
-        }
-    }
-    for (from, until) in &truth.calm {
-        not_late(history, *from, *until)?;
-    }
-    Ok(())
-}
-
-/// The shortest that a time may take by the global clock.
-fn least(history: &History, time: Duration) -> Duration {
-    time.saturating_sub(drift_of(time, history.bounds.drift_ppm))
-}
-
-fn too_early(entry: &Entry, what: &str, time: Duration, since: &str, at: Time) -> Violation {
-    let after = entry.applied.since(at);
-    let what = format!(
-        "{what} ({time:?}) ended by entry {} only {after:?} after {since} at {at}",
-        entry.log_index
-    );
-    Violation::new(NAME, entry.applied, what)
-}
-
-fn not_early(history: &History, position: Point, entry: &Entry, id: &SessionId) -> Result<(), Violation> {
-    let truth = history.truth();
-    let (before, after) = (truth.state(position), truth.state(position + 1));
-    let Some(session) = before.session(id).filter(|_| after.session(id).is_none()) else {
-        return Ok(());
-    };
-    let ttl = session.ttl.unwrap_or(Duration::MAX);
-    let what = format!("session {}", session.name);
-    let early = |since: &str, at: Time| match entry.applied < at + least(history, ttl) {
-        true => Err(too_early(entry, &what, ttl, since, at)),
-        false => Ok(()),
-    };
-    early(
-        "its creation",
-        began(history, position, |state| state.session(id).is_some()),
-    )?;
-    if let Some(leader) = truth.leaders.iter().find(|leader| leader.term == entry.term) {
-        early("the election of its leader", leader.from)?;
-    }
-    let renewals = history.operations.iter().filter(|operation| {
-        renews(&operation.op, id) && operation.is_done() && operation.invoked < entry.applied
-    });
-    match renewals.map(|operation| operation.invoked).max() {
-        Some(renewed) => early("a renewal that was acknowledged", renewed),
-        None => Ok(()),
-    }
-}
-
-fn renews(op: &Op, id: &SessionId) -> bool {
-    matches!(op, Op::Keys(KeyOp::RenewSession { session }) if session == id.as_str())
-}
-
-/// When the entry was first applied with which something began that holds at a point.
-fn began(history: &History, point: Point, holds: impl Fn(&crate::model::State) -> bool) -> Time {
-    let truth = history.truth();
-    let mut first = point;
-    while first > 0 && holds(&truth.state(first - 1)) {
-        first -= 1;
-    }
-    match first.checked_sub(1) {
-        Some(entry) => truth.entries[entry].applied,
-        None => Time(0),
-    }
-}
-
-fn delayed_enough(history: &History, position: Point, entry: &Entry, key: &Key) -> Result<(), Violation> {
-    let truth = history.truth();
-    let (before, after) = (truth.state(position), truth.state(position + 1));
-    let Some(delay) = before.delays().get(key).copied() else {
-        return Ok(());
-    };
-    if after.delays().get(key) == Some(&delay) {
-        return Ok(());
-    }
-    let what = format!("the delay of the lock on {key}");
-    let early = |since: &str, at: Time| match entry.applied < at + least(history, delay.0) {
-        true => Err(too_early(entry, &what, delay.0, since, at)),
-        false => Ok(()),
-    };
-    let same = |state: &crate::model::State| state.delays().get(key) == Some(&delay);
-    early("the end of its holder's session", began(history, position, same))?;
-    match truth.leaders.iter().find(|leader| leader.term == entry.term) {
-        Some(leader) => early("the election of its leader", leader.from),
-        None => Ok(()),
-    }
-}
-
-/// The longest that something may outlive its time.
-fn grace(history: &History, time: Duration) -> Duration {
-    let slack = history.bounds.latency * 6 + Duration::from_millis(100);
-    time + drift_of(time, history.bounds.drift_ppm) + EXPIRY_BOUND + slack
-}
-
-/// Looks at what lives or is delayed at any point of a span in which all is calm.
-fn not_late(history: &History, from: Time, until: Time) -> Result<(), Violation> {
-    let truth = history.truth();
-    let mut seen: Vec<Arc<Session>> = Vec::new();
-    let mut delays: Vec<(Key, Duration, u64)> = Vec::new();
-    for point in truth.applied_until(from)..=truth.applied_until(until) {
-        let state = truth.state(point);
-        seen.extend(state.sessions.iter().cloned());
-        seen.sort_by(|one, other| one.id.cmp(&other.id));
-        seen.dedup_by(|one, other| one.id == other.id);
-        let here = state.delays().iter();
-        delays.extend(here.map(|(key, (delay, since))| (key.clone(), *delay, *since)));
-        delays.sort();
-        delays.dedup();
-    }
-    for session in seen {
-        if let Some(ttl) = session.ttl {
-            let alive = |state: &crate::model::State| state.session(&session.id).is_some();
-            let signs = signs_of_life(history, &session.id, from, until);
-            let what = format!("session {}", session.name);
-            over_in_time(history, (from, until), ttl, signs, alive, &what)?;
-        }
-    }
-    for (key, delay, since) in delays {
-        let lasts = |state: &crate::model::State| state.delays().get(&key) == Some(&(delay, since));
-        let what = format!("the delay of the lock on {key}");
-        over_in_time(history, (from, until), delay, vec![], lasts, &what)?;
-    }
-    Ok(())
-}
-
-/// When a session may have been renewed: from when to when.
-fn signs_of_life(history: &History, id: &SessionId, from: Time, until: Time) -> Vec<(Time, Time)> {
-    let mut signs: Vec<(Time, Time)> = history
-        .operations
-        .iter()
-        .filter(|it| renews(&it.op, id) && it.returned >= from && it.invoked <= until)
-        .map(|it| (it.invoked, if it.is_done() { it.returned } else { until }))
-        .collect();
-    signs.sort();
-    signs
-}
-
-/// Nothing that holds goes on for longer than its time and the bound, since it began or showed a sign of life.
-fn over_in_time(
-    history: &History,
-    (from, until): (Time, Time),
-    time: Duration,
-    signs: Vec<(Time, Time)>,
-    holds: impl Fn(&crate::model::State) -> bool,
-    what: &str,
-) -> Result<(), Violation> {
-    let truth = history.truth();
-    let mut since: Option<Time> = None;
-    let mut renewed = from;
-    let mut signs = signs.into_iter().peekable();
-    let (first, last) = (truth.applied_until(from), truth.applied_until(until));
-    for point in first..=last {
-        let begins = match point == first {
-            true => from,
-            false => truth.entries[point - 1].applied,
-        };
-        let ends = match point == last {
-            true => until,
-            false => truth.entries[point].applied,
-        };
-        while let Some((begun, over)) = signs.next_if(|(begun, _)| *begun <= ends) {
-            // A gap before this sign is looked at first.
-            if let Some(since) = since {
-                late(history, since.max(renewed), begun, time, what)?;
-            }
-            renewed = renewed.max(over);
-        }
-        if !holds(&truth.state(point)) {
-            since = None;
+    let mut clients: BTreeMap<u32, Floor> = BTreeMap::new();
+    let mut servers: BTreeMap<ServerNumber, Floor> = BTreeMap::new();
+    for operation in &history.operations {
+        let client = clients.entry(operation.client).or_default();
+        let Some((first, last)) = span(history, operation) else {
             continue;
+        };
+        let stale = operation.op.asked().is_some_and(|(_, it)| !it.linearizable());
+        if !stale {
+            client.holds(history, operation, last, "it has seen")?;
+            carried(operation)?;
         }
-        let since = *since.get_or_insert(begins);
-        late(history, since.max(renewed), ends, time, what)?;
+        let server = servers.entry(operation.server).or_default();
+        if operation.op.asked().is_some() {
+            server.forget_before(
+                history
+                    .truth()
+                    .started_before(operation.server, operation.returned),
+            );
+            server.holds(history, operation, last, "this server has shown")?;
+            server.returned(operation, first);
+        }
+        client.returned(operation, first);
     }
     Ok(())
 }
 
-fn late(history: &History, since: Time, until: Time, time: Duration, what: &str) -> Result<(), Violation> {
-    match until > since + grace(history, time) {
-        true => {
-            let what = format!("{what} ({time:?}) goes on since {since}, untouched");
-            Err(Violation::new(NAME, until, what))
+/// The points, first and last, of the log at which an operation can have been carried out, by its answer alone.
+fn span(history: &History, operation: &Operation) -> Option<(Point, Point)> {
+    let truth = history.truth();
+    let answer = operation.answer()?;
+    match operation.op.asked() {
+        Some((ask, _)) => truth.points_of_index(&ask.topic(), answer.index?),
+        None => truth.entry_of(operation.id).map(|entry| (entry + 1, entry + 1)),
+    }
+}
+
+/// A carried index is not answered with a lower one.
+fn carried(operation: &Operation) -> Result<(), Violation> {
+    let (Op::Wait { index, .. }, Some(got)) = (&operation.op, operation.answer().and_then(|it| it.index))
+    else {
+        return Ok(());
+    };
+    if got < *index {
+        let what = format!(
+            "{} of {}: index {got} for a client that has {index}",
+            operation.op, operation.server
+        );
+        return Err(Violation::of(NAME, operation.returned, [operation.id], what));
+    }
+    Ok(())
+}
+
+/// The newest state that somebody is known to have seen.
+#[derive(Default)]
+struct Floor {
+    point: Point,
+    by: Option<u32>,
+    under_way: BinaryHeap<Reverse<(Time, Point, u32)>>,
+    /// What was shown before does not count.
+    since: Time,
+}
+
+impl Floor {
+    fn forget_before(&mut self, started: Option<Time>) {
+        let started = started.unwrap_or_default();
+        if started > self.since {
+            *self = Floor {
+                since: started,
+                under_way: std::mem::take(&mut self.under_way)
+                    .into_iter()
+                    .filter(|Reverse((returned, ..))| *returned >= started)
+                    .collect(),
+                ..Floor::default()
+            };
         }
-        false => Ok(()),
+    }
+
+    fn holds(
+        &mut self,
+        history: &History,
+        operation: &Operation,
+        last: Point,
+        who: &str,
+    ) -> Result<(), Violation> {
+        while let Some(Reverse((returned, point, by))) = self.under_way.peek().copied()
+            && returned < operation.invoked
+        {
+            if point > self.point {
+                (self.point, self.by) = (point, Some(by));
+            }
+            self.under_way.pop();
+        }
+        if last >= self.point {
+            return Ok(());
+        }
+        let newer = self.by.and_then(|id| history.operation(id));
+        let what = format!(
+            "{} of {} shows an older state than {who}{}",
+            operation.op,
+            operation.server,
+            newer.map(|it| format!(" by: {}", it.op)).unwrap_or_default(),
+        );
+        Err(Violation::of(
+            NAME,
+            operation.returned,
+            self.by.into_iter().chain([operation.id]),
+            what,
+        ))
+    }
+
+    fn returned(&mut self, operation: &Operation, point: Point) {
+        self.under_way
+            .push(Reverse((operation.returned, point, operation.id)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
-    use crate::keys::Step;
+    use crate::operation::{Ask, Freshness};
 
-    const TTL: u64 = 2_000;
+    fn web() -> Ask {
+        Ask::Health {
+            service: "web".into(),
+            passing: false,
+            tags: vec![],
+        }
+    }
 
     fn complaint(story: Story) -> String {
-        check(&story.finish()).expect_err("not in time").what
-    }
-
-    fn renew(story: &mut Story, session: &str) {
-        let session = session.to_owned();
-        story.keys(KeyOp::RenewSession { session });
-    }
-
-    fn lock(story: &mut Story, session: &str) {
-        let step = Step::Lock("k".into(), "mine".into(), session.to_owned());
-        story.keys(KeyOp::One(step));
-    }
-
-    fn destroy(story: &mut Story, session: &str) {
-        let session = session.to_owned();
-        story.keys(KeyOp::DestroySession { session });
+        check(&story.finish()).expect_err("out of order").what
     }
 
     #[test]
-    fn a_ttl_and_a_little_is_fine() {
+    fn seeing_ones_own_writes_in_order_is_fine() {
         let mut story = Story::new();
-        let session = story.session("s", TTL, 0);
-        story.wait_ms(1_500);
-        renew(&mut story, &session);
-        story.wait_ms(TTL + 100);
-        story.expire_session(&session);
-        story.wait_ms(5_000);
+        story.read(1, web(), Freshness::Default);
+        story.register("web-1", 1);
+        story.read(2, web(), Freshness::Default);
+        story.read(3, web(), Freshness::Stale);
+        story.register("web-2", 2);
+        story.wait_for(3, web(), 2, 1_000);
         assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]
-    fn soon_after_its_creation_is_not() {
+    fn missing_ones_own_write_is_not() {
         let mut story = Story::new();
-        let session = story.session("s", TTL, 0);
-        story.wait_ms(TTL - 100);
-        story.expire_session(&session);
-        assert!(complaint(story).contains("after its creation"));
+        let before = story.read(2, web(), Freshness::Default);
+        story.register("web-1", 1);
+        story.answer_again(2, web(), Freshness::Default, before);
+        assert!(complaint(story).contains("older state than it has seen by: register"));
     }
 
     #[test]
-    fn soon_after_a_renewal_is_not() {
+    fn reading_something_older_elsewhere_is_not() {
         let mut story = Story::new();
-        let session = story.session("s", TTL, 0);
-        story.wait_ms(1_500);
-        renew(&mut story, &session);
-        story.wait_ms(TTL - 100);
-        story.expire_session(&session);
-        assert!(complaint(story).contains("after a renewal that was acknowledged"));
+        let before = story.read(2, web(), Freshness::Default);
+        let write = story.register("web-1", 1);
+        story.operation(write).client = 9;
+        story.read(1, web(), Freshness::Stale);
+        story.answer_again(2, web(), Freshness::Consistent, before);
+        assert!(complaint(story).contains("older state than it has seen by: read"));
     }
 
     #[test]
-    fn soon_after_an_election_is_not() {
+    fn another_client_may_know_less_of_a_stale_server() {
         let mut story = Story::new();
-        let session = story.session("s", TTL, 0);
-        story.wait_ms(TTL - 500);
-        story.elect(2, 2);
-        story.wait_ms(600);
-        story.expire_session(&session);
-        assert!(complaint(story).contains("after the election of its leader"));
-    }
-
-    #[test]
-    fn living_on_unrenewed_is_not() {
-        let mut story = Story::new();
-        story.wait_ms(5_000);
-        story.session("s", TTL, 0);
-        story.wait_ms(TTL + 5_000);
-        assert!(complaint(story).contains("session s (2s) goes on"));
-    }
-
-    #[test]
-    fn living_on_by_renewals_is_fine() {
-        let mut story = Story::new();
-        let session = story.session("s", TTL, 0);
-        for _ in 0..8 {
-            story.wait_ms(TTL - 300);
-            renew(&mut story, &session);
-        }
+        let before = story.read(3, web(), Freshness::Stale);
+        story.register("web-1", 1);
+        let again = story.answer_again(3, web(), Freshness::Stale, before);
+        story.operation(again).client = 9;
         assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]
-    fn a_delay_that_passes_is_fine() {
+    fn a_stale_server_that_goes_back_is_not() {
         let mut story = Story::new();
-        let session = story.session("s", 0, 1_000);
-        lock(&mut story, &session);
-        destroy(&mut story, &session);
-        story.wait_ms(1_100);
-        story.end_lock_delay("k");
-        story.wait_ms(5_000);
+        let before = story.read(3, web(), Freshness::Stale);
+        story.register("web-1", 1);
+        story.read(3, web(), Freshness::Stale);
+        let again = story.answer_again(3, web(), Freshness::Stale, before);
+        story.operation(again).client = 9;
+        assert!(complaint(story).contains("older state than this server has shown"));
+    }
+
+    #[test]
+    fn a_stale_server_may_go_back_when_it_restarts() {
+        let mut story = Story::new();
+        let before = story.read(3, web(), Freshness::Stale);
+        story.register("web-1", 1);
+        story.read(3, web(), Freshness::Stale);
+        story.restart(3);
+        story.wait_ms(1);
+        let again = story.answer_again(3, web(), Freshness::Stale, before);
+        story.operation(again).client = 9;
         assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]
-    fn a_delay_cut_short_is_not() {
+    fn a_lower_index_than_the_one_that_is_carried_is_not() {
         let mut story = Story::new();
-        let session = story.session("s", 0, 1_000);
-        lock(&mut story, &session);
-        destroy(&mut story, &session);
-        story.wait_ms(900);
-        story.end_lock_delay("k");
-        assert!(complaint(story).contains("after the end of its holder's session"));
-    }
-
-    #[test]
-    fn a_delay_cut_short_by_a_new_leader_is_not() {
-        let mut story = Story::new();
-        let session = story.session("s", 0, 1_000);
-        lock(&mut story, &session);
-        destroy(&mut story, &session);
-        story.wait_ms(600);
-        story.elect(2, 2);
-        story.wait_ms(600);
-        story.end_lock_delay("k");
-        assert!(complaint(story).contains("after the election of its leader"));
-    }
-
-    #[test]
-    fn a_delay_without_an_end_is_not() {
-        let mut story = Story::new();
-        let session = story.session("s", 0, 1_000);
-        lock(&mut story, &session);
-        destroy(&mut story, &session);
-        story.wait_ms(9_000);
-        assert!(complaint(story).contains("the delay of the lock on k (1s) goes on"));
+        story.register("web-1", 1);
+        story.wait_for(2, web(), 7, 1_000);
+        assert!(complaint(story).contains("index 2 for a client that has 7"));
     }
 }

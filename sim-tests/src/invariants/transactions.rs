@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn done_and_told_as_refused_is_not() {
         let mut story = Story::new();
-        let both = story.keys(KeyOp::Transact(vec![set("a", "1"), set("b", "2")]));
+        story.keys(KeyOp::One(set("a", "1")));
+        let both = story.keys(KeyOp::Transact(vec![set("a", "1"), Step::Get("a".into())]));
         let status = 409;
         let reason = "stale".into();
         story.set_outcome(both, Outcome::Refused { status, reason });
