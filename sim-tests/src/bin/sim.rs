@@ -4,6 +4,7 @@ use std::{fs, num::NonZero, path::PathBuf, process::ExitCode, thread};
 
 use clap::{Parser, Subcommand};
 use sider_sim_tests::{
+    bugs,
     generate::generate,
     invariants::ALL,
     run::{Report, run_and_keep},
@@ -69,6 +70,11 @@ enum Command {
         #[arg(long)]
         save: Option<PathBuf>,
     },
+    /// Plants bugs in a copy of the code, and sees that each is caught by the invariant that is meant to.
+    Bugs(bugs::Arguments),
+    /// Sweeps until one of these invariants fires; what `bugs` runs with a bug planted.
+    #[command(hide = true)]
+    Hunt(bugs::Hunt),
     /// Lists the invariants.
     Invariants,
 }
@@ -132,6 +138,8 @@ fn carry_out(command: Command) -> Result<bool, String> {
             }
             Ok(true)
         }
+        Command::Bugs(arguments) => bugs::carry_out(&arguments),
+        Command::Hunt(hunt) => hunt.run().map(|()| true),
         Command::Invariants => {
             ALL.iter().for_each(|(name, _)| println!("{name}"));
             Ok(true)
