@@ -27,6 +27,7 @@ pub mod standin;
 mod start;
 mod views;
 mod wiring;
+mod words;
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,6 +42,7 @@ pub use self::{
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
     views::SharedView,
     wiring::{Finish, Wiring},
+    words::{peer_answer, peer_request},
 };
 use crate::{
     limits,

@@ -21,7 +21,7 @@ const SCHEDULES_PER_SIGN: u64 = 25;
 /// Longest time without one: a bug may make a run never end.
 const SILENCE_MAX: Duration = Duration::from_secs(180);
 
-/// What to hunt for, and where.
+/// Sweeps until one of these invariants fires: what `bugs` lets the program with the bug do.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Hunt {
     /// The first seed.
@@ -54,7 +54,7 @@ impl Hunt {
     ///
     /// # Errors
     /// Nobody listens.
-    pub fn run(&self) -> Result<(), String> {
+    pub fn carry_out(self) -> Result<bool, String> {
         let end = self.from + self.seeds;
         let mut next = self.from;
         while next < end {
@@ -66,13 +66,14 @@ impl Hunt {
                 let names: Vec<&str> = violations.iter().map(|violation| violation.invariant).collect();
                 tell(&format!("violated {} {}", seed - self.from + 1, names.join(",")))?;
                 if names.iter().any(|name| self.intended.iter().any(|it| it == name)) {
-                    return Ok(());
+                    return Ok(true);
                 }
                 next = seed + 1;
             }
             tell(&format!("tried {}", next - self.from))?;
         }
-        tell("finished")
+        tell("finished")?;
+        Ok(true)
     }
 
     /// Lets `program` hunt.

@@ -41,7 +41,7 @@ use self::{
 /// Seeds between two starting points.
 const START_DISTANCE: u64 = 100_000;
 
-/// What `cargo sim bugs` is told.
+/// Plants bugs in a copy of the code, and sees that each is caught by an invariant that is meant to catch it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Bugs, by name, number or a part of the name; all of them by default.
@@ -80,47 +80,49 @@ pub fn patches() -> PathBuf {
     working_tree().join("sim-tests/bugs")
 }
 
-/// Tries bugs; gives whether all are caught by what is meant to catch them.
-///
-/// # Errors
-/// There are no such bugs, or they can't be tried.
-pub fn carry_out(arguments: &Arguments) -> Result<bool, String> {
-    let all = Bug::load_all(&patches())?;
-    let chosen = choose(all.clone(), arguments)?;
-    if arguments.check {
-        let failures: Vec<String> = chosen
-            .iter()
-            .filter_map(|bug| Some(format!("{}: {}", bug.name, applies(working_tree(), bug).err()?)))
-            .collect();
-        println!(
-            "{} of {} patches apply",
-            chosen.len() - failures.len(),
-            chosen.len()
-        );
-        failures.iter().for_each(|failure| println!("{failure}"));
-        return Ok(failures.is_empty());
+impl Arguments {
+    /// Tries bugs; gives whether all are caught by what is meant to catch them.
+    ///
+    /// # Errors
+    /// There are no such bugs, or they can't be tried.
+    pub fn carry_out(self) -> Result<bool, String> {
+        let all = Bug::load_all(&patches())?;
+        let chosen = choose(all.clone(), &self)?;
+        if self.check {
+            let failures: Vec<String> = chosen
+                .iter()
+                .filter_map(|bug| Some(format!("{}: {}", bug.name, applies(working_tree(), bug).err()?)))
+                .collect();
+            println!(
+                "{} of {} patches apply",
+                chosen.len() - failures.len(),
+                chosen.len()
+            );
+            failures.iter().for_each(|failure| println!("{failure}"));
+            return Ok(failures.is_empty());
+        }
+        let workshop = Workshop::open(working_tree())?;
+        let mut trials = Vec::new();
+        for bug in chosen {
+            let trial = attempt(&workshop, bug, &self)?;
+            let verdict = trial.failure().unwrap_or_else(|| "caught".to_owned());
+            eprintln!(
+                "{}: {verdict} ({:.0} s)",
+                trial.bug.name,
+                trial.took.as_secs_f64()
+            );
+            trials.push(trial);
+        }
+        workshop.clean()?;
+        print!("{}", table::table(&trials));
+        if self.bless {
+            let file = working_tree().join("docs/PLANTED_BUGS.md");
+            let cant = |error: std::io::Error| format!("{}: {error}", file.display());
+            let page = fs::read_to_string(&file).map_err(cant)?;
+            fs::write(&file, table::bless(&page, &trials, &all)?).map_err(cant)?;
+        }
+        Ok(trials.iter().all(Trial::is_caught))
     }
-    let workshop = Workshop::open(working_tree())?;
-    let mut trials = Vec::new();
-    for bug in chosen {
-        let trial = attempt(&workshop, bug, arguments)?;
-        let verdict = trial.failure().unwrap_or_else(|| "caught".to_owned());
-        eprintln!(
-            "{}: {verdict} ({:.0} s)",
-            trial.bug.name,
-            trial.took.as_secs_f64()
-        );
-        trials.push(trial);
-    }
-    workshop.clean()?;
-    print!("{}", table::table(&trials));
-    if arguments.bless {
-        let file = working_tree().join("docs/PLANTED_BUGS.md");
-        let cant = |error: std::io::Error| format!("{}: {error}", file.display());
-        let page = fs::read_to_string(&file).map_err(cant)?;
-        fs::write(&file, table::bless(&page, &trials, &all)?).map_err(cant)?;
-    }
-    Ok(trials.iter().all(Trial::is_caught))
 }
 
 fn choose(mut bugs: Vec<Bug>, arguments: &Arguments) -> Result<Vec<Bug>, String> {
