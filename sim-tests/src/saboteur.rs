@@ -129,6 +129,7 @@ impl Saboteur {
                 disks().for_each(|disk| disk.set_sync_time(time.clone()));
             }
             Trouble::HungSync(_) => disks().for_each(|disk| disk.set_sync_fault(SyncFault::Hangs)),
+            Trouble::LyingSync(_) => disks().for_each(|disk| disk.set_sync_fault(SyncFault::Lies)),
             Trouble::FailedSync(_) => disks().for_each(|disk| disk.set_sync_fault(SyncFault::FailsOnce)),
             Trouble::FailedWrite(_) => disks().for_each(|disk| disk.fail_next_write()),
             Trouble::FullDisk(_) => disks().for_each(|disk| disk.set_full(true)),
@@ -169,6 +170,7 @@ impl Saboteur {
             Trouble::Pause(_) => servers.iter().for_each(|server| self.resume(*server)),
             Trouble::SlowSync(..)
             | Trouble::HungSync(_)
+            | Trouble::LyingSync(_)
             | Trouble::FailedSync(_)
             | Trouble::FailedWrite(_)
             | Trouble::FullDisk(_) => {
@@ -435,6 +437,7 @@ fn who(what: &Trouble) -> Option<Who> {
         | Trouble::Bridge(who)
         | Trouble::SlowSync(who, _)
         | Trouble::HungSync(who)
+        | Trouble::LyingSync(who)
         | Trouble::FailedSync(who)
         | Trouble::FailedWrite(who)
         | Trouble::FullDisk(who)
