@@ -11,7 +11,7 @@ use sider_core::registry::{
 use crate::{
     history::{Operation, Outcome, Record},
     model::State,
-    operation::{CatalogEntry, Op, Service, Target},
+    operation::{CatalogEntry, ELSEWHERE, Op, RegisterForm, Service, Target},
     time::Time,
     truth::Entry,
 };
@@ -52,7 +52,11 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         return Source::Internal;
     };
     match command {
-        Command::ExpireChecks(_) | Command::DeregisterCritical(_) => return Source::Internal,
+        Command::ExpireChecks(_)
+        | Command::DeregisterCritical(_)
+        | Command::RenewSessions(_)
+        | Command::ExpireSessions(_)
+        | Command::EndLockDelays(_) => return Source::Internal,
         Command::UpdateChecks(updates) => {
             let excused = |update: &CheckUpdate| {
                 update.status.is_none()
@@ -73,8 +77,11 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         {
             return Source::Agent;
         }
-        Command::Deregister(what) if is_agents(record, deregistered_node(what)) => return Source::Agent,
-        Command::Register(_) | Command::Deregister(_) => {}
+        Command::Register(_)
+        | Command::Deregister(_)
+        | Command::Transact(_)
+        | Command::CreateSession(_)
+        | Command::DestroySession(_) => {}
     }
     let caused = |operation: &Operation| {
         operation.invoked <= entry.appended
@@ -90,6 +97,10 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
     };
     match free.iter().position(|operation| caused(operation)) {
         Some(at) => Source::Operation(free.remove(at).id),
+        // A client may take away what an agent registered; else the agent did it itself.
+        None if matches!(command, Command::Deregister(what) if is_agents(record, deregistered_node(what))) => {
+            Source::Agent
+        }
         None => Source::Nobody,
     }
 }
@@ -126,12 +137,12 @@ fn deregistered_node(what: &Deregister) -> &NodeName {
 /// Whether an operation asked for exactly this command.
 pub fn asks_for(op: &Op, command: &Command) -> bool {
     match (op, command) {
-        (Op::Register { services, .. }, Command::Register(registrations)) => {
+        (Op::Register { form, services }, Command::Register(registrations)) => {
             services.len() == registrations.len()
                 && services
                     .iter()
                     .zip(registrations)
-                    .all(|(service, it)| registers(service, it))
+                    .all(|(service, it)| registers(*form, service, it))
         }
         (Op::CatalogRegister(entry), Command::Register(registrations)) => {
             matches!(registrations.as_slice(), [registration] if catalogs(entry, registration))
@@ -165,14 +176,26 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
     }
 }
 
-fn registers(service: &Service, registration: &Registration) -> bool {
+fn registers(form: RegisterForm, service: &Service, registration: &Registration) -> bool {
     let Some(instance) = &registration.instance else {
         return false;
     };
-    is_shared_instance(&instance.key(), &service.id)
+    let there = match form {
+        RegisterForm::Elsewhere => instance.namespace.as_str() == ELSEWHERE,
+        _ => instance.namespace == Namespace::default(),
+    };
+    there
+        && instance.node.as_str() == SHARED_NODE
+        && instance.id.as_str() == service.id
+        && registration
+            .checks
+            .iter()
+            .all(|check| check.namespace == instance.namespace)
         && instance.service.as_str() == service.name
         && instance.port == service.port
         && instance.tags == service.tags
+        && instance.address == service.address()
+        && (instance.weights.passing, instance.weights.warning) == service.weights()
         && instance.meta.get("version") == Some(&service.version.to_string())
         && service.checks.len() == registration.checks.len()
         && service

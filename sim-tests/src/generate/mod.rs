@@ -35,13 +35,17 @@ pub fn generate(seed: u64) -> Schedule {
     let pace = pace(&mut dice);
     let cluster = shape(&mut dice);
     let faults = troubles::draw(&mut dice, &cluster, pace);
-    let actions = work::draw(&mut dice, &cluster, pace);
+    let mut actions = work::draw(&mut dice, &cluster, pace);
+    let agent = agent(&mut dice, pace);
+    if agent.is_some() {
+        work::rob_the_agent(&mut dice, &cluster, pace, &mut actions);
+    }
     Schedule {
         seed,
         cluster,
         actions,
         faults,
-        agent: agent(&mut dice, pace),
+        agent,
         heal_ms: pace.heal_ms,
         end_ms: pace.end_ms,
     }
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_trouble_and_work_is_drawn() {
-        let schedules: Vec<Schedule> = (0..600).map(generate).collect();
+        let schedules: Vec<Schedule> = (0..2_000).map(generate).collect();
         let name = |text: String| text.split(['(', ' ', '{']).next().unwrap_or_default().to_owned();
         let mut troubles: Vec<String> = schedules
             .iter()
