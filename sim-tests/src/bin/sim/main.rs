@@ -15,7 +15,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use sider_sim_tests::invariants::ALL;
+use sider_sim_tests::{bugs, invariants::ALL};
 
 /// Runs Sider's own server code under simulated failures.
 #[derive(Parser)]
@@ -34,6 +34,9 @@ enum Command {
     LeaseMap(lease_map::Arguments),
     Show(schedules::Show),
     Save(schedules::Save),
+    Bugs(bugs::Arguments),
+    #[command(hide = true)]
+    Hunt(bugs::Hunt),
     /// Lists the invariants.
     Invariants,
 }
@@ -49,6 +52,8 @@ impl Command {
             Command::LeaseMap(arguments) => arguments.carry_out(),
             Command::Show(arguments) => arguments.carry_out(),
             Command::Save(arguments) => arguments.carry_out(),
+            Command::Bugs(arguments) => arguments.carry_out(),
+            Command::Hunt(hunt) => hunt.carry_out(),
             Command::Invariants => {
                 ALL.iter().for_each(|(name, _)| println!("{name}"));
                 Ok(true)
