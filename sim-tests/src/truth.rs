@@ -401,6 +401,11 @@ fn applied_at(record: &Record) -> BTreeMap<ServerNumber, Vec<(Time, Option<u64>)
             Fact::Started | Fact::Stopped { .. } => None,
             Fact::Applied(entry) => Some(entry.log_index),
             Fact::SnapshotInstalled { log_index, .. } => Some(*log_index),
+            // What is purged is in the state. A server that crashed before it could tell of a snapshot shows it so.
+            Fact::Purged { upto } => {
+                let known = steps.get(&seen.server).and_then(|steps| steps.last()?.1);
+                known.max(Some(*upto))
+            }
             _ => continue,
         };
         steps.entry(seen.server).or_default().push((seen.at, applied));

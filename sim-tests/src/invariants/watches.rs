@@ -110,6 +110,15 @@ impl<'a> Wait<'a> {
         } else {
             looked + READ_TIMEOUT
         };
+        // A server that stands still looks when it goes on.
+        let looked = truth
+            .pauses
+            .iter()
+            .filter(|(server, from, to)| {
+                *server == self.operation.server && *from <= looked && *to > self.operation.invoked
+            })
+            .map(|(_, _, to)| *to + READ_TIMEOUT)
+            .fold(looked, Time::max);
         let known = truth.most_applied_at(self.operation.server, looked.min(self.operation.returned));
         truth.index_at(&self.ask.topic(), known) > truth.index_at(&self.ask.topic(), before)
     }
