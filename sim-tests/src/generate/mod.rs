@@ -189,7 +189,7 @@ mod tests {
             .collect();
         troubles.sort();
         troubles.dedup();
-        assert_eq!(troubles.len(), 21, "{troubles:?}");
+        assert_eq!(troubles.len(), 32, "{troubles:?}");
         let mut operations: Vec<String> = Vec::new();
         for action in schedules.iter().flat_map(|it| &it.actions) {
             match &action.what {
