@@ -29,6 +29,8 @@ pub mod saboteur;
 
 pub mod agency;
 
+pub mod audit;
+
 pub mod run;
 
 pub mod stage;
@@ -57,4 +59,8 @@ pub mod matching;
 
 pub mod truth;
 
+pub mod wgl;
+
 pub mod invariants;
+
+pub mod sometimes;

@@ -73,7 +73,6 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         {
             return Source::Agent;
         }
-        Command::Deregister(what) if is_agents(record, deregistered_node(what)) => return Source::Agent,
         Command::Register(_) | Command::Deregister(_) => {}
     }
     let caused = |operation: &Operation| {
@@ -90,6 +89,10 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
     };
     match free.iter().position(|operation| caused(operation)) {
         Some(at) => Source::Operation(free.remove(at).id),
+        // A client may take away what an agent registered; else the agent did it itself.
+        None if matches!(command, Command::Deregister(what) if is_agents(record, deregistered_node(what))) => {
+            Source::Agent
+        }
         None => Source::Nobody,
     }
 }
@@ -173,6 +176,8 @@ fn registers(service: &Service, registration: &Registration) -> bool {
         && instance.service.as_str() == service.name
         && instance.port == service.port
         && instance.tags == service.tags
+        && instance.address == service.address()
+        && (instance.weights.passing, instance.weights.warning) == service.weights()
         && instance.meta.get("version") == Some(&service.version.to_string())
         && service.checks.len() == registration.checks.len()
         && service

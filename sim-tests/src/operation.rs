@@ -200,6 +200,16 @@ impl Freshness {
 }
 
 impl Service {
+    /// Its address; another one with each version.
+    pub fn address(&self) -> String {
+        format!("10.9.{}.{}", self.version >> 8 & 255, self.version & 255)
+    }
+
+    /// Its weights while it is passing, and while it is warning; they change with the version, too.
+    pub fn weights(&self) -> (u32, u32) {
+        (1 + self.version % 7, 1 + self.version % 3)
+    }
+
     /// The ids that its checks get.
     pub fn check_ids(&self, form: RegisterForm) -> Vec<String> {
         let id = |nth: usize| match form {

@@ -9,7 +9,7 @@ use sider_core::{registry::CheckStatus, runtime::NetworkError};
 
 use crate::{
     content::Content,
-    history::{Answer, Outcome},
+    history::{Answer, Outcome, Told},
     operation::{Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target},
 };
 
@@ -98,12 +98,14 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
     }
     let mut done = Answer {
         index,
+        told: None,
         content: None,
         refused: Vec::new(),
     };
     match op {
         Op::Read { ask, .. } | Op::Wait { ask, .. } => {
             done.content = Some(Content::parse(ask, answer.body())?);
+            done.told = Some(told(answer)?);
         }
         Op::Report {
             form: ReportForm::Batch,
@@ -124,6 +126,26 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
         _ => {}
     }
     Ok(done)
+}
+
+/// What an answer to a read says of its freshness.
+fn told(answer: &Response<Bytes>) -> Result<Told, String> {
+    let header = |name: &str| {
+        let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
+        value.ok_or_else(|| format!("no {name}"))
+    };
+    let known_leader = header("x-consul-knownleader")?;
+    let last_contact = header("x-consul-lastcontact")?;
+    Ok(Told {
+        known_leader: known_leader
+            .parse()
+            .map_err(|_| format!("known leader {known_leader:?}"))?,
+        last_contact: last_contact
+            .parse()
+            .map(Duration::from_millis)
+            .map_err(|_| format!("last contact {last_contact:?}"))?,
+        consistency: header("x-consul-effective-consistency")?.to_owned(),
+    })
 }
 
 /// A registration answers with the ids of its checks.
@@ -187,7 +209,8 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
     json!({
         "Name": service.name,
         "ID": service.id,
-        "Address": "10.9.8.7",
+        "Address": service.address(),
+        "Weights": { "Passing": service.weights().0, "Warning": service.weights().1 },
         "Port": service.port,
         "Tags": service.tags,
         "Meta": { "version": service.version.to_string() },
@@ -323,7 +346,10 @@ mod tests {
         let answer = Response::builder()
             .status(status)
             .header("x-index", "7")
-            .header("x-consul-index", "7");
+            .header("x-consul-index", "7")
+            .header("x-consul-knownleader", "true")
+            .header("x-consul-lastcontact", "0")
+            .header("x-consul-effective-consistency", "leader");
         Ok(answer.body(Bytes::from(body.to_owned())).expect("a valid answer"))
     }
 

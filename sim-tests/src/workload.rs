@@ -86,7 +86,8 @@ impl Player {
             .send(usize::from(server), wire::request(&op), limit)
             .await;
         let outcome = wire::outcome(&op, answer);
-        self.recorder.returned(&self.world, id, outcome.clone());
+        let heard = Some(self.client.heard_by(usize::from(server)));
+        self.recorder.returned(&self.world, id, outcome.clone(), heard);
         outcome
     }
 

@@ -35,13 +35,17 @@ pub fn generate(seed: u64) -> Schedule {
     let pace = pace(&mut dice);
     let cluster = shape(&mut dice);
     let faults = troubles::draw(&mut dice, &cluster, pace);
-    let actions = work::draw(&mut dice, &cluster, pace);
+    let mut actions = work::draw(&mut dice, &cluster, pace);
+    let agent = agent(&mut dice, pace);
+    if agent.is_some() {
+        work::rob_the_agent(&mut dice, &cluster, pace, &mut actions);
+    }
     Schedule {
         seed,
         cluster,
         actions,
         faults,
-        agent: agent(&mut dice, pace),
+        agent,
         heal_ms: pace.heal_ms,
         end_ms: pace.end_ms,
     }
