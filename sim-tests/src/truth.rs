@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sider_core::registry::{Command, Namespace, NodeName, Refusal, Reply, ServiceName, Topic};
+use sider_core::registry::{Command, NodeName, Refusal, Reply, ServiceName, Topic};
 
 use crate::{
     answers,
@@ -263,9 +263,9 @@ impl Truth {
 impl Ask {
     /// The topic whose index the answer bears.
     pub fn topic(&self) -> Topic {
-        let namespace = Namespace::default();
+        let (namespace, ask) = self.place();
         let name = |service: &str| ServiceName::parse(service).expect("simulated names are valid");
-        match self {
+        match ask {
             Ask::Health {
                 service,
                 passing: true,
@@ -280,6 +280,7 @@ impl Ask {
                 NodeName::parse(node).expect("simulated names are valid"),
             ),
             Ask::ServiceChecks(service) => Topic::ServiceChecks(namespace, name(service)),
+            Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
             Ask::ChecksInState(None) => Topic::Checks(namespace),
             Ask::ChecksInState(Some(status)) => Topic::ChecksInState(namespace, *status),
         }
