@@ -25,6 +25,12 @@ pub const META_VALUE_CHARS_MAX: usize = 512;
 pub const TAGGED_ADDRESSES_MAX: usize = 16;
 /// Checks of one registration; more is 400.
 pub const CHECKS_PER_INSTANCE_MAX: usize = 64;
+/// Longest expression of `?filter=`, in bytes.
+pub const FILTER_BYTES_MAX: usize = 8 * 1024;
+/// Deepest nesting of parentheses and negations in an expression of `?filter=`.
+pub const FILTER_DEPTH_MAX: usize = 64;
+/// Most memory for one compiled regular expression of `?filter=`, in bytes, and as much for carrying it out.
+pub const FILTER_REGEX_BYTES: usize = 1024 * 1024;
 /// Bytes of a check's output; the rest is cut off.
 pub const CHECK_OUTPUT_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a check's notes; more is 400.

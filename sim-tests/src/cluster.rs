@@ -295,6 +295,7 @@ impl Cluster {
     pub fn lose_disk(&self, server: usize) {
         self.power_cut(server, Survival::Nothing);
         self.host(server).disk().lose_everything();
+        self.0.witness.noted(self.0.world.now(), server, Fact::Wiped);
     }
 
     /// Starts a server again, on the disk it left; kills it first if it runs.
@@ -590,9 +591,6 @@ impl Reporter {
             Observation::Checkpointed { .. } => must_be_durable(CHECKPOINT, "its checkpoint"),
             Observation::SnapshotInstalled { .. } => {
                 must_be_durable(CHECKPOINT, "the snapshot that it installed")
-            }
-            Observation::Purged { .. } => {
-                must_be_durable(CHECKPOINT, "the checkpoint that it purged its log for")
             }
             Observation::Applied { log_index, .. } => {
                 if cluster.applied.fetch_max(*log_index + 1, Ordering::Relaxed) > *log_index {

@@ -14,7 +14,7 @@ use sider_core::registry::{
 use crate::{
     history::{Operation, Outcome, Record},
     model::State,
-    operation::{CatalogEntry, Op, Report, Service, Target},
+    operation::{CatalogEntry, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
     truth::Entry,
 };
 
@@ -137,12 +137,12 @@ fn deregistered_node(what: &Deregister) -> &NodeName {
 /// Whether an operation asked for exactly this command.
 pub fn asks_for(op: &Op, command: &Command) -> bool {
     match (op, command) {
-        (Op::Register { services, .. }, Command::Register(registrations)) => {
+        (Op::Register { form, services }, Command::Register(registrations)) => {
             services.len() == registrations.len()
                 && services
                     .iter()
                     .zip(registrations)
-                    .all(|(service, it)| registers(service, it))
+                    .all(|(service, it)| registers(*form, service, it))
         }
         (Op::CatalogRegister(entry), Command::Register(registrations)) => {
             matches!(registrations.as_slice(), [registration] if catalogs(entry, registration))
@@ -176,11 +176,21 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
     }
 }
 
-fn registers(service: &Service, registration: &Registration) -> bool {
+fn registers(form: RegisterForm, service: &Service, registration: &Registration) -> bool {
     let Some(instance) = &registration.instance else {
         return false;
     };
-    is_shared_instance(&instance.key(), &service.id)
+    let there = match form {
+        RegisterForm::Elsewhere => instance.namespace.as_str() == ELSEWHERE,
+        _ => instance.namespace == Namespace::default(),
+    };
+    there
+        && instance.node.as_str() == SHARED_NODE
+        && instance.id.as_str() == service.id
+        && registration
+            .checks
+            .iter()
+            .all(|check| check.namespace == instance.namespace)
         && instance.service.as_str() == service.name
         && instance.port == service.port
         && instance.tags == service.tags

@@ -74,7 +74,13 @@ pub enum RegisterForm {
     Consul,
     /// `/v1/batch/register`.
     Batch,
+    /// Short keys, in the namespace [`ELSEWHERE`]: nothing of it may show in the default one, and nothing that is done to its
+    /// namesake there may touch it.
+    Elsewhere,
 }
+
+/// A namespace that is not the default one.
+pub const ELSEWHERE: &str = "elsewhere";
 
 /// How a report is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,9 +192,6 @@ pub enum Ask {
     Elsewhere(Box<Ask>),
 }
 
-/// The only namespace besides `default`: agents have services there.
-pub const ELSEWHERE: &str = "elsewhere";
-
 /// How fresh an answer must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Freshness {
@@ -223,7 +226,9 @@ impl Service {
         let id = |nth: usize| match form {
             RegisterForm::Consul if self.checks.len() == 1 => format!("service:{}", self.id),
             RegisterForm::Consul => format!("service:{}:{}", self.id, nth + 1),
-            RegisterForm::Short | RegisterForm::Batch => format!("chk:{}:{nth}", self.id),
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
+                format!("chk:{}:{nth}", self.id)
+            }
         };
         (0..self.checks.len()).map(id).collect()
     }

@@ -13,7 +13,9 @@ use sider_core::{
 use crate::{
     content::Content,
     history::{Answer, Outcome, Told},
-    operation::{Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target},
+    operation::{
+        Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
+    },
 };
 
 /// What a check that is not a TTL check is about.
@@ -30,6 +32,10 @@ pub fn request(op: &Op) -> Request<Bytes> {
                     .collect();
                 put("/v1/batch/register", Some(json!(list)))
             }
+            (form @ RegisterForm::Elsewhere, services) => put(
+                &format!("/v1/agent/service/register?ns={ELSEWHERE}"),
+                services.first().map(|it| service_body(it, *form)),
+            ),
             (form, services) => put(
                 "/v1/agent/service/register",
                 services.first().map(|it| service_body(it, *form)),
@@ -205,7 +211,7 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
                 json!({ "type": "tcp", "tcp": PROBED, "interval": "10s" })
             }
             RegisterForm::Consul => json!({ "TTL": duration(check.ttl_ms) }),
-            RegisterForm::Short | RegisterForm::Batch => {
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
                 json!({ "type": "ttl", "ttl": duration(check.ttl_ms) })
             }
         };

@@ -11,7 +11,7 @@
 //!    back; `apply` has one file for each command. None of these knows of topics, events or rows.
 //! 3. What follows from it: `difference` finds the topics whose answer changed by comparing before and after;
 //!    `topics` keeps their indexes; `state` puts it all together.
-//! 4. `answer` answers queries; `rows` says how things are stored, digested and logged; `restore` reads them back.
+//! 4. `answer` answers queries, those with a `filter` too; `rows` says how things are stored, digested and logged; `restore` reads them back.
 //!
 //! Four rules hold everywhere, and the tests beside this crate check them on random commands:
 //!
@@ -25,6 +25,7 @@ mod apply;
 mod command;
 mod difference;
 mod event;
+mod filter;
 mod model;
 mod query;
 mod restore;
@@ -39,6 +40,7 @@ pub use command::{
     Reply,
 };
 pub use event::{Applied, Event, RowChange};
+pub use filter::{Filter, FilterError, Record, Shape};
 pub use model::{
     Check, CheckDefinition, CheckId, CheckKey, CheckKind, CheckStatus, Instance, InstanceId, InstanceKey,
     InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, Weights,

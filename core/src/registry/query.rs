@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, CheckStatus, Instance, Namespace, Node, NodeName, ServiceName};
+use super::{Check, CheckStatus, Filter, Instance, Namespace, Node, NodeName, ServiceName};
 
 /// A question. Equal questions asked at an equal index share one answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +74,13 @@ pub enum Query {
         status: Option<CheckStatus>,
         /// As in `ServiceHealth`.
         node_meta: Vec<(String, String)>,
+    },
+    /// Of another query's answer only what passes a filter over records of the answer's shape.
+    Filtered {
+        /// The other query.
+        query: Box<Query>,
+        /// The filter.
+        filter: Filter,
     },
 }
 

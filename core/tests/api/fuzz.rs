@@ -83,7 +83,7 @@ const PATHS: [&str; 44] = [
     "/metrics",
 ];
 
-const QUERIES: [&str; 20] = [
+const QUERIES: [&str; 24] = [
     "ns=blue",
     "ns=",
     "ns=%00",
@@ -103,6 +103,10 @@ const QUERIES: [&str; 20] = [
     "pretty",
     "max_stale=0",
     "filter=x",
+    "filter=Service.Port%20%3D%3D%208000%20or%20a%20in%20Service.Tags",
+    "filter=not%20(Tags%20is%20empty)",
+    "filter=Checks.Status%20matches%20%60%5Ep%60",
+    "filter=ServiceName%20%3D%3D%20web%20and%20NodeMeta.a%20!%3D%20b",
     "%%%=&&&==",
 ];
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sider_core::registry::{
-    Applied, Check, CheckKey, CheckStatus, Command, Event, Expiry, Namespace, NodeName, Query, Refusal,
-    Registry, Reply, ServiceName, Topic, TopicVersion, View,
+    Applied, Check, CheckKey, CheckStatus, Command, Event, Expiry, Filter, Namespace, NodeName, Query,
+    Refusal, Registry, Reply, ServiceName, Shape, Topic, TopicVersion, View,
 };
 
 use super::{generate, naive};
@@ -490,7 +490,42 @@ fn queries() -> Vec<Query> {
             });
         }
     }
+    // Each kind now and then: a filter costs, and is the same code for all that a kind lists.
+    let filtered: Vec<_> = queries.iter().step_by(7).flat_map(filtered).collect();
+    queries.extend(filtered);
     queries
+}
+
+/// The query with filters over what it lists.
+fn filtered(query: &Query) -> Vec<Query> {
+    let (shape, texts) = match query {
+        Query::ServiceHealth { .. } => (
+            Shape::Health,
+            [
+                "b in Service.Tags",
+                "Checks.Status != passing and Node.Meta.rack == 1",
+            ],
+        ),
+        Query::CatalogService { .. } | Query::Services { .. } => (
+            Shape::CatalogService,
+            [
+                "b in ServiceTags",
+                "not NodeMeta.rack == 1 or ServiceAddress == `10.1.0.2`",
+            ],
+        ),
+        Query::NodeServices { .. } => (Shape::Service, ["b in Tags", "Address matches `2$`"]),
+        Query::Nodes { .. } => (Shape::Node, ["Meta.rack == 1", "Address == \"10.0.0.2\""]),
+        _ => (
+            Shape::Check,
+            ["ServiceTags is empty", "Status matches `^(pass|crit)`"],
+        ),
+    };
+    let filter = |text| Filter::parse(text, shape, "dc1").expect("a valid filter");
+    let filtered = |text| Query::Filtered {
+        query: Box::new(query.clone()),
+        filter: filter(text),
+    };
+    texts.map(filtered).into()
 }
 
 fn services() -> impl Iterator<Item = ServiceName> {

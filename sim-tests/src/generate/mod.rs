@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_trouble_and_work_is_drawn() {
-        let schedules: Vec<Schedule> = (0..600).map(generate).collect();
+        let schedules: Vec<Schedule> = (0..2_000).map(generate).collect();
         let name = |text: String| text.split(['(', ' ', '{']).next().unwrap_or_default().to_owned();
         let mut troubles: Vec<String> = schedules
             .iter()

@@ -470,6 +470,11 @@ impl<'a> Plan<'a> {
                 let family = if self.dice.chance(8) { "db" } else { name };
                 let id = format!("{family}-{}", self.dice.between(0, 5));
                 let planned = self.planned(name, &id);
+                if self.dice.chance(8) {
+                    let form = RegisterForm::Elsewhere;
+                    let services = vec![planned.service];
+                    return (Op::Register { form, services }, health(name));
+                }
                 self.remember(planned.clone());
                 (
                     Op::Register {

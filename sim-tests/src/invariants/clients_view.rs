@@ -121,7 +121,9 @@ fn owners(operations: &[Operation]) -> BTreeMap<String, &str> {
 
 fn registrations(operations: &[Operation]) -> impl Iterator<Item = (RegisterForm, &Service)> {
     operations.iter().flat_map(|operation| match &operation.op {
-        Op::Register { form, services } => services.iter().map(|service| (*form, service)).collect(),
+        Op::Register { form, services } if *form != RegisterForm::Elsewhere => {
+            services.iter().map(|service| (*form, service)).collect()
+        }
         _ => Vec::new(),
     })
 }
@@ -146,7 +148,7 @@ fn calls<'a>(
         returned: known.then_some(operation.returned),
     };
     match &operation.op {
-        Op::Register { form, services } if !refused => {
+        Op::Register { form, services } if !refused && *form != RegisterForm::Elsewhere => {
             let ours = services.iter().filter(|service| service.id == id);
             ours.map(|service| call(About::Register(*form, service)))
                 .collect()

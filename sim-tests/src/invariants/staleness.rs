@@ -121,7 +121,8 @@ fn contact_was_there(
 fn in_touch_while_calm(history: &History, operation: &Operation, told: &Told) -> Result<(), String> {
     let truth = history.truth();
     let member = history.is_member(operation.server, operation.returned) == Some(true);
-    if !member || !truth.calm_between(operation.invoked, operation.returned) {
+    let broken = history.is_broken(operation.server, operation.returned);
+    if !member || broken || !truth.calm_between(operation.invoked, operation.returned) {
         return Ok(());
     }
     if told.known_leader && told.last_contact <= LEADER_SILENCE_MAX {

@@ -102,6 +102,13 @@ table! {
     Usual "a batch of reports is refused in part": |h| count(h, |op| {
         op.answer().is_some_and(|it| it.refused.contains(&true) && it.refused.contains(&false))
     });
+    Usual "one id is registered in two namespaces": |h| {
+        let state = h.truth().state(h.truth().last());
+        let twice = |one: &&std::sync::Arc<sider_core::registry::Instance>| state.instances.iter().any(|other| {
+            other.id == one.id && other.node == one.node && other.namespace < one.namespace
+        });
+        state.instances.iter().filter(twice).count() as u64
+    };
     Usual "a deregistration names the wrong service": |h| count(h, |op| {
         matches!(op.op, Op::Deregister { service: Some(_), .. }) && matches!(op.outcome, Outcome::Refused { status: 409, .. })
     });
@@ -465,16 +472,17 @@ fn interrupted_checkpoints(h: &History) -> u64 {
 
 /// Servers to which entries that they had are brought again after they were down.
 fn lost_tails(h: &History) -> u64 {
-    let mut lives: BTreeMap<ServerNumber, (u64, bool)> = BTreeMap::new();
+    let mut lives: BTreeMap<ServerNumber, (Option<u64>, bool)> = BTreeMap::new();
     let mut found = 0;
     for seen in &h.observations {
         let (end, restarted) = lives.entry(seen.server).or_default();
         match seen.what {
             Fact::Started => *restarted = true,
-            Fact::Truncated { after } => *end = after,
+            Fact::Wiped => *end = None,
+            Fact::Truncated { after } => *end = Some(after),
             Fact::Appended { index, .. } => {
-                found += u64::from(*restarted && index <= *end);
-                (*end, *restarted) = (index, false);
+                found += u64::from(*restarted && end.is_some_and(|end| index <= end));
+                (*end, *restarted) = (Some(index), false);
             }
             _ => {}
         }

@@ -9,7 +9,7 @@
 //! - What a client did wrong is a 4xx always; Consul has a 500 for some of it, which its clients take as a reason to try
 //!   again.
 //! - `POST` is the same as `PUT`. A port outside of 0 to 65535 is refused. Fields that are not known are ignored.
-//! - Parameters that would narrow an answer and are not there (`filter`, `peer`, `partition`, `sg`) are refused, and so
+//! - Parameters that would narrow an answer and are not there (`peer`, `partition`, `sg`) are refused, and so
 //!   are kinds of check that nobody would run (gRPC, UDP, alias …), `Ports` and `SocketPath`.
 //! - `Kind`, `Proxy`, `Connect` and `Locality` of a registration are ignored: the instance is registered under its own
 //!   name.

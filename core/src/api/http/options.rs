@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     limits::{META_PAIRS_MAX, TAGS_PER_INSTANCE_MAX, WAIT_DEFAULT, WAIT_MAX},
-    registry::{CheckId, InstanceId, InvalidName, Namespace, NodeName, ServiceName},
+    registry::{self, CheckId, Filter, InstanceId, InvalidName, Namespace, NodeName, ServiceName, Shape},
     server::{Consistency, ReadOptions, Server},
 };
 
@@ -151,6 +151,35 @@ impl Options {
         }
     }
 
+    /// A query whose answer lists records of a shape, narrowed by `?filter` if there is one.
+    ///
+    /// # Errors
+    /// The filter is none over such records.
+    pub fn filtered(
+        &self,
+        query: registry::Query,
+        shape: Shape,
+        server: &Server,
+    ) -> Result<registry::Query, ApiError> {
+        Ok(match self.filter(shape, server)? {
+            None => query,
+            Some(filter) => registry::Query::Filtered {
+                query: Box::new(query),
+                filter,
+            },
+        })
+    }
+
+    /// `?filter` over records of a shape.
+    ///
+    /// # Errors
+    /// It is none over such records.
+    pub fn filter(&self, shape: Shape, server: &Server) -> Result<Option<Filter>, ApiError> {
+        let parse = |text| Filter::parse(text, shape, &server.config().datacenter);
+        let filter = self.parameters.text("filter").map(parse).transpose();
+        filter.map_err(|error| ApiError::bad_request(error.to_string()))
+    }
+
     /// Whether an answer from local state will do.
     pub fn stale(&self) -> bool {
         matches!(self.read.consistency, Consistency::Stale { .. })
@@ -243,7 +272,7 @@ fn node_meta(parameters: &Parameters) -> Result<Vec<(String, String)>, ApiError>
 
 /// Parameters that narrow an answer in a way that is not there: an answer that ignores them would be a wrong one.
 fn refuse_unsupported(parameters: &Parameters) -> Result<(), ApiError> {
-    for name in ["filter", "partition", "peer", "sg"] {
+    for name in ["partition", "peer", "sg"] {
         if parameters.text(name).is_some() {
             return Err(ApiError::bad_request(format!(
                 "Invalid query parameter: \"{name}\" is not supported: expected a request without it"
