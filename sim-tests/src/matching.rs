@@ -61,7 +61,11 @@ fn source(
         return Source::Internal;
     };
     match command {
-        Command::ExpireChecks(_) | Command::DeregisterCritical(_) => return Source::Internal,
+        Command::ExpireChecks(_)
+        | Command::DeregisterCritical(_)
+        | Command::RenewSessions(_)
+        | Command::ExpireSessions(_)
+        | Command::EndLockDelays(_) => return Source::Internal,
         Command::UpdateChecks(updates) => {
             let mut excused = |update: &CheckUpdate| {
                 update.status.is_none()
@@ -75,7 +79,11 @@ fn source(
                 false => Source::Internal,
             };
         }
-        Command::Register(_) | Command::Deregister(_) => {}
+        Command::Register(_)
+        | Command::Deregister(_)
+        | Command::Transact(_)
+        | Command::CreateSession(_)
+        | Command::DestroySession(_) => {}
     }
     let caused = |operation: &Operation| {
         operation.invoked <= entry.appended

@@ -1,15 +1,19 @@
 //! The reference model: the registry once more, as plainly as it can be written. Lists instead of tables, everything
 //! computed from scratch, no index kept that could be forgotten. The judges hold the real registry against it.
 
+mod keys;
+
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
 use sider_core::registry::{
     Check, CheckDefinitionUpdate, CheckKey, CheckStatus, CheckTarget, CheckUpdate, Command, Deregister,
-    Expiry, Instance, InstanceKey, Namespace, Node, NodeName, Refusal, Registration, Reply, Topic,
+    Expiry, Instance, InstanceKey, Key, KeyValue, Namespace, Node, NodeName, Refusal, Registration, Reply,
+    Session, Topic,
 };
 
 /// A state of the registry. Cheap to clone: unchanged things are shared.
@@ -23,6 +27,12 @@ pub struct State {
     pub instances: Vec<Arc<Instance>>,
     /// Checks, in no order.
     pub checks: Vec<Arc<Check>>,
+    /// What keys hold, in no order.
+    pub keys: Vec<Arc<KeyValue>>,
+    /// Sessions, in no order.
+    pub sessions: Vec<Arc<Session>>,
+    /// Locks that nobody can take, with their delay and the index at which it began.
+    delays: BTreeMap<Key, (Duration, u64)>,
 }
 
 impl State {
@@ -42,12 +52,29 @@ impl State {
             Command::DeregisterCritical(expiries) => Ok(Reply::Each(
                 expiries.iter().map(|expiry| self.reap(expiry)).collect(),
             )),
+            Command::Transact(operations) => self.transact(operations, index),
+            Command::CreateSession(new) => self.begin_session(&new.session, new.node.as_ref(), index),
+            Command::DestroySession(id) => Ok(Reply::Deregistered(self.end_session(id, index))),
+            Command::RenewSessions(ids) => {
+                Ok(Reply::Each(ids.iter().map(|id| self.renew_session(id)).collect()))
+            }
+            Command::ExpireSessions(expiries) => Ok(Reply::Each(
+                expiries
+                    .iter()
+                    .map(|expiry| self.expire_session(expiry, index))
+                    .collect(),
+            )),
+            Command::EndLockDelays(ends) => {
+                Ok(Reply::Each(ends.iter().map(|end| self.end_delay(end)).collect()))
+            }
         };
         if reply.is_err() {
             *self = before;
             return (reply, false);
         }
+        self.end_orphans(&before, index);
         self.keep_what_did_not_change(&before);
+        self.keep_keys_that_did_not_change(&before);
         let changed = self.signature() != before.signature();
         if changed {
             self.index = index;
@@ -355,6 +382,16 @@ impl State {
                 .iter()
                 .map(|it| mark("check", &it.key(), it.create_index, it.modify_index)),
         );
+        let things = things.chain(
+            self.keys
+                .iter()
+                .map(|it| mark("key", &it.key, it.create_index, it.modify_index)),
+        );
+        let things = things.chain(
+            self.sessions
+                .iter()
+                .map(|it| mark("session", &it.id, it.create_index, it.modify_index)),
+        );
         things.fold(0, u64::wrapping_add)
     }
 
@@ -429,6 +466,21 @@ impl State {
             }
             show(Topic::Checks(check.namespace.clone()), what);
             show(Topic::ChecksInState(check.namespace.clone(), check.status), what);
+        }
+        for held in &self.keys {
+            let what = mark("key", &held.key, held.create_index, held.modify_index);
+            show(Topic::Key(held.key.clone()), what);
+            let name = held.key.as_bytes();
+            for end in 0..=name.len() {
+                let prefix = Key::parse(name[..end].to_vec()).expect("no longer than the key");
+                show(Topic::KeyPrefix(prefix), what);
+            }
+        }
+        for session in &self.sessions {
+            let what = mark("session", &session.id, session.create_index, session.modify_index);
+            show(Topic::Session(session.id.clone()), what);
+            show(Topic::SessionsOfNode(session.node.clone()), what);
+            show(Topic::Sessions, what);
         }
         topics
     }

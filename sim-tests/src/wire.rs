@@ -207,7 +207,7 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
         let mut body = match form {
             // Nobody probes it, but its definition is kept, and its status can be reported.
             RegisterForm::Consul if check.ttl_ms == 0 => json!({ "TCP": PROBED, "Interval": "10s" }),
-            RegisterForm::Short | RegisterForm::Batch if check.ttl_ms == 0 => {
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere if check.ttl_ms == 0 => {
                 json!({ "type": "tcp", "tcp": PROBED, "interval": "10s" })
             }
             RegisterForm::Consul => json!({ "TTL": duration(check.ttl_ms) }),

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Check, CheckStatus, Filter, Instance, InstanceHealth, ListedCheck, Namespace, Node, NodeName, Query,
-    Record, ServiceName, Topic, View,
+    Check, CheckStatus, Filter, Instance, InstanceHealth, Key, ListedCheck, Namespace, Node, NodeName, Query,
+    Record, ServiceName, Session, Topic, View,
     tables::{Service, Tables},
 };
 
@@ -49,6 +49,11 @@ impl Query {
                 Some(status) => Topic::ChecksInState(namespace.clone(), *status),
                 None => Topic::Checks(namespace.clone()),
             },
+            Query::Key(key) => Topic::Key(key.clone()),
+            Query::KeyTree(prefix) | Query::KeyNames { prefix, .. } => Topic::KeyPrefix(prefix.clone()),
+            Query::Session(id) => Topic::Session(id.clone()),
+            Query::Sessions(Some(node)) => Topic::SessionsOfNode(node.clone()),
+            Query::Sessions(None) => Topic::Sessions,
             // This list shows names and tags, and may be filtered by anything.
             Query::Filtered { query, .. } => match &**query {
                 Query::Services { namespace, .. } => Topic::Namespace(namespace.clone()),
@@ -160,7 +165,49 @@ fn answer_filtered<'a>(tables: &Tables, query: &'a Query, mut filters: Filters<'
                     .collect(),
             )
         }
+        Query::Key(key) => View::Keys(tables.keys().get(key).cloned().into_iter().collect()),
+        Query::KeyTree(prefix) => View::Keys(tables.keys().with_prefix(prefix).cloned().collect()),
+        Query::KeyNames { prefix, separator } => View::KeyNames(key_names(tables, prefix, separator)),
+        Query::Session(id) => {
+            let session = tables.sessions().get(id);
+            View::Sessions(
+                session
+                    .map(|session| Session::clone(session))
+                    .into_iter()
+                    .collect(),
+            )
+        }
+        Query::Sessions(Some(node)) => {
+            let sessions = tables.sessions().of_node(node);
+            View::Sessions(sessions.map(|session| Session::clone(session)).collect())
+        }
+        Query::Sessions(None) => {
+            let sessions = tables.sessions().all();
+            View::Sessions(sessions.map(|session| Session::clone(session)).collect())
+        }
     }
+}
+
+/// Each name up to the first separator behind the prefix, that included; equal ones once.
+fn key_names(tables: &Tables, prefix: &Key, separator: &[u8]) -> Vec<Key> {
+    let mut names: Vec<Key> = Vec::new();
+    for found in tables.keys().with_prefix(prefix) {
+        let key = &found.key;
+        let behind = &key.as_bytes()[prefix.as_bytes().len()..];
+        let at = match separator {
+            [] => None,
+            separator => behind.windows(separator.len()).position(|part| part == separator),
+        };
+        let name = match at {
+            Some(at) => key.cut(prefix.as_bytes().len() + at + separator.len()),
+            None => key.clone(),
+        };
+        // Keys come in order, so equal names come together.
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Which instances of a service are wanted.
@@ -279,6 +326,13 @@ fn node_checks(
     own.chain(of_instances)
         .filter_map(|check| annotate(tables, check, filters))
         .collect()
+}
+
+/// A check with the name and tags of its service.
+pub(super) fn listed(tables: &Tables, check: &Check) -> ListedCheck {
+    let instance = check.instance_key().and_then(|key| tables.instance(&key));
+    let service = instance.map(|instance| (instance.service.clone(), instance.tags.clone()));
+    (check.clone(), service)
 }
 
 /// A check with the name and tags of its service, if it passes the filters.

@@ -5,7 +5,8 @@
 //!
 //! Reading order:
 //!
-//! 1. What there is: `model` (what is kept), `command` (what changes it), `event` (what came of it), `query`
+//! 1. What there is: `model` (what is kept of the catalog), `kv` (keys), `session`, `operation` (steps of a
+//!    transaction), `command` (what changes it), `event` (what came of it), `query`
 //!    (what can be asked, and the topics that have an index each).
 //! 2. What a command does: `tables` holds what is registered; `transaction` writes to it and can take everything
 //!    back; `apply` has one file for each command. None of these knows of topics, events or rows.
@@ -26,27 +27,33 @@ mod command;
 mod difference;
 mod event;
 mod filter;
+mod kv;
 mod model;
+mod operation;
 mod query;
 mod restore;
 mod rows;
+mod session;
 mod state;
 mod tables;
 mod topics;
 mod transaction;
 
 pub use command::{
-    CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, Refusal, Registration,
-    Reply,
+    CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, LockDelayEnd, NewSession,
+    Refusal, Registration, Reply, SessionExpiry,
 };
 pub use event::{Applied, Event, RowChange};
 pub use filter::{Filter, FilterError, Record, Shape};
+pub use kv::{Compacted, InvalidKey, Key, KeyValue};
 pub use model::{
     Check, CheckDefinition, CheckId, CheckKey, CheckKind, CheckStatus, Instance, InstanceId, InstanceKey,
-    InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, Weights,
+    InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, SessionId, Weights,
 };
+pub use operation::{KeyWrite, Operation, OperationError, OperationRefusal, OperationResult};
 pub use query::{InstanceHealth, ListedCheck, Query, Topic, TopicVersion, View};
 pub use rows::RowError;
+pub use session::{Session, SessionBehavior};
 pub use state::Registry;
 
 use topics::TopicKind;

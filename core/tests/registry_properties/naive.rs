@@ -112,6 +112,7 @@ pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
                 && status.is_none_or(|status| status == check.status)
                 && has_meta(node, node_meta)
         })),
+        _ => super::keys::naive_answer(registry, query),
     }
 }
 
