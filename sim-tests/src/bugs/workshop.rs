@@ -87,6 +87,8 @@ impl Workshop {
     /// # Errors
     /// What the compiler says.
     pub(super) fn build(&self) -> Result<PathBuf, String> {
+        // Only a shortcut: what can't be had so is compiled.
+        let _ = self.borrow_dependencies();
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
             .args(["build", "--offline", "--locked", "--quiet"])
@@ -99,6 +101,37 @@ impl Workshop {
         succeeded(output)?;
         Ok(self.target.join("debug/sim"))
     }
+}
+
+impl Workshop {
+    /// Takes over what was compiled of other packages for the working tree, once: compiling them takes minutes. Files are
+    /// linked; cargo never changes those of a package that did not change, and those of our own packages stay apart.
+    fn borrow_dependencies(&self) -> io::Result<()> {
+        let (lender, borrower) = (self.source.join("target/debug"), self.target.join("debug"));
+        if borrower.exists() {
+            return Ok(());
+        }
+        for part in ["build", "deps", ".fingerprint"] {
+            let names = fs::read_dir(lender.join(part))?.filter_map(Result::ok);
+            let ours = |name: &str| name.contains("sider") || name.starts_with("sim-");
+            for entry in names.filter(|entry| !ours(&entry.file_name().to_string_lossy())) {
+                link_all(&entry.path(), &borrower.join(part).join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn link_all(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to.parent().unwrap_or(to))?;
+    if !from.is_dir() {
+        return fs::hard_link(from, to);
+    }
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        link_all(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 /// Whether a patch applies to a tree.
