@@ -129,7 +129,7 @@ fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) ->
             let wait = Duration::from_millis(*wait_ms);
             operation.invoked + wait.saturating_sub(drift_of(wait, history.bounds.drift_ppm))
         }
-        Op::Wait { ask, index, .. } => {
+        Op::Wait { ask, index, .. } if *index > 0 => {
             let parked = operation.invoked + settling(history, operation);
             let woken = woken(history, operation, ask, *index);
             woken.filter(|woken| *woken > parked).unwrap_or(operation.invoked)

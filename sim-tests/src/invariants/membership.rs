@@ -56,7 +56,10 @@ pub fn check(history: &History) -> Result<(), Violation> {
 
 /// Whether a server was removed, and nobody asked for it to join.
 fn is_gone(history: &History, server: ServerNumber) -> bool {
-    let mut changes = history.memberships.iter().filter(|change| change.server == server);
+    let mut changes = history
+        .memberships
+        .iter()
+        .filter(|change| change.server == server);
     let removed = |change: &MembershipChange| !change.joins && change.done == Some(true);
     changes.clone().any(removed) && changes.all(|change| !change.joins)
 }

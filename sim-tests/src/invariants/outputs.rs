@@ -15,7 +15,7 @@ use super::Violation;
 use crate::{
     history::{History, Operation, Outcome},
     matching::is_shared_check,
-    operation::{Op, Report, ReportForm, Target},
+    operation::{Op, Target},
     time::drift_of,
     truth::Entry,
 };
@@ -43,42 +43,30 @@ pub fn check(history: &History) -> Result<(), Violation> {
     told.iter().try_for_each(|it| it.arrives(history, &told))
 }
 
-/// An output that an operation reported for a check.
+/// An output that an operation reported for a check, or for all TTL checks of an instance.
 struct Reported<'a> {
     operation: &'a Operation,
-    check: &'a str,
+    target: &'a Target,
     output: String,
 }
 
-/// Every output that may have been reported for a single check. A report of an instance has none.
+/// Every output that may have been reported. Who gives none reports an empty one, in every form.
 fn told(history: &History) -> Vec<Reported<'_>> {
     let mut told = Vec::new();
     for operation in &history.operations {
-        let Op::Report { form, reports } = &operation.op else {
+        let Op::Report { reports, .. } = &operation.op else {
             continue;
         };
         if matches!(operation.outcome, Outcome::Failed(_)) {
             continue;
         }
-        for report in reports {
-            if let (Target::Check(check), Some(output)) = (&report.target, output_of(*form, report)) {
-                told.push(Reported {
-                    operation,
-                    check,
-                    output,
-                });
-            }
-        }
+        told.extend(reports.iter().map(|report| Reported {
+            operation,
+            target: &report.target,
+            output: report.output.clone().unwrap_or_default(),
+        }));
     }
     told
-}
-
-/// The output that a report sets: in the forms for one check, none is an empty one.
-fn output_of(form: ReportForm, report: &Report) -> Option<String> {
-    match form {
-        ReportForm::Path | ReportForm::Update => Some(report.output.clone().unwrap_or_default()),
-        ReportForm::Heartbeat | ReportForm::Batch => report.output.clone(),
-    }
 }
 
 /// Judges an output that was written by itself: it was held back.
@@ -92,15 +80,15 @@ fn held_back(
     else {
         return Ok(());
     };
-    let about = |it: &&Reported<'_>| is_shared_check(key, it.check) && it.operation.invoked <= entry.appended;
+    if !is_of_clients(key) {
+        return Ok(());
+    }
+    let about = |it: &&Reported<'_>| it.is_about(history, key) && it.operation.invoked <= entry.appended;
     let from: Vec<&Reported<'_>> = told
         .iter()
         .filter(about)
         .filter(|it| it.output == *output)
         .collect();
-    if !is_of_clients(key) {
-        return Ok(());
-    }
     let Some(last) = from.iter().map(|it| it.operation.returned).max() else {
         let what = format!(
             "entry {} sets the output {output:?} of {}, which nobody reported",
@@ -110,6 +98,7 @@ fn held_back(
     };
     let newer = told.iter().filter(about).find(|it| {
         it.is_acknowledged()
+            && matches!(it.target, Target::Check(_))
             && it.output != *output
             && it.operation.invoked > last
             && it.operation.returned + UNDER_WAY < entry.appended
@@ -129,6 +118,17 @@ fn held_back(
 }
 
 impl Reported<'_> {
+    /// Whether it may be about a check. Whose that is may change: a report of an instance counts for all that it ever had.
+    fn is_about(&self, history: &History, key: &CheckKey) -> bool {
+        match self.target {
+            Target::Check(id) => is_shared_check(key, id),
+            Target::Instance(id) => history.truth().entries.iter().any(|entry| {
+                let owner = entry.state.check(key).and_then(|check| check.instance.as_ref());
+                owner.is_some_and(|owner| owner.as_str() == id)
+            }),
+        }
+    }
+
     fn is_acknowledged(&self) -> bool {
         self.operation
             .answer()
@@ -143,23 +143,29 @@ impl Reported<'_> {
         if !self.is_acknowledged() || !truth.calm_between(self.operation.invoked, due) {
             return Ok(());
         }
-        let is_other = |it: &&Reported<'_>| {
-            it.check == self.check
-                && !std::ptr::eq(*it, self)
-                && it.operation.invoked <= due
-                && it.operation.returned >= self.operation.invoked
-        };
-        if told.iter().any(|it| is_other(&it)) {
+        let Target::Check(id) = self.target else {
             return Ok(());
-        }
+        };
         let check_at = |point| {
             let state = truth.state(point);
             let found = state
                 .checks
                 .iter()
-                .find(|check| is_shared_check(&check.key(), self.check));
+                .find(|check| is_shared_check(&check.key(), id));
             found.cloned()
         };
+        let Some(key) = check_at(truth.applied_until(due)).map(|check| check.key()) else {
+            return Ok(());
+        };
+        let is_other = |it: &&Reported<'_>| {
+            !std::ptr::eq(*it, self)
+                && it.operation.invoked <= due
+                && it.operation.returned >= self.operation.invoked
+                && it.is_about(history, &key)
+        };
+        if told.iter().any(|it| is_other(&it)) {
+            return Ok(());
+        }
         let points = truth.applied_until(self.operation.returned)..=truth.applied_until(due);
         let mut checks = points.map(check_at);
         let Some(Some(first)) = checks.next() else {
@@ -175,7 +181,7 @@ impl Reported<'_> {
             Some(check) if stays && check.output != self.output => {
                 let what = format!(
                     "the output {:?} of {} was acknowledged at {}; by {due} it is {:?}",
-                    self.output, self.check, self.operation.returned, check.output
+                    self.output, check.id, self.operation.returned, check.output
                 );
                 Err(Violation::of(NAME, due, [self.operation.id], what))
             }
