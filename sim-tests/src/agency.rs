@@ -21,18 +21,24 @@ use crate::{
     cluster::{Cluster, HTTP_PORT, http_handler},
     history::{AgentInstance, AgentPromise},
     operation::ELSEWHERE,
-    recorder::{Recorder, now, number},
+    recorder::{self, Recorder, now},
     schedule::{AgentPlan, Order},
     time::Time,
     workload::sleep_until,
 };
 
-/// The agent's node.
-pub const NODE: &str = "agent-0";
+/// The name of an agent's node.
+pub fn node(number: usize) -> String {
+    format!("agent-{number}")
+}
+
+/// Where an agent probes.
+fn target(number: usize) -> String {
+    format!("http://127.0.0.1:{}/health", 9 + number)
+}
+
 /// The service of which its instances are.
 pub const SERVICE: &str = "job";
-/// Where the agent probes.
-const TARGET: &str = "http://127.0.0.1:9/health";
 /// Between two comparisons with the servers; a report that was overtaken is set right by the next one.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// Port of the agent's own transport; nobody calls it.
@@ -45,16 +51,16 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(2);
 const ORDER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs an agent as its plan says, until the run ends.
-pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Recorder) {
+pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan, recorder: Recorder) {
     sleep_until(&world, Time::ms(plan.start_ms)).await;
-    let host = world.host(NODE);
+    let host = world.host(&node(number));
     let servers: Vec<String> = (0..cluster.len())
         .map(|server| cluster.http_address(server))
         .collect();
-    set_health(&world, true);
+    set_health(&world, number, true);
     recorder.agent(AgentPromise {
-        node: NODE.to_owned(),
-        servers: (0..cluster.len()).map(number).collect(),
+        node: node(number),
+        servers: (0..cluster.len()).map(recorder::number).collect(),
         address: ADDRESS.to_owned(),
         instances: wanted(&plan),
         started: now(&world),
@@ -78,7 +84,8 @@ pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Reco
             network
                 .serve_http(HTTP_PORT, http_handler(routes.clone()))
                 .expect("nobody else serves there");
-            let agent = Agent::<SimRuntime>::start(config(servers), network, prober, host.disk()).await;
+            let agent =
+                Agent::<SimRuntime>::start(config(number, servers), network, prober, host.disk()).await;
             let agent = agent.expect("a simulated agent starts");
             // Nobody else sets them, so they are not set yet.
             let _ = routes.set(agent.router());
@@ -86,8 +93,13 @@ pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Reco
         }
     });
     let address = SocketAddr::new(host.ip(), HTTP_PORT).to_string();
-    let orders = carry_out(world.clone(), address, plan.orders.clone(), recorder.clone());
-    drop(world.spawn(orders));
+    let service = Service {
+        world: world.clone(),
+        number,
+        agent: address,
+        recorder: recorder.clone(),
+    };
+    drop(world.spawn(service.order(plan.orders.clone())));
     let crashes = plan.crashes.iter().map(|(at, for_ms)| (*at, Some(*for_ms)));
     let mut events: Vec<(u64, Option<u64>)> = crashes
         .chain(plan.flips_ms.iter().map(|at| (*at, None)))
@@ -99,7 +111,7 @@ pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Reco
         match crash {
             None => {
                 healthy = !healthy;
-                set_health(&world, healthy);
+                set_health(&world, number, healthy);
             }
             Some(for_ms) => {
                 host.crash();
@@ -110,27 +122,39 @@ pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Reco
     }
 }
 
-/// Asks the agent for one thing after the other, each until it answers: it keeps what it has answered.
-async fn carry_out(world: World, agent: String, orders: Vec<Order>, recorder: Recorder) {
-    let network = world.host("service").network(0);
-    for order in orders {
-        sleep_until(&world, Time::ms(order.at_ms)).await;
-        loop {
-            let answer = network.http(&agent, request(&order), ORDER_PATIENCE).await;
-            // A service that is gone already is as good: it was removed by a request whose answer was lost.
-            if answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == 404) {
-                break;
+/// A service on an agent's machine that asks things of it.
+struct Service {
+    world: World,
+    number: usize,
+    agent: String,
+    recorder: Recorder,
+}
+
+impl Service {
+    /// Asks the agent for one thing after the other, each until it answers: it keeps what it has answered.
+    async fn order(self, orders: Vec<Order>) {
+        let network = self.world.host(&format!("service-{}", self.number)).network(0);
+        for order in orders {
+            sleep_until(&self.world, Time::ms(order.at_ms)).await;
+            loop {
+                let request = request(self.number, &order);
+                let answer = network.http(&self.agent, request, ORDER_PATIENCE).await;
+                // One that is gone already is as good: it was removed by a request whose answer was lost.
+                if answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == 404) {
+                    break;
+                }
+                self.world.sleep(ORDER_PAUSE).await;
             }
-            world.sleep(ORDER_PAUSE).await;
+            self.recorder.agent_settled(&node(self.number), now(&self.world));
         }
-        recorder.agent_settled(NODE, now(&world));
     }
 }
 
-fn request(order: &Order) -> http::Request<Bytes> {
+fn request(number: usize, order: &Order) -> http::Request<Bytes> {
     let (path, body) = match order.port {
         Some(port) => {
-            let body = json!({ "Name": SERVICE, "ID": order.id, "Port": port, "Checks": [probe()] });
+            let checks = [probe(number)];
+            let body = json!({ "Name": SERVICE, "ID": order.id, "Port": port, "Checks": checks });
             ("/v1/agent/service/register".to_owned(), body.to_string())
         }
         None => (
@@ -144,8 +168,8 @@ fn request(order: &Order) -> http::Request<Bytes> {
 }
 
 /// A check of what the agent probes.
-fn probe() -> Value {
-    json!({ "type": "http", "http": TARGET, "interval": "400ms", "timeout": "300ms" })
+fn probe(number: usize) -> Value {
+    json!({ "type": "http", "http": target(number), "interval": "400ms", "timeout": "300ms" })
 }
 
 /// What must be in the registry in the end: what is in the configuration, and what was ordered last.
@@ -184,20 +208,22 @@ fn expected_health(plan: &AgentPlan) -> CheckStatus {
     }
 }
 
-fn set_health(world: &World, healthy: bool) {
+fn set_health(world: &World, number: usize, healthy: bool) {
     let status = if healthy { 200 } else { 500 };
     let outcome = ProbeOutcome::HttpStatus {
         status,
         output: format!("it says {status}"),
     };
-    world.prober().set(TARGET, outcome, Duration::from_millis(5));
+    world
+        .prober()
+        .set(&target(number), outcome, Duration::from_millis(5));
 }
 
-fn config(servers: Vec<String>) -> AgentConfig {
-    let node = NodeName::parse(NODE).expect("a valid name");
+fn config(number: usize, servers: Vec<String>) -> AgentConfig {
+    let node = NodeName::parse(&node(number)).expect("a valid name");
     let file = ConfigFile::parse(&json!({ "services": [
         { "name": SERVICE, "id": "renewed", "port": 1, "checks": [{ "type": "ttl", "ttl": "1500ms" }] },
-        { "name": SERVICE, "id": "probed", "port": 2, "checks": [probe()] },
+        { "name": SERVICE, "id": "probed", "port": 2, "checks": [probe(number)] },
         { "name": SERVICE, "id": "renewed", "namespace": ELSEWHERE, "port": 3,
           "checks": [{ "type": "ttl", "ttl": "1500ms" }] },
     ] }));

@@ -31,6 +31,7 @@ use crate::{
     history::{Fact, Heard},
     recorder::{number, time},
     trap::{Snare, Step},
+    words,
 };
 
 /// Port of every server's Raft transport.
@@ -53,6 +54,8 @@ pub struct ClusterOptions {
     pub formation: Formation,
     /// Raft's settings; id and address are filled in.
     pub raft: RaftConfig,
+    /// The rest of the servers' settings.
+    pub server: ServerConfig,
 }
 
 impl Default for ClusterOptions {
@@ -66,6 +69,7 @@ impl Default for ClusterOptions {
             servers: 3,
             formation: Formation::Bootstrap,
             raft,
+            server: ServerConfig::default(),
         }
     }
 }
@@ -502,7 +506,7 @@ impl Cluster {
         };
         StartConfig {
             raft,
-            server: ServerConfig::default(),
+            server: options.server.clone(),
             bootstrap,
             join,
         }
@@ -554,7 +558,7 @@ impl Observer for Reporter {
             return;
         }
         record_with("observe", &content(&observation), || {
-            format!("s{}: {observation:?}", self.number)
+            format!("s{} {}", self.number, words::observation(&observation))
         });
         self.witness.observed(self.world.now(), self.number, &observation);
         if let Some(cluster) = self.cluster.upgrade() {

@@ -3,8 +3,10 @@
 //! Reading order:
 //!
 //! 1. [`operation`] is what a client can ask; [`schedule`] is a whole run as a value, [`generate`] draws one from a seed.
-//! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults, [`agency`] an agent; [`run`] plays a schedule with them,
-//!    [`sweep`] many; [`timeline`] tells a run in plain words, [`shrink`] makes a failing schedule small. [`stage`] is for
+//! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults, [`agency`] agents; [`run`] plays a schedule with them,
+//!    [`sweep`] many; [`timeline`] tells a run in plain [`words`], [`page`] draws it, [`shrink`]
+//!    makes a failing schedule small, [`diff`] finds where two runs part, [`lease_map`]
+//!    shows what wrong clocks break. [`stage`] is for
 //!    tests that are scripts; [`bugs`] plants bugs to see that they are caught.
 //! 3. [`history`] is what is written down of it, by [`recorder`]; [`content`] and [`wire`] are what goes over HTTP.
 //! 4. [`model`] is the registry once more, as plainly as possible, with its [`answers`]; [`truth`] lets it carry out the
@@ -37,11 +39,19 @@ pub mod stage;
 
 pub mod sweep;
 
+pub mod words;
+
 pub mod timeline;
+
+pub mod page;
 
 pub mod shrink;
 
 pub mod bugs;
+
+pub mod diff;
+
+pub mod lease_map;
 
 pub mod history;
 

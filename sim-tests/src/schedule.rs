@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     operation::{Ask, Freshness, Op},
     trap::{Space, Step},
+    words,
 };
 
 /// See the module's page. Times are in milliseconds since the start of the run.
@@ -23,6 +24,9 @@ pub struct Schedule {
     pub faults: Vec<Fault>,
     /// An agent that runs beside, on a host of its own.
     pub agent: Option<AgentPlan>,
+    /// Another one, on a host of its own, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_agent: Option<AgentPlan>,
     /// When everything is healed.
     pub heal_ms: u64,
     /// When the run ends.
@@ -50,6 +54,36 @@ pub struct Shape {
     pub sync_us: (u64, u64),
     /// How much each server's clock runs wrong, in parts per million.
     pub drift_ppm: Vec<i32>,
+    /// Limits of the servers that are smaller than in production, if any are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub squeeze: Option<Squeeze>,
+}
+
+/// How much servers do in one go, and hold: so little that what happens in between happens often. 0 is as in production.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Squeeze {
+    /// Entries of one append request.
+    pub append_entries: u64,
+    /// Bytes of one append request.
+    pub append_bytes: usize,
+    /// Append requests under way to one follower.
+    pub appends_in_flight: usize,
+    /// Bytes of one chunk of a snapshot.
+    pub snapshot_chunk_bytes: usize,
+    /// Writes in one sync.
+    pub journal_writes: usize,
+    /// Log entries kept in memory.
+    pub log_cache_entries: usize,
+    /// Log entries read from disk in one go.
+    pub log_read_entries: usize,
+    /// Answers kept to be given again.
+    pub views: usize,
+    /// Writes under way from one server to the leader.
+    pub forwards_in_flight: usize,
+    /// Decisions of the leader under way.
+    pub decisions_in_flight: usize,
+    /// Checks that expire with one command.
+    pub expiries_per_command: usize,
 }
 
 /// What happens to an agent.
@@ -289,6 +323,12 @@ impl Schedule {
         self.actions.iter().map(count).sum()
     }
 
+    /// The plans of its agents, each with the agent's number.
+    pub fn agents(&self) -> impl Iterator<Item = (usize, &AgentPlan)> {
+        let plans = [&self.agent, &self.other_agent].into_iter().enumerate();
+        plans.filter_map(|(number, plan)| Some((number, plan.as_ref()?)))
+    }
+
     /// By how much any server's clock ever runs wrong, in parts per million.
     pub fn drift_ppm_max(&self) -> u32 {
         let drifts = self.faults.iter().filter_map(|fault| match fault.what {
@@ -342,18 +382,21 @@ impl fmt::Display for Schedule {
         )?;
         writeln!(
             f,
-            "messages take {}–{} µs, syncs {}–{} µs, clocks are wrong by {:?} ppm{}",
+            "messages take {}–{} µs, syncs {}–{} µs, clocks are wrong by {} ppm{}",
             shape.latency_us.0,
             shape.latency_us.1,
             shape.sync_us.0,
             shape.sync_us.1,
-            shape.drift_ppm,
-            if self.agent.is_some() {
-                "; an agent runs"
-            } else {
-                ""
+            words::list(&shape.drift_ppm),
+            match self.agents().count() {
+                0 => "",
+                1 => "; an agent runs",
+                _ => "; two agents run",
             },
         )?;
+        if let Some(squeeze) = shape.squeeze {
+            writeln!(f, "with small limits: {squeeze:?}")?;
+        }
         writeln!(f, "faults ({}):", self.faults.len())?;
         for fault in &self.faults {
             writeln!(
@@ -384,7 +427,8 @@ impl fmt::Display for Schedule {
                     servers,
                 } => writeln!(
                     f,
-                    "follow {ask} ({freshness:?}) at {servers:?}, {wait_ms} ms each, until {until_ms} ms"
+                    "follow {ask} ({freshness}) at {}, {wait_ms} ms each, until {until_ms} ms",
+                    words::list(servers.iter().map(|server| format!("s{server}")))
                 )?,
             }
         }
@@ -397,7 +441,7 @@ impl fmt::Display for Trouble {
         match self {
             Trouble::Crash(who) => write!(f, "{who} crashes"),
             Trouble::PowerCut(who, kept) => {
-                write!(f, "{who} loses power; of what was unsynced stays {kept:?}")
+                write!(f, "{who} loses power; of what was unsynced stays {kept}")
             }
             Trouble::Pause(who) => write!(f, "{who} stands still"),
             Trouble::CutOff(who) => write!(f, "{who} is cut off from other servers"),
@@ -439,7 +483,7 @@ impl fmt::Display for Trouble {
                 write!(f, "{who} is to ")?;
                 match kept {
                     None => f.write_str("crash")?,
-                    Some(kept) => write!(f, "lose power (of what is unsynced stays {kept:?})")?,
+                    Some(kept) => write!(f, "lose power (of what is unsynced stays {kept})")?,
                 }
                 write!(f, " {step} number {nth}, for {down_ms} ms, {times} times")
             }
@@ -461,7 +505,7 @@ impl fmt::Display for Trouble {
             Trouble::SlowReads(who, ms) => write!(f, "one in ten of {who}'s reads takes {ms} ms"),
             Trouble::Rot { who, space, restart } => write!(
                 f,
-                "a bit of {who}'s {space:?} flips{}",
+                "a bit of {who}'s {space} flips{}",
                 if *restart { " while it is down" } else { "" }
             ),
         }
@@ -479,6 +523,16 @@ impl fmt::Display for Quality {
             0 => Ok(()),
             rate => write!(f, ", {rate} bytes pass in a second"),
         }
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kept::Nothing => "nothing",
+            Kept::Some => "a part",
+            Kept::Everything => "everything",
+        })
     }
 }
 

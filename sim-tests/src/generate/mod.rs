@@ -8,7 +8,7 @@ mod work;
 
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 
-use crate::schedule::{AgentPlan, Order, Schedule, Shape};
+use crate::schedule::{AgentPlan, Order, Schedule, Shape, Squeeze};
 
 /// When clients begin.
 const BEGIN_MS: u64 = 700;
@@ -36,8 +36,8 @@ pub fn generate(seed: u64) -> Schedule {
     let cluster = shape(&mut dice);
     let faults = troubles::draw(&mut dice, &cluster, pace);
     let mut actions = work::draw(&mut dice, &cluster, pace);
-    let agent = agent(&mut dice, pace);
-    if agent.is_some() {
+    let first_agent = dice.chance(20).then(|| agent(&mut dice, pace));
+    if first_agent.is_some() {
         work::rob_the_agent(&mut dice, &cluster, pace, &mut actions);
     }
     Schedule {
@@ -45,7 +45,8 @@ pub fn generate(seed: u64) -> Schedule {
         cluster,
         actions,
         faults,
-        agent,
+        agent: first_agent,
+        other_agent: dice.chance(8).then(|| agent(&mut dice, pace)),
         heal_ms: pace.heal_ms,
         end_ms: pace.end_ms,
     }
@@ -63,23 +64,21 @@ fn pace(dice: &mut Dice) -> Pace {
     }
 }
 
-/// In some worlds an agent runs, too.
-fn agent(dice: &mut Dice, pace: Pace) -> Option<AgentPlan> {
-    dice.chance(20).then(|| {
-        let crashes = if dice.chance(40) { 1 } else { 0 };
-        let mut flips_ms: Vec<u64> = (0..dice.between(0, 4))
-            .map(|_| dice.between(2_000, pace.heal_ms))
-            .collect();
-        flips_ms.sort_unstable();
-        AgentPlan {
-            start_ms: dice.between(100, 3_000),
-            crashes: (0..crashes)
-                .map(|_| (dice.between(3_500, 7_500), dice.between(50, 1_500)))
-                .collect(),
-            flips_ms,
-            orders: orders(dice, pace),
-        }
-    })
+/// In some worlds agents run, too.
+fn agent(dice: &mut Dice, pace: Pace) -> AgentPlan {
+    let crashes = *dice.weighted(&[(6, 0), (3, 1), (1, 2)]);
+    let mut flips_ms: Vec<u64> = (0..dice.between(0, 4))
+        .map(|_| dice.between(2_000, pace.heal_ms))
+        .collect();
+    flips_ms.sort_unstable();
+    AgentPlan {
+        start_ms: dice.between(100, 3_000),
+        crashes: (0..crashes)
+            .map(|_| (dice.between(3_500, 7_500), dice.between(50, 1_500)))
+            .collect(),
+        flips_ms,
+        orders: orders(dice, pace),
+    }
 }
 
 /// What a service asks of its agent. An id may be registered anew, elsewhere, or taken away.
@@ -119,6 +118,30 @@ fn shape(dice: &mut Dice) -> Shape {
         latency_us,
         sync_us,
         drift_ppm,
+        squeeze: dice.chance(35).then(|| squeeze(dice)),
+    }
+}
+
+/// Some of the limits, small.
+fn squeeze(dice: &mut Dice) -> Squeeze {
+    let mut small = |from: u64, to: u64| match dice.chance(40) {
+        true => dice.between(from, to),
+        false => 0,
+    };
+    let size = |number: u64| usize::try_from(number).unwrap_or(1);
+    Squeeze {
+        append_entries: small(1, 4),
+        append_bytes: size(small(50, 600)),
+        appends_in_flight: size(small(1, 3)),
+        snapshot_chunk_bytes: size(small(50, 1_000)),
+        journal_writes: size(small(1, 4)),
+        log_cache_entries: size(small(1, 6)),
+        log_read_entries: size(small(1, 4)),
+        views: size(small(1, 3)),
+        // Fewer would be taken up for seconds by those whose answers a fault has lost.
+        forwards_in_flight: size(small(16, 32)),
+        decisions_in_flight: size(small(2, 4)),
+        expiries_per_command: size(small(2, 4)),
     }
 }
 

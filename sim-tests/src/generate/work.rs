@@ -77,7 +77,7 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Action> 
 /// must set that right.
 pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {
     for _ in 0..dice.between(0, 4) {
-        let node = agency::NODE.to_owned();
+        let node = agency::node(0);
         let service_id = match dice.index(4) {
             0 => None,
             1 => Some("renewed".to_owned()),
@@ -656,7 +656,7 @@ impl<'a> Plan<'a> {
             2 => Ask::CatalogService { service, tags },
             3 => Ask::Services,
             4 => Ask::Nodes,
-            5 => Ask::NodeChecks((*self.dice.pick(&["sider", NODES[0], NODES[1], agency::NODE])).to_owned()),
+            5 => Ask::NodeChecks((*self.dice.pick(&["sider", NODES[0], NODES[1], "agent-0"])).to_owned()),
             6 => Ask::ServiceChecks(service),
             _ => {
                 let statuses = [
