@@ -61,6 +61,7 @@ fn the_alarm_goes_off() {
                 at_ms: 0,
                 for_ms: schedule.heal_ms,
                 what: Trouble::LyingSync(Who::All),
+                lasts: false,
             },
         );
         let violations = run(&schedule).violations;
