@@ -4,11 +4,11 @@
 //!
 //! Outputs change without an index and without an operation of their own in the log, so no other judge looks at their order.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sider_core::{
     limits::{EXPIRY_BOUND, OUTPUT_HOLD},
-    registry::{CheckKey, CheckTarget, CheckUpdate, Command},
+    registry::{CheckKey, CheckTarget, CheckUpdate, Command, InstanceId},
 };
 
 use super::Violation;
@@ -83,7 +83,8 @@ fn held_back(
     if !is_of_clients(key) {
         return Ok(());
     }
-    let about = |it: &&Reported<'_>| it.is_about(history, key) && it.operation.invoked <= entry.appended;
+    let owners = owners(history, key);
+    let about = |it: &&Reported<'_>| it.is_about(key, &owners) && it.operation.invoked <= entry.appended;
     let from: Vec<&Reported<'_>> = told
         .iter()
         .filter(about)
@@ -118,14 +119,11 @@ fn held_back(
 }
 
 impl Reported<'_> {
-    /// Whether it may be about a check. Whose that is may change: a report of an instance counts for all that it ever had.
-    fn is_about(&self, history: &History, key: &CheckKey) -> bool {
+    /// Whether it may be about a check of these owners.
+    fn is_about(&self, key: &CheckKey, owners: &BTreeSet<InstanceId>) -> bool {
         match self.target {
             Target::Check(id) => is_shared_check(key, id),
-            Target::Instance(id) => history.truth().entries.iter().any(|entry| {
-                let owner = entry.state.check(key).and_then(|check| check.instance.as_ref());
-                owner.is_some_and(|owner| owner.as_str() == id)
-            }),
+            Target::Instance(id) => owners.iter().any(|owner| owner.as_str() == id),
         }
     }
 
@@ -157,11 +155,12 @@ impl Reported<'_> {
         let Some(key) = check_at(truth.applied_until(due)).map(|check| check.key()) else {
             return Ok(());
         };
+        let owners = owners(history, &key);
         let is_other = |it: &&Reported<'_>| {
             !std::ptr::eq(*it, self)
                 && it.operation.invoked <= due
                 && it.operation.returned >= self.operation.invoked
-                && it.is_about(history, &key)
+                && it.is_about(&key, &owners)
         };
         if told.iter().any(|it| is_other(&it)) {
             return Ok(());
@@ -188,6 +187,20 @@ impl Reported<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Every instance that ever had a check: a report of one may have been about it.
+fn owners(history: &History, key: &CheckKey) -> BTreeSet<InstanceId> {
+    let mut owners = BTreeSet::new();
+    let mut last = None;
+    for entry in &history.truth().entries {
+        // Entries that change nothing share their state with the one before.
+        if last.is_none_or(|last| !Arc::ptr_eq(last, &entry.state)) {
+            owners.extend(entry.state.check(key).and_then(|check| check.instance.clone()));
+        }
+        last = Some(&entry.state);
+    }
+    owners
 }
 
 /// Whether only clients report on a check: an agent does on those of its own node.
