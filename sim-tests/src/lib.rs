@@ -47,11 +47,11 @@ pub mod page;
 
 pub mod shrink;
 
-pub mod bugs;
-
 pub mod diff;
 
 pub mod lease_map;
+
+pub mod bugs;
 
 pub mod history;
 
