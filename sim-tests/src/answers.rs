@@ -6,6 +6,7 @@ use sider_core::registry::{Check, CheckStatus, Instance, Namespace};
 
 use crate::{
     content::{CheckSeen, Content, InstanceSeen, NodeSeen},
+    keys::{KeySeen, SessionSeen, key},
     model::State,
     operation::Ask,
 };
@@ -73,7 +74,40 @@ pub fn answer(state: &State, ask: &Ask) -> Content {
             |check| check.namespace == *here && status.is_none_or(|status| check.status == status),
             |check| (false, check.node.to_string(), check.id.to_string()),
         ),
+        Ask::Key(name) => {
+            let held = state.key(&key(name));
+            Content::Keys(held.map(KeySeen::of).into_iter().collect())
+        }
+        Ask::KeyTree(prefix) => {
+            let tree = state.tree(&key(prefix));
+            Content::Keys(tree.into_iter().map(|held| KeySeen::of(held)).collect())
+        }
+        Ask::KeyNames(prefix) => Content::KeyNames(key_names(state, prefix)),
+        Ask::Sessions => {
+            let mut sessions: Vec<SessionSeen> = state
+                .sessions
+                .iter()
+                .map(|session| SessionSeen::of(session))
+                .collect();
+            sessions.sort_by(|one, other| one.id.cmp(&other.id));
+            Content::Sessions(sessions)
+        }
     }
+}
+
+/// Names with a prefix, each cut behind the first slash after it.
+fn key_names(state: &State, prefix: &str) -> Vec<String> {
+    let tree = state.tree(&key(prefix));
+    let names = tree.iter().map(|held| {
+        let name = held.key.to_string();
+        match name[prefix.len()..].find('/') {
+            Some(slash) => name[..=prefix.len() + slash].to_owned(),
+            None => name,
+        }
+    });
+    let mut names: Vec<String> = names.collect();
+    names.dedup();
+    names
 }
 
 fn instances<'a>(

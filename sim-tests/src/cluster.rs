@@ -506,7 +506,11 @@ impl Cluster {
         };
         StartConfig {
             raft,
-            server: options.server.clone(),
+            server: ServerConfig {
+                // Shorter than users may have it: a schedule lasts seconds.
+                session_ttl_min: Duration::from_millis(100),
+                ..options.server.clone()
+            },
             bootstrap,
             join,
         }

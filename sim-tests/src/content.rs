@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sider_core::registry::CheckStatus;
 
-use crate::operation::Ask;
+use crate::{
+    keys::{self, KeySeen, SessionSeen},
+    operation::Ask,
+};
 
 /// The content of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,16 @@ pub enum Content {
     Nodes(Vec<NodeSeen>),
     /// Checks, in the order of the answer.
     Checks(Vec<CheckSeen>),
+    /// Keys, by name; or what a transaction gives.
+    Keys(Vec<KeySeen>),
+    /// Names of keys.
+    KeyNames(Vec<String>),
+    /// Sessions, by id.
+    Sessions(Vec<SessionSeen>),
+    /// Whether something was done.
+    Flag(bool),
+    /// The id of a session that was created.
+    Created(String),
 }
 
 /// An instance as a client sees it.
@@ -105,6 +118,9 @@ impl Content {
             Ask::NodeChecks(_) | Ask::ServiceChecks(_) | Ask::ChecksInState(_) => {
                 Ok(Content::Checks(each(&value, check)?))
             }
+            Ask::Key(_) | Ask::KeyTree(_) => keys::parse_keys(&value),
+            Ask::KeyNames(_) => keys::parse_names(&value),
+            Ask::Sessions => keys::parse_sessions(&value),
         }
     }
 
@@ -119,7 +135,7 @@ impl Content {
                     .for_each(|instance| blank(&mut instance.checks));
             }
             Content::Checks(checks) => blank(checks),
-            Content::Services(_) | Content::Nodes(_) => {}
+            _ => {}
         }
         content
     }
@@ -138,6 +154,9 @@ impl Content {
             (Content::Instances(a), Content::Instances(b)) => first(a, b),
             (Content::Nodes(a), Content::Nodes(b)) => first(a, b),
             (Content::Checks(a), Content::Checks(b)) => first(a, b),
+            (Content::Keys(a), Content::Keys(b)) => first(a, b),
+            (Content::KeyNames(a), Content::KeyNames(b)) => first(a, b),
+            (Content::Sessions(a), Content::Sessions(b)) => first(a, b),
             (a, b) => format!("{a:?} is not {b:?}"),
         }
     }

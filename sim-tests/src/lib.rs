@@ -17,6 +17,8 @@ pub mod time;
 
 pub mod operation;
 
+pub mod keys;
+
 pub mod schedule;
 
 pub mod trap;

@@ -9,12 +9,15 @@
 
 use sider_core::registry::{
     CheckKey, CheckTarget, CheckUpdate, Command, Deregister, InstanceKey, Namespace, NodeName, Registration,
+    SessionId,
 };
 
 use crate::{
     history::{Operation, Outcome, Record},
+    keys::KeyOp,
     model::State,
     operation::{CatalogEntry, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
+    time::Time,
     truth::Entry,
 };
 
@@ -61,6 +64,9 @@ fn source(
         return Source::Internal;
     };
     match command {
+        Command::RenewSessions(ids) if !ids.iter().all(|id| is_renewed(record, id, entry.appended)) => {
+            return Source::Nobody;
+        }
         Command::ExpireChecks(_)
         | Command::DeregisterCritical(_)
         | Command::RenewSessions(_)
@@ -113,10 +119,17 @@ fn is_about_an_agent(record: &Record, command: &Command) -> bool {
     }
 }
 
+/// Whether an operation, sent by then, may have asked for this renewal.
+fn is_renewed(record: &Record, id: &SessionId, appended: Time) -> bool {
+    record.operations.iter().any(|operation| {
+        operation.invoked <= appended
+            && !matches!(operation.outcome, Outcome::Failed(_))
+            && matches!(&operation.op, Op::Keys(KeyOp::RenewSession { session }) if session == id.as_str())
+    })
+}
+
 fn may_be_in_log(operation: &Operation) -> bool {
-    operation.op.is_write()
-        && !matches!(operation.op, Op::Report { .. })
-        && !matches!(operation.outcome, Outcome::Failed(_))
+    operation.op.is_logged() && !matches!(operation.outcome, Outcome::Failed(_))
 }
 
 fn is_agents(record: &Record, node: &NodeName) -> bool {
@@ -180,6 +193,7 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
                     && service_id.is_none()
             }
         },
+        (Op::Keys(op), command) => op.asks_for(command),
         _ => false,
     }
 }

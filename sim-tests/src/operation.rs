@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sider_core::registry::{CheckStatus, Namespace};
 
+use crate::keys::KeyOp;
+
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
@@ -45,6 +47,8 @@ pub enum Op {
         /// What; exactly one unless the form is `Batch`.
         reports: Vec<Report>,
     },
+    /// Does something about keys or sessions.
+    Keys(KeyOp),
     /// Reads once.
     Read {
         /// What.
@@ -190,6 +194,14 @@ pub enum Ask {
     ChecksInState(Option<CheckStatus>),
     /// The same in the namespace [`ELSEWHERE`].
     Elsewhere(Box<Ask>),
+    /// `/v1/kv/{key}`.
+    Key(String),
+    /// `/v1/kv/{prefix}?recurse`.
+    KeyTree(String),
+    /// `/v1/kv/{prefix}?keys&separator=/`.
+    KeyNames(String),
+    /// `/v1/session/list`.
+    Sessions,
 }
 
 /// How fresh an answer must be.
@@ -240,6 +252,15 @@ impl Op {
         !matches!(self, Op::Read { .. } | Op::Wait { .. })
     }
 
+    /// Whether it is owed an entry in the log when it is acknowledged.
+    pub fn is_logged(&self) -> bool {
+        match self {
+            Op::Report { .. } => false,
+            Op::Keys(op) => op.is_logged(),
+            op => op.is_write(),
+        }
+    }
+
     /// What is asked and how fresh, for a read.
     pub fn asked(&self) -> Option<(&Ask, Freshness)> {
         match self {
@@ -280,6 +301,10 @@ impl fmt::Display for Ask {
             Ask::Nodes => f.write_str("nodes"),
             Ask::NodeChecks(node) => write!(f, "checks of node {node}"),
             Ask::ServiceChecks(service) => write!(f, "checks of {service}"),
+            Ask::Key(key) => write!(f, "key {key}"),
+            Ask::KeyTree(prefix) => write!(f, "keys with {prefix:?}"),
+            Ask::KeyNames(prefix) => write!(f, "names of keys with {prefix:?}"),
+            Ask::Sessions => f.write_str("sessions"),
             Ask::ChecksInState(None) => f.write_str("checks"),
             Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
             Ask::Elsewhere(ask) => write!(f, "{ask} in {ELSEWHERE}"),
@@ -353,6 +378,7 @@ impl fmt::Display for Op {
                         .try_for_each(|output| write!(f, " “{output}”"))
                 })
             }
+            Op::Keys(op) => write!(f, "{op}"),
             Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
             Op::Wait {
                 ask,

@@ -14,6 +14,7 @@ use crate::{
     cluster::{Cluster, ClusterOptions, Formation},
     history::{Bounds, History, ServerNumber},
     invariants::{Violation, judge},
+    keys::Notes,
     recorder::{Recorder, now},
     saboteur::Saboteur,
     schedule::{Schedule, Shape, Squeeze},
@@ -149,11 +150,13 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
         .map(|action| action.client)
         .max()
         .unwrap_or(0);
+    let notes = Notes::default();
     let player = |number: u8| Player {
         world: world.clone(),
         number,
         client: cluster.client(&format!("c{number}")),
         recorder: recorder.clone(),
+        notes: notes.clone(),
     };
     let players: Vec<Player> = (0..=clients).map(player).collect();
     let mut under_way = Vec::new();

@@ -11,6 +11,7 @@ use crate::{
     cluster::{Client, Cluster},
     history::{Bounds, Fact, FaultKind, FaultSpan, MembershipChange, Outcome, ServerNumber},
     invariants::judge,
+    keys::Notes,
     operation::{Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
     recorder::{Recorder, now, number},
     run::cluster_options,
@@ -113,6 +114,7 @@ impl Stage {
             number: 0,
             client,
             recorder: recorder.clone(),
+            notes: Notes::default(),
         };
         let stage = Stage {
             world,

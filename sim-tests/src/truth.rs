@@ -13,6 +13,7 @@ use crate::{
     answers,
     content::Content,
     history::{AppliedEntry, Effect, Fact, FaultKind, Record, ServerNumber},
+    keys::key,
     matching::{self, Source},
     model::State,
     operation::Ask,
@@ -281,6 +282,9 @@ impl Ask {
             ),
             Ask::ServiceChecks(service) => Topic::ServiceChecks(namespace, name(service)),
             Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
+            Ask::Key(name) => Topic::Key(key(name)),
+            Ask::KeyTree(prefix) | Ask::KeyNames(prefix) => Topic::KeyPrefix(key(prefix)),
+            Ask::Sessions => Topic::Sessions,
             Ask::ChecksInState(None) => Topic::Checks(namespace),
             Ask::ChecksInState(Some(status)) => Topic::ChecksInState(namespace, *status),
         }

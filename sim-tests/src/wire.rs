@@ -65,6 +65,7 @@ pub fn request(op: &Op) -> Request<Bytes> {
             put("/v1/catalog/deregister", Some(body))
         }
         Op::Report { form, reports } => report_request(*form, reports),
+        Op::Keys(op) => op.request(),
         Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
         Op::Wait {
             ask,
@@ -92,6 +93,23 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
         500 if text().starts_with("No cluster leader") => Outcome::Failed(text()),
         500 if text().starts_with("outcome unknown") => Outcome::Unknown(text()),
         503 | 429 => Outcome::Failed(text()),
+        // A key that is not there, or nothing with a prefix.
+        404 if matches!(
+            op.asked(),
+            Some((Ask::Key(_) | Ask::KeyTree(_) | Ask::KeyNames(_), _))
+        ) =>
+        {
+            let (parts, _) = answer.into_parts();
+            match success(op, &Response::from_parts(parts, Bytes::from_static(b"[]"))) {
+                Ok(answer) => Outcome::Done(answer),
+                Err(problem) => Outcome::Nonsense(format!("404 with a bad answer: {problem}")),
+            }
+        }
+        // As Consul says that a session, or what it is bound to, is not there.
+        500 if matches!(op, Op::Keys(_)) && text().contains("apply failed: ") => Outcome::Refused {
+            status,
+            reason: text(),
+        },
         404 | 409 if op.is_write() => Outcome::Refused {
             status,
             reason: text(),
@@ -119,6 +137,7 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
             done.content = Some(Content::parse(ask, answer.body())?);
             done.told = Some(told(answer)?);
         }
+        Op::Keys(op) => done.content = Some(op.parse(answer.body())?),
         Op::Report {
             form: ReportForm::Batch,
             reports,
@@ -341,6 +360,13 @@ fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> Strin
             format!("/v1/health/state/{}", status.map_or("any", CheckStatus::as_str)),
             vec![],
         ),
+        Ask::Key(key) => (format!("/v1/kv/{key}"), vec![]),
+        Ask::KeyTree(prefix) => (format!("/v1/kv/{prefix}"), vec!["recurse".into()]),
+        Ask::KeyNames(prefix) => (
+            format!("/v1/kv/{prefix}"),
+            vec!["keys".into(), "separator=/".into()],
+        ),
+        Ask::Sessions => ("/v1/session/list".to_owned(), vec![]),
     };
     if namespace != Namespace::default() {
         parameters.push(format!("ns={namespace}"));

@@ -8,6 +8,7 @@ use sider_runtime_sim::World;
 use crate::{
     cluster::Client,
     history::Outcome,
+    keys::Notes,
     operation::{Op, RegisterForm, Service},
     recorder::Recorder,
     schedule::{Action, Doing},
@@ -31,6 +32,8 @@ pub struct Player {
     pub client: Client,
     /// Where it writes.
     pub recorder: Recorder,
+    /// What clients tell each other.
+    pub notes: Notes,
 }
 
 impl Player {
@@ -73,6 +76,7 @@ impl Player {
 
     /// Sends one request and writes down what came of it.
     pub async fn perform(&self, server: u8, op: Op, patience: Duration) -> Outcome {
+        let op = self.notes.resolve(op);
         let id = self
             .recorder
             .invoked(&self.world, self.number, server, &op, patience);
@@ -86,6 +90,7 @@ impl Player {
             .send(usize::from(server), wire::request(&op), limit)
             .await;
         let outcome = wire::outcome(&op, answer);
+        self.notes.take(&op, &outcome);
         let heard = Some(self.client.heard_by(usize::from(server)));
         self.recorder.returned(&self.world, id, outcome.clone(), heard);
         outcome

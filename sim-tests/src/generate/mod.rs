@@ -3,6 +3,7 @@
 //! Each seed first draws which kinds of faults and operations exist in its world at all, and how often ("swarm
 //! testing"): a bug that shows only when pauses meet checkpoints is drowned where everything happens at once.
 
+mod keys;
 mod troubles;
 mod work;
 
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_trouble_and_work_is_drawn() {
-        let schedules: Vec<Schedule> = (0..2_000).map(generate).collect();
+        let schedules: Vec<Schedule> = (0..4_000).map(generate).collect();
         let name = |text: String| text.split(['(', ' ', '{']).next().unwrap_or_default().to_owned();
         let mut troubles: Vec<String> = schedules
             .iter()
@@ -243,7 +244,7 @@ mod tests {
         }
         operations.sort();
         operations.dedup();
-        assert_eq!(operations.len(), 8, "{operations:?}");
+        assert_eq!(operations.len(), 9, "{operations:?}");
         assert!(
             schedules.iter().any(|it| it.faults.is_empty()),
             "some must be calm"

@@ -2,7 +2,7 @@
 
 use sider_core::registry::CheckStatus;
 
-use super::{BEGIN_MS, Dice, Pace};
+use super::{BEGIN_MS, Dice, Pace, keys};
 use crate::{
     agency,
     operation::{
@@ -35,9 +35,12 @@ enum Kind {
     StaleRead,
     WriteThenRead,
     Burst,
+    Keys,
+    Session,
+    Transaction,
 }
 
-const KINDS: [(Kind, u64); 12] = [
+const KINDS: [(Kind, u64); 15] = [
     (Kind::Register, 10),
     (Kind::RegisterAgain, 6),
     (Kind::Deregister, 6),
@@ -50,12 +53,18 @@ const KINDS: [(Kind, u64); 12] = [
     (Kind::StaleRead, 8),
     (Kind::WriteThenRead, 14),
     (Kind::Burst, 5),
+    (Kind::Keys, 18),
+    (Kind::Session, 4),
+    (Kind::Transaction, 8),
 ];
 
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Action> {
     let mut plan = Plan::new(dice, cluster, pace);
     plan.first_registrations();
     plan.renewals();
+    if plan.with_keys {
+        plan.lockers();
+    }
     plan.followers();
     let enough = 100 + plan.dice.between(10, 50);
     while plan.operations() < usize::try_from(enough).unwrap_or(150) {
@@ -110,20 +119,24 @@ pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, action
 
 /// An instance that is registered, as far as the plan knows, and how.
 #[derive(Clone)]
-struct Planned {
-    service: Service,
-    form: RegisterForm,
+pub(super) struct Planned {
+    pub(super) service: Service,
+    pub(super) form: RegisterForm,
 }
 
-struct Plan<'a> {
-    dice: &'a mut Dice,
+pub(super) struct Plan<'a> {
+    pub(super) dice: &'a mut Dice,
     cluster: &'a Shape,
-    pace: Pace,
+    pub(super) pace: Pace,
     clients: u8,
     kinds: Vec<(u64, Kind)>,
     /// Of a hundred clients' requests, so many are given up soon.
     impatient: u64,
     known: Vec<Planned>,
+    /// Whether there are keys and sessions in this world.
+    with_keys: bool,
+    /// Names of sessions that are created at some time.
+    pub(super) sessions: Vec<String>,
     next_version: u32,
     actions: Vec<Action>,
 }
@@ -131,9 +144,11 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(dice: &'a mut Dice, cluster: &'a Shape, pace: Pace) -> Self {
         // A third of the kinds is missing in each world.
+        let with_keys = keys::are_drawn(dice);
+        let of_keys = |kind: &Kind| matches!(kind, Kind::Keys | Kind::Session | Kind::Transaction);
         let kinds = KINDS
             .iter()
-            .filter(|_| dice.chance(67))
+            .filter(|(kind, _)| dice.chance(67) && (with_keys || !of_keys(kind)))
             .map(|(kind, weight)| (*weight, *kind))
             .collect();
         let clients = u8::try_from(dice.between(2, 6)).unwrap_or(3);
@@ -146,6 +161,8 @@ impl<'a> Plan<'a> {
             kinds,
             impatient,
             known: vec![],
+            with_keys,
+            sessions: vec![],
             next_version: 1,
             actions: vec![],
         };
@@ -163,7 +180,7 @@ impl<'a> Plan<'a> {
         self.actions.iter().map(count).sum()
     }
 
-    fn chain(&mut self, at_ms: u64, ops: Vec<Op>) {
+    pub(super) fn chain(&mut self, at_ms: u64, ops: Vec<Op>) {
         let ops = ops
             .into_iter()
             .map(|op| (self.dice.server(self.cluster), op))
@@ -187,7 +204,7 @@ impl<'a> Plan<'a> {
         });
     }
 
-    fn version(&mut self) -> u32 {
+    pub(super) fn version(&mut self) -> u32 {
         self.next_version += 1;
         self.next_version
     }
@@ -381,6 +398,11 @@ impl<'a> Plan<'a> {
 
     /// Some write, and a question that shows it.
     fn write(&mut self) -> (Op, Ask) {
+        if self.with_keys && self.dice.chance(35) {
+            let kinds = [(4, Kind::Keys), (2, Kind::Transaction), (1, Kind::Session)];
+            let kind = *self.dice.weighted(&kinds);
+            return self.write_of(kind);
+        }
         let kind = *self.dice.weighted(&[
             (4, Kind::Register),
             (2, Kind::Deregister),
@@ -464,6 +486,9 @@ impl<'a> Plan<'a> {
                 )
             }
             Kind::Catalog => self.catalog(),
+            Kind::Keys => self.keys(),
+            Kind::Session => self.session(),
+            Kind::Transaction => self.transaction(),
             _ => {
                 let name = *self.dice.pick(&["web", "web", "db"]);
                 // An id may move from one service to another.
@@ -492,7 +517,7 @@ impl<'a> Plan<'a> {
         self.known.push(planned);
     }
 
-    fn some_known(&mut self) -> Planned {
+    pub(super) fn some_known(&mut self) -> Planned {
         self.dice.pick(&self.known.clone()).clone()
     }
 
@@ -618,6 +643,9 @@ impl<'a> Plan<'a> {
     }
 
     fn ask(&mut self) -> Ask {
+        if self.with_keys && self.dice.chance(40) {
+            return self.ask_of_keys();
+        }
         let ask = self.ask_here();
         match self.dice.chance(6) {
             // Only agents have something there; the services of both have one name.

@@ -6,7 +6,6 @@ use super::Violation;
 use crate::{
     history::{History, Outcome},
     matching::Source,
-    operation::Op,
 };
 
 /// Its name.
@@ -29,7 +28,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         }
     }
     for operation in &history.operations {
-        let owed = operation.op.is_write() && !matches!(operation.op, Op::Report { .. });
+        let owed = operation.op.is_logged();
         if owed && matches!(operation.outcome, Outcome::Done(_)) && truth.entry_of(operation.id).is_none() {
             let what = format!(
                 "{} was acknowledged, but no such entry was applied by then",

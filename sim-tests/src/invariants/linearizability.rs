@@ -125,14 +125,20 @@ fn read(
 /// new, that is the end of its wait; for one that was woken, the moment at which it was.
 fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) -> Time {
     match &operation.op {
-        Op::Wait { index, wait_ms, .. } if answer.index.is_some_and(|it| it <= *index) => {
+        Op::Wait {
+            ask, index, wait_ms, ..
+        } if *index > 0 => {
             let wait = Duration::from_millis(*wait_ms);
-            operation.invoked + wait.saturating_sub(drift_of(wait, history.bounds.drift_ppm))
-        }
-        Op::Wait { ask, index, .. } if *index > 0 => {
+            let over = operation.invoked + wait.saturating_sub(drift_of(wait, history.bounds.drift_ppm));
+            if answer.index.is_some_and(|it| it <= *index) {
+                return over;
+            }
+            // Once the wait may be over, it may have looked for another reason than that it was woken.
             let parked = operation.invoked + settling(history, operation);
             let woken = woken(history, operation, ask, *index);
-            woken.filter(|woken| *woken > parked).unwrap_or(operation.invoked)
+            woken
+                .filter(|woken| *woken > parked && operation.returned < over)
+                .unwrap_or(operation.invoked)
         }
         _ => operation.invoked,
     }

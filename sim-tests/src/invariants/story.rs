@@ -1,6 +1,8 @@
 //! Tells small histories for the tests of the invariants: three servers, the first of which leads. Everything it tells
 //! is correct until a test spoils it.
 
+mod keys;
+
 use std::{sync::Arc, time::Duration};
 
 use sider_core::registry::{
