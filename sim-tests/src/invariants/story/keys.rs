@@ -57,6 +57,7 @@ impl Story {
 
     fn told(&self, content: Content) -> Outcome {
         Outcome::Done(Answer {
+            told: None,
             index: Some(self.state.index.max(1)),
             content: Some(content),
             refused: vec![],
