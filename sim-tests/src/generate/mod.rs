@@ -234,7 +234,8 @@ mod tests {
             .collect();
         troubles.sort();
         troubles.dedup();
-        assert_eq!(troubles.len(), 32, "{troubles:?}");
+        // All but those that are never drawn: a lost disk, and one whose syncs lie.
+        assert_eq!(troubles.len(), 31, "{troubles:?}");
         let mut operations: Vec<String> = Vec::new();
         for action in schedules.iter().flat_map(|it| &it.actions) {
             match &action.what {
