@@ -13,19 +13,24 @@ use crate::{
 
 /// What a client must read in this state.
 pub fn answer(state: &State, ask: &Ask) -> Content {
+    let (namespace, ask) = ask.place();
+    let here = &namespace;
     match ask {
+        Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
         Ask::Health {
             service,
             passing,
             tags,
         } => {
-            let chosen = instances(state, service, tags).into_iter().filter(|instance| {
-                !passing
-                    || state
-                        .checks_that_count(instance)
-                        .iter()
-                        .all(|check| check.status == CheckStatus::Passing)
-            });
+            let chosen = instances(state, here, service, tags)
+                .into_iter()
+                .filter(|instance| {
+                    !passing
+                        || state
+                            .checks_that_count(instance)
+                            .iter()
+                            .all(|check| check.status == CheckStatus::Passing)
+                });
             Content::Instances(
                 chosen
                     .map(|instance| instance_seen(state, instance, true))
@@ -33,26 +38,27 @@ pub fn answer(state: &State, ask: &Ask) -> Content {
             )
         }
         Ask::CatalogService { service, tags } => {
-            let chosen = instances(state, service, tags).into_iter();
+            let chosen = instances(state, here, service, tags).into_iter();
             Content::Instances(
                 chosen
                     .map(|instance| instance_seen(state, instance, false))
                     .collect(),
             )
         }
-        Ask::Services => Content::Services(services(state)),
+        Ask::Services => Content::Services(services(state, here)),
         Ask::Nodes => Content::Nodes(nodes(state)),
         Ask::NodeChecks(node) => checks(
             state,
-            |check| check.node.as_str() == node,
+            |check| check.node.as_str() == node && state.namespaces_of_check(check).contains(here),
             |check| (check.instance.is_some(), String::new(), check.id.to_string()),
         ),
         Ask::ServiceChecks(service) => checks(
             state,
             |check| {
-                state
-                    .instance_of(check)
-                    .is_some_and(|instance| instance.service.as_str() == service)
+                check.namespace == *here
+                    && state
+                        .instance_of(check)
+                        .is_some_and(|instance| instance.service.as_str() == service)
             },
             |check| {
                 let instance = check.instance.as_ref().map(ToString::to_string);
@@ -65,7 +71,7 @@ pub fn answer(state: &State, ask: &Ask) -> Content {
         ),
         Ask::ChecksInState(status) => checks(
             state,
-            |check| status.is_none_or(|status| check.status == status),
+            |check| check.namespace == *here && status.is_none_or(|status| check.status == status),
             |check| (false, check.node.to_string(), check.id.to_string()),
         ),
         Ask::Key(name) => {
@@ -104,7 +110,12 @@ fn key_names(state: &State, prefix: &str) -> Vec<String> {
     names
 }
 
-fn instances<'a>(state: &'a State, service: &str, tags: &[String]) -> Vec<&'a Arc<Instance>> {
+fn instances<'a>(
+    state: &'a State,
+    namespace: &Namespace,
+    service: &str,
+    tags: &[String],
+) -> Vec<&'a Arc<Instance>> {
     let tagged = |instance: &Instance| {
         tags.iter()
             .all(|tag| instance.tags.iter().any(|own| own.eq_ignore_ascii_case(tag)))
@@ -112,7 +123,7 @@ fn instances<'a>(state: &'a State, service: &str, tags: &[String]) -> Vec<&'a Ar
     let mut instances: Vec<&Arc<Instance>> = state
         .instances
         .iter()
-        .filter(|instance| instance.namespace == Namespace::default())
+        .filter(|instance| instance.namespace == *namespace)
         .filter(|instance| instance.service.as_str() == service && tagged(instance))
         .collect();
     instances.sort_by_key(|instance| (instance.node.clone(), instance.id.clone()));
@@ -167,11 +178,11 @@ fn check_seen(state: &State, check: &Check) -> CheckSeen {
     }
 }
 
-fn services(state: &State) -> BTreeMap<String, Vec<String>> {
+fn services(state: &State, here: &Namespace) -> BTreeMap<String, Vec<String>> {
     let of_default = state
         .services()
         .into_iter()
-        .filter(|(namespace, ..)| *namespace == Namespace::default());
+        .filter(|(namespace, ..)| *namespace == *here);
     of_default.map(|(_, service, tags)| (service, tags)).collect()
 }
 
@@ -191,11 +202,7 @@ fn nodes(state: &State) -> Vec<NodeSeen> {
 }
 
 fn checks<K: Ord>(state: &State, chosen: impl Fn(&Check) -> bool, order: impl Fn(&Check) -> K) -> Content {
-    let mut checks: Vec<&Arc<Check>> = state
-        .checks
-        .iter()
-        .filter(|check| check.namespace == Namespace::default() && chosen(check))
-        .collect();
+    let mut checks: Vec<&Arc<Check>> = state.checks.iter().filter(|check| chosen(check)).collect();
     checks.sort_by_key(|check| order(check));
     Content::Checks(checks.into_iter().map(|check| check_seen(state, check)).collect())
 }

@@ -521,8 +521,8 @@ impl Cluster {
     }
 }
 
-/// Serves the real router, or 503 until there is one.
-fn http_handler(routes: Arc<OnceLock<Router>>) -> HttpHandler {
+/// Serves the real router of a server or an agent, or 503 until there is one.
+pub(crate) fn http_handler(routes: Arc<OnceLock<Router>>) -> HttpHandler {
     Arc::new(move |request| {
         let routes = routes.get().cloned();
         Box::pin(async move {

@@ -109,7 +109,8 @@ impl Content {
     /// Says what is missing or of a wrong type.
     pub fn parse(ask: &Ask, body: &[u8]) -> Result<Content, String> {
         let value: Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
-        match ask {
+        match ask.place().1 {
+            Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
             Ask::Health { .. } => Ok(Content::Instances(each(&value, health_entry)?)),
             Ask::CatalogService { .. } => Ok(Content::Instances(each(&value, catalog_entry)?)),
             Ask::Services => services(&value),

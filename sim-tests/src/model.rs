@@ -462,10 +462,10 @@ impl State {
                 );
             }
             for namespace in self.namespaces_of_check(check) {
-                show(Topic::NodeChecks(namespace.clone(), check.node.clone()), what);
-                show(Topic::Checks(namespace.clone()), what);
-                show(Topic::ChecksInState(namespace, check.status), what);
+                show(Topic::NodeChecks(namespace, check.node.clone()), what);
             }
+            show(Topic::Checks(check.namespace.clone()), what);
+            show(Topic::ChecksInState(check.namespace.clone(), check.status), what);
         }
         for held in &self.keys {
             let what = mark("key", &held.key, held.create_index, held.modify_index);
@@ -499,8 +499,9 @@ impl State {
         namespaces
     }
 
-    /// Namespaces in which a check is seen: its instance's, or for a node's own where the node is seen.
-    fn namespaces_of_check(&self, check: &Check) -> Vec<Namespace> {
+    /// Namespaces in which a check is seen among those of its node: its instance's, or for a node's own where the node is
+    /// seen.
+    pub fn namespaces_of_check(&self, check: &Check) -> Vec<Namespace> {
         match (&check.instance, self.node(&check.node)) {
             (None, Some(node)) => self.namespaces_of(node),
             _ => vec![check.namespace.clone()],

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use sider_core::registry::CheckStatus;
+use sider_core::registry::{CheckStatus, Namespace};
 
 use crate::keys::KeyOp;
 
@@ -78,8 +78,8 @@ pub enum RegisterForm {
     Consul,
     /// `/v1/batch/register`.
     Batch,
-    /// Short keys, in the namespace [`ELSEWHERE`], which nobody asks about: nothing of it may show, and nothing that is done
-    /// to its namesake in the default namespace may touch it.
+    /// Short keys, in the namespace [`ELSEWHERE`]: nothing of it may show in the default one, and nothing that is done to its
+    /// namesake there may touch it.
     Elsewhere,
 }
 
@@ -116,10 +116,10 @@ pub struct Service {
     pub checks: Vec<TtlCheck>,
 }
 
-/// A TTL check to register; its id is the default one of the request's form.
+/// A check to register, nearly always a TTL check; its id is the default one of the request's form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TtlCheck {
-    /// Its TTL in milliseconds.
+    /// Its TTL in milliseconds; 0 if it is not a TTL check.
     pub ttl_ms: u64,
     /// The status it starts with (Consul's form only).
     pub status: Option<CheckStatus>,
@@ -138,6 +138,9 @@ pub struct CatalogEntry {
     pub service: Option<(String, String, u16)>,
     /// A check: id, status, output. It belongs to the instance if there is one.
     pub check: Option<(String, CheckStatus, String)>,
+    /// Another instance that the check belongs to: all is refused if it is not there.
+    #[serde(default)]
+    pub check_of: Option<String>,
 }
 
 /// A status of one check, or of all TTL checks of an instance.
@@ -189,6 +192,8 @@ pub enum Ask {
     ServiceChecks(String),
     /// `/v1/health/state/{state}`; `None` is `any`.
     ChecksInState(Option<CheckStatus>),
+    /// The same in the namespace [`ELSEWHERE`].
+    Elsewhere(Box<Ask>),
     /// `/v1/kv/{key}`.
     Key(String),
     /// `/v1/kv/{prefix}?recurse`.
@@ -265,6 +270,16 @@ impl Op {
     }
 }
 
+impl Ask {
+    /// The namespace that is asked about, and the question in it.
+    pub fn place(&self) -> (Namespace, &Ask) {
+        match self {
+            Ask::Elsewhere(ask) => (Namespace::parse(ELSEWHERE).expect("a valid name"), ask),
+            ask => (Namespace::default(), ask),
+        }
+    }
+}
+
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tagged = |tags: &[String]| tags.iter().map(|tag| format!(" tag={tag}")).collect::<String>();
@@ -292,6 +307,7 @@ impl fmt::Display for Ask {
             Ask::Sessions => f.write_str("sessions"),
             Ask::ChecksInState(None) => f.write_str("checks"),
             Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
+            Ask::Elsewhere(ask) => write!(f, "{ask} in {ELSEWHERE}"),
         }
     }
 }
@@ -402,6 +418,7 @@ impl fmt::Display for CatalogEntry {
             .try_for_each(|(id, name, port)| write!(f, " instance {id} of {name} port {port}"))?;
         self.check
             .iter()
-            .try_for_each(|(id, status, output)| write!(f, " check {id} {} “{output}”", status.as_str()))
+            .try_for_each(|(id, status, output)| write!(f, " check {id} {} “{output}”", status.as_str()))?;
+        self.check_of.iter().try_for_each(|id| write!(f, " of {id}"))
     }
 }

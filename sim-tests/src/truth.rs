@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sider_core::registry::{Command, Namespace, NodeName, Refusal, Reply, ServiceName, Topic};
+use sider_core::registry::{Command, NodeName, Refusal, Reply, ServiceName, Topic};
 
 use crate::{
     answers,
@@ -264,9 +264,9 @@ impl Truth {
 impl Ask {
     /// The topic whose index the answer bears.
     pub fn topic(&self) -> Topic {
-        let namespace = Namespace::default();
+        let (namespace, ask) = self.place();
         let name = |service: &str| ServiceName::parse(service).expect("simulated names are valid");
-        match self {
+        match ask {
             Ask::Health {
                 service,
                 passing: true,
@@ -281,6 +281,7 @@ impl Ask {
                 NodeName::parse(node).expect("simulated names are valid"),
             ),
             Ask::ServiceChecks(service) => Topic::ServiceChecks(namespace, name(service)),
+            Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
             Ask::Key(name) => Topic::Key(key(name)),
             Ask::KeyTree(prefix) | Ask::KeyNames(prefix) => Topic::KeyPrefix(key(prefix)),
             Ask::Sessions => Topic::Sessions,

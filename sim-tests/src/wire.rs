@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
-use sider_core::{registry::CheckStatus, runtime::NetworkError};
+use sider_core::{
+    registry::{CheckStatus, Namespace},
+    runtime::NetworkError,
+};
 
 use crate::{
     content::Content,
@@ -14,6 +17,9 @@ use crate::{
         Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
     },
 };
+
+/// What a check that is not a TTL check is about.
+const PROBED: &str = "10.9.8.7:80";
 
 /// The request that asks for an operation.
 pub fn request(op: &Op) -> Request<Bytes> {
@@ -218,6 +224,11 @@ fn duration(ms: u64) -> String {
 fn service_body(service: &Service, form: RegisterForm) -> Value {
     let checks = service.checks.iter().map(|check| {
         let mut body = match form {
+            // Nobody probes it, but its definition is kept, and its status can be reported.
+            RegisterForm::Consul if check.ttl_ms == 0 => json!({ "TCP": PROBED, "Interval": "10s" }),
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere if check.ttl_ms == 0 => {
+                json!({ "type": "tcp", "tcp": PROBED, "interval": "10s" })
+            }
             RegisterForm::Consul => json!({ "TTL": duration(check.ttl_ms) }),
             RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
                 json!({ "type": "ttl", "ttl": duration(check.ttl_ms) })
@@ -250,7 +261,8 @@ fn catalog_body(entry: &CatalogEntry) -> Value {
     }
     if let Some((id, status, output)) = &entry.check {
         body["Check"] = json!({ "CheckID": id, "Name": id, "Status": status.as_str(), "Output": output });
-        if let Some((instance, ..)) = &entry.service {
+        let instance = entry.service.as_ref().map(|(instance, ..)| instance);
+        if let Some(instance) = entry.check_of.as_ref().or(instance) {
             body["Check"]["ServiceID"] = json!(instance);
         }
     }
@@ -324,7 +336,9 @@ fn report_request(form: ReportForm, reports: &[Report]) -> Request<Bytes> {
 }
 
 fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> String {
+    let (namespace, ask) = ask.place();
     let (path, mut parameters) = match ask {
+        Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
         Ask::Health {
             service,
             passing,
@@ -354,6 +368,9 @@ fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> Strin
         ),
         Ask::Sessions => ("/v1/session/list".to_owned(), vec![]),
     };
+    if namespace != Namespace::default() {
+        parameters.push(format!("ns={namespace}"));
+    }
     match freshness {
         Freshness::Default => {}
         Freshness::Consistent => parameters.push("consistent".into()),

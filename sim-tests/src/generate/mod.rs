@@ -9,7 +9,7 @@ mod work;
 
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 
-use crate::schedule::{AgentPlan, Schedule, Shape, Squeeze};
+use crate::schedule::{AgentPlan, Order, Schedule, Shape, Squeeze};
 
 /// When clients begin.
 const BEGIN_MS: u64 = 700;
@@ -78,7 +78,24 @@ fn agent(dice: &mut Dice, pace: Pace) -> AgentPlan {
             .map(|_| (dice.between(3_500, 7_500), dice.between(50, 1_500)))
             .collect(),
         flips_ms,
+        orders: orders(dice, pace),
     }
+}
+
+/// What a service asks of its agent. An id may be registered anew, elsewhere, or taken away.
+fn orders(dice: &mut Dice, pace: Pace) -> Vec<Order> {
+    let mut orders: Vec<Order> = (0..dice.between(0, 5))
+        .map(|_| Order {
+            at_ms: dice.between(3_200, pace.heal_ms - 1_000),
+            id: format!("ordered-{}", dice.between(0, 2)),
+            port: match dice.chance(70) {
+                true => Some(10 + u16::try_from(dice.between(0, 5)).unwrap_or(0)),
+                false => None,
+            },
+        })
+        .collect();
+    orders.sort_by_key(|order| order.at_ms);
+    orders
 }
 
 fn shape(dice: &mut Dice) -> Shape {

@@ -91,6 +91,31 @@ mod tests {
     }
 
     #[test]
+    fn a_status_that_is_written_twice_is_not() {
+        use sider_core::registry::CheckStatus::{Critical, Passing};
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        let failing = story.report("chk:web-1:0", Critical);
+        story.report("chk:web-1:0", Passing);
+        // Nobody knows what came of it, so it may come late, but not again.
+        story.set_outcome(failing, Outcome::Unknown("timed out".into()));
+        story.commit(Story::status("chk:web-1:0", Critical));
+        assert!(complaint(story).contains("entry 5 was applied twice"));
+    }
+
+    #[test]
+    fn a_status_that_is_written_after_its_report_was_acknowledged_is_not() {
+        use sider_core::registry::CheckStatus::Passing;
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.acknowledge_report("chk:web-1:0", Passing);
+        story.wait_ms(10);
+        story.commit(Story::status("chk:web-1:0", Passing));
+        assert!(complaint(story).contains("entry 2 was applied twice"));
+    }
+
+    #[test]
     fn acknowledged_and_nowhere_is_not() {
         let mut story = Story::new();
         story.acknowledge_registration("web-1", 1, 2);

@@ -18,6 +18,7 @@ pub mod locks;
 pub mod log_matching;
 pub mod membership;
 pub mod monotonic_index;
+pub mod outputs;
 pub mod quorum;
 pub mod reaping;
 pub mod recovery;
@@ -56,7 +57,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 27] = [
+pub const ALL: [(&str, Check); 28] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -75,6 +76,7 @@ pub const ALL: [(&str, Check); 27] = [
     (monotonic_index::NAME, monotonic_index::check),
     (watches::NAME, watches::check),
     (watch_guarantees::NAME, watch_guarantees::check),
+    (outputs::NAME, outputs::check),
     (ttl::NAME, ttl::check),
     (session_ttl::NAME, session_ttl::check),
     (locks::NAME, locks::check),
