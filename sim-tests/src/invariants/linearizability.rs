@@ -212,7 +212,7 @@ fn place(
         .find(|point| *truth.content(ask, *point) == *content)
         .ok_or_else(|| {
             format!(
-                "the content is not that of index {index}{}",
+                "the content is not that of index {index} at any point from {from} to {until}{}",
                 difference(content, &truth.content(ask, until.max(from)))
             )
         })
