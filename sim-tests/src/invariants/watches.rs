@@ -8,7 +8,7 @@ use sider_core::limits::{COALESCE_WINDOW, READ_TIMEOUT};
 use super::Violation;
 use crate::{
     content::Content,
-    history::{Bounds, FaultSpan, History, Operation},
+    history::{Bounds, Fact, FaultSpan, History, Operation},
     operation::{Ask, Op},
     time::{Time, drift_of},
     truth::Point,
@@ -170,13 +170,21 @@ impl<'a> Wait<'a> {
             let from = self.undisturbed_from(seen_by_all, late, stops_a_server, Duration::ZERO);
             return (from + late, Bound::NeedsNobody);
         }
-        // It may have looked for a leader meanwhile; then it answers, or fails.
-        let bound = READ_TIMEOUT + READ_TIMEOUT / 2 + late;
+        // It may look for a leader twice, before it parks and before it answers, each time for no longer than a read may
+        // take; then it answers, or fails.
+        let bound = READ_TIMEOUT * 2 + late;
         let from = self.undisturbed_from(seen_by_all, bound, |_| true, self.history.bounds.settle);
-        // Where all is calm again sooner, the strict bound counts from there.
+        // Where all is calm again sooner, the strict bound counts from there; but a server that is being brought up to date
+        // by a snapshot can't give an answer as new as the leader's before it is.
+        let caught_up = self.history.observations.iter().filter(|seen| {
+            seen.server == self.operation.server
+                && seen.at <= self.operation.returned
+                && matches!(seen.what, Fact::SnapshotInstalled { .. })
+        });
+        let caught_up = caught_up.map(|seen| seen.at).fold(seen_by_all, Time::max);
         let calm = self.history.truth().calm.iter();
         let calm_from = calm
-            .map(|(begins, ends)| ((*begins).max(seen_by_all) + late, *ends))
+            .map(|(begins, ends)| ((*begins).max(caught_up) + late, *ends))
             .filter(|(owed, ends)| owed <= ends)
             .map(|(owed, _)| owed)
             .min();
