@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use sider_core::registry::{Command, NodeName, Refusal, Reply, ServiceName, Topic};
+use sider_core::{
+    limits::READ_TIMEOUT,
+    registry::{Command, NodeName, Refusal, Reply, ServiceName, Topic},
+};
 
 use crate::{
     answers,
@@ -258,6 +261,18 @@ impl Truth {
     /// Whether it was calm all the time from `from` to `until`.
     pub fn calm_between(&self, from: Time, until: Time) -> bool {
         self.calm_at(from).is_some_and(|(_, end)| until <= end)
+    }
+
+    /// By when a server has looked for the first time at what a request of `invoked` asks for: `quick` after it where all
+    /// is calm, else within the time limit of a read. What comes while it stands still it takes up when it goes on.
+    pub fn looked_by(&self, server: ServerNumber, invoked: Time, quick: Duration) -> Time {
+        let calm = self.calm_between(invoked, invoked + quick);
+        let looked = invoked + if calm { quick } else { READ_TIMEOUT };
+        let pauses = self.pauses.iter();
+        pauses
+            .filter(|(paused, from, to)| *paused == server && *from <= looked && *to > invoked)
+            .map(|(_, _, to)| *to + READ_TIMEOUT)
+            .fold(looked, Time::max)
     }
 }
 

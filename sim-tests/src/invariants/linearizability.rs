@@ -20,10 +20,7 @@ use crate::{
     time::{Time, drift_of},
     truth::Point,
 };
-use sider_core::{
-    limits::READ_TIMEOUT,
-    registry::{Check, CheckStatus, Namespace},
-};
+use sider_core::registry::{Check, CheckStatus, Namespace};
 
 /// Its name.
 pub const NAME: &str = "linearizability";
@@ -134,7 +131,10 @@ fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) ->
                 return over;
             }
             // Once the wait may be over, it may have looked for another reason than that it was woken.
-            let parked = operation.invoked + settling(history, operation);
+            let quick = history.bounds.latency * 8 + Duration::from_millis(300);
+            let parked = history
+                .truth()
+                .looked_by(operation.server, operation.invoked, quick);
             let woken = woken(history, operation, ask, *index);
             woken
                 .filter(|woken| *woken > parked && operation.returned < over)
@@ -142,16 +142,6 @@ fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) ->
         }
         _ => operation.invoked,
     }
-}
-
-/// How long after its request a blocking query may look for the first time.
-fn settling(history: &History, operation: &Operation) -> Duration {
-    let bounds = &history.bounds;
-    let quick = bounds.latency * 8 + Duration::from_millis(300);
-    let calm = history
-        .truth()
-        .calm_between(operation.invoked, operation.invoked + quick);
-    if calm { quick } else { READ_TIMEOUT }
 }
 
 /// When the server had first applied what rose the index of what is asked above the client's.

@@ -204,6 +204,10 @@ fn over_in_time(
             true => until,
             false => truth.entries[point].applied,
         };
+        since = match holds(&truth.state(point)) {
+            true => since.or(Some(begins)),
+            false => None,
+        };
         while let Some((begun, over)) = signs.next_if(|(begun, _)| *begun <= ends) {
             // A gap before this sign is looked at first.
             if let Some(since) = since {
@@ -211,12 +215,9 @@ fn over_in_time(
             }
             renewed = renewed.max(over);
         }
-        if !holds(&truth.state(point)) {
-            since = None;
-            continue;
+        if let Some(since) = since {
+            late(history, since.max(renewed), ends, time, what)?;
         }
-        let since = *since.get_or_insert(begins);
-        late(history, since.max(renewed), ends, time, what)?;
     }
     Ok(())
 }
@@ -317,6 +318,17 @@ mod tests {
             story.wait_ms(TTL - 300);
             renew(&mut story, &session);
         }
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_renewal_long_after_its_end_is_fine() {
+        let mut story = Story::new();
+        let session = story.session("s", TTL, 0);
+        story.wait_ms(TTL + 100);
+        story.expire_session(&session);
+        story.wait_ms(5_000);
+        renew(&mut story, &session);
         assert_eq!(check(&story.finish()), Ok(()));
     }
 

@@ -104,21 +104,11 @@ impl<'a> Wait<'a> {
     /// back since: the server can't know, so it answers.
     fn came_late(&self, before: Point) -> bool {
         let truth = self.history.truth();
-        let looked = self.operation.invoked + lateness(&self.history.bounds);
-        let looked = if truth.calm_between(self.operation.invoked, looked) {
-            looked
-        } else {
-            looked + READ_TIMEOUT
-        };
-        // A server that stands still looks when it goes on.
-        let looked = truth
-            .pauses
-            .iter()
-            .filter(|(server, from, to)| {
-                *server == self.operation.server && *from <= looked && *to > self.operation.invoked
-            })
-            .map(|(_, _, to)| *to + READ_TIMEOUT)
-            .fold(looked, Time::max);
+        let looked = truth.looked_by(
+            self.operation.server,
+            self.operation.invoked,
+            lateness(&self.history.bounds),
+        );
         let known = truth.most_applied_at(self.operation.server, looked.min(self.operation.returned));
         truth.index_at(&self.ask.topic(), known) > truth.index_at(&self.ask.topic(), before)
     }
