@@ -341,6 +341,9 @@ pub struct CheckDefinition {
     pub failures_before_critical: u32,
     /// Critical for this long, its instance is deregistered; zero is never.
     pub deregister_critical_service_after: Duration,
+    /// Whether it was registered by itself and not with its instance: Consul shows the times of such a check even where
+    /// they are zero.
+    pub registered_alone: bool,
 }
 
 impl Default for CheckDefinition {
@@ -353,6 +356,7 @@ impl Default for CheckDefinition {
             failures_before_warning: 0,
             failures_before_critical: 0,
             deregister_critical_service_after: Duration::ZERO,
+            registered_alone: false,
         }
     }
 }

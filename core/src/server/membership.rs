@@ -63,6 +63,16 @@ impl Inner {
         .await
     }
 
+    /// The id of the server at a Raft address.
+    pub(super) async fn name_of(&self, raft_address: &str) -> Option<ServerId> {
+        let address = ServerAddress {
+            raft: raft_address.to_owned(),
+            http: String::new(),
+        };
+        let (status, ..) = self.ask_status(&address).await?;
+        Some(status.id)
+    }
+
     async fn ask_status(&self, address: &ServerAddress) -> Option<(RaftStatus, u128, String)> {
         let message = peer::encode(&PeerRequest::Status);
         let answer = self
@@ -222,6 +232,10 @@ impl Inner {
             PeerRequest::Digest(log_index) => PeerResponse::Digest(self.digest_at(log_index).await),
             PeerRequest::Diverged { log_index, digest } => {
                 self.compare_with_majority(log_index, digest).await;
+                PeerResponse::Noted
+            }
+            PeerRequest::Event(event) => {
+                self.hear(event);
                 PeerResponse::Noted
             }
         }

@@ -14,6 +14,7 @@ mod countdown;
 mod deadlines;
 mod divergence;
 mod errands;
+mod events;
 mod expiry;
 mod hub;
 mod membership;
@@ -37,6 +38,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    events::UserEvent,
     occupancy::Occupancy,
     platform::{Platform, RuntimePlatform},
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
@@ -135,6 +137,8 @@ pub struct ServerConfig {
     pub agent_node: NodeName,
     /// Its address.
     pub agent_node_address: String,
+    /// Its id: a UUID, the same at all servers.
+    pub agent_node_id: String,
     /// Name of the datacenter.
     pub datacenter: String,
     /// See [`crate::limits::WRITE_TIMEOUT`].
@@ -158,6 +162,7 @@ impl Default for ServerConfig {
         ServerConfig {
             agent_node: NodeName::parse("sider").expect("a valid constant"),
             agent_node_address: "127.0.0.1".into(),
+            agent_node_id: node_id("sider"),
             datacenter: "dc1".into(),
             write_timeout: crate::limits::WRITE_TIMEOUT,
             read_timeout: crate::limits::READ_TIMEOUT,
@@ -277,8 +282,7 @@ impl Server {
     /// # Panics
     /// Never: a UUID is a name.
     pub fn new_session_id(&self) -> SessionId {
-        let random = [self.0.platform().random_u64(), self.0.platform().random_u64()];
-        SessionId::parse(&uuid(random)).expect("a UUID is a name")
+        SessionId::parse(&self.new_uuid()).expect("a UUID is a name")
     }
     /// Runs `look` on the state, linearizably unless `stale`; for answers that no [`Query`] covers. The state is
     /// locked meanwhile: `look` must be quick.
@@ -297,6 +301,38 @@ impl Server {
         self.0.settle(consistency).await?;
         Ok(look(&self.0.registry()))
     }
+    /// A new random UUID.
+    pub fn new_uuid(&self) -> String {
+        uuid([self.0.platform().random_u64(), self.0.platform().random_u64()])
+    }
+
+    /// This server's own addresses.
+    pub fn address(&self) -> &ServerAddress {
+        &self.0.shared.address
+    }
+
+    /// The id of the server at a Raft address; `None` if nobody answers there within a second.
+    pub async fn name_of(&self, raft_address: &str) -> Option<ServerId> {
+        self.0.name_of(raft_address).await
+    }
+
+    /// Fires a user event, and gives it as it is told to all servers.
+    pub fn fire(&self, event: UserEvent) -> UserEvent {
+        self.0.fire(event)
+    }
+
+    /// The user events that this server heard of, oldest first, of one name if it is given; with the index of the newest.
+    /// With an index that is still that of the newest, waits for news first.
+    pub async fn events(
+        &self,
+        name: Option<&str>,
+        index: Option<u64>,
+        wait: Duration,
+    ) -> (u64, Vec<UserEvent>) {
+        let deadline = self.0.platform().now() + wait;
+        self.0.events(name, index, deadline).await
+    }
+
     /// What this server knows of the cluster, at once.
     pub fn status(&self) -> RaftStatus {
         self.0.status()
@@ -381,6 +417,13 @@ fn uuid([high, low]: [u64; 2]) -> String {
         low >> 48,
         low & 0xffff_ffff_ffff
     )
+}
+
+/// A UUID that is a function of a node's name, for a node whose id nobody set.
+pub fn node_id(name: &str) -> String {
+    let hash = xxhash_rust::xxh3::xxh3_128(name.as_bytes());
+    let (high, low) = ((hash >> 64) as u64, hash as u64);
+    uuid([high, low])
 }
 
 fn unexpected(outcome: &Outcome) -> ServerError {

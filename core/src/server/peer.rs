@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Renewal, Renewed, ServerError, SessionRenewed, Written, receipts::Stamp};
+use super::{Renewal, Renewed, ServerError, SessionRenewed, UserEvent, Written, receipts::Stamp};
 use crate::{
     raft::{RaftStatus, ServerAddress, ServerId},
     registry::{Command, SessionId},
@@ -91,6 +91,8 @@ pub(super) enum PeerRequest {
         /// The digest of most.
         digest: u128,
     },
+    /// Somebody fired this.
+    Event(UserEvent),
 }
 
 /// What a server says to [`PeerRequest::PrepareJoin`].
@@ -127,7 +129,7 @@ pub(super) enum PeerResponse {
     PrepareJoin(JoinAnswer),
     /// To `Digest`; `None` when it is not known any more, or not yet.
     Digest(Option<u128>),
-    /// To `Diverged`.
+    /// To `Diverged` and `Event`.
     Noted,
     /// The server can't answer yet or any more, or does not know this message. Nothing was done.
     Unavailable(String),

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     registry::{
         Check, CheckId, CheckKey, CheckStatus, CheckTarget, Command, Deregister, Filter, Instance,
-        InstanceId, InstanceKey, Namespace, NodeName, Query, Record, Registration, Registry,
+        InstanceId, InstanceKey, Namespace, NodeName, Query, Record, Refusal, Registration, Registry,
         Reply as Outcome, ServiceName, Shape, View,
     },
     server::{Renewal, Server},
@@ -63,7 +63,7 @@ pub(super) fn routes() -> Router<Server> {
         .route("/v1/agent/check/update/{*id}", write(update))
         .route(
             "/v1/agent/health/service/id/",
-            read(async || ApiError::bad_request("Missing serviceID")),
+            read(async || ApiError::server_error("Missing serviceID")),
         )
         .route("/v1/agent/health/service/id/{*id}", read(health_by_id))
         .route(
@@ -262,6 +262,20 @@ async fn fail(
     report(&server, id, options, CheckStatus::Critical).await
 }
 
+/// Refuses a report about a check that this server knows to be run by somebody: only who runs it knows its status.
+async fn refuse_unless_ttl(server: &Server, key: &CheckKey) -> Result<(), ApiError> {
+    let ttl = server
+        .inspect(true, |registry| {
+            let check = registry.check(key);
+            check.is_none_or(|check| check.definition.ttl().is_some())
+        })
+        .await?;
+    match ttl {
+        true => Ok(()),
+        false => Err(Refusal::NotTtl(key.id.to_string()).into()),
+    }
+}
+
 /// Sets a status with `?note` as its output; without a note the output of before goes, as in Consul.
 async fn report(
     server: &Server,
@@ -270,7 +284,9 @@ async fn report(
     status: CheckStatus,
 ) -> Result<Reply, ApiError> {
     let output = super::requests::cut_output(options.parameters.text("note").unwrap_or_default());
-    let target = CheckTarget::Check(check_key(server, options.namespace, id));
+    let key = check_key(server, options.namespace, id);
+    refuse_unless_ttl(server, &key).await?;
+    let target = CheckTarget::Check(key);
     let output = Some(output);
     renew(
         server,
@@ -291,7 +307,9 @@ async fn update(
     JsonBody(body): JsonBody,
 ) -> Result<Reply, ApiError> {
     let (status, output) = parse_check_update(&body)?;
-    let target = CheckTarget::Check(check_key(&server, options.namespace, id));
+    let key = check_key(&server, options.namespace, id);
+    refuse_unless_ttl(&server, &key).await?;
+    let target = CheckTarget::Check(key);
     let output = Some(output);
     renew(
         &server,
@@ -498,7 +516,7 @@ fn instance_of<'a>(registry: &'a Registry, check: &Check) -> Option<&'a Instance
     })
 }
 
-fn instance_key(server: &Server, namespace: Option<Namespace>, id: InstanceId) -> InstanceKey {
+pub(super) fn instance_key(server: &Server, namespace: Option<Namespace>, id: InstanceId) -> InstanceKey {
     InstanceKey {
         namespace: namespace.unwrap_or_default(),
         node: agent_node(server),
@@ -506,7 +524,7 @@ fn instance_key(server: &Server, namespace: Option<Namespace>, id: InstanceId) -
     }
 }
 
-fn check_key(server: &Server, namespace: Option<Namespace>, id: CheckId) -> CheckKey {
+pub(super) fn check_key(server: &Server, namespace: Option<Namespace>, id: CheckId) -> CheckKey {
     CheckKey {
         namespace: namespace.unwrap_or_default(),
         node: agent_node(server),

@@ -17,6 +17,7 @@
 //! - A registration answers with its index and the ids of its checks, where Consul's answer is empty.
 //! - In the namespace `default` answers are Consul's to the letter; elsewhere `Namespace` is added to what is in it.
 
+mod access;
 mod agent;
 mod batch;
 pub mod body;
@@ -25,9 +26,13 @@ mod cluster;
 pub mod duration;
 pub mod encode;
 pub mod error;
+mod event;
 mod health;
+mod identity;
 pub(crate) mod kv;
+mod maintenance;
 mod operation;
+mod operator;
 pub mod options;
 pub(crate) mod pretty;
 pub mod reply;
@@ -63,6 +68,11 @@ pub fn router(server: Server) -> Router {
         .merge(kv::routes())
         .merge(session::routes())
         .merge(txn::routes())
+        .merge(identity::routes())
+        .merge(maintenance::routes())
+        .merge(event::routes())
+        .merge(operator::routes())
+        .merge(access::routes())
         .fallback(unknown_path)
         .layer(from_fn_with_state(server.clone(), finish))
         .with_state(server)

@@ -66,7 +66,7 @@ pub fn parse_catalog_registration(
 
 pub(super) fn check_datacenter(fields: &Fields<'_>, datacenter: &str) -> Result<(), ApiError> {
     match fields.text("Datacenter")? {
-        Some(named) if named != datacenter => Err(super::super::options::no_path_to(named, datacenter)),
+        Some(named) if named != datacenter => Err(super::super::options::no_path()),
         _ => Ok(()),
     }
 }
@@ -74,7 +74,7 @@ pub(super) fn check_datacenter(fields: &Fields<'_>, datacenter: &str) -> Result<
 /// A node, its meta under this name. It may lack an address only if it is known already.
 pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> Result<Node, ApiError> {
     let Some(name) = fields.text("Node")? else {
-        return Err(ApiError::bad_request("Must provide node"));
+        return Err(ApiError::server_error("Must provide node"));
     };
     let address = address(fields, "Address")?;
     if address.is_empty() && !known {
@@ -226,7 +226,7 @@ pub fn parse_catalog_deregistration(
     let namespace = body_namespace(namespace, &fields)?;
     check_datacenter(&fields, datacenter)?;
     let Some(node) = fields.text("Node")? else {
-        return Err(ApiError::bad_request("Must provide node"));
+        return Err(ApiError::server_error("Must provide node"));
     };
     let node = NodeName::parse(node)?;
     Ok(match (fields.text("ServiceID")?, fields.text("CheckID")?) {
