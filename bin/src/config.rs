@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::{Map, Value};
 
+use crate::consul_config;
+
 /// What the config file says. Nothing in it is required.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigFile {
@@ -15,6 +17,8 @@ pub struct ConfigFile {
     pub timing: Timing,
     /// Values of flags, by the flag's name with `_` for `-`.
     pub flags: BTreeMap<&'static str, String>,
+    /// Keys of Consul's that mean nothing here.
+    pub ignored: Vec<String>,
 }
 
 /// One server in the list of all.
@@ -70,7 +74,12 @@ impl ConfigFile {
 
     fn from_value(value: Value) -> Result<ConfigFile, String> {
         let mut top = Section::new("", value)?;
-        let mut file = ConfigFile::default();
+        let translated = consul_config::translate(&mut top.keys)?;
+        let mut file = ConfigFile {
+            flags: translated.flags,
+            ignored: translated.ignored,
+            ..ConfigFile::default()
+        };
         for flag in FLAGS {
             if let Some(value) = top.flag(flag)? {
                 file.flags.insert(flag, value);

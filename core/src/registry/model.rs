@@ -403,6 +403,31 @@ pub struct Check {
 }
 
 impl Node {
+    /// A node with nothing but a name and an address, tagged as Consul tags them.
+    pub fn plain(name: NodeName, address: &str) -> Node {
+        let family = match address.parse::<std::net::IpAddr>() {
+            Ok(std::net::IpAddr::V4(_)) => Some("ipv4"),
+            Ok(std::net::IpAddr::V6(_)) => Some("ipv6"),
+            Err(_) => None,
+        };
+        let mut tagged_addresses = BTreeMap::new();
+        for network in ["lan", "wan"] {
+            tagged_addresses.insert(network.to_owned(), address.to_owned());
+            if let Some(family) = family {
+                tagged_addresses.insert(format!("{network}_{family}"), address.to_owned());
+            }
+        }
+        Node {
+            name,
+            id: String::new(),
+            address: address.to_owned(),
+            tagged_addresses,
+            meta: BTreeMap::new(),
+            create_index: 0,
+            modify_index: 0,
+        }
+    }
+
     /// Itself with the indexes of `other`: for comparing what was registered.
     pub(super) fn with_indexes_of(&self, other: &Node) -> Node {
         Node {

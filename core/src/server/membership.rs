@@ -188,12 +188,23 @@ impl Inner {
         ))
     }
 
+    /// Whether nobody ever wrote anything but this server itself.
+    fn unused(&self) -> bool {
+        let config = &self.shared.config;
+        let registry = self.registry();
+        registry.index() == 0
+            || config
+                .servers_service
+                .as_ref()
+                .is_some_and(|service| registry.holds_only(&config.agent_node, service))
+    }
+
     /// Ends this server if nothing was or is being written to its cluster.
     fn give_way(&self) -> bool {
         let used = || {
             self.in_flight.load(Ordering::SeqCst) > 0
                 || self.adopting.load(Ordering::SeqCst) > 0
-                || self.registry().index() > 0
+                || !self.unused()
         };
         if used() {
             return false;

@@ -29,6 +29,7 @@ mod session_renewals;
 mod signal;
 pub mod standin;
 mod start;
+mod upkeep;
 mod views;
 mod wiring;
 mod words;
@@ -42,6 +43,7 @@ pub use self::{
     occupancy::Occupancy,
     platform::{Platform, RuntimePlatform},
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
+    upkeep::{CONSUL_VERSION, agent_node},
     views::SharedView,
     wiring::{Finish, Wiring},
     words::{peer_answer, peer_request},
@@ -54,7 +56,8 @@ use crate::{
     limits,
     raft::{MembershipError, RaftStatus, ServerAddress, ServerId},
     registry::{
-        CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, Session, SessionId,
+        CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, ServiceName, Session,
+        SessionId,
     },
     runtime::Instant,
 };
@@ -155,6 +158,12 @@ pub struct ServerConfig {
     pub expiries_per_command: usize,
     /// Shortest TTL of a session: see [`crate::limits::SESSION_TTL_MIN`].
     pub session_ttl_min: Duration,
+    /// Whether checks that run programs may be registered here.
+    pub script_checks: bool,
+    /// The service that the servers themselves are instances of; without it they are not in their catalog.
+    pub servers_service: Option<ServiceName>,
+    /// Makes a certificate authority for a trust domain, where something can.
+    pub make_authority: Option<MakeAuthority>,
 }
 
 impl Default for ServerConfig {
@@ -171,7 +180,34 @@ impl Default for ServerConfig {
             decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
             expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
             session_ttl_min: crate::limits::SESSION_TTL_MIN,
+            script_checks: false,
+            servers_service: None,
+            make_authority: None,
         }
+    }
+}
+
+/// Makes a certificate authority for a trust domain; an error says why not.
+pub type MakeAuthority = fn(trust_domain: &str) -> Result<Authority, String>;
+
+/// A certificate authority.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// Its certificate, in PEM.
+    pub certificate: String,
+    /// Its private key, in PEM. Never shown.
+    pub private_key: String,
+    /// The identifier of its public key: bytes in hex, with colons.
+    pub key_id: String,
+    /// From when on it is valid, as RFC 3339 writes it.
+    pub not_before: String,
+    /// Until when.
+    pub not_after: String,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Authority({})", self.key_id)
     }
 }
 

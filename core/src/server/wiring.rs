@@ -167,6 +167,7 @@ impl Wiring {
             .unwrap_or_else(|_| unreachable!("`connect` consumes the wiring: it happens once"));
         expiry::begin(&inner);
         super::divergence::begin(&inner);
+        super::upkeep::begin(&inner);
         Server(inner)
     }
 }

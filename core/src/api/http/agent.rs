@@ -23,10 +23,10 @@ use super::{
 use crate::{
     registry::{
         Check, CheckId, CheckKey, CheckStatus, CheckTarget, Command, Deregister, Filter, Instance,
-        InstanceId, InstanceKey, Namespace, NodeName, Query, Record, Refusal, Registration, Registry,
+        InstanceId, InstanceKey, Namespace, Node, NodeName, Query, Record, Registration, Registry,
         Reply as Outcome, ServiceName, Shape, View,
     },
-    server::{Renewal, Server},
+    server::{self, Renewal, Server, ServerConfig},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -73,14 +73,21 @@ pub(super) fn routes() -> Router<Server> {
         .route("/v1/agent/health/service/name/{*name}", read(health_by_name))
 }
 
+/// The node of registrations through this API. It is registered as the leader registers it, where the leader does.
+pub(super) fn server_node(config: &ServerConfig) -> Node {
+    match config.servers_service {
+        Some(_) => server::agent_node(config),
+        None => plain_node(config.agent_node.clone(), &config.agent_node_address),
+    }
+}
+
 /// Where registrations through this API go.
 pub(super) fn place(server: &Server, options: &WriteOptions) -> Place {
     let config = server.config();
     Place {
-        node: plain_node(config.agent_node.clone(), &config.agent_node_address),
+        node: server_node(config),
         namespace: options.namespace.clone(),
-        // A server has no host of its own that a client should run programs on.
-        scripts: false,
+        scripts: config.script_checks,
     }
 }
 
@@ -262,20 +269,6 @@ async fn fail(
     report(&server, id, options, CheckStatus::Critical).await
 }
 
-/// Refuses a report about a check that this server knows to be run by somebody: only who runs it knows its status.
-async fn refuse_unless_ttl(server: &Server, key: &CheckKey) -> Result<(), ApiError> {
-    let ttl = server
-        .inspect(true, |registry| {
-            let check = registry.check(key);
-            check.is_none_or(|check| check.definition.ttl().is_some())
-        })
-        .await?;
-    match ttl {
-        true => Ok(()),
-        false => Err(Refusal::NotTtl(key.id.to_string()).into()),
-    }
-}
-
 /// Sets a status with `?note` as its output; without a note the output of before goes, as in Consul.
 async fn report(
     server: &Server,
@@ -284,9 +277,7 @@ async fn report(
     status: CheckStatus,
 ) -> Result<Reply, ApiError> {
     let output = super::requests::cut_output(options.parameters.text("note").unwrap_or_default());
-    let key = check_key(server, options.namespace, id);
-    refuse_unless_ttl(server, &key).await?;
-    let target = CheckTarget::Check(key);
+    let target = CheckTarget::Check(check_key(server, options.namespace, id));
     let output = Some(output);
     renew(
         server,
@@ -307,9 +298,7 @@ async fn update(
     JsonBody(body): JsonBody,
 ) -> Result<Reply, ApiError> {
     let (status, output) = parse_check_update(&body)?;
-    let key = check_key(&server, options.namespace, id);
-    refuse_unless_ttl(&server, &key).await?;
-    let target = CheckTarget::Check(key);
+    let target = CheckTarget::Check(check_key(&server, options.namespace, id));
     let output = Some(output);
     renew(
         &server,

@@ -529,9 +529,7 @@ mod tests {
         );
         check_error(
             fields.duration("TTL"),
-            expect![[
-                r#"Request decode failed: TTL: invalid duration "abc": expected a duration like "15s", "1m30s" or "500ms""#
-            ]],
+            expect![[r#"Request decode failed: time: invalid duration "abc""#]],
         );
         check_error(
             fields.duration("Age"),
@@ -574,13 +572,12 @@ mod tests {
 
     #[test]
     fn bad_json_is_told_with_its_position() {
-        check_error(
-            parse(b""),
-            expect!["Request decode failed: the body is empty: expected JSON"],
-        );
+        check_error(parse(b""), expect!["Request decode failed: EOF"]);
         check_error(
             parse(b"{bad json"),
-            expect!["Request decode failed: key must be a string at line 1 column 2"],
+            expect![
+                "Request decode failed: invalid character 'b' looking for beginning of object key string"
+            ],
         );
         check_error(
             parse(b"{\n  \"Name\": \"x\",\n}"),

@@ -356,7 +356,8 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// A check's definition: what is given of it. `TTL`, `Args` and the thresholds are beyond Consul's.
+/// A check's definition: what is given of it. `TTL`, `Args`, the thresholds and
+/// `RegisteredAlone` are beyond Consul's.
 pub(crate) fn definition(definition: &CheckDefinition) -> Value {
     let mut body = Map::new();
     for (name, duration) in [
@@ -380,6 +381,9 @@ pub(crate) fn definition(definition: &CheckDefinition) -> Value {
         if count != 0 {
             body.insert(name.into(), count.into());
         }
+    }
+    if definition.registered_alone {
+        body.insert("RegisteredAlone".into(), true.into());
     }
     match &definition.probe {
         Probe::Ttl(_) | Probe::External => {}

@@ -19,11 +19,9 @@ use super::{
 };
 use crate::{
     raft::{Role, ServerId},
-    server::{PeerReport, Server},
+    server::{CONSUL_VERSION, PeerReport, Server},
 };
 
-/// The version of Consul whose API this is: clients look at it before they use what came late.
-pub(super) const CONSUL_VERSION: &str = "1.22.7";
 /// Consul's builds without a date have this one.
 const BUILD_DATE: &str = "1970-01-01T00:00:01Z";
 

@@ -19,10 +19,12 @@
 
 mod access;
 mod agent;
+mod autopilot;
 mod batch;
 pub mod body;
 mod catalog;
 mod cluster;
+mod connect;
 pub mod duration;
 pub mod encode;
 pub mod error;
@@ -34,6 +36,8 @@ mod maintenance;
 mod operation;
 mod operator;
 pub mod options;
+mod prepared;
+mod prepared_definition;
 pub(crate) mod pretty;
 pub mod reply;
 pub mod requests;
@@ -73,6 +77,9 @@ pub fn router(server: Server) -> Router {
         .merge(event::routes())
         .merge(operator::routes())
         .merge(access::routes())
+        .merge(autopilot::routes())
+        .merge(connect::routes())
+        .merge(prepared::routes())
         .fallback(unknown_path)
         .layer(from_fn_with_state(server.clone(), finish))
         .with_state(server)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     error::ApiError,
-    identity::{CONSUL_VERSION, server_name},
+    identity::server_name,
     kv::server_error,
     options::{Options, WriteOptions},
     read,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     raft::{RaftStatus, ServerId},
-    server::{PeerReport, Server},
+    server::Server,
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -31,8 +31,6 @@ pub(super) fn routes() -> Router<Server> {
                 .fallback(|method: Method| async move { wrong_method(&method, "OPTIONS,DELETE") }),
         )
         .route("/v1/operator/raft/transfer-leader", write(transfer))
-        .route("/v1/operator/autopilot/health", read(health))
-        .route("/v1/operator/autopilot/state", read(state))
         .route("/v1/operator/usage", read(usage))
         .route(
             "/v1/operator/keyring",
@@ -65,7 +63,7 @@ async fn configuration(State(server): State<Server>, _: Options) -> Reply {
     Reply::json(&json!({ "Servers": servers, "Index": 0 }))
 }
 
-fn leads(status: &RaftStatus, id: &ServerId) -> bool {
+pub(super) fn leads(status: &RaftStatus, id: &ServerId) -> bool {
     status.known_leader().is_some_and(|(leader, _)| leader == id)
 }
 
@@ -107,106 +105,6 @@ async fn transfer(State(server): State<Server>, options: WriteOptions) -> Result
     let to = options.parameters.text("id").map(|id| ServerId(id.into()));
     server.transfer(to).await?;
     Ok(Reply::json(&json!({ "Success": true })))
-}
-
-/// One server as autopilot judges it: it is healthy if it answers and is not far behind.
-struct Judged<'a> {
-    report: &'a PeerReport,
-    leader: bool,
-    healthy: bool,
-}
-
-/// How many entries a healthy server may be behind: autopilot's default in Consul.
-const TRAILING_ENTRIES_MAX: u64 = 250;
-
-fn judge<'a>(status: &RaftStatus, reports: &'a [PeerReport]) -> Vec<Judged<'a>> {
-    let known = |report: &PeerReport| report.status.as_ref().map(|status| status.last_log_index);
-    let newest = reports.iter().filter_map(known).max().unwrap_or_default();
-    let judged = reports.iter().map(|report| Judged {
-        report,
-        leader: leads(status, &report.id),
-        healthy: known(report).is_some_and(|last| last + TRAILING_ENTRIES_MAX >= newest),
-    });
-    judged.collect()
-}
-
-/// How many servers may still be lost.
-fn tolerance(judged: &[Judged<'_>]) -> usize {
-    let voters = judged.iter().filter(|server| server.report.voter);
-    let healthy = voters.clone().filter(|server| server.healthy).count();
-    healthy.saturating_sub(voters.count() / 2 + 1)
-}
-
-fn judged_body(server: &Server, judged: &Judged<'_>, status_name: &str) -> Value {
-    let report = judged.report;
-    let status = report.status.as_ref();
-    json!({
-        "ID": report.id.0,
-        "Name": server_name(server, &report.id),
-        "Address": report.address.raft,
-        status_name: if status.is_some() { "alive" } else { "failed" },
-        "Version": CONSUL_VERSION,
-        "LastContact": format!("{}ms", status.and_then(|status| status.last_contact_ms).unwrap_or_default()),
-        "LastTerm": status.map_or(0, |status| status.term),
-        "LastIndex": status.map_or(0, |status| status.last_log_index),
-        "Healthy": judged.healthy,
-        // Since when is not kept.
-        "StableSince": "0001-01-01T00:00:00Z",
-    })
-}
-
-/// `GET /v1/operator/autopilot/health`: 429 if a server is not healthy.
-async fn health(State(server): State<Server>, _: Options) -> Reply {
-    let (status, reports) = (server.status(), server.cluster().await);
-    let judged = judge(&status, &reports);
-    let servers = judged.iter().map(|judged| {
-        let mut body = judged_body(&server, judged, "SerfStatus");
-        body["Leader"] = judged.leader.into();
-        body["Voter"] = judged.report.voter.into();
-        body
-    });
-    let healthy = judged.iter().all(|server| server.healthy);
-    let reply = Reply::json(&json!({
-        "Healthy": healthy,
-        "FailureTolerance": tolerance(&judged),
-        "Servers": servers.collect::<Vec<_>>(),
-    }));
-    match healthy {
-        true => reply,
-        false => reply.with_status(http::StatusCode::TOO_MANY_REQUESTS, "unhealthy"),
-    }
-}
-
-/// `GET /v1/operator/autopilot/state`.
-async fn state(State(server): State<Server>, _: Options) -> Reply {
-    let (status, reports) = (server.status(), server.cluster().await);
-    let judged = judge(&status, &reports);
-    let servers: serde_json::Map<String, Value> = judged
-        .iter()
-        .map(|judged| {
-            let mut body = judged_body(&server, judged, "NodeStatus");
-            let voter = judged.report.voter;
-            body["ReadReplica"] = false.into();
-            body["Status"] = match (judged.leader, voter) {
-                (true, _) => "leader",
-                (false, true) => "voter",
-                (false, false) => "non-voter",
-            }
-            .into();
-            body["Meta"] = json!({ "consul-network-segment": "", "consul-version": CONSUL_VERSION });
-            body["NodeType"] = "voter".into();
-            (judged.report.id.0.to_string(), body)
-        })
-        .collect();
-    let voters: Vec<_> = status.voters.keys().map(|id| &id.0).collect();
-    Reply::json(&json!({
-        "Healthy": judged.iter().all(|server| server.healthy),
-        "FailureTolerance": tolerance(&judged),
-        "OptimisticFailureTolerance": tolerance(&judged),
-        "Servers": servers,
-        "Leader": status.known_leader().map_or("", |(id, _)| &id.0),
-        "Voters": voters,
-    }))
 }
 
 /// `GET /v1/operator/usage`: how much is registered.

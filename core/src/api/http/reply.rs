@@ -86,6 +86,11 @@ impl Reply {
         reply
     }
 
+    /// Says that nothing of it is older than the request.
+    pub fn fresh(&mut self) {
+        self.headers.insert(header::AGE, HeaderValue::from_static("0"));
+    }
+
     /// The same as bytes of any kind, which no browser shall take for a page.
     #[must_use]
     pub fn raw(mut self) -> Self {

@@ -210,6 +210,7 @@ fn parse_definition(fields: &Fields<'_>) -> Result<CheckDefinition, ApiError> {
     } else {
         parse_args(fields)?.map_or(Probe::External, Probe::Cmd)
     };
+    definition.registered_alone = fields.flag("RegisteredAlone")?;
     Ok(definition)
 }
 
