@@ -18,7 +18,7 @@ const MARKS: [&str; 9] = [
 ];
 
 /// Keys of Consul's that mean something else here, or nothing: they are named in one warning.
-const IGNORED: [&str; 47] = [
+const IGNORED: [&str; 53] = [
     "acl",
     "acl_agent_master_token",
     "acl_agent_token",
@@ -50,7 +50,9 @@ const IGNORED: [&str; 47] = [
     "leave_on_terminate",
     "license_path",
     "limits",
+    "locality",
     "node_meta",
+    "partition",
     "peering",
     "performance",
     "primary_datacenter",
@@ -66,6 +68,10 @@ const IGNORED: [&str; 47] = [
     "tls",
     "ui_config",
     "verify_incoming",
+    "verify_incoming_https",
+    "verify_incoming_rpc",
+    "verify_outgoing",
+    "version",
 ];
 
 /// What a file of Consul's comes to.
