@@ -17,6 +17,8 @@ pub struct ConfigFile {
     pub timing: Timing,
     /// Values of flags, by the flag's name with `_` for `-`.
     pub flags: BTreeMap<&'static str, String>,
+    /// Meta of the node of registrations through `/v1/agent/*`.
+    pub node_meta: BTreeMap<String, String>,
     /// Keys of Consul's that mean nothing here.
     pub ignored: Vec<String>,
 }
@@ -77,6 +79,7 @@ impl ConfigFile {
         let translated = consul_config::translate(&mut top.keys)?;
         let mut file = ConfigFile {
             flags: translated.flags,
+            node_meta: translated.node_meta,
             ignored: translated.ignored,
             ..ConfigFile::default()
         };

@@ -18,7 +18,7 @@ const MARKS: [&str; 9] = [
 ];
 
 /// Keys of Consul's that mean something else here, or nothing: they are named in one warning.
-const IGNORED: [&str; 53] = [
+const IGNORED: [&str; 52] = [
     "acl",
     "acl_agent_master_token",
     "acl_agent_token",
@@ -51,7 +51,6 @@ const IGNORED: [&str; 53] = [
     "license_path",
     "limits",
     "locality",
-    "node_meta",
     "partition",
     "peering",
     "performance",
@@ -79,6 +78,8 @@ const IGNORED: [&str; 53] = [
 pub(crate) struct Translated {
     /// Values of flags, by name.
     pub(crate) flags: BTreeMap<&'static str, String>,
+    /// Meta of the node.
+    pub(crate) node_meta: BTreeMap<String, String>,
     /// Keys that were passed over.
     pub(crate) ignored: Vec<String>,
 }
@@ -153,6 +154,12 @@ pub(crate) fn translate(keys: &mut Map<String, Value>) -> Result<Translated, Str
             "log_level",
             if level == "err" { "error".to_owned() } else { level },
         );
+    }
+    for (key, value) in take_section(keys, "node_meta")? {
+        let Value::String(text) = value else {
+            return Err(format!("node_meta.{key}: expected text, found {value}"));
+        };
+        translated.node_meta.insert(key, text);
     }
     for key in IGNORED {
         if keys.remove(key).is_some() {

@@ -279,6 +279,7 @@ impl<'a> Sources<'a> {
         if let Some(id) = self.text(&None, "node_id") {
             config.agent_node_id = id.text;
         }
+        config.agent_node_meta = self.file.node_meta.clone();
         config.script_checks = self.bool(None, "enable_script_checks")?.unwrap_or(false);
         if let Some(datacenter) = self.text(&flags.datacenter, "datacenter") {
             config.datacenter = datacenter.check(parse_datacenter)?;

@@ -34,7 +34,7 @@ mod views;
 mod wiring;
 mod words;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +142,8 @@ pub struct ServerConfig {
     pub agent_node_address: String,
     /// Its id: a UUID, the same at all servers.
     pub agent_node_id: String,
+    /// Its meta, beside Consul's own.
+    pub agent_node_meta: BTreeMap<String, String>,
     /// Name of the datacenter.
     pub datacenter: String,
     /// See [`crate::limits::WRITE_TIMEOUT`].
@@ -172,6 +174,7 @@ impl Default for ServerConfig {
             agent_node: NodeName::parse("sider").expect("a valid constant"),
             agent_node_address: "127.0.0.1".into(),
             agent_node_id: node_id("sider"),
+            agent_node_meta: BTreeMap::new(),
             datacenter: "dc1".into(),
             write_timeout: crate::limits::WRITE_TIMEOUT,
             read_timeout: crate::limits::READ_TIMEOUT,

@@ -132,11 +132,13 @@ impl Inner {
 
 /// The node of registrations through `/v1/agent/*`, as every server registers it.
 pub fn agent_node(config: &super::ServerConfig) -> Node {
-    server_node(
+    let mut node = server_node(
         config.agent_node.clone(),
         config.agent_node_id.clone(),
         &config.agent_node_address,
-    )
+    );
+    node.meta.extend(config.agent_node_meta.clone());
+    node
 }
 
 fn server_node(name: NodeName, id: String, address: &str) -> Node {

@@ -130,17 +130,25 @@ mod tests {
         registry.apply(&register(new.clone(), None, Vec::new()));
 
         assert!(registry.node(&old.name).is_none());
-        let moved: Vec<_> = registry.instances_of_node(&instance.namespace, &new.name).collect();
+        let moved: Vec<_> = registry
+            .instances_of_node(&instance.namespace, &new.name)
+            .collect();
         assert_eq!(moved.len(), 1);
         assert_eq!((moved[0].create_index, moved[0].modify_index), (2, 3));
         let on_new = |namespace| registry.checks_of_node(namespace, &new.name).count();
-        assert_eq!((on_new(&Namespace::default()), on_new(&instance.namespace)), (1, 1));
+        assert_eq!(
+            (on_new(&Namespace::default()), on_new(&instance.namespace)),
+            (1, 1)
+        );
 
         // Stored and read back, it is the same; and the name can be taken back.
         let mut restored = Registry::from_rows(registry.rows()).expect("its own rows");
         assert_eq!(restored.digest(), registry.digest());
         restored.apply(&register(old.clone(), None, Vec::new()));
         assert!(restored.node(&new.name).is_none());
-        assert_eq!(restored.instances_of_node(&instance.namespace, &old.name).count(), 1);
+        assert_eq!(
+            restored.instances_of_node(&instance.namespace, &old.name).count(),
+            1
+        );
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     address, body_namespace,
-    check::{cut_output, parse_args, parse_common, parse_http, parse_tcp, parse_ttl, status},
+    check::{cut_output, parse_args, parse_common, parse_described_tcp, parse_http, parse_ttl, status},
     meta, service,
 };
 use crate::{
@@ -206,7 +206,7 @@ fn parse_definition(fields: &Fields<'_>) -> Result<CheckDefinition, ApiError> {
     } else if let Some(url) = fields.text("HTTP")? {
         parse_http(fields, url)?
     } else if let Some(address) = fields.text("TCP")? {
-        parse_tcp(fields, address)?
+        parse_described_tcp(fields, address)?
     } else {
         parse_args(fields)?.map_or(Probe::External, Probe::Cmd)
     };

@@ -354,11 +354,16 @@ pub(super) fn parse_http(fields: &Fields<'_>, url: &str) -> Result<Probe, ApiErr
     })
 }
 
-pub(super) fn parse_tcp(fields: &Fields<'_>, address: &str) -> Result<Probe, ApiError> {
+fn parse_tcp(fields: &Fields<'_>, address: &str) -> Result<Probe, ApiError> {
     let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
     if !matches!(port, Some(Ok(port)) if port > 0) || address.contains(char::is_whitespace) {
         return Err(fields.error("TCP", format!("expected host:port, got {:?}", echo(address))));
     }
+    parse_described_tcp(fields, address)
+}
+
+/// The same in a description of what somebody else runs, who may know the port.
+pub(super) fn parse_described_tcp(fields: &Fields<'_>, address: &str) -> Result<Probe, ApiError> {
     bounded(fields, "TCP", address.len())?;
     Ok(Probe::Tcp(address.to_owned()))
 }
