@@ -9,7 +9,7 @@ use std::{
 
 use sider_core::registry::{
     Check, CheckDefinitionUpdate, CheckKey, CheckStatus, CheckTarget, CheckUpdate, Command, Deregister,
-    Expiry, Instance, InstanceKey, Namespace, Node, NodeName, Refusal, Registration, Reply, Topic,
+    Expiry, Instance, InstanceKey, Namespace, Node, NodeName, Refusal, Registration, Reply, Restore, Topic,
 };
 
 /// A state of the registry. Cheap to clone: unchanged things are shared.
@@ -23,6 +23,12 @@ pub struct State {
     pub instances: Vec<Arc<Instance>>,
     /// Checks, in no order.
     pub checks: Vec<Arc<Check>>,
+    /// The index that every topic has at least: that of the last restore.
+    pub floor: u64,
+    /// The version of commands that the cluster writes.
+    pub version: u8,
+    /// Parts of a snapshot file that is being restored, and of which restore.
+    staged: (u64, Vec<Vec<u8>>),
 }
 
 impl State {
@@ -42,17 +48,81 @@ impl State {
             Command::DeregisterCritical(expiries) => Ok(Reply::Each(
                 expiries.iter().map(|expiry| self.reap(expiry)).collect(),
             )),
+            Command::Restore(step) => self.restore(step),
+            Command::RaiseVersion(version) => {
+                self.version = self.version.max(*version);
+                Ok(Reply::Done)
+            }
         };
         if reply.is_err() {
             *self = before;
             return (reply, false);
         }
         self.keep_what_did_not_change(&before);
+        if let Command::Restore(Restore::Commit { index: of_file, .. }) = command {
+            // Above the index of either, whatever has changed; and so has every question from then on.
+            self.index = index.max(of_file.max(&1) + 1);
+            self.floor = self.index;
+            for check in &mut self.checks {
+                Arc::make_mut(check).renewals = self.index << 20;
+            }
+            return (reply, true);
+        }
         let changed = self.signature() != before.signature();
         if changed {
             self.index = index;
         }
         (reply, changed)
+    }
+
+    fn restore(&mut self, step: &Restore) -> Result<Reply, Refusal> {
+        let refused = || Err(Refusal::Invalid("the restore was given up".into()));
+        match step {
+            Restore::Stage { restore, part, rows } => {
+                if *part == 0 && self.staged.0 != *restore {
+                    self.staged = (*restore, Vec::new());
+                }
+                if (self.staged.0, self.staged.1.len()) != (*restore, *part as usize) {
+                    return refused();
+                }
+                self.staged.1.push(rows.clone());
+            }
+            Restore::Discard { restore } => {
+                if self.staged.0 == *restore {
+                    self.staged.1.clear();
+                }
+            }
+            Restore::Commit { restore, parts, .. } => {
+                if (self.staged.0, self.staged.1.len()) != (*restore, *parts as usize) {
+                    return refused();
+                }
+                let (_, parts) = std::mem::take(&mut self.staged);
+                let file = parts.iter().try_fold(State::default(), |file, part| file.with_rows(part));
+                let Ok(file) = file else { return refused() };
+                self.nodes = file.nodes;
+                self.instances = file.instances;
+                self.checks = file.checks;
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    /// With the things in packed rows of a snapshot file: kind and key, then a version and the thing itself.
+    fn with_rows(mut self, packed: &[u8]) -> Result<State, String> {
+        let mut rest = packed;
+        while !rest.is_empty() {
+            let (key, value) = (next_part(&mut rest)?, next_part(&mut rest)?);
+            let thing = value.get(1..).ok_or("an empty row")?;
+            let wrong = |error: postcard::Error| error.to_string();
+            match key.first() {
+                Some(0x10) => self.nodes.push(postcard::from_bytes(thing).map_err(wrong)?),
+                Some(0x11) => self.instances.push(postcard::from_bytes(thing).map_err(wrong)?),
+                Some(0x12) => self.checks.push(postcard::from_bytes(thing).map_err(wrong)?),
+                // Indexes of topics: all of them are new after a restore.
+                _ => {}
+            }
+        }
+        Ok(self)
     }
 
     /// The index that the next change takes. An empty registry already answers with index 1, so its first change
@@ -502,6 +572,15 @@ fn contradiction(registration: &Registration) -> Option<String> {
         }
     }
     None
+}
+
+/// What comes next of a packed row: it stands behind its length in 4 bytes.
+fn next_part<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], String> {
+    let (length, behind) = rest.split_first_chunk::<4>().ok_or("cut off")?;
+    let length = u32::from_be_bytes(*length) as usize;
+    let (part, behind) = behind.split_at_checked(length).ok_or("cut off")?;
+    *rest = behind;
+    Ok(part)
 }
 
 fn mark(kind: &str, key: &impl Hash, create_index: u64, modify_index: u64) -> u64 {

@@ -11,7 +11,9 @@
 //!    back; `apply` has one file for each command. None of these knows of topics, events or rows.
 //! 3. What follows from it: `difference` finds the topics whose answer changed by comparing before and after;
 //!    `topics` keeps their indexes; `state` puts it all together.
-//! 4. `answer` answers queries; `rows` says how things are stored, digested and logged; `restore` reads them back.
+//! 4. `answer` answers queries; `rows` says how things are stored and digested, `restore` reads them back; `logged` says
+//!    how commands are written to the log, `snapshot` how a state is written to a file.
+//! 5. `replace` carries out what concerns the state as a whole: a restore from a file, a new version of commands.
 //!
 //! Four rules hold everywhere, and the tests beside this crate check them on random commands:
 //!
@@ -25,10 +27,13 @@ mod apply;
 mod command;
 mod difference;
 mod event;
+mod logged;
 mod model;
 mod query;
+mod replace;
 mod restore;
 mod rows;
+mod snapshot;
 mod state;
 mod tables;
 mod topics;
@@ -36,15 +41,18 @@ mod transaction;
 
 pub use command::{
     CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, Refusal, Registration,
-    Reply,
+    Reply, Restore,
 };
 pub use event::{Applied, Event, RowChange};
+pub use logged::LoggedCommand;
 pub use model::{
     Check, CheckDefinition, CheckId, CheckKey, CheckKind, CheckStatus, Instance, InstanceId, InstanceKey,
     InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, Weights,
 };
 pub use query::{InstanceHealth, ListedCheck, Query, Topic, TopicVersion, View};
 pub use rows::RowError;
+pub use snapshot::{Snapshot, SnapshotError, SnapshotWriter};
+pub(crate) use snapshot::{pack, packed_len, unpack};
 pub use state::Registry;
 
 use topics::TopicKind;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Namespace, Registry,
-    rows::{Row, RowError, check_key, corrupt_row, index_key, instance_key, node_key, row_hash},
+    rows::{Row, RowError, check_key, corrupt_row, index_key, instance_key, node_key, row_hash, staged_key},
 };
 
 /// See [`Registry::from_rows`].
@@ -30,6 +30,7 @@ fn take_in(registry: &mut Registry, row: Row) {
     match row {
         Row::Index(index) => registry.index = index,
         Row::Floor(kind, index) => registry.topics.restore_floor(kind, index),
+        Row::Version(version) => registry.version = version,
         Row::Node(node) => {
             let name = node.name.clone();
             registry.tables.set_node(&name, Some(node));
@@ -43,6 +44,7 @@ fn take_in(registry: &mut Registry, row: Row) {
             registry.tables.set_check(&key, Some(check));
         }
         Row::Topic(topic, index) => registry.topics.restore(topic, index),
+        Row::Staged(part, restore, rows) => registry.staged.take_in(part, restore, rows),
     }
 }
 
@@ -79,6 +81,9 @@ fn check_references(registry: &Registry) -> Result<(), RowError> {
             }
             _ => {}
         }
+    }
+    if let Some(reason) = registry.staged.incomplete() {
+        return Err(corrupt_row(&staged_key(0), reason));
     }
     let newest = registry.topics.newest();
     check_age(registry.index, newest, newest, index_key)

@@ -6,8 +6,9 @@ use super::{
     Applied, Check, CheckKey, Command, Event, Instance, InstanceKey, Namespace, Node, NodeName, Query,
     Refusal, Reply, Topic, TopicVersion, View, answer, apply,
     difference::difference,
+    replace::Staged,
     restore,
-    rows::{Row, RowError, RowLog, check_key, index_key, instance_key, node_key, value},
+    rows::{Row, RowError, RowLog, check_key, index_key, instance_key, node_key, value, version_key},
     tables::Tables,
     topics::Topics,
     transaction::{Changes, Transaction},
@@ -20,11 +21,20 @@ pub struct Registry {
     pub(super) topics: Topics,
     pub(super) index: u64,
     pub(super) digest: u128,
+    /// See [`Registry::command_version`]; 0 is 1.
+    pub(super) version: u8,
+    /// What was laid down of a snapshot file that is being restored.
+    pub(super) staged: Staged,
 }
 
 impl Registry {
     /// Carries out a command. Total: what can't be done is a refusal in the reply, and changes nothing.
     pub fn apply(&mut self, command: &Command) -> Applied {
+        match command {
+            Command::Restore(step) => return self.restore_step(step),
+            Command::RaiseVersion(version) => return self.raise_version(*version),
+            _ => {}
+        }
         let mut transaction = Transaction::new(&mut self.tables, next_index(self.index));
         match apply::apply(&mut transaction, command) {
             Ok(reply) => {
@@ -115,11 +125,19 @@ impl Registry {
         index
             .into_iter()
             .chain(self.topics.floor_rows())
+            .chain((self.version > 0).then_some(Row::Version(self.version)))
             .chain(nodes)
             .chain(instances)
             .chain(checks)
             .chain(self.topics.index_rows())
+            .chain(self.staged.rows())
             .map(|row| row.encode())
+    }
+
+    /// The rows that a snapshot file holds, in key order: all but those that are about this cluster's own servers.
+    pub(super) fn snapshot_rows(&self) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
+        let own = |key: &Bytes| *key == version_key() || Staged::is_key(key);
+        self.rows().filter(move |(key, _)| !own(key))
     }
 
     /// The registry that [`Registry::rows`] came from, digest included. The rows may come in any order.
@@ -164,7 +182,7 @@ impl Registry {
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Applied {
+    pub(super) fn refuse(&self, refusal: Refusal) -> Applied {
         Applied {
             reply: Err(refusal),
             index: self.index,
@@ -178,11 +196,11 @@ impl Registry {
 
 /// The index after an index. The first one is 2: topics that nothing happened to have index 1, so that they can be
 /// waited for, and who waits for more than 1 must be woken by the first write.
-fn next_index(index: u64) -> u64 {
+pub(super) fn next_index(index: u64) -> u64 {
     index.max(1).saturating_add(1)
 }
 
-fn log_rows(changes: &Changes, rows: &mut RowLog) {
+pub(super) fn log_rows(changes: &Changes, rows: &mut RowLog) {
     for (name, change) in &changes.nodes {
         let (before, after) = (
             change.before.as_ref().map(value),
@@ -207,7 +225,7 @@ fn log_rows(changes: &Changes, rows: &mut RowLog) {
 }
 
 /// Tells what happened from what is different, in the order that [`Applied::events`] promises.
-fn events(changes: &Changes) -> Vec<Event> {
+pub(super) fn events(changes: &Changes) -> Vec<Event> {
     let mut gone = [Vec::new(), Vec::new(), Vec::new()];
     let mut there = Vec::new();
     for (name, change) in &changes.nodes {

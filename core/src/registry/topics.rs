@@ -38,6 +38,22 @@ pub(super) enum TopicKind {
     Namespace,
 }
 
+impl TopicKind {
+    const ALL: [TopicKind; 11] = [
+        TopicKind::Service,
+        TopicKind::ServicePassing,
+        TopicKind::ServiceInstances,
+        TopicKind::ServiceChecks,
+        TopicKind::Services,
+        TopicKind::Nodes,
+        TopicKind::NodeServices,
+        TopicKind::NodeChecks,
+        TopicKind::Checks,
+        TopicKind::ChecksInState,
+        TopicKind::Namespace,
+    ];
+}
+
 impl Topic {
     pub(super) fn kind(&self) -> TopicKind {
         match self {
@@ -165,6 +181,20 @@ impl Topics {
                 let tombstones = self.tombstones.entry(topic.kind()).or_default();
                 tombstones.insert((*index, Arc::clone(topic)));
             }
+        }
+    }
+
+    /// Forgets what is known of each topic: all of them, known and unknown, have this index from here on.
+    pub(super) fn restart(&mut self, index: u64, rows: &mut RowLog) {
+        for (topic, before) in std::mem::take(&mut self.indexes) {
+            set_row(rows, &topic, Some(before), None);
+        }
+        self.tombstones.clear();
+        self.touched.clear();
+        for kind in TopicKind::ALL {
+            let before = self.floors.insert(kind, index);
+            let row = |floor: u64| value(&(kind, floor));
+            rows.set(floor_key(kind), before.map(row), Some(row(index)));
         }
     }
 

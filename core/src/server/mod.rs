@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server),
 //! [`reads`] and [`blocking`] (what any server can do), with [`hub`] and [`views`]; [`deadlines`], [`renewals`] and
-//! [`expiry`] (time); [`membership`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
+//! [`expiry`] (time); [`membership`], [`upgrade`], [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
 //! and a network), [`standin`] (one without, for tests).
 
 mod blocking;
@@ -24,7 +24,9 @@ mod receipts;
 mod renewals;
 mod signal;
 pub mod standin;
+mod snapshot;
 mod start;
+mod upgrade;
 mod views;
 mod wiring;
 
@@ -38,6 +40,7 @@ use self::{
 };
 pub use self::{
     platform::{Platform, RuntimePlatform},
+    snapshot::SnapshotStream,
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
     views::SharedView,
     wiring::{Finish, Wiring},
@@ -45,7 +48,7 @@ pub use self::{
 use crate::{
     limits,
     raft::{MembershipError, RaftStatus, ServerAddress, ServerId},
-    registry::{CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply},
+    registry::{CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, Snapshot},
     runtime::Instant,
 };
 
@@ -162,6 +165,8 @@ pub struct PeerReport {
     pub digest: Option<u128>,
     /// Its version of the program; empty when it does not answer.
     pub version: String,
+    /// The newest version of the log's commands that it reads; `None` when it does not answer.
+    pub command_version: Option<u8>,
 }
 
 /// A renewal or another report about a check, from a client.
@@ -257,6 +262,27 @@ impl Server {
     /// Asks every member for its status, side by side, within a second.
     pub async fn cluster(&self) -> Vec<PeerReport> {
         self.0.cluster().await
+    }
+    /// The version of commands that the cluster writes, as far as this server has applied.
+    pub fn command_version(&self) -> u8 {
+        self.0.registry().command_version()
+    }
+    /// The state as of now (`stale`: as this server has it at once), in pieces of a snapshot file. They are made as
+    /// they are taken.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub async fn save_snapshot(&self, stale: bool) -> Result<SnapshotStream, ServerError> {
+        let registry = self.inspect(stale, Registry::clone).await?;
+        Ok(self.0.stream_snapshot(registry))
+    }
+    /// Replaces the state by that of a file, on all servers at one moment or not at all; gives the index after it.
+    ///
+    /// # Errors
+    /// No leader, outcome unknown, refused (another restore is under way, or not every member knows what a restore
+    /// is), over a limit, stopped.
+    pub async fn restore_snapshot(&self, snapshot: &Snapshot) -> Result<Written, ServerError> {
+        self.0.restore_snapshot(snapshot).await
     }
     /// Adds a member through the leader; an empty HTTP address is asked from the new member itself.
     ///

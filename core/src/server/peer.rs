@@ -87,6 +87,9 @@ pub(super) enum PeerRequest {
         /// The digest of most.
         digest: u128,
     },
+    /// Which versions of commands do you read? A server of the first version does not know this question.
+    CommandVersion,
+    // Variants are added at the end only, here and in what answers them: servers of two versions talk to each other.
 }
 
 /// What a server says to [`PeerRequest::PrepareJoin`].
@@ -127,6 +130,8 @@ pub(super) enum PeerResponse {
     Noted,
     /// The server can't answer yet or any more, or does not know this message. Nothing was done.
     Unavailable(String),
+    /// To `CommandVersion`: the newest one.
+    CommandVersion(u8),
 }
 
 /// The bytes of a message.

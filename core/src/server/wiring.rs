@@ -81,6 +81,8 @@ pub(super) struct Inner {
     pub(super) in_flight: AtomicUsize,
     /// Servers being added by this one.
     pub(super) adopting: AtomicUsize,
+    /// Held by whoever restores a snapshot through this server.
+    pub(super) restoring: Semaphore,
     /// Errands under way towards the leader: [`limits::FORWARDS_IN_FLIGHT_MAX`].
     pub(super) forwards: Semaphore,
     /// What was sent to and received from others, to carry out once what is delivered twice.
@@ -152,6 +154,7 @@ impl Wiring {
             implicit,
             in_flight: AtomicUsize::new(0),
             adopting: AtomicUsize::new(0),
+            restoring: Semaphore::new(1),
             forwards: Semaphore::new(limits::FORWARDS_IN_FLIGHT_MAX),
             decisions: Arc::new(Semaphore::new(limits::DECISIONS_IN_FLIGHT_MAX)),
         });
@@ -161,6 +164,7 @@ impl Wiring {
             .unwrap_or_else(|_| unreachable!("`connect` consumes the wiring: it happens once"));
         expiry::begin(&inner);
         super::divergence::begin(&inner);
+        super::upgrade::begin(&inner);
         Server(inner)
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP API, as an axum router without IO: hyper serves it in production, the simulator calls it directly.
 //!
-//! One file for each resource: `agent`, `catalog`, `health`, `cluster`, `batch`, `operation`. Their handlers
+//! One file for each resource: `agent`, `catalog`, `health`, `cluster`, `batch`, `snapshot`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
 //! [`reply`] (headers of answers), [`error`] (errors in one line), [`duration`] (Go's durations).
@@ -30,6 +30,7 @@ pub mod options;
 pub(crate) mod pretty;
 pub mod reply;
 pub mod requests;
+mod snapshot;
 
 use axum::{
     Router,
@@ -56,6 +57,7 @@ pub fn router(server: Server) -> Router {
         .merge(cluster::routes())
         .merge(batch::routes())
         .merge(operation::routes())
+        .merge(snapshot::routes())
         .fallback(unknown_path)
         .layer(from_fn_with_state(server.clone(), finish))
         .with_state(server)

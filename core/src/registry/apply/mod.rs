@@ -21,5 +21,8 @@ pub(super) fn apply(transaction: &mut Transaction<'_>, command: &Command) -> Res
         Command::DeregisterCritical(expiries) => {
             Ok(deregister_critical::deregister_critical(transaction, expiries))
         }
+        Command::Restore(_) | Command::RaiseVersion(_) => {
+            unreachable!("what concerns the state as a whole is carried out without a transaction of its own")
+        }
     }
 }

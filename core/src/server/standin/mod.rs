@@ -68,6 +68,7 @@ pub fn member(
         changed: Signal::default(),
         state: Mutex::new(State {
             confirming: true,
+            command_version: 1,
             ..State::default()
         }),
     });
@@ -103,6 +104,8 @@ struct State {
     /// Proposed and neither applied nor lost yet.
     held: Vec<(Command, oneshot::Sender<Result<Committed, ProposeError>>)>,
     log_index: u64,
+    /// The newest version of commands that it reads.
+    command_version: u8,
     /// Applied in place of the next command.
     instead: Option<Command>,
     read_rounds: u64,
@@ -147,6 +150,12 @@ impl Standin {
             // Its caller may be gone.
             let _ = sender.send(Err(ProposeError::OutcomeUnknown("leadership was lost".into())));
         }
+        self.announce();
+    }
+
+    /// Which version of commands it reads: 1 at first, so that nothing is proposed but what a test asks for.
+    pub fn set_command_version(&self, version: u8) {
+        self.state().command_version = version;
         self.announce();
     }
 
@@ -398,6 +407,10 @@ impl Consensus for Standin {
             }
         }
         .boxed()
+    }
+
+    fn command_version(&self) -> u8 {
+        self.state().command_version
     }
 
     fn registry(&self) -> &RwLock<Registry> {
