@@ -16,7 +16,7 @@ macro_rules! regressions {
             $(#[doc = $cause])+
             #[test]
             fn $name() {
-                holds(include_str!(concat!("../schedules/", $file, ".json")));
+                holds(include_str!(concat!("../regressions/", $file, ".json")));
             }
         )*
     };

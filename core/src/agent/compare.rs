@@ -288,7 +288,8 @@ mod tests {
         let mut local = wanted();
         local.adopt(&check("probe"), CheckStatus::Critical, String::new());
         let differs = || vec![Finding::Differs(service("api"))];
-        let cases: [(&str, Box<dyn FnOnce(&mut Value, &mut Value)>, Vec<Finding>); 11] = [
+        type Alter = Box<dyn FnOnce(&mut Value, &mut Value)>;
+        let cases: [(&str, Alter, Vec<Finding>); 11] = [
             (
                 "port",
                 Box::new(|node, _| node["Services"][0]["Port"] = json!(81)),

@@ -12,34 +12,59 @@ use crate::schedule::{AgentPlan, Schedule, Shape};
 
 /// When clients begin.
 const BEGIN_MS: u64 = 700;
-/// When the last fault is over, at the latest.
-const HEAL_MS: u64 = 9_500;
-/// When the run ends: late enough to recover, and then to see what is not renewed expire.
-const END_MS: u64 = 15_600;
+/// No run is shorter.
+const END_MS_MIN: u64 = 20_000;
+/// From the end of the last fault to the end of the run, at least: enough to recover.
+const RECOVERY_MS: u64 = 6_100;
+
+/// How long everything takes in a world.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// When the last fault is over, at the latest.
+    heal_ms: u64,
+    /// When the run ends: late enough to recover, and then to see what is not renewed expire.
+    end_ms: u64,
+    /// In slow worlds faults, TTLs and waits are so many times as long, while clients do no more than in others.
+    /// Virtual time in which little happens costs little.
+    stretch: u64,
+}
 
 /// The schedule of a seed.
 pub fn generate(seed: u64) -> Schedule {
     let mut dice = Dice::new(seed);
+    let pace = pace(&mut dice);
     let cluster = shape(&mut dice);
-    let faults = troubles::draw(&mut dice, &cluster);
-    let actions = work::draw(&mut dice, &cluster);
+    let faults = troubles::draw(&mut dice, &cluster, pace);
+    let actions = work::draw(&mut dice, &cluster, pace);
     Schedule {
         seed,
         cluster,
         actions,
         faults,
-        agent: agent(&mut dice),
-        heal_ms: HEAL_MS,
-        end_ms: END_MS,
+        agent: agent(&mut dice, pace),
+        heal_ms: pace.heal_ms,
+        end_ms: pace.end_ms,
+    }
+}
+
+fn pace(dice: &mut Dice) -> Pace {
+    let stretch = *dice.weighted(&[(88, 1), (8, 4), (4, 15)]);
+    let heal_ms = dice.between(9_500, 12_000) * stretch.min(6);
+    // The longest TTL, and what a leader elected in between adds to it.
+    let expiry_ms = if stretch > 1 { 4_500 * stretch } else { 0 };
+    Pace {
+        heal_ms,
+        end_ms: (heal_ms + RECOVERY_MS + expiry_ms).max(END_MS_MIN + dice.between(0, 1_000)),
+        stretch,
     }
 }
 
 /// In some worlds an agent runs, too.
-fn agent(dice: &mut Dice) -> Option<AgentPlan> {
+fn agent(dice: &mut Dice, pace: Pace) -> Option<AgentPlan> {
     dice.chance(20).then(|| {
         let crashes = if dice.chance(40) { 1 } else { 0 };
         let mut flips_ms: Vec<u64> = (0..dice.between(0, 4))
-            .map(|_| dice.between(2_000, HEAL_MS))
+            .map(|_| dice.between(2_000, pace.heal_ms))
             .collect();
         flips_ms.sort_unstable();
         AgentPlan {
@@ -142,7 +167,7 @@ mod tests {
     fn schedules_are_long_and_busy_enough() {
         for seed in 0..300 {
             let schedule = generate(seed);
-            assert!(schedule.end_ms >= 15_000, "seed {seed}");
+            assert!(schedule.end_ms >= 20_000, "seed {seed}");
             assert!(
                 schedule.operations() >= 100,
                 "seed {seed}: {}",

@@ -1,6 +1,6 @@
 //! Draws faults.
 
-use super::{BEGIN_MS, Dice, HEAL_MS};
+use super::{BEGIN_MS, Dice, Pace};
 use crate::schedule::{Fault, Kept, Shape, Trouble, Who};
 
 /// A kind of fault, or of several that belong together.
@@ -47,7 +47,7 @@ const KINDS: [Kind; 17] = [
     Kind::Membership,
 ];
 
-pub(super) fn draw(dice: &mut Dice, cluster: &Shape) -> Vec<Fault> {
+pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
     let mut faults = Vec::new();
     if dice.chance(7) {
         return faults;
@@ -58,14 +58,27 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape) -> Vec<Fault> {
     let many = dice.between(1, 8);
     for _ in 0..many {
         let kind = *dice.pick(&kinds);
-        let at_ms = dice.between(BEGIN_MS + 500, HEAL_MS - 700);
+        let at_ms = dice.between(BEGIN_MS + 500, pace.heal_ms - 700);
+        let first = faults.len();
         add(dice, cluster, kind, at_ms, &mut faults);
+        lengthen(&mut faults[first..], pace);
     }
     for fault in &mut faults {
-        fault.at_ms = fault.at_ms.min(HEAL_MS - 100);
+        fault.at_ms = fault.at_ms.min(pace.heal_ms - 100);
     }
     faults.sort_by_key(|fault| fault.at_ms);
     faults
+}
+
+/// Makes the faults of one kind, which belong together, last longer in a slow world.
+fn lengthen(faults: &mut [Fault], pace: Pace) {
+    let Some(first) = faults.first().map(|fault| fault.at_ms) else {
+        return;
+    };
+    for fault in faults {
+        fault.at_ms = first + fault.at_ms.saturating_sub(first) * pace.stretch;
+        fault.for_ms *= pace.stretch;
+    }
 }
 
 fn add(dice: &mut Dice, cluster: &Shape, kind: Kind, at_ms: u64, faults: &mut Vec<Fault>) {

@@ -2,7 +2,7 @@
 
 use sider_core::registry::CheckStatus;
 
-use super::{BEGIN_MS, Dice, END_MS, HEAL_MS};
+use super::{BEGIN_MS, Dice, Pace};
 use crate::{
     operation::{
         Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck,
@@ -49,19 +49,19 @@ const KINDS: [(Kind, u64); 12] = [
     (Kind::Burst, 5),
 ];
 
-pub(super) fn draw(dice: &mut Dice, cluster: &Shape) -> Vec<Action> {
-    let mut plan = Plan::new(dice, cluster);
+pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Action> {
+    let mut plan = Plan::new(dice, cluster, pace);
     plan.first_registrations();
     plan.renewals();
     plan.followers();
     let enough = 100 + plan.dice.between(10, 50);
     while plan.operations() < usize::try_from(enough).unwrap_or(150) {
-        let at_ms = plan.dice.between(BEGIN_MS + 200, HEAL_MS + 300);
+        let at_ms = plan.dice.between(BEGIN_MS + 200, pace.heal_ms + 300);
         plan.something(at_ms);
     }
     // The calm in the end has work, too, but nothing that renews a check.
     for _ in 0..plan.dice.between(4, 10) {
-        let at_ms = plan.dice.between(HEAL_MS + 2_500, END_MS - 1_200);
+        let at_ms = plan.dice.between(pace.heal_ms + 2_500, pace.end_ms - 1_200);
         let op = plan.read(Freshness::Default);
         plan.chain(at_ms, vec![op]);
     }
@@ -80,6 +80,7 @@ struct Planned {
 struct Plan<'a> {
     dice: &'a mut Dice,
     cluster: &'a Shape,
+    pace: Pace,
     clients: u8,
     kinds: Vec<(u64, Kind)>,
     /// Of a hundred clients' requests, so many are given up soon.
@@ -90,7 +91,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(dice: &'a mut Dice, cluster: &'a Shape) -> Self {
+    fn new(dice: &'a mut Dice, cluster: &'a Shape, pace: Pace) -> Self {
         // A third of the kinds is missing in each world.
         let kinds = KINDS
             .iter()
@@ -102,6 +103,7 @@ impl<'a> Plan<'a> {
         let mut plan = Plan {
             dice,
             cluster,
+            pace,
             clients,
             kinds,
             impatient,
@@ -192,10 +194,10 @@ impl<'a> Plan<'a> {
     fn check(&mut self, form: RegisterForm) -> TtlCheck {
         let passes = form == RegisterForm::Consul && self.dice.chance(50);
         TtlCheck {
-            ttl_ms: *self.dice.pick(&[400, 800, 1_200, 1_500, 2_000]),
+            ttl_ms: *self.dice.pick(&[400, 800, 1_200, 1_500, 2_000]) * self.pace.stretch,
             status: passes.then_some(CheckStatus::Passing),
             deregister_after_ms: if self.dice.chance(12) {
-                self.dice.between(300, 2_500)
+                self.dice.between(300, 2_500) * self.pace.stretch
             } else {
                 0
             },
@@ -211,7 +213,7 @@ impl<'a> Plan<'a> {
             if self.dice.chance(20) {
                 continue;
             }
-            let until = self.dice.between(3_000, HEAL_MS + 1_000);
+            let until = self.dice.between(3_000, self.pace.heal_ms + 1_000);
             let mut server = self.dice.server(self.cluster);
             let mut at_ms = BEGIN_MS + 600;
             let mut left = 14;
@@ -282,8 +284,8 @@ impl<'a> Plan<'a> {
                 what: Doing::Follow {
                     ask,
                     freshness,
-                    wait_ms: *self.dice.pick(&[300, 1_000, 4_000, 10_000]),
-                    until_ms: END_MS - 600,
+                    wait_ms: *self.dice.pick(&[300, 1_000, 4_000, 10_000]) * self.pace.stretch,
+                    until_ms: self.pace.end_ms - 600,
                     servers,
                 },
             });

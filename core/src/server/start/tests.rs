@@ -69,7 +69,7 @@ async fn what_waits_for_a_server_ends_when_it_stops() {
     let running = run(&world, "a", Bootstrap::Implicit, &TestDisk::default()).await;
     index(&running).await.expect("a cluster of one");
     let server = running.server.clone();
-    let watch = tokio::spawn(async move {
+    let watch = TestRuntime::spawn(async move {
         let query = crate::registry::Query::Nodes {
             node_meta: Vec::new(),
         };
@@ -127,12 +127,15 @@ async fn a_cluster_of_one_that_nobody_asked_for_becomes_part_of_another() {
         http: String::new(),
         ..address("b")
     };
-    let joined = tokio::spawn(async move { leader.join(id("b"), raft_address).await });
+    let mut joined = TestRuntime::spawn(async move { leader.join(id("b"), raft_address).await });
     assert_eq!(b.finished().await, Finish::GaveWay);
     drop(b);
     world.unplug(&address("b").raft);
     wipe(&disk).await.expect("the disk works");
-    assert!(!joined.is_finished(), "it is not added before it is empty");
+    assert!(
+        (&mut joined).now_or_never().is_none(),
+        "it is not added before it is empty"
+    );
 
     // Started as before, it knows that it is to wait.
     let b = run(&world, "b", Bootstrap::Implicit, &disk).await;

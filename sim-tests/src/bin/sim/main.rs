@@ -1,0 +1,69 @@
+//! `cargo sim`: sweeps seeds, and leads from one that fails to the cause.
+//!
+//! One module for each subcommand: its arguments, and what it does with them. The library does the work.
+
+mod replay;
+mod run;
+mod schedules;
+mod shrink;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sider_sim_tests::invariants::ALL;
+
+/// Runs Sider's own server code under simulated failures.
+#[derive(Parser)]
+#[command(name = "sim", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Replay(replay::Arguments),
+    Shrink(shrink::Arguments),
+    Show(schedules::Show),
+    Save(schedules::Save),
+    /// Lists the invariants.
+    Invariants,
+}
+
+impl Command {
+    /// Gives whether all is well.
+    fn carry_out(self) -> Result<bool, String> {
+        match self {
+            Command::Run(arguments) => arguments.carry_out(),
+            Command::Replay(arguments) => arguments.carry_out(),
+            Command::Shrink(arguments) => arguments.carry_out(),
+            Command::Show(arguments) => arguments.carry_out(),
+            Command::Save(arguments) => arguments.carry_out(),
+            Command::Invariants => {
+                ALL.iter().for_each(|(name, _)| println!("{name}"));
+                Ok(true)
+            }
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse_from(std::env::args().map(gnu_style));
+    match arguments.command.carry_out() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("sim: {problem}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// `-seeds 0..9` is as good as `--seeds 0..9`.
+fn gnu_style(argument: String) -> String {
+    let is_long = argument.len() > 2
+        && argument.starts_with('-')
+        && argument[1..].starts_with(|first: char| first.is_ascii_alphabetic());
+    if is_long { format!("-{argument}") } else { argument }
+}

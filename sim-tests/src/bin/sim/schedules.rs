@@ -1,0 +1,70 @@
+//! `cargo sim show` and `cargo sim save`; and how all subcommands read and write schedules and seeds.
+
+use std::{
+    fs,
+    num::NonZero,
+    ops::Range,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use clap::Args;
+use sider_sim_tests::{generate::generate, schedule::Schedule};
+
+/// Prints a schedule.
+#[derive(Args)]
+pub(crate) struct Show {
+    /// A seed, or a file with a saved schedule.
+    schedule: String,
+}
+
+impl Show {
+    pub(crate) fn carry_out(self) -> Result<bool, String> {
+        println!("{}", load(&self.schedule)?);
+        Ok(true)
+    }
+}
+
+/// Saves a seed's schedule, so that it can be run when seeds mean something else.
+#[derive(Args)]
+pub(crate) struct Save {
+    /// The seed.
+    seed: u64,
+    /// Where to.
+    file: PathBuf,
+}
+
+impl Save {
+    pub(crate) fn carry_out(self) -> Result<bool, String> {
+        save(&generate(self.seed), &self.file)?;
+        Ok(true)
+    }
+}
+
+/// A seed's schedule, or one that was saved.
+pub(crate) fn load(schedule: &str) -> Result<Schedule, String> {
+    if let Ok(seed) = schedule.parse() {
+        return Ok(generate(seed));
+    }
+    let text = fs::read_to_string(schedule).map_err(|error| format!("{schedule}: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{schedule} is no schedule: {error}"))
+}
+
+pub(crate) fn save(schedule: &Schedule, file: &Path) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(schedule).map_err(|error| error.to_string())?;
+    fs::write(file, text + "\n").map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// `7` is one seed, `0..2000` are from the first to before the last.
+pub(crate) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let parse = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+    match text.split_once("..") {
+        Some((from, to)) => Ok(parse(from)?..parse(to)?),
+        None => parse(text).map(|seed| seed..seed.saturating_add(1)),
+    }
+}
+
+/// As many threads as asked for, or as there are processors.
+pub(crate) fn jobs(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get))
+}
