@@ -1,11 +1,12 @@
 //! What a client reads, in one form for both sides: parsed from an answer's JSON, or computed by the model.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use bytes::Bytes;
 use serde_json::Value;
-use sider_core::registry::CheckStatus;
+use sider_core::registry::{Check, CheckStatus, Instance, Node, Snapshot};
 
-use crate::operation::Ask;
+use crate::{model::State, operation::Ask};
 
 /// The content of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,53 @@ pub enum Content {
     Nodes(Vec<NodeSeen>),
     /// Checks, in the order of the answer.
     Checks(Vec<CheckSeen>),
+    /// The whole state, from a snapshot file.
+    Snapshot(Box<StateSeen>),
+}
+
+/// A whole state, as a snapshot file holds it. Everything by its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSeen {
+    /// The registry's index.
+    pub index: u64,
+    /// Nodes.
+    pub nodes: Vec<Node>,
+    /// Instances.
+    pub instances: Vec<Instance>,
+    /// Checks.
+    pub checks: Vec<Check>,
+}
+
+impl StateSeen {
+    /// What a file holds.
+    ///
+    /// # Errors
+    /// It is no sound snapshot.
+    pub fn parse(file: &Bytes) -> Result<StateSeen, String> {
+        let snapshot = Snapshot::parse(file).map_err(|error| error.to_string())?;
+        let registry = snapshot.registry();
+        Ok(StateSeen {
+            index: registry.index(),
+            nodes: registry.nodes().cloned().collect(),
+            instances: registry.instances().cloned().collect(),
+            checks: registry.checks().cloned().collect(),
+        })
+    }
+
+    /// What a state of the model holds.
+    pub fn of(state: &State) -> StateSeen {
+        fn sorted<T: Clone, K: Ord>(things: &[Arc<T>], key: impl Fn(&T) -> K) -> Vec<T> {
+            let mut things: Vec<T> = things.iter().map(|thing| T::clone(thing)).collect();
+            things.sort_by_key(key);
+            things
+        }
+        StateSeen {
+            index: state.index,
+            nodes: sorted(&state.nodes, |node| node.name.clone()),
+            instances: sorted(&state.instances, Instance::key),
+            checks: sorted(&state.checks, Check::key),
+        }
+    }
 }
 
 /// An instance as a client sees it.

@@ -6,12 +6,13 @@
 
 use sider_core::registry::{
     CheckKey, CheckTarget, CheckUpdate, Command, Deregister, InstanceKey, Namespace, NodeName, Registration,
+    Restore,
 };
 
 use crate::{
     history::{Operation, Outcome, Record},
     model::State,
-    operation::{CatalogEntry, Op, Service, Target},
+    operation::{CatalogEntry, Damage, Op, Service, Target},
     time::Time,
     truth::Entry,
 };
@@ -52,7 +53,19 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         return Source::Internal;
     };
     match command {
-        Command::ExpireChecks(_) | Command::DeregisterCritical(_) => return Source::Internal,
+        Command::ExpireChecks(_) | Command::DeregisterCritical(_) | Command::RaiseVersion(_) => {
+            return Source::Internal;
+        }
+        Command::Restore(Restore::Stage { .. } | Restore::Discard { .. }) => {
+            let asked = |it: &Operation| {
+                matches!(it.op, Op::Restore { .. }) && it.invoked <= entry.appended
+            };
+            return if record.operations.iter().any(asked) {
+                Source::Internal
+            } else {
+                Source::Nobody
+            };
+        }
         Command::UpdateChecks(updates) => {
             let excused = |update: &CheckUpdate| {
                 update.status.is_none()
@@ -74,7 +87,7 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
             return Source::Agent;
         }
         Command::Deregister(what) if is_agents(record, deregistered_node(what)) => return Source::Agent,
-        Command::Register(_) | Command::Deregister(_) => {}
+        Command::Register(_) | Command::Deregister(_) | Command::Restore(Restore::Commit { .. }) => {}
     }
     let caused = |operation: &Operation| {
         operation.invoked <= entry.appended
@@ -133,6 +146,7 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
                     .zip(registrations)
                     .all(|(service, it)| registers(service, it))
         }
+        (Op::Restore { damage: Damage::None }, Command::Restore(Restore::Commit { .. })) => true,
         (Op::CatalogRegister(entry), Command::Register(registrations)) => {
             matches!(registrations.as_slice(), [registration] if catalogs(entry, registration))
         }

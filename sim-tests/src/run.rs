@@ -17,7 +17,7 @@ use crate::{
     saboteur::Saboteur,
     schedule::{Schedule, Shape},
     time::Time,
-    workload::{Player, sleep_until},
+    workload::{Files, Player, sleep_until},
 };
 
 /// What came of a run.
@@ -110,11 +110,13 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
         .map(|action| action.client)
         .max()
         .unwrap_or(0);
+    let files = Files::default();
     let player = |number: u8| Player {
         world: world.clone(),
         number,
         client: cluster.client(&format!("c{number}")),
         recorder: recorder.clone(),
+        files: files.clone(),
     };
     let players: Vec<Player> = (0..=clients).map(player).collect();
     for action in &schedule.actions {

@@ -198,6 +198,14 @@ fn short(command: &Command) -> String {
                 .map(|it| format!("{} (renewals {})", it.check.id, it.renewals_seen));
             format!("expire {}", each.collect::<Vec<_>>().join(", "))
         }
+        Command::Restore(Restore::Stage { restore, part, rows }) => {
+            format!("restore {restore:016x}: part {part}, {} bytes", rows.len())
+        }
+        Command::Restore(Restore::Commit { restore, index, .. }) => {
+            format!("restore {restore:016x}: replace the state by that of index {index}")
+        }
+        Command::Restore(Restore::Discard { restore }) => format!("restore {restore:016x}: give up"),
+        Command::RaiseVersion(version) => format!("write commands of version {version}"),
         Command::DeregisterCritical(expiries) => {
             let each = expiries.iter().map(|it| it.check.id.to_string());
             format!(

@@ -31,6 +31,8 @@ pub struct Truth {
     pub sources: Vec<Source>,
     caused: BTreeMap<u32, usize>,
     topic_steps: BTreeMap<Topic, Vec<Step>>,
+    /// Restores from a snapshot: from each on, every topic has at least its index, also those that nothing is known of.
+    restores: Vec<Step>,
     applied_anywhere: Vec<(Time, u64)>,
     applied_at: BTreeMap<ServerNumber, Vec<(Time, Option<u64>)>>,
     starts: BTreeMap<ServerNumber, Vec<Time>>,
@@ -96,6 +98,7 @@ impl Truth {
             caused: caused(&sources),
             sources,
             topic_steps: topic_steps(&entries),
+            restores: restores(&entries),
             applied_anywhere: applied_anywhere(record),
             applied_at: applied_at(record),
             starts: starts(record),
@@ -193,7 +196,7 @@ impl Truth {
 
     /// The steps of a topic's index, oldest first. Before the first its index is 1.
     pub fn steps(&self, topic: &Topic) -> &[Step] {
-        self.topic_steps.get(topic).map_or(&[], Vec::as_slice)
+        self.topic_steps.get(topic).unwrap_or(&self.restores)
     }
 
     /// A topic's index at a point.
@@ -357,7 +360,25 @@ fn topic_steps(entries: &[Entry]) -> BTreeMap<Topic, Vec<Step>> {
             steps.entry(topic.clone()).or_default().push(step);
         }
     }
+    let restores = restores(entries);
+    for steps in steps.values_mut() {
+        steps.extend(&restores);
+        steps.sort_by_key(|step| step.point);
+        steps.dedup();
+    }
     steps
+}
+
+fn restores(entries: &[Entry]) -> Vec<Step> {
+    let step = |(position, entry): (usize, &Entry)| {
+        let floor = entry.state.floor;
+        let before = position.checked_sub(1).map_or(0, |before| entries[before].state.floor);
+        (floor != before).then_some(Step {
+            point: position + 1,
+            index: floor,
+        })
+    };
+    entries.iter().enumerate().filter_map(step).collect()
 }
 
 /// Topics that show something else than before, in order.

@@ -111,6 +111,11 @@ impl Registry {
         self.tables.checks().map(AsRef::as_ref)
     }
 
+    /// Every node, by name; O(all).
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.tables.nodes().map(AsRef::as_ref)
+    }
+
     /// Every instance, by key. For metrics; O(all).
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.tables.instances().map(AsRef::as_ref)
