@@ -46,6 +46,6 @@ pub use {
     network::{HttpHandler, Link, LinkState, NetworkControl, SimNetwork},
     prober::SimProber,
     runtime::{SimRuntime, SimTask},
-    trace::{TraceLine, record, record_with},
+    trace::{Fate, Message, MessageKind, TraceLine, record, record_with},
     world::{Host, HostId, Options, Outcome, World, run, run_with},
 };

@@ -5,11 +5,13 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     fmt::{self, Write},
     sync::OnceLock,
     time::Duration,
 };
 
+use bytes::Bytes;
 use tracing::{
     Dispatch, Event, Metadata, Subscriber,
     field::{Field, Visit},
@@ -38,11 +40,60 @@ pub struct TraceLine {
     pub text: String,
 }
 
+/// A message on its way from one host to another: kept with a timeline, for pictures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The sender.
+    pub from: HostId,
+    /// Whom it is for.
+    pub to: HostId,
+    /// When it was sent: virtual time since the start of the run.
+    pub sent: Duration,
+    /// What became of it.
+    pub fate: Fate,
+    /// What part of a call it is.
+    pub kind: MessageKind,
+    /// What it is, for people.
+    pub name: String,
+    /// The call it belongs to, if it does: a request and its answer belong to the same one.
+    pub call: Option<u64>,
+    /// Between servers, what it says.
+    pub frame: Option<Bytes>,
+}
+
+/// What part of a call a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageKind {
+    /// It asks for a connection, or accepts one.
+    Handshake,
+    /// The request.
+    Request,
+    /// The answer.
+    Answer,
+    /// The end of it: a refusal, a reset, a hang-up.
+    End,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The run ended before it arrived.
+    UnderWay,
+    /// It arrived.
+    Arrived(Duration),
+    /// It was lost, and how.
+    Lost(Duration, &'static str),
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) hash: u64,
     pub(crate) events: u64,
     pub(crate) lines: Option<Vec<TraceLine>>,
+    /// By the order in which they were sent; only with lines.
+    pub(crate) messages: BTreeMap<u64, Message>,
+    /// The names of the hosts, by number; only with lines.
+    pub(crate) hosts: Vec<String>,
 }
 
 impl Trace {
@@ -95,6 +146,44 @@ pub(crate) fn record_numbers(kind: &'static str, numbers: &[u64], text: impl FnO
         bytes.copy_from_slice(&number.to_le_bytes());
     }
     record_with(kind, content, text);
+}
+
+/// The next host has this name.
+pub(crate) fn host_named(name: &str) {
+    with_kept(|trace| trace.hosts.push(name.to_owned()));
+}
+
+/// A message is on its way; `order` tells it from all others.
+pub(crate) fn message_sent(order: u64, message: impl FnOnce(Duration) -> Message) {
+    let Some(at_ns) = clock::try_virtual_ns() else {
+        return;
+    };
+    with_kept(|trace| {
+        let message = message(Duration::from_nanos(at_ns));
+        trace.messages.insert(order, message);
+    });
+}
+
+/// What became of a message: it arrived, or was lost in this way.
+pub(crate) fn message_ended(order: u64, lost: Option<&'static str>) {
+    let Some(at_ns) = clock::try_virtual_ns() else {
+        return;
+    };
+    let at = Duration::from_nanos(at_ns);
+    with_kept(|trace| {
+        if let Some(message) = trace.messages.get_mut(&order) {
+            message.fate = lost.map_or(Fate::Arrived(at), |how| Fate::Lost(at, how));
+        }
+    });
+}
+
+/// Changes the trace, if it keeps a timeline.
+fn with_kept(change: impl FnOnce(&mut Trace)) {
+    TRACE.with_borrow_mut(|trace| {
+        if let Some(trace) = trace.as_mut().filter(|trace| trace.lines.is_some()) {
+            change(trace);
+        }
+    });
 }
 
 /// Starts the trace of a run on this thread.

@@ -27,7 +27,7 @@ use crate::{
     panics,
     prober::SimProber,
     runtime::{self, SimTask, contained},
-    trace::{self, TraceLine},
+    trace::{self, Message, TraceLine},
 };
 
 /// Bytes of the stack of a run's thread.
@@ -68,6 +68,10 @@ pub struct Outcome<T> {
     pub sim_elapsed: Duration,
     /// The timeline; empty unless asked for.
     pub lines: Vec<TraceLine>,
+    /// Every message in the order of sending; empty unless the timeline was asked for.
+    pub messages: Vec<Message>,
+    /// The names of the hosts, by number; empty unless the timeline was asked for.
+    pub hosts: Vec<String>,
 }
 
 /// Runs `body` in a new world that `seed` alone decides.
@@ -137,6 +141,8 @@ where
         events: trace.events,
         sim_elapsed,
         lines: trace.lines.unwrap_or_default(),
+        messages: trace.messages.into_values().collect(),
+        hosts: trace.hosts,
     }
 }
 
@@ -306,6 +312,7 @@ impl World {
         let host = Host(Arc::new(parts));
         hosts.push(host.clone());
         trace::record("host", &format!("{id} is {name} at {ip}"));
+        trace::host_named(name);
         host
     }
 

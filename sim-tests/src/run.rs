@@ -6,7 +6,7 @@ use sider_core::{
     limits::CLOCK_DRIFT_PPM_MAX,
     raft::{RaftConfig, ServerAddress, ServerId},
 };
-use sider_runtime_sim::{Options, TraceLine, World, run_with};
+use sider_runtime_sim::{Message, Options, TraceLine, World, run_with};
 
 use crate::{
     agency,
@@ -35,6 +35,10 @@ pub struct Report {
     pub elapsed: Duration,
     /// The trace, if it was asked for.
     pub lines: Vec<TraceLine>,
+    /// Every message, with the trace.
+    pub messages: Vec<Message>,
+    /// The names of the machines by number, with the trace.
+    pub hosts: Vec<String>,
 }
 
 /// Runs a schedule and judges it.
@@ -66,6 +70,8 @@ pub fn run_and_keep(schedule: &Schedule, keep_lines: bool) -> Report {
         events: outcome.events,
         elapsed: outcome.sim_elapsed,
         lines: outcome.lines,
+        messages: outcome.messages,
+        hosts: outcome.hosts,
     }
 }
 

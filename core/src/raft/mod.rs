@@ -23,6 +23,7 @@ mod state;
 pub(crate) mod tests;
 mod types;
 mod watch;
+pub(crate) mod words;
 
 pub use codec::StoreError;
 pub use node::{RaftNode, StartError};

@@ -29,6 +29,7 @@ mod start;
 mod upgrade;
 mod views;
 mod wiring;
+mod words;
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,6 +45,7 @@ pub use self::{
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
     views::SharedView,
     wiring::{Finish, Wiring},
+    words::{peer_answer, peer_request},
 };
 use crate::{
     limits,

@@ -366,6 +366,9 @@ impl State {
         }
         if vanishes {
             trace::record_with("net", &[1], || format!("{from} to {to}: lost {}", wire.name()));
+            self.last_flight += 1;
+            trace::message_sent(self.last_flight, |now| wire.told(from, to, now));
+            trace::message_ended(self.last_flight, Some("lost on its way"));
         } else {
             self.launch(from, to, latency_us, wire);
         }
@@ -374,6 +377,7 @@ impl State {
     fn launch(&mut self, from: HostId, to: HostId, latency_us: u64, wire: Wire) {
         let due_ns = clock::virtual_ns() + latency_us * 1_000;
         self.last_flight += 1;
+        trace::message_sent(self.last_flight, |now| wire.told(from, to, now));
         self.flights.push(Reverse(Flight {
             due_ns,
             order: self.last_flight,
@@ -430,12 +434,13 @@ impl State {
     }
 
     fn arrive(&mut self, switch: &Arc<Switch>, flight: Flight) {
-        let Flight { from, to, .. } = flight;
+        let Flight { from, to, order, .. } = flight;
         match self.links.state(from, to) {
             LinkState::Open => {}
             LinkState::BlackHole if matches!(flight.wire, Wire::Open { .. } | Wire::Opened { .. }) => {}
-            LinkState::BlackHole => return,
+            LinkState::BlackHole => return trace::message_ended(order, Some("swallowed by the link")),
             LinkState::Blocked => {
+                trace::message_ended(order, Some("stopped by a blocked link"));
                 if chance::hits(self.links.behaviour(from, to).late_ppm) {
                     self.parked.push(flight);
                 }
@@ -443,8 +448,9 @@ impl State {
             }
         }
         if !self.ports[to.index()].powered {
-            return;
+            return trace::message_ended(order, Some("its addressee has no power"));
         }
+        trace::message_ended(order, None);
         match flight.wire {
             Wire::Open { call, port } => self.open(from, to, call, port),
             Wire::Opened { call, incarnation } => {

@@ -1,12 +1,15 @@
 //! What is in flight on the simulated network.
 
-use std::{cmp::Ordering, fmt};
+use std::{cmp::Ordering, fmt, time::Duration};
 
 use bytes::Bytes;
 use madsim::task::AbortHandle;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::world::HostId;
+use crate::{
+    trace::{Fate, Message, MessageKind},
+    world::HostId,
+};
 
 /// What travels to a server and back.
 #[derive(Clone, Debug)]
@@ -108,6 +111,32 @@ impl Wire {
             Wire::Reset { call } => format!("reset of call {call}"),
             Wire::Closed { .. } => "end of a process".to_owned(),
             Wire::HungUp { .. } => "hang-up".to_owned(),
+        }
+    }
+
+    /// What a timeline keeps of it.
+    pub(super) fn told(&self, from: HostId, to: HostId, sent: Duration) -> Message {
+        let (kind, call, payload) = match self {
+            Wire::Open { call, .. } | Wire::Opened { call, .. } => {
+                (MessageKind::Handshake, Some(*call), None)
+            }
+            Wire::Request { call, payload, .. } => (MessageKind::Request, Some(*call), Some(payload)),
+            Wire::Answer { call, payload } => (MessageKind::Answer, Some(*call), Some(payload)),
+            Wire::Refused { call } | Wire::Reset { call } => (MessageKind::End, Some(*call), None),
+            Wire::Closed { .. } | Wire::HungUp { .. } => (MessageKind::End, None, None),
+        };
+        Message {
+            from,
+            to,
+            sent,
+            fate: Fate::UnderWay,
+            kind,
+            name: payload.map_or_else(|| self.name(), |payload| format!("{}: {payload}", self.name())),
+            call,
+            frame: match payload {
+                Some(Payload::Peer(frame)) => Some(frame.clone()),
+                _ => None,
+            },
         }
     }
 }

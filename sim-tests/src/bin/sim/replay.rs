@@ -30,6 +30,7 @@ impl Arguments {
             events,
             elapsed,
             lines,
+            ..
         } = run_and_keep(&load(&self.schedule)?, self.trace);
         for line in lines {
             println!(
