@@ -107,6 +107,8 @@ struct Member {
     server: Option<Server>,
     /// Why the last process stopped by itself.
     stopped: Option<String>,
+    /// The version of commands that its program knows.
+    command_version: u8,
 }
 
 impl Cluster {
@@ -144,6 +146,7 @@ impl Cluster {
             host,
             server: None,
             stopped: None,
+            command_version: self.0.options.raft.command_version,
         });
         number
     }
@@ -211,6 +214,16 @@ impl Cluster {
     pub fn restart(&self, server: usize) {
         self.down(server, None);
         self.host(server).restart();
+    }
+
+    /// The version of commands that a server's program knows.
+    pub fn command_version(&self, server: usize) -> u8 {
+        self.lock()[server].command_version
+    }
+
+    /// Exchanges a server's program by one that knows this version of commands; it runs from the next start on.
+    pub fn set_command_version(&self, server: usize, version: u8) {
+        self.lock()[server].command_version = version;
     }
 
     /// Ends every fault: starts every server that is down, lets paused ones go on, opens all links and gives them, the
@@ -386,6 +399,7 @@ impl Cluster {
         let options = &self.0.options;
         let mut raft = options.raft.clone();
         (raft.id, raft.address) = self.identity(number);
+        raft.command_version = self.command_version(number);
         let of_the_first = number < options.servers;
         let (bootstrap, join) = match options.formation {
             Formation::Bootstrap if number == 0 => (

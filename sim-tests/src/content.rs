@@ -162,7 +162,7 @@ impl Content {
                     .for_each(|instance| blank(&mut instance.checks));
             }
             Content::Checks(checks) => blank(checks),
-            Content::Services(_) | Content::Nodes(_) => {}
+            Content::Services(_) | Content::Nodes(_) | Content::Snapshot(_) => {}
         }
         content
     }

@@ -95,6 +95,7 @@ pub fn cluster_options(shape: &Shape) -> ClusterOptions {
     raft.snapshot_threshold = shape.snapshot_threshold;
     raft.snapshot_interval = Duration::from_secs(5);
     raft.log_keep = shape.log_keep;
+    raft.command_version = shape.command_version;
     ClusterOptions {
         servers: usize::from(shape.servers),
         formation: if shape.join {

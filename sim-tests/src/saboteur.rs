@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
-use sider_core::runtime::NetworkError;
+use sider_core::{registry::Command, runtime::NetworkError};
 use sider_runtime_sim::{Link, LinkState, Survival, SyncFault, World};
 
 use crate::{
@@ -34,6 +34,8 @@ struct Parts {
     shape: Shape,
     recorder: Recorder,
     client: Client,
+    /// Whether servers are upgraded in this run.
+    upgrades: bool,
     state: Mutex<State>,
 }
 
@@ -55,6 +57,10 @@ impl Saboteur {
             shape: schedule.cluster.clone(),
             recorder: recorder.clone(),
             client: cluster.client("operator"),
+            upgrades: schedule
+                .faults
+                .iter()
+                .any(|fault| matches!(fault.what, Trouble::Upgrade(_) | Trouble::Downgrade(_))),
             state: Mutex::default(),
         }));
         saboteur.set_normal();
@@ -113,6 +119,16 @@ impl Saboteur {
         let disks = || servers.iter().map(|server| cluster.host(*server).disk());
         match what {
             Trouble::Crash(_) => servers.iter().for_each(|server| cluster.crash(*server)),
+            Trouble::Upgrade(_) | Trouble::Downgrade(_) => {
+                let version = match what {
+                    Trouble::Downgrade(_) => 1,
+                    _ => Command::NEWEST_VERSION,
+                };
+                for server in servers {
+                    cluster.crash(*server);
+                    cluster.set_command_version(*server, version);
+                }
+            }
             Trouble::PowerCut(_, kept) => {
                 let survival = match kept {
                     Kept::Nothing => Survival::Nothing,
@@ -163,7 +179,7 @@ impl Saboteur {
     fn end(&self, place: usize, what: &Trouble, servers: &[usize]) {
         let cluster = &self.0.cluster;
         match what {
-            Trouble::Crash(_) | Trouble::PowerCut(..) => {
+            Trouble::Crash(_) | Trouble::PowerCut(..) | Trouble::Upgrade(_) | Trouble::Downgrade(_) => {
                 servers.iter().for_each(|server| self.start(*server))
             }
             Trouble::Pause(_) => servers.iter().for_each(|server| self.resume(*server)),
@@ -237,11 +253,26 @@ impl Saboteur {
             state.pauses.clear();
         }
         (0..cluster.len()).for_each(|server| self.resume(server));
+        self.finish_upgrade();
         cluster.heal();
         self.set_normal();
         (0..cluster.len()).for_each(|server| self.start(server));
         recorder.healed(now(world));
         world.trace("healed", "");
+    }
+
+    /// A rolling upgrade that has begun is completed: a cluster whose servers know different versions is no whole one.
+    fn finish_upgrade(&self) {
+        let cluster = &self.0.cluster;
+        if self.0.shape.command_version == Command::NEWEST_VERSION || !self.0.upgrades {
+            return;
+        }
+        for server in 0..cluster.len() {
+            if cluster.command_version(server) < Command::NEWEST_VERSION {
+                cluster.set_command_version(server, Command::NEWEST_VERSION);
+                cluster.restart(server);
+            }
+        }
     }
 
     /// Sets every link from all troubles that last.
@@ -440,7 +471,9 @@ fn who(what: &Trouble) -> Option<Who> {
         | Trouble::FullDisk(who)
         | Trouble::Drift(who, _)
         | Trouble::WallJump(who, _)
-        | Trouble::Remove(who) => Some(*who),
+        | Trouble::Remove(who)
+        | Trouble::Upgrade(who)
+        | Trouble::Downgrade(who) => Some(*who),
         Trouble::Loss { .. } | Trouble::Delay { .. } => Some(Who::All),
         Trouble::Transfer { .. } | Trouble::Join => None,
     }
@@ -448,7 +481,7 @@ fn who(what: &Trouble) -> Option<Who> {
 
 fn kind(what: &Trouble) -> FaultKind {
     match what {
-        what if what.breaks_disks() => FaultKind::BrokenDisk,
+        what if what.may_stop_servers() => FaultKind::BrokenDisk,
         what if what.disturbs() => FaultKind::Disturbing,
         _ => FaultKind::Harmless,
     }

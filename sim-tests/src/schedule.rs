@@ -47,6 +47,14 @@ pub struct Shape {
     pub sync_us: (u64, u64),
     /// How much each server's clock runs wrong, in parts per million.
     pub drift_ppm: Vec<i32>,
+    /// The version of commands that its servers know when they are first started. Schedules that were kept before
+    /// there was a second one stay with the first.
+    #[serde(default = "first_version")]
+    pub command_version: u8,
+}
+
+fn first_version() -> u8 {
+    1
 }
 
 /// What happens to an agent.
@@ -160,6 +168,11 @@ pub enum Trouble {
     Join,
     /// A server leaves.
     Remove(Who),
+    /// Servers are killed, and started again as the newest program.
+    Upgrade(Who),
+    /// Servers are killed, and started again as a program that knows only the first version of commands. If the cluster
+    /// has moved on, they stop and say so.
+    Downgrade(Who),
 }
 
 /// Whom a fault is about, found out when it begins.
@@ -210,11 +223,11 @@ impl Trouble {
         !matches!(self, Trouble::Drift(..) | Trouble::WallJump(..))
     }
 
-    /// Whether it may make a server stop by itself.
-    pub fn breaks_disks(&self) -> bool {
+    /// Whether it may make a server stop by itself: for want of a sound disk, or of a newer program.
+    pub fn may_stop_servers(&self) -> bool {
         matches!(
             self,
-            Trouble::FailedSync(_) | Trouble::FailedWrite(_) | Trouble::FullDisk(_)
+            Trouble::FailedSync(_) | Trouble::FailedWrite(_) | Trouble::FullDisk(_) | Trouble::Downgrade(_)
         )
     }
 }
@@ -318,6 +331,8 @@ impl fmt::Display for Trouble {
             Trouble::Transfer { to: None } => f.write_str("leadership is handed on"),
             Trouble::Join => f.write_str("a new server joins"),
             Trouble::Remove(who) => write!(f, "{who} is removed"),
+            Trouble::Upgrade(who) => write!(f, "{who} is restarted as the newest program"),
+            Trouble::Downgrade(who) => write!(f, "{who} is restarted as an older program"),
         }
     }
 }

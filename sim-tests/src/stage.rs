@@ -3,7 +3,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use sider_core::registry::CheckStatus;
+use sider_core::registry::{CheckStatus, Command};
 use sider_runtime_sim::{Options, SimTask, Survival, World, run_with};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     saboteur::note_configurations,
     schedule::Shape,
     time::Time,
-    workload::Player,
+    workload::{Files, Player},
 };
 
 /// Longer than any server takes to answer.
@@ -89,6 +89,7 @@ pub fn three() -> Shape {
         latency_us: (100, 1_000),
         sync_us: (500, 3_000),
         drift_ppm: vec![0; 3],
+        command_version: Command::NEWEST_VERSION,
     }
 }
 
@@ -111,6 +112,7 @@ impl Stage {
             number: 0,
             client,
             recorder: recorder.clone(),
+            files: Files::default(),
         };
         let stage = Stage {
             world,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use sider_core::registry::Command;
+use sider_core::registry::{Command, Restore};
 
 use crate::{
     content::Content,
@@ -113,6 +113,13 @@ fn answered(answer: &Answer) -> String {
             });
             format!(": [{}]", each.collect::<Vec<_>>().join(", "))
         }
+        Some(Content::Snapshot(state)) => format!(
+            ": index {}, {} nodes, {} instances, {} checks",
+            state.index,
+            state.nodes.len(),
+            state.instances.len(),
+            state.checks.len()
+        ),
         Some(Content::Checks(checks)) => {
             let each = checks
                 .iter()

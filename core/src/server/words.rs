@@ -30,6 +30,7 @@ pub fn peer_request<R: Runtime>(frame: &Bytes) -> String {
         Ok(PeerRequest::Diverged { log_index, .. }) => {
             format!("tells the digest of most at entry {log_index}")
         }
+        Ok(PeerRequest::CommandVersion) => "asks which commands it reads".into(),
         Err(error) => format!("an unreadable message: {error}"),
     }
 }
@@ -71,6 +72,7 @@ pub fn peer_answer<R: Runtime>(frame: &Bytes) -> String {
         Ok(PeerResponse::Digest(None)) => "its digest there is unknown".into(),
         Ok(PeerResponse::Noted) => "has noted it".into(),
         Ok(PeerResponse::Unavailable(why)) => format!("can't answer: {why}"),
+        Ok(PeerResponse::CommandVersion(version)) => format!("reads commands up to version {version}"),
         Err(error) => format!("an unreadable answer: {error}"),
     }
 }

@@ -8,7 +8,12 @@ mod work;
 
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 
-use crate::schedule::{AgentPlan, Schedule, Shape};
+use sider_core::registry::Command;
+
+use crate::{
+    operation::Op,
+    schedule::{AgentPlan, Doing, Schedule, Shape},
+};
 
 /// When clients begin.
 const BEGIN_MS: u64 = 700;
@@ -36,12 +41,16 @@ pub fn generate(seed: u64) -> Schedule {
     let cluster = shape(&mut dice);
     let faults = troubles::draw(&mut dice, &cluster, pace);
     let actions = work::draw(&mut dice, &cluster, pace);
+    let restores = actions.iter().any(|action| {
+        matches!(&action.what, Doing::Chain(ops) if ops.iter().any(|(_, op)| matches!(op, Op::Restore { .. })))
+    });
     Schedule {
         seed,
         cluster,
         actions,
         faults,
-        agent: agent(&mut dice, pace),
+        // An agent takes up to half a minute to bring back what a restore took away.
+        agent: agent(&mut dice, pace).filter(|_| !restores),
         heal_ms: pace.heal_ms,
         end_ms: pace.end_ms,
     }
@@ -98,6 +107,7 @@ fn shape(dice: &mut Dice) -> Shape {
         latency_us,
         sync_us,
         drift_ppm,
+        command_version: if dice.chance(12) { 1 } else { Command::NEWEST_VERSION },
     }
 }
 
@@ -148,7 +158,7 @@ impl Dice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::{Doing, Trouble};
+    use crate::schedule::Trouble;
 
     #[test]
     fn a_seed_always_gives_the_same_schedule_and_survives_being_saved() {
@@ -189,7 +199,7 @@ mod tests {
             .collect();
         troubles.sort();
         troubles.dedup();
-        assert_eq!(troubles.len(), 21, "{troubles:?}");
+        assert_eq!(troubles.len(), 23, "{troubles:?}");
         let mut operations: Vec<String> = Vec::new();
         for action in schedules.iter().flat_map(|it| &it.actions) {
             match &action.what {
@@ -199,7 +209,7 @@ mod tests {
         }
         operations.sort();
         operations.dedup();
-        assert_eq!(operations.len(), 8, "{operations:?}");
+        assert_eq!(operations.len(), 10, "{operations:?}");
         assert!(
             schedules.iter().any(|it| it.faults.is_empty()),
             "some must be calm"

@@ -1,5 +1,7 @@
 //! Draws faults.
 
+use sider_core::registry::Command;
+
 use super::{BEGIN_MS, Dice, Pace};
 use crate::schedule::{Fault, Kept, Shape, Trouble, Who};
 
@@ -66,8 +68,28 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
     for fault in &mut faults {
         fault.at_ms = fault.at_ms.min(pace.heal_ms - 100);
     }
+    if cluster.command_version < Command::NEWEST_VERSION {
+        upgrades(dice, cluster, pace, &mut faults);
+    }
     faults.sort_by_key(|fault| fault.at_ms);
     faults
+}
+
+/// A rolling upgrade: one server after the other comes back as the newer program. In some worlds one of them is taken
+/// back to the older one before the last has moved on.
+fn upgrades(dice: &mut Dice, cluster: &Shape, pace: Pace, faults: &mut Vec<Fault>) {
+    let mut at_ms = dice.between(BEGIN_MS + 500, pace.heal_ms / 3);
+    let taken_back = dice.chance(40).then(|| dice.between(0, u64::from(cluster.servers) - 1));
+    for server in 0..cluster.servers {
+        let who = Who::Server(server);
+        let mut restart = |at_ms: u64, for_ms: u64, what: Trouble| faults.push(Fault { at_ms, for_ms, what });
+        restart(at_ms, dice.between(50, 600), Trouble::Upgrade(who));
+        if taken_back == Some(u64::from(server)) {
+            at_ms += dice.between(700, 1_500);
+            restart(at_ms, dice.between(50, 600), Trouble::Downgrade(who));
+        }
+        at_ms = (at_ms + dice.between(300, 2_500)).min(pace.heal_ms - 200);
+    }
 }
 
 /// Makes the faults of one kind, which belong together, last longer in a slow world.

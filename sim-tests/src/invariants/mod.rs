@@ -16,6 +16,7 @@ pub mod membership;
 pub mod monotonic_index;
 pub mod reaping;
 pub mod recovery;
+pub mod snapshots;
 pub mod state_machine;
 pub mod ttl;
 pub mod watches;
@@ -45,7 +46,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 16] = [
+pub const ALL: [(&str, Check); 17] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (log_matching::NAME, log_matching::check),
@@ -55,6 +56,7 @@ pub const ALL: [(&str, Check); 16] = [
     (durability::NAME, durability::check),
     (linearizability::NAME, linearizability::check),
     (monotonic_index::NAME, monotonic_index::check),
+    (snapshots::NAME, snapshots::check),
     (watches::NAME, watches::check),
     (ttl::NAME, ttl::check),
     (reaping::NAME, reaping::check),
