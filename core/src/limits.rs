@@ -248,7 +248,7 @@ pub const RESTORE_STEP_TIMEOUT: Duration = Duration::from_secs(30);
 pub const SNAPSHOT_PIECES_AHEAD: usize = 2;
 /// A leader looks this often whether all members read a newer version of commands than is written.
 pub const UPGRADE_TICK: Duration = Duration::from_secs(1);
-/// How often a restore looks whether every member knows what it is, before it is refused.
-pub const RESTORE_VERSION_LOOKS: usize = 5;
+/// A restore waits this long for every member to be known to know what it is; then it is refused.
+pub const RESTORE_VERSION_WAIT: Duration = Duration::from_millis(500);
 /// Rows deleted in one batch when a disk is wiped.
 pub const WIPE_BATCH: usize = 1_000;

@@ -214,6 +214,25 @@ impl Stage {
         self.recorder.note(&self.world, server, Fact::Paused);
     }
 
+    /// Exchanges a server's program for one that knows this version of commands, and starts it. If that one is too old
+    /// for the cluster, it stops by itself.
+    pub fn exchange(&self, server: usize, command_version: u8) {
+        let older = command_version < self.cluster.command_version(server);
+        let kind = if older { FaultKind::BrokenDisk } else { FaultKind::Disturbing };
+        self.fault(kind, &[server], &format!("is exchanged for version {command_version}"));
+        self.cluster.set_command_version(server, command_version);
+        self.cluster.restart(server);
+        // An old program may stop at any time from now on.
+        if !older {
+            self.over(&[server]);
+        }
+    }
+
+    /// The snapshot that a client saved last; a script may bring one along.
+    pub fn files(&self) -> &Files {
+        &self.player.files
+    }
+
     /// Lets a stopped process go on.
     pub fn resume(&self, server: usize) {
         self.cluster.host(server).resume();

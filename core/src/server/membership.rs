@@ -43,7 +43,9 @@ impl Inner {
                 let own = (status.clone(), digest, VERSION.to_owned());
                 (Some(own), Some(self.consensus.command_version()))
             } else {
-                join(self.ask_status(address), self.ask_command_version(address)).await
+                let asked = join(self.ask_status(address), self.ask_command_version(address));
+                let (status, version) = asked.await;
+                (status, version.ok())
             };
             let (status, digest, version) = match answer {
                 Some((status, digest, version)) => (Some(status), Some(digest), version),

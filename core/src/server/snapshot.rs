@@ -121,13 +121,17 @@ impl Inner {
 
     /// Whether every member knows what a restore is: what this server has applied says so, and it never goes back.
     async fn ensure_restores(self: &Arc<Self>) -> Result<(), ServerError> {
+        self.linearize(self.shared.config.read_timeout).await?;
         // A cluster that has just been started finds out in a moment.
-        for _ in 0..limits::RESTORE_VERSION_LOOKS {
-            self.linearize(self.shared.config.read_timeout).await?;
+        let deadline = self.platform().now() + limits::RESTORE_VERSION_WAIT;
+        loop {
             if self.registry().command_version() >= RESTORES_SINCE {
                 return Ok(());
             }
-            self.platform().sleep(limits::UPGRADE_TICK).await;
+            if self.platform().now() >= deadline {
+                break;
+            }
+            self.platform().sleep(limits::LEADER_RETRY_PAUSE).await;
         }
         Err(ServerError::Refused(format!(
             "a restore needs every server of the cluster to be up and to read commands of version {RESTORES_SINCE}, \

@@ -24,8 +24,17 @@ use crate::{
     registry::Command,
 };
 
-/// A server that does not know the question is of the first version.
+/// What a server that does not know the question reads.
 const FIRST_VERSION: u8 = 1;
+
+/// Why it is not known what a server reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotTold {
+    /// It did not answer.
+    Silent,
+    /// It can't answer yet or any more, or it does not know the question.
+    Unavailable,
+}
 
 /// Begins to look for newer versions; it ends with the server.
 pub(super) fn begin(inner: &Arc<Inner>) {
@@ -86,22 +95,22 @@ impl Inner {
         let members = status.voters.iter().chain(&status.learners);
         let others = members.filter(|(id, _)| **id != status.id);
         let versions = join_all(others.map(|(_, address)| self.ask_command_version(address))).await;
-        let own = Some(self.consensus.command_version());
-        versions.into_iter().chain([own]).try_fold(u8::MAX, |least, version| {
-            version.map(|version| least.min(version))
-        })
+        let own = Ok(self.consensus.command_version());
+        let least = |least: u8, version: Result<u8, NotTold>| version.ok().map(|version| least.min(version));
+        versions.into_iter().chain([own]).try_fold(u8::MAX, least)
     }
 
-    /// The newest version of commands that a server reads; `None` when it does not answer.
-    pub(super) async fn ask_command_version(&self, address: &ServerAddress) -> Option<u8> {
+    /// The newest version of commands that a server reads.
+    pub(super) async fn ask_command_version(&self, address: &ServerAddress) -> Result<u8, NotTold> {
         let question = peer::encode(&PeerRequest::CommandVersion);
         let answer = self
             .consensus
             .call_peer(&address.raft, question, limits::PEER_STATUS_TIMEOUT)
             .await;
-        match peer::decode(&answer.ok()?) {
-            Ok(PeerResponse::CommandVersion(version)) => Some(version),
-            _ => Some(FIRST_VERSION),
+        match answer.map(|bytes| peer::decode(&bytes)) {
+            Ok(Ok(PeerResponse::CommandVersion(version))) => Ok(version),
+            Ok(_) => Err(NotTold::Unavailable),
+            Err(_) => Err(NotTold::Silent),
         }
     }
 
@@ -112,14 +121,20 @@ impl Inner {
         address: &ServerAddress,
     ) -> Result<(), Failure> {
         let written = self.registry().command_version();
-        match self.ask_command_version(address).await {
-            Some(read) if read < written => Err(Failure::Refused(format!(
+        let read = match self.ask_command_version(address).await {
+            Ok(read) => read,
+            // It has just said that it is ready, so it is the question that it does not know.
+            Err(NotTold::Unavailable) => FIRST_VERSION,
+            // If it is too old it stops by itself.
+            Err(NotTold::Silent) => return Ok(()),
+        };
+        match read < written {
+            true => Err(Failure::Refused(format!(
                 "server {id} at {} is of an older version: it reads commands up to version {read}, and this cluster \
                  writes version {written}",
                 address.raft
             ))),
-            // One that does not answer now stops by itself if it is too old.
-            _ => Ok(()),
+            false => Ok(()),
         }
     }
 }

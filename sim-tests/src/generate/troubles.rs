@@ -51,7 +51,9 @@ const KINDS: [Kind; 17] = [
 
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if dice.chance(7) {
+    if cluster.command_version < Command::NEWEST_VERSION {
+        upgrades(dice, cluster, pace, &mut faults);
+    } else if dice.chance(7) {
         return faults;
     }
     // Few kinds in each world, so that each of them gets its chance alone.
@@ -67,9 +69,6 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
     }
     for fault in &mut faults {
         fault.at_ms = fault.at_ms.min(pace.heal_ms - 100);
-    }
-    if cluster.command_version < Command::NEWEST_VERSION {
-        upgrades(dice, cluster, pace, &mut faults);
     }
     faults.sort_by_key(|fault| fault.at_ms);
     faults
