@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod demo;
 mod output;
+mod snapshot;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -62,6 +63,8 @@ enum Command {
     Remove(cluster::RemoveArgs),
     /// Hand leadership to another server.
     Transfer(cluster::TransferArgs),
+    /// Save the whole state to a file, restore it, or look at a file.
+    Snapshot(snapshot::SnapshotArgs),
     /// Show one server's Raft state.
     Stats,
     /// Print the version of this program and of the server.
@@ -154,6 +157,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Join(args) => cluster::join(&client, &args, json).await,
         Command::Remove(args) => cluster::remove(&client, &args, json).await,
         Command::Transfer(args) => cluster::transfer(&client, &args, json).await,
+        Command::Snapshot(args) => snapshot::run(&client, &args, json).await,
         Command::Stats => cluster::stats(&client, json).await,
         Command::Version => cluster::version(&client, json).await,
         Command::Demo(args) => demo::run(&args).await,
