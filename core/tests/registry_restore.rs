@@ -20,7 +20,11 @@ fn a_file_holds_the_whole_state_whatever_its_size() {
     for instances in [0, 1, 3_000] {
         let registry = filled(instances);
         let pieces: Vec<Bytes> = SnapshotWriter::new(&registry, "1.2.3").collect();
-        assert!(pieces.iter().all(|piece| piece.len() <= SNAPSHOT_CHUNK_BYTES + 64));
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| piece.len() <= SNAPSHOT_CHUNK_BYTES + 64)
+        );
         let snapshot = Snapshot::parse(&Bytes::from(pieces.concat())).expect("what was written is sound");
         assert_eq!(snapshot.program, "1.2.3");
         assert_eq!(snapshot.registry().index(), registry.index());
@@ -48,7 +52,10 @@ fn every_cut_and_every_flipped_bit_is_noticed() {
     for length in 0..whole.len() {
         let error = Snapshot::parse(&whole.slice(..length)).expect_err("a part is no snapshot");
         assert!(
-            matches!(error, SnapshotError::CutOff | SnapshotError::Foreign | SnapshotError::Spoilt(_)),
+            matches!(
+                error,
+                SnapshotError::CutOff | SnapshotError::Foreign | SnapshotError::Spoilt(_)
+            ),
             "{length}: {error}"
         );
     }
@@ -66,12 +73,20 @@ fn every_cut_and_every_flipped_bit_is_noticed() {
 
 #[test]
 fn files_of_others_and_of_newer_programs_are_told_apart() {
-    for foreign in ["", "PK\u{3}\u{4}", "{\"index\": 7}", "sider-snapshot\n", "sider-snapshotted 1 index=2\n"] {
+    for foreign in [
+        "",
+        "PK\u{3}\u{4}",
+        "{\"index\": 7}",
+        "sider-snapshot\n",
+        "sider-snapshotted 1 index=2\n",
+    ] {
         let error = Snapshot::parse(&Bytes::from(foreign)).expect_err("it is no snapshot");
         assert_eq!(error, SnapshotError::Foreign, "{foreign:?}");
     }
     let newer = file(&filled(1)).to_vec();
-    let newer = String::from_utf8_lossy(&newer[..16]).replace(" 1", " 2").into_bytes();
+    let newer = String::from_utf8_lossy(&newer[..16])
+        .replace(" 1", " 2")
+        .into_bytes();
     let error = Snapshot::parse(&Bytes::from([&newer[..], b" index=2\n"].concat())).expect_err("it is newer");
     assert_eq!(error, SnapshotError::UnknownVersion("2".into()));
 }
@@ -90,7 +105,10 @@ fn a_restore_brings_everything_back_and_takes_the_rest_away() {
     let applied = restore(&mut registry, &saved);
     assert_eq!(applied.reply, Ok(Reply::Done));
     assert_eq!(applied.index, index + 1);
-    assert!(registry.instances().eq(&before), "also with the indexes that they had");
+    assert!(
+        registry.instances().eq(&before),
+        "also with the indexes that they had"
+    );
     let web = Topic::Service(Namespace::default(), service_name("web"));
     let late = Topic::Service(Namespace::default(), service_name("late"));
     assert!(applied.topics.contains(&web) && applied.topics.contains(&late));
@@ -147,7 +165,9 @@ fn an_expiry_that_was_decided_before_is_refused_however_alike_the_check_is() {
     }]);
     let applied = restore(&mut registry, &saved);
     assert!(
-        applied.events.contains(&Event::CheckRegistered(check_key("web-0"))),
+        applied
+            .events
+            .contains(&Event::CheckRegistered(check_key("web-0"))),
         "its time starts over: {:?}",
         applied.events
     );
@@ -155,7 +175,9 @@ fn an_expiry_that_was_decided_before_is_refused_however_alike_the_check_is() {
     let expired = registry.apply(&decided);
     assert_eq!(
         expired.reply,
-        Ok(Reply::Each(vec![Err(sider_core::registry::Refusal::RenewedSince)]))
+        Ok(Reply::Each(vec![Err(
+            sider_core::registry::Refusal::RenewedSince
+        )]))
     );
     assert_eq!(registry.digest(), digest);
 }
@@ -195,7 +217,10 @@ fn of_two_restores_at_once_one_is_given_up() {
     let mut registry = filled(1);
     let (first, second) = (steps(1, &saved), steps(2, &saved));
     assert!(registry.apply(&first[0]).reply.is_ok());
-    assert!(registry.apply(&second[0]).reply.is_ok(), "it takes the other's place");
+    assert!(
+        registry.apply(&second[0]).reply.is_ok(),
+        "it takes the other's place"
+    );
     assert!(registry.apply(&first[1]).reply.is_err());
     let index = registry.index();
     for step in &second[1..] {
@@ -241,7 +266,11 @@ fn the_version_of_commands_only_rises_and_nobody_sees_it() {
 // --- Helpers.
 
 fn file(registry: &Registry) -> Bytes {
-    Bytes::from(SnapshotWriter::new(registry, "0.1.0").collect::<Vec<_>>().concat())
+    Bytes::from(
+        SnapshotWriter::new(registry, "0.1.0")
+            .collect::<Vec<_>>()
+            .concat(),
+    )
 }
 
 fn snapshot(registry: &Registry) -> Snapshot {
@@ -285,7 +314,10 @@ fn filled(instances: usize) -> Registry {
         registry.apply(&Command::Deregister(Deregister::Node(node_name("n1"))));
     }
     for nth in 0..instances {
-        registry.apply(&Command::Register(vec![registration(&format!("web-{nth}"), "web")]));
+        registry.apply(&Command::Register(vec![registration(
+            &format!("web-{nth}"),
+            "web",
+        )]));
     }
     registry
 }

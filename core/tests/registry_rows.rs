@@ -104,7 +104,10 @@ fn a_command_ends_where_its_bytes_end() {
     }
     let mut longer = bytes.to_vec();
     longer.push(0);
-    assert!(matches!(Command::decode(&longer, 2), Err(RowError::Corrupt { .. })));
+    assert!(matches!(
+        Command::decode(&longer, 2),
+        Err(RowError::Corrupt { .. })
+    ));
     assert!(matches!(
         Command::decode(&[0, 2, 0], 2),
         Err(RowError::Corrupt { .. })

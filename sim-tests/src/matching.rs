@@ -57,9 +57,7 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
             return Source::Internal;
         }
         Command::Restore(Restore::Stage { .. } | Restore::Discard { .. }) => {
-            let asked = |it: &Operation| {
-                matches!(it.op, Op::Restore { .. }) && it.invoked <= entry.appended
-            };
+            let asked = |it: &Operation| matches!(it.op, Op::Restore { .. }) && it.invoked <= entry.appended;
             return if record.operations.iter().any(asked) {
                 Source::Internal
             } else {

@@ -97,7 +97,9 @@ impl State {
                     return refused();
                 }
                 let (_, parts) = std::mem::take(&mut self.staged);
-                let file = parts.iter().try_fold(State::default(), |file, part| file.with_rows(part));
+                let file = parts
+                    .iter()
+                    .try_fold(State::default(), |file, part| file.with_rows(part));
                 let Ok(file) = file else { return refused() };
                 self.nodes = file.nodes;
                 self.instances = file.instances;

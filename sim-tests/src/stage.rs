@@ -218,8 +218,16 @@ impl Stage {
     /// for the cluster, it stops by itself.
     pub fn exchange(&self, server: usize, command_version: u8) {
         let older = command_version < self.cluster.command_version(server);
-        let kind = if older { FaultKind::BrokenDisk } else { FaultKind::Disturbing };
-        self.fault(kind, &[server], &format!("is exchanged for version {command_version}"));
+        let kind = if older {
+            FaultKind::BrokenDisk
+        } else {
+            FaultKind::Disturbing
+        };
+        self.fault(
+            kind,
+            &[server],
+            &format!("is exchanged for version {command_version}"),
+        );
         self.cluster.set_command_version(server, command_version);
         self.cluster.restart(server);
         // An old program may stop at any time from now on.

@@ -372,7 +372,9 @@ fn topic_steps(entries: &[Entry]) -> BTreeMap<Topic, Vec<Step>> {
 fn restores(entries: &[Entry]) -> Vec<Step> {
     let step = |(position, entry): (usize, &Entry)| {
         let floor = entry.state.floor;
-        let before = position.checked_sub(1).map_or(0, |before| entries[before].state.floor);
+        let before = position
+            .checked_sub(1)
+            .map_or(0, |before| entries[before].state.floor);
         (floor != before).then_some(Step {
             point: position + 1,
             index: floor,

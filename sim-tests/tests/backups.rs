@@ -65,7 +65,10 @@ fn a_restore_undoes_what_came_after_the_backup() {
         let restored = index_of(&stage.ask(leader, RESTORE).await);
         assert!(restored > index);
         let woken = waiting.await.expect("a client does not panic");
-        assert_eq!((index_of(&woken), instances(&woken)), (restored, vec!["web-1".to_owned()]));
+        assert_eq!(
+            (index_of(&woken), instances(&woken)),
+            (restored, vec!["web-1".to_owned()])
+        );
         for server in 0..3 {
             let seen = stage.look(server, read_web(Freshness::Default)).await;
             assert_eq!(instances(&seen), ["web-1"]);
@@ -97,7 +100,10 @@ fn a_new_cluster_takes_over_from_a_file() {
         let restored = index_of(&stage.ask(stage.another(leader), RESTORE).await);
         assert!(restored > carried);
         let woken = waiting.await.expect("a client does not panic");
-        assert_eq!((index_of(&woken), instances(&woken)), (restored, vec!["web-1".to_owned()]));
+        assert_eq!(
+            (index_of(&woken), instances(&woken)),
+            (restored, vec!["web-1".to_owned()])
+        );
     });
 }
 
@@ -133,11 +139,22 @@ fn a_damaged_file_changes_nothing() {
         stage.register_ttl(leader, "web-1", 60_000).await;
         assert!(is_done(&stage.ask(leader, Op::Save).await));
         let before = index_of(&stage.ask(leader, register("web-2", 1, 0)).await);
-        for damage in [Damage::CutOff(999), Damage::CutOff(0), Damage::Flipped(500), Damage::Flipped(3)] {
+        for damage in [
+            Damage::CutOff(999),
+            Damage::CutOff(0),
+            Damage::Flipped(500),
+            Damage::Flipped(3),
+        ] {
             let refused = stage.ask(leader, Op::Restore { damage }).await;
-            assert!(matches!(refused, Outcome::Refused { status: 400, .. }), "{refused:?}");
+            assert!(
+                matches!(refused, Outcome::Refused { status: 400, .. }),
+                "{refused:?}"
+            );
         }
-        assert_eq!(index_of(&stage.look(leader, read_web(Freshness::Default)).await), before);
+        assert_eq!(
+            index_of(&stage.look(leader, read_web(Freshness::Default)).await),
+            before
+        );
     });
 }
 
@@ -153,7 +170,9 @@ fn a_restore_is_done_completely_or_not_at_all_when_the_leader_dies() {
             assert!(is_done(&stage.ask(other, register(id, 1, 0)).await));
         }
         let restoring = stage.ask_beside(other, RESTORE);
-        stage.sleep_ms(2 + stage.world.now().as_micros() as u64 % 14).await;
+        stage
+            .sleep_ms(2 + stage.world.now().as_micros() as u64 % 14)
+            .await;
         stage.crash(leader);
         let outcome = restoring.await.expect("a client does not panic");
         stage.start(leader);
@@ -176,7 +195,10 @@ fn a_rolling_upgrade_leaves_nothing_behind() {
         stage.register_ttl(leader, "web-1", 60_000).await;
         assert!(is_done(&stage.ask(leader, Op::Save).await));
         let refused = stage.ask(leader, RESTORE).await;
-        assert!(matches!(&refused, Outcome::Refused { status: 400, .. }), "{refused:?}");
+        assert!(
+            matches!(&refused, Outcome::Refused { status: 400, .. }),
+            "{refused:?}"
+        );
         for server in 0..3 {
             stage.exchange(server, 2);
             for version in 1..5 {
@@ -208,7 +230,10 @@ fn an_upgrade_can_be_taken_back_before_it_is_complete() {
         stage.exchange(other, 1);
         stage.sleep_ms(1_500).await;
         assert_eq!(stage.cluster.stopped(other), None);
-        assert_eq!(instances(&stage.look(other, read_web(Freshness::Default)).await), ["web-1"]);
+        assert_eq!(
+            instances(&stage.look(other, read_web(Freshness::Default)).await),
+            ["web-1"]
+        );
     });
 }
 
@@ -226,7 +251,10 @@ fn an_older_program_stops_and_says_what_is_needed() {
         }
         stage.sleep_ms(1_000).await;
         let reason = stage.cluster.stopped(other).expect("it has stopped");
-        assert!(reason.contains("version 2") && reason.contains("up to 1"), "{reason}");
+        assert!(
+            reason.contains("version 2") && reason.contains("up to 1"),
+            "{reason}"
+        );
         stage.exchange(other, 2);
         stage.sleep_ms(1_500).await;
         assert_eq!(stage.cluster.stopped(other), None);

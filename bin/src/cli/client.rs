@@ -134,9 +134,7 @@ impl Client {
         extra: Duration,
     ) -> Result<Answer, CliError> {
         let body = Bytes::from(body.unwrap_or_default());
-        let (address, response) = self
-            .request(method, path, body, REQUEST_TIMEOUT + extra)
-            .await?;
+        let (address, response) = self.request(method, path, body, REQUEST_TIMEOUT + extra).await?;
         answer(&address, response).await
     }
 
@@ -160,26 +158,25 @@ impl Client {
                 http::header::CONTENT_TYPE,
                 HeaderValue::from_static("application/json"),
             );
-            let response =
-                match tokio::time::timeout(timeout, self.http.request(request)).await {
-                    Ok(Ok(response)) => response,
-                    Ok(Err(error)) if error.is_connect() => {
-                        reason = "connection refused".into();
-                        continue;
-                    }
-                    Ok(Err(error)) => {
-                        return Err(CliError::Unreachable {
-                            addresses: address.clone(),
-                            reason: error.to_string(),
-                        });
-                    }
-                    Err(_) => {
-                        return Err(CliError::Unreachable {
-                            addresses: address.clone(),
-                            reason: "no answer in time".into(),
-                        });
-                    }
-                };
+            let response = match tokio::time::timeout(timeout, self.http.request(request)).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) if error.is_connect() => {
+                    reason = "connection refused".into();
+                    continue;
+                }
+                Ok(Err(error)) => {
+                    return Err(CliError::Unreachable {
+                        addresses: address.clone(),
+                        reason: error.to_string(),
+                    });
+                }
+                Err(_) => {
+                    return Err(CliError::Unreachable {
+                        addresses: address.clone(),
+                        reason: "no answer in time".into(),
+                    });
+                }
+            };
             return Ok((address.clone(), response));
         }
         Err(CliError::Unreachable {

@@ -147,7 +147,9 @@ fn inspect(path: &Path, as_json: bool) -> Result<(), CliError> {
         ("instances", registry.instances().count().to_string()),
         ("checks", checks.join(", ")),
     ];
-    let rows = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]);
+    let rows = facts
+        .into_iter()
+        .map(|(name, value)| vec![name.to_owned(), value]);
     output::table(&["", ""], rows.collect());
     let rows = services
         .into_iter()
@@ -162,7 +164,11 @@ fn verify(path: &Path, as_json: bool) -> Result<(), CliError> {
     if as_json {
         output::json(&json!({ "File": path, "Index": index, "Sound": true }));
     } else {
-        println!("sound: {} (index {index}, {} rows)", path.display(), snapshot.rows);
+        println!(
+            "sound: {} (index {index}, {} rows)",
+            path.display(),
+            snapshot.rows
+        );
     }
     Ok(())
 }

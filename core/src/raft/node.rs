@@ -250,7 +250,11 @@ impl<R: Runtime> RaftNode<R> {
     /// The version of commands that is written now: what every member can read, as far as this server has applied.
     /// One that has not got there yet writes an older version, which everybody reads too.
     fn written_version(&self) -> u8 {
-        let registry = self.state.registry().read().unwrap_or_else(PoisonError::into_inner);
+        let registry = self
+            .state
+            .registry()
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         registry.command_version().min(self.state.command_version())
     }
 

@@ -40,9 +40,7 @@ impl Command {
     /// The oldest version that can say this command.
     pub fn least_version(&self) -> u8 {
         match self {
-            Command::Restore(
-                Restore::Stage { .. } | Restore::Commit { .. } | Restore::Discard { .. },
-            )
+            Command::Restore(Restore::Stage { .. } | Restore::Commit { .. } | Restore::Discard { .. })
             | Command::RaiseVersion(_) => 2,
             Command::Register(_)
             | Command::Deregister(_)
@@ -135,7 +133,11 @@ mod tests {
         bytes[0] = 3;
         assert!(matches!(
             Command::decode(&bytes, u8::MAX),
-            Err(RowError::UnknownVersion { found: 3, known: 2, .. })
+            Err(RowError::UnknownVersion {
+                found: 3,
+                known: 2,
+                ..
+            })
         ));
     }
 

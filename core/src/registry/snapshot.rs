@@ -34,7 +34,9 @@ pub enum SnapshotError {
     #[error("it is not a snapshot file: it does not begin with {MAGIC:?}")]
     Foreign,
     /// It was written by a newer version.
-    #[error("it has format version {0}; this program reads up to {VERSION}: use the version that wrote it, or a newer one")]
+    #[error(
+        "it has format version {0}; this program reads up to {VERSION}: use the version that wrote it, or a newer one"
+    )]
     UnknownVersion(String),
     /// It ends too soon.
     #[error("it is cut off")]
@@ -128,7 +130,9 @@ pub(super) fn registry_of(blocks: impl Iterator<Item = Bytes>) -> Result<Registr
     }
     let registry = Registry::from_rows(rows)?;
     if registry.version > 0 || !registry.staged.is_empty() {
-        return Err(SnapshotError::Spoilt("it holds rows that are no part of a snapshot".into()));
+        return Err(SnapshotError::Spoilt(
+            "it holds rows that are no part of a snapshot".into(),
+        ));
     }
     Ok(registry)
 }

@@ -107,7 +107,11 @@ fn shape(dice: &mut Dice) -> Shape {
         latency_us,
         sync_us,
         drift_ppm,
-        command_version: if dice.chance(12) { 1 } else { Command::NEWEST_VERSION },
+        command_version: if dice.chance(12) {
+            1
+        } else {
+            Command::NEWEST_VERSION
+        },
     }
 }
 

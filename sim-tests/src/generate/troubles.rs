@@ -78,7 +78,9 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
 /// back to the older one before the last has moved on.
 fn upgrades(dice: &mut Dice, cluster: &Shape, pace: Pace, faults: &mut Vec<Fault>) {
     let mut at_ms = dice.between(BEGIN_MS + 500, pace.heal_ms / 3);
-    let taken_back = dice.chance(40).then(|| dice.between(0, u64::from(cluster.servers) - 1));
+    let taken_back = dice
+        .chance(40)
+        .then(|| dice.between(0, u64::from(cluster.servers) - 1));
     for server in 0..cluster.servers {
         let who = Who::Server(server);
         let mut restart = |at_ms: u64, for_ms: u64, what: Trouble| faults.push(Fault { at_ms, for_ms, what });

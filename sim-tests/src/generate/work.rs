@@ -319,7 +319,11 @@ impl<'a> Plan<'a> {
                 self.chain(at_ms, vec![Op::Save]);
                 if self.dice.chance(60) {
                     let place = u16::try_from(self.dice.between(0, 1_000)).unwrap_or(0);
-                    let whole = [(4, Damage::None), (1, Damage::CutOff(place)), (1, Damage::Flipped(place))];
+                    let whole = [
+                        (4, Damage::None),
+                        (1, Damage::CutOff(place)),
+                        (1, Damage::Flipped(place)),
+                    ];
                     let damage = *self.dice.weighted(&whole);
                     let later = at_ms + self.dice.between(200, 3_000);
                     let again = self.read(Freshness::Default);

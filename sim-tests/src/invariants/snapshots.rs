@@ -39,7 +39,10 @@ fn saved(history: &History, operation: &Operation) -> Result<(), Violation> {
         return violation(operation, "a save was answered without a file".into());
     };
     if answer.index != Some(file.index.max(1)) {
-        let what = format!("the answer says index {:?}, the file {}", answer.index, file.index);
+        let what = format!(
+            "the answer says index {:?}, the file {}",
+            answer.index, file.index
+        );
         return violation(operation, what);
     }
     let truth = history.truth();
@@ -91,7 +94,10 @@ fn restored(history: &History, operation: &Operation, damage: Damage) -> Result<
     if files.peek().is_none() || files.any(|file| same_things(&StateSeen::of(&after), file)) {
         return Ok(());
     }
-    violation(operation, "after the restore something else is there than in any file".into())
+    violation(
+        operation,
+        "after the restore something else is there than in any file".into(),
+    )
 }
 
 /// Whether both hold the same, whichever indexes it has: what is the same in both stays as it was.

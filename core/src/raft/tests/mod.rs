@@ -169,7 +169,14 @@ impl Stores {
         let observer: SharedObserver = observed.clone();
         let journal = Journal::start::<TestRuntime>(disk.clone(), observer.clone());
         let log = LogStore::load(id("a"), disk.clone(), journal.clone(), observer.clone()).await?;
-        let state = load_state(&disk, &journal, listened.clone(), &observer, Command::NEWEST_VERSION).await?;
+        let state = load_state(
+            &disk,
+            &journal,
+            listened.clone(),
+            &observer,
+            Command::NEWEST_VERSION,
+        )
+        .await?;
         Ok(Stores {
             disk,
             journal,
