@@ -6,6 +6,7 @@
 mod catalog;
 mod client;
 mod cluster;
+mod debug;
 mod demo;
 mod output;
 mod snapshot;
@@ -65,6 +66,8 @@ enum Command {
     Transfer(cluster::TransferArgs),
     /// Save the whole state to a file, restore it, or look at a file.
     Snapshot(snapshot::SnapshotArgs),
+    /// Look at what a stopped server left on its disk.
+    Debug(debug::DebugArgs),
     /// Show one server's Raft state.
     Stats,
     /// Print the version of this program and of the server.
@@ -158,6 +161,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Remove(args) => cluster::remove(&client, &args, json).await,
         Command::Transfer(args) => cluster::transfer(&client, &args, json).await,
         Command::Snapshot(args) => snapshot::run(&client, &args, json).await,
+        Command::Debug(args) => debug::run(&args).await,
         Command::Stats => cluster::stats(&client, json).await,
         Command::Version => cluster::version(&client, json).await,
         Command::Demo(args) => demo::run(&args).await,

@@ -7,6 +7,7 @@ mod applied;
 mod background;
 mod checkpoint;
 mod codec;
+mod dump;
 mod identity;
 mod journal;
 mod log;
@@ -26,6 +27,7 @@ mod watch;
 pub(crate) mod words;
 
 pub use codec::StoreError;
+pub use dump::{StoreSummary, StoredContent, StoredEntry, dump};
 pub use node::{RaftNode, StartError};
 
 use std::{collections::BTreeMap, fmt, sync::RwLock, time::Duration};

@@ -79,7 +79,7 @@ impl Staged {
 impl Registry {
     /// The restore of which parts are laid down, and how many; `None` while there are none.
     pub fn staged(&self) -> Option<(u64, usize)> {
-        (!self.staged.is_empty()).then(|| (self.staged.restore, self.staged.parts.len()))
+        (!self.staged.is_empty()).then_some((self.staged.restore, self.staged.parts.len()))
     }
 
     pub(super) fn restore_step(&mut self, step: &Restore) -> Applied {
