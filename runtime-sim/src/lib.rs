@@ -42,7 +42,7 @@ mod world;
 #[cfg(madsim)]
 pub use {
     clock::SimSleep,
-    disk::{SimDisk, SimView, Survival, SyncFault},
+    disk::{DiskStep, Edge, SimDisk, SimView, Survival, SyncFault},
     network::{HttpHandler, Link, LinkState, NetworkControl, SimNetwork},
     prober::SimProber,
     runtime::{SimRuntime, SimTask},

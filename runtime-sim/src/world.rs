@@ -325,6 +325,7 @@ impl World {
     async fn end(self) {
         for host in self.hosts() {
             host.resume();
+            host.disk().clear_trap();
             Handle::current().kill(host.0.node);
             let program = host.lock().program.take();
             drop(program);
@@ -444,9 +445,18 @@ impl Host {
         P: Fn(Host) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let program: Program = Arc::new(move |host| Box::pin(program(host)));
-        self.lock().program = Some(program.clone());
-        self.run(program);
+        self.set_program(program);
+        let program = self.lock().program.clone();
+        self.run(program.expect("it was set right now"));
+    }
+
+    /// Gives it a program that runs from the next [`Host::restart`] on.
+    pub fn set_program<F, P>(&self, program: P)
+    where
+        P: Fn(Host) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.lock().program = Some(Arc::new(move |host| Box::pin(program(host))));
     }
 
     /// Kills its process (`kill -9`): what it wrote is on the disk, or in the memory of the operating system.

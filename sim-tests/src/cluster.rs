@@ -1,6 +1,7 @@
 //! A cluster of real servers on simulated hosts, and clients that speak HTTP to it over the simulated network.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -20,7 +21,10 @@ use sider_core::{
 use sider_runtime_sim::{
     Host, HostId, HttpHandler, Link, SimNetwork, SimRuntime, SimTask, Survival, World, record_with,
 };
+use tokio::sync::oneshot;
 use tower::ServiceExt as _;
+
+use crate::trap::{Snare, Step};
 
 /// Port of every server's Raft transport.
 pub const RAFT_PORT: u16 = 8501;
@@ -107,6 +111,8 @@ struct Member {
     server: Option<Server>,
     /// Why the last process stopped by itself.
     stopped: Option<String>,
+    /// What is to happen when it tells of something.
+    snare: Snare,
     /// The version of commands that its program knows.
     command_version: u8,
 }
@@ -132,6 +138,16 @@ impl Cluster {
         cluster
     }
 
+    /// Adds a host for a server, and does not start it. Gives its number.
+    pub fn add_server_off(&self) -> usize {
+        let number = self.add_host();
+        let cluster = self.clone();
+        let host = self.host(number);
+        host.set_program(move |host| cluster.clone().serve(number, host));
+        host.power_cut(Survival::Everything);
+        number
+    }
+
     /// Adds a host with a server that is a member of no cluster yet, and starts it. Gives its number.
     pub fn add_server(&self) -> usize {
         let number = self.add_host();
@@ -146,6 +162,7 @@ impl Cluster {
             host,
             server: None,
             stopped: None,
+            snare: Snare::default(),
             command_version: self.0.options.raft.command_version,
         });
         number
@@ -210,10 +227,84 @@ impl Cluster {
         self.host(server).power_cut(survival);
     }
 
+    /// Sets a trap, in place of any other: at the `nth` such step from now on, counted from 1, the server's process is
+    /// killed, or its host loses its power and keeps what `survival` says. The receiver is told when it happens, and
+    /// fails if the trap is cleared.
+    pub fn set_trap(
+        &self,
+        server: usize,
+        step: Step,
+        nth: u32,
+        survival: Option<Survival>,
+    ) -> oneshot::Receiver<()> {
+        self.clear_trap(server);
+        let (teller, sprung) = oneshot::channel();
+        // The host holds the trap, and the cluster the host.
+        let parts = Arc::downgrade(&self.0);
+        let spring = move || {
+            let Some(parts) = parts.upgrade() else { return };
+            let cluster = Cluster(parts);
+            match survival {
+                None => cluster.crash(server),
+                Some(survival) => cluster.power_cut(server, survival),
+            }
+            // Whoever set it may be gone.
+            let _ = teller.send(());
+        };
+        match (step, step.disk_step()) {
+            (_, Some((disk_step, edge))) => {
+                self.host(server).disk().set_trap(disk_step, edge, nth, spring);
+            }
+            (Step::Upon(sight), _) => self.snare(server).set(sight, nth, spring),
+            (Step::Before(_) | Step::After(_), None) => unreachable!("those are steps of the disk"),
+        }
+        sprung
+    }
+
+    /// Takes a server's trap away, if one is set.
+    pub fn clear_trap(&self, server: usize) {
+        self.host(server).disk().clear_trap();
+        self.snare(server).clear();
+    }
+
+    fn snare(&self, server: usize) -> Snare {
+        self.lock()[server].snare.clone()
+    }
+
+    /// A server's disk is replaced by an empty one; its process is killed if it runs.
+    pub fn lose_disk(&self, server: usize) {
+        self.power_cut(server, Survival::Nothing);
+        self.host(server).disk().lose_everything();
+    }
+
     /// Starts a server again, on the disk it left; kills it first if it runs.
     pub fn restart(&self, server: usize) {
         self.down(server, None);
         self.host(server).restart();
+    }
+
+    /// Ends every fault: starts every server that is down, lets paused ones go on, opens all links and gives them, the
+    /// clocks and the disks their normal behaviour.
+    pub fn heal(&self) {
+        self.heal_except(&BTreeSet::new());
+    }
+
+    /// As [`Cluster::heal`], but leaves some servers as they are.
+    pub fn heal_except(&self, broken: &BTreeSet<usize>) {
+        let network = self.0.world.network();
+        network.heal();
+        network.reset_links();
+        network.set_default_link(Link::default());
+        for server in (0..self.len()).filter(|server| !broken.contains(server)) {
+            self.clear_trap(server);
+            let host = self.host(server);
+            host.resume();
+            host.set_drift_ppm(0);
+            host.disk().restore();
+            if !host.is_up() {
+                self.restart(server);
+            }
+        }
     }
 
     /// The version of commands that a server's program knows.
@@ -224,24 +315,6 @@ impl Cluster {
     /// Exchanges a server's program by one that knows this version of commands; it runs from the next start on.
     pub fn set_command_version(&self, server: usize, version: u8) {
         self.lock()[server].command_version = version;
-    }
-
-    /// Ends every fault: starts every server that is down, lets paused ones go on, opens all links and gives them, the
-    /// clocks and the disks their normal behaviour.
-    pub fn heal(&self) {
-        let network = self.0.world.network();
-        network.heal();
-        network.reset_links();
-        network.set_default_link(Link::default());
-        for server in 0..self.len() {
-            let host = self.host(server);
-            host.resume();
-            host.set_drift_ppm(0);
-            host.disk().restore();
-            if !host.is_up() {
-                self.restart(server);
-            }
-        }
     }
 
     /// A server's HTTP address.
@@ -368,6 +441,9 @@ impl Cluster {
             world: self.0.world.clone(),
             witness: self.0.witness.clone(),
             number,
+            host: host.clone(),
+            incarnation: host.incarnation(),
+            snare: self.snare(number),
         });
         let disk = host.disk();
         let running = server::start::<SimRuntime>(self.start_config(number), disk.clone(), network, observer)
@@ -453,14 +529,22 @@ struct Reporter {
     world: World,
     witness: Arc<dyn Witness>,
     number: usize,
+    host: Host,
+    incarnation: u64,
+    snare: Snare,
 }
 
 impl Observer for Reporter {
     fn observe(&self, observation: Observation<'_>) {
+        // Its process has ended in a trap, in the middle of what the code around this still does until it next waits.
+        if !self.host.is_up() || self.host.incarnation() != self.incarnation {
+            return;
+        }
         record_with("observe", &content(&observation), || {
             format!("s{}: {observation:?}", self.number)
         });
         self.witness.observed(self.world.now(), self.number, &observation);
+        self.snare.see(&observation);
     }
 }
 

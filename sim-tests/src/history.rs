@@ -268,6 +268,8 @@ pub enum FaultKind {
     BrokenDisk,
     /// Nothing: a correct cluster does not notice.
     Harmless,
+    /// That its servers take no part any more, from its beginning on. The others must do without them.
+    Lasting,
 }
 
 /// A membership change through the API.
@@ -377,6 +379,13 @@ impl Record {
             })
     }
 
+    /// Whether a server is broken for good at a moment.
+    pub fn is_broken(&self, server: ServerNumber, at: Time) -> bool {
+        self.faults.iter().any(|fault| {
+            fault.kind == FaultKind::Lasting && fault.from <= at && fault.servers.contains(&server)
+        })
+    }
+
     /// What the member that knows most told last of the membership.
     pub fn newest_configuration(&self) -> Option<&Configuration> {
         self.configurations
@@ -384,7 +393,7 @@ impl Record {
             .max_by_key(|told| (told.applied, told.at))
     }
 
-    /// Members that are up in the end: those of the last configuration that anyone told, or all if none was told.
+    /// Members that are up in the end and not broken for good: those of the last configuration that anyone told, or all if none was told.
     pub fn members_in_the_end(&self) -> Vec<ServerNumber> {
         let mut up: BTreeMap<ServerNumber, bool> = BTreeMap::new();
         for seen in &self.observations {
@@ -396,7 +405,9 @@ impl Record {
         }
         let configuration = self.newest_configuration();
         let member = |server: &ServerNumber| {
-            configuration.is_none_or(|told| told.voters.contains(server) || told.learners.contains(server))
+            !self.is_broken(*server, self.ended)
+                && configuration
+                    .is_none_or(|told| told.voters.contains(server) || told.learners.contains(server))
         };
         up.into_iter()
             .filter(|(server, up)| *up && member(server))

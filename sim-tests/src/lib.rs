@@ -17,6 +17,8 @@ pub mod operation;
 
 pub mod schedule;
 
+pub mod trap;
+
 pub mod generate;
 
 pub mod cluster;

@@ -1,28 +1,33 @@
 //! Carries out a schedule's faults, takes them back, and heals everything in the end.
 
+mod links;
+mod members;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::Request;
+use rand::{RngExt as _, rngs::StdRng};
 use serde_json::{Value, json};
-use sider_core::{registry::Command, runtime::NetworkError};
-use sider_runtime_sim::{Link, LinkState, Survival, SyncFault, World};
+use sider_core::registry::Command;
+use sider_runtime_sim::{Link, Survival, SyncFault, World};
 
+use self::links::Lasting;
+pub use self::members::note_configurations;
 use crate::{
     cluster::{Client, Cluster},
-    history::{Configuration, Fact, FaultKind, FaultSpan, MembershipChange, ServerNumber},
+    history::{Fact, FaultKind, FaultSpan},
     recorder::{Recorder, now, number},
     schedule::{Fault, Kept, Schedule, Shape, Trouble, Who},
     time::Time,
+    trap::Space,
     workload::sleep_until,
 };
 
-/// A membership change or a transfer is waited for this long.
-const MEMBERSHIP_PATIENCE: Duration = Duration::from_secs(12);
+/// Where a trouble of slow reads strikes: one in ten.
+const SLOW_READS_PPM: u32 = 100_000;
 
 /// See the module's page. Clones are the same saboteur.
 #[derive(Clone)]
@@ -36,6 +41,8 @@ struct Parts {
     client: Client,
     /// Whether servers are upgraded in this run.
     upgrades: bool,
+    /// Chooses what bit flips.
+    dice: Mutex<StdRng>,
     state: Mutex<State>,
 }
 
@@ -43,7 +50,13 @@ struct Parts {
 struct State {
     healed: bool,
     /// Troubles of the network that last, by fault.
-    network: BTreeMap<usize, (Trouble, Vec<usize>)>,
+    network: BTreeMap<usize, Lasting>,
+    /// Servers with a trap that is set again when it was sprung, by fault.
+    traps: BTreeSet<(usize, usize)>,
+    /// Servers that are broken for good.
+    broken: BTreeSet<usize>,
+    /// Faults that are never healed.
+    lasting: BTreeSet<usize>,
     /// How many pauses of each server last.
     pauses: BTreeMap<usize, usize>,
 }
@@ -61,6 +74,7 @@ impl Saboteur {
                 .faults
                 .iter()
                 .any(|fault| matches!(fault.what, Trouble::Upgrade(_) | Trouble::Downgrade(_))),
+            dice: Mutex::new(world.rng("saboteur")),
             state: Mutex::default(),
         }));
         saboteur.set_normal();
@@ -83,7 +97,8 @@ impl Saboteur {
             latency_us: from..to,
             ..Link::default()
         });
-        for server in 0..cluster.len() {
+        let broken = self.lock().broken.clone();
+        for server in (0..cluster.len()).filter(|server| !broken.contains(server)) {
             cluster.host(server).disk().set_sync_time(sync_time(shape));
         }
     }
@@ -97,30 +112,47 @@ impl Saboteur {
         }
         let servers = self.resolve(who(&fault.what));
         let from = now(world);
-        let span = recorder.fault(FaultSpan {
+        let mut span = FaultSpan {
             from,
             until: from + Duration::from_millis(fault.for_ms),
             servers: servers.iter().copied().map(number).collect(),
             what: described(&fault.what, &servers),
             kind: kind(&fault.what),
-        });
+        };
+        let noted = recorder.fault(span.clone());
+        if fault.lasts {
+            span.kind = FaultKind::Lasting;
+            span.what.push_str(", for good");
+            recorder.fault(span);
+            let mut state = self.lock();
+            state.broken.extend(servers.iter().copied());
+            state.lasting.insert(place);
+        }
         world.trace("fault", &described(&fault.what, &servers));
-        self.begin(place, &fault.what, &servers).await;
-        world.sleep(Duration::from_millis(fault.for_ms)).await;
+        self.begin(place, &fault, &servers).await;
+        if let Trouble::Flap { every_ms, .. } = fault.what {
+            self.flap(place, &fault, every_ms).await;
+        } else {
+            world.sleep(Duration::from_millis(fault.for_ms)).await;
+        }
         if !self.lock().healed {
-            self.end(place, &fault.what, &servers);
-            recorder.fault_ended(span, now(world));
+            self.end(place, &fault, &servers).await;
+            recorder.fault_ended(noted, now(world));
             world.trace("fault is over", &described(&fault.what, &servers));
         }
     }
 
-    async fn begin(&self, place: usize, what: &Trouble, servers: &[usize]) {
+    /// Whether a server is broken for good.
+    pub fn is_broken(&self, server: usize) -> bool {
+        self.lock().broken.contains(&server)
+    }
+
+    async fn begin(&self, place: usize, fault: &Fault, servers: &[usize]) {
         let cluster = &self.0.cluster;
-        let disks = || servers.iter().map(|server| cluster.host(*server).disk());
-        match what {
+        match &fault.what {
             Trouble::Crash(_) => servers.iter().for_each(|server| cluster.crash(*server)),
             Trouble::Upgrade(_) | Trouble::Downgrade(_) => {
-                let version = match what {
+                let version = match fault.what {
                     Trouble::Downgrade(_) => 1,
                     _ => Command::NEWEST_VERSION,
                 };
@@ -130,24 +162,39 @@ impl Saboteur {
                 }
             }
             Trouble::PowerCut(_, kept) => {
-                let survival = match kept {
-                    Kept::Nothing => Survival::Nothing,
-                    Kept::Some => Survival::Some,
-                    Kept::Everything => Survival::Everything,
-                };
                 servers
                     .iter()
-                    .for_each(|server| cluster.power_cut(*server, survival));
+                    .for_each(|server| cluster.power_cut(*server, survival(*kept)));
+            }
+            Trouble::Trap { .. } => {
+                for server in servers {
+                    self.lock().traps.insert((place, *server));
+                    drop(
+                        self.0
+                            .world
+                            .spawn(self.clone().trap(place, *server, fault.clone())),
+                    );
+                }
+            }
+            Trouble::Wipe(_) => servers.iter().for_each(|server| cluster.lose_disk(*server)),
+            Trouble::Rot { space, restart, .. } => {
+                for server in servers {
+                    if *restart {
+                        cluster.crash(*server);
+                    }
+                    self.flip_a_bit(*server, *space);
+                }
             }
             Trouble::Pause(_) => servers.iter().for_each(|server| self.pause(*server)),
-            Trouble::SlowSync(_, ms) => {
-                let time = Duration::from_millis(*ms)..Duration::from_millis(*ms + 1);
-                disks().for_each(|disk| disk.set_sync_time(time.clone()));
-            }
-            Trouble::HungSync(_) => disks().for_each(|disk| disk.set_sync_fault(SyncFault::Hangs)),
-            Trouble::FailedSync(_) => disks().for_each(|disk| disk.set_sync_fault(SyncFault::FailsOnce)),
-            Trouble::FailedWrite(_) => disks().for_each(|disk| disk.fail_next_write()),
-            Trouble::FullDisk(_) => disks().for_each(|disk| disk.set_full(true)),
+            Trouble::SlowSync(..)
+            | Trouble::SlowReads(..)
+            | Trouble::HungSync(_)
+            | Trouble::FailedSync(_)
+            | Trouble::DeadSync(_)
+            | Trouble::FailedWrite(_)
+            | Trouble::FullDisk(_) => servers
+                .iter()
+                .for_each(|server| self.spoil_disk(&fault.what, *server)),
             Trouble::Drift(_, ppm) => {
                 servers
                     .iter()
@@ -165,27 +212,139 @@ impl Saboteur {
                 );
                 self.ask("/v1/raft/transfer", body).await;
             }
-            Trouble::Join => self.join().await,
+            Trouble::Join => self.join(true).await,
+            Trouble::JoinDown => self.join(false).await,
             Trouble::Remove(_) => self.remove(servers).await,
+            Trouble::Replace(_) => {
+                self.remove(servers).await;
+                if !self.lock().healed {
+                    self.join(true).await;
+                }
+            }
             _ => {
-                self.lock()
-                    .network
-                    .insert(place, (what.clone(), servers.to_vec()));
+                let lasting = self.lasting(&fault.what, servers);
+                self.lock().network.insert(place, lasting);
                 self.set_network();
             }
         }
     }
 
-    fn end(&self, place: usize, what: &Trouble, servers: &[usize]) {
-        let cluster = &self.0.cluster;
+    fn lasting(&self, what: &Trouble, servers: &[usize]) -> Lasting {
+        let towards = match what {
+            Trouble::BadLink { to, .. } => self.resolve(Some(*to)),
+            _ => vec![],
+        };
+        Lasting {
+            what: what.clone(),
+            who: servers.to_vec(),
+            towards,
+        }
+    }
+
+    fn spoil_disk(&self, what: &Trouble, server: usize) {
+        let disk = self.0.cluster.host(server).disk();
+        let about = |ms: u64| Duration::from_millis(ms)..Duration::from_millis(ms + 1);
         match what {
+            Trouble::SlowSync(_, ms) => disk.set_sync_time(about(*ms)),
+            Trouble::SlowReads(_, ms) => disk.set_access_time(SLOW_READS_PPM, about(*ms)),
+            Trouble::HungSync(_) => disk.set_sync_fault(SyncFault::Hangs),
+            Trouble::FailedSync(_) => disk.set_sync_fault(SyncFault::FailsOnce),
+            Trouble::DeadSync(_) => disk.set_sync_fault(SyncFault::Fails),
+            Trouble::FailedWrite(_) => disk.fail_next_write(),
+            Trouble::FullDisk(_) => disk.set_full(true),
+            _ => {}
+        }
+    }
+
+    /// Ends a server's process at a step of its work, starts it again, and so on.
+    async fn trap(self, place: usize, server: usize, fault: Fault) {
+        let Parts { world, cluster, .. } = &*self.0;
+        let Trouble::Trap {
+            step,
+            nth,
+            kept,
+            down_ms,
+            times,
+            ..
+        } = fault.what
+        else {
+            return;
+        };
+        for _ in 0..times {
+            if !self.lock().traps.contains(&(place, server)) {
+                return;
+            }
+            let sprung = cluster.set_trap(server, step, nth, kept.map(survival));
+            if sprung.await.is_err() {
+                return;
+            }
+            world.sleep(Duration::from_millis(down_ms)).await;
+            if self.lock().traps.contains(&(place, server)) {
+                self.start(server);
+            }
+        }
+    }
+
+    /// Cuts servers off, and not, and so on.
+    async fn flap(&self, place: usize, fault: &Fault, every_ms: u64) {
+        let until = Time::ms(fault.at_ms + fault.for_ms);
+        let cut = self.lock().network.get(&place).cloned();
+        let mut is_cut = true;
+        while now(&self.0.world) < until && !self.lock().healed {
+            self.0.world.sleep(Duration::from_millis(every_ms)).await;
+            is_cut = !is_cut;
+            if self.lock().healed {
+                return;
+            }
+            match cut.clone().filter(|_| is_cut) {
+                Some(cut) => self.lock().network.insert(place, cut),
+                None => self.lock().network.remove(&place),
+            };
+            self.set_network();
+        }
+    }
+
+    /// Flips one bit of one value of a server's disk, if there is any.
+    fn flip_a_bit(&self, server: usize, space: Space) {
+        let disk = self.0.cluster.host(server).disk();
+        let keys = disk.keys(space.keyspace());
+        let mut dice = self.lock_dice();
+        if keys.is_empty() {
+            return;
+        }
+        let key = &keys[dice.random_range(0..keys.len())];
+        disk.corrupt(space.keyspace(), key, |value| {
+            let at = dice.random_range(0..value.len());
+            value[at] ^= 1 << dice.random_range(0..8);
+        });
+    }
+
+    fn lock_dice(&self) -> MutexGuard<'_, StdRng> {
+        self.0.dice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn end(&self, place: usize, fault: &Fault, servers: &[usize]) {
+        let cluster = &self.0.cluster;
+        match &fault.what {
+            // A disk that is wiped or rotten stays so; its server is started on it.
+            Trouble::Wipe(_) | Trouble::Rot { .. } => servers.iter().for_each(|server| self.start(*server)),
+            _ if fault.lasts => {}
             Trouble::Crash(_) | Trouble::PowerCut(..) | Trouble::Upgrade(_) | Trouble::Downgrade(_) => {
                 servers.iter().for_each(|server| self.start(*server))
             }
+            Trouble::Trap { .. } => {
+                for server in servers {
+                    self.lock().traps.remove(&(place, *server));
+                    cluster.clear_trap(*server);
+                    self.start(*server);
+                }
+            }
             Trouble::Pause(_) => servers.iter().for_each(|server| self.resume(*server)),
             Trouble::SlowSync(..)
+            | Trouble::SlowReads(..)
             | Trouble::HungSync(_)
             | Trouble::FailedSync(_)
+            | Trouble::DeadSync(_)
             | Trouble::FailedWrite(_)
             | Trouble::FullDisk(_) => {
                 for server in servers {
@@ -238,7 +397,7 @@ impl Saboteur {
         }
     }
 
-    /// Ends everything.
+    /// Ends everything that is to end.
     pub fn heal(&self) {
         let Parts {
             world,
@@ -246,17 +405,25 @@ impl Saboteur {
             recorder,
             ..
         } = &*self.0;
-        {
+        let broken = {
             let mut state = self.lock();
             state.healed = true;
-            state.network.clear();
-            state.pauses.clear();
-        }
-        (0..cluster.len()).for_each(|server| self.resume(server));
+            let lasting = state.lasting.clone();
+            state.network.retain(|place, _| lasting.contains(place));
+            state.traps.clear();
+            let broken = state.broken.clone();
+            state.pauses.retain(|server, _| broken.contains(server));
+            broken
+        };
+        let sound: Vec<usize> = (0..cluster.len())
+            .filter(|server| !broken.contains(server))
+            .collect();
+        sound.iter().for_each(|server| self.resume(*server));
         self.finish_upgrade();
-        cluster.heal();
+        cluster.heal_except(&broken);
         self.set_normal();
-        (0..cluster.len()).for_each(|server| self.start(server));
+        self.set_network();
+        sound.iter().for_each(|server| self.start(*server));
         recorder.healed(now(world));
         world.trace("healed", "");
     }
@@ -264,7 +431,7 @@ impl Saboteur {
     /// A rolling upgrade that has begun is completed: a cluster whose servers know different versions is no whole one.
     fn finish_upgrade(&self) {
         let cluster = &self.0.cluster;
-        if self.0.shape.command_version == Command::NEWEST_VERSION || !self.0.upgrades {
+        if !self.0.upgrades {
             return;
         }
         for server in 0..cluster.len() {
@@ -272,112 +439,6 @@ impl Saboteur {
                 cluster.set_command_version(server, Command::NEWEST_VERSION);
                 cluster.restart(server);
             }
-        }
-    }
-
-    /// Sets every link from all troubles that last.
-    fn set_network(&self) {
-        let Parts {
-            world,
-            cluster,
-            shape,
-            ..
-        } = &*self.0;
-        let network = world.network();
-        let state = self.lock();
-        let hosts: Vec<_> = world.hosts().iter().map(|host| host.id()).collect();
-        let servers: Vec<_> = (0..cluster.len())
-            .map(|server| cluster.host(server).id())
-            .collect();
-        let server_of = |host| servers.iter().position(|server| *server == host);
-        network.reset_links();
-        for from in &hosts {
-            for to in hosts.iter().filter(|to| *to != from) {
-                let (a, b) = (server_of(*from), server_of(*to));
-                let states = state
-                    .network
-                    .values()
-                    .map(|(what, who)| link_state(what, who, a, b, servers.len()));
-                let worst = states.max_by_key(|state| *state as u8).unwrap_or_default();
-                if network.state(*from, *to) != worst {
-                    network.set_state(*from, *to, worst);
-                }
-                if a.is_some() && b.is_some() {
-                    let normal = Link {
-                        latency_us: shape.latency_us.0..shape.latency_us.1,
-                        ..Link::default()
-                    };
-                    let link = state
-                        .network
-                        .values()
-                        .fold(normal.clone(), |link, (what, _)| worsened(link, what));
-                    if link != normal {
-                        network.set_link(*from, *to, link);
-                    }
-                }
-            }
-        }
-    }
-
-    async fn join(&self) {
-        let cluster = &self.0.cluster;
-        let server = cluster.add_server();
-        cluster
-            .host(server)
-            .disk()
-            .set_sync_time(sync_time(&self.0.shape));
-        self.set_network();
-        let (id, address) = cluster.identity(server);
-        let body = json!({ "ID": id.0.as_str(), "Addr": address.raft });
-        self.change(server, true, "/v1/raft/join", body).await;
-    }
-
-    async fn remove(&self, servers: &[usize]) {
-        for server in servers {
-            let body = json!({ "ID": self.0.cluster.identity(*server).0.0.as_str() });
-            self.change(*server, false, "/v1/raft/remove", body).await;
-        }
-    }
-
-    async fn change(&self, server: usize, joins: bool, path: &str, body: Value) {
-        let Parts { world, recorder, .. } = &*self.0;
-        let place = recorder.membership_asked(MembershipChange {
-            invoked: now(world),
-            returned: Time::MAX,
-            server: number(server),
-            joins,
-            done: None,
-            answer: "no answer".into(),
-        });
-        let (done, answer) = self.ask(path, body).await;
-        recorder.membership_answered(place, now(world), done, answer);
-    }
-
-    /// Asks the leader, or any server that is up: done, certainly not done, or unknown; with the answer in words.
-    async fn ask(&self, path: &str, body: Value) -> (Option<bool>, String) {
-        let cluster = &self.0.cluster;
-        let any = (0..cluster.len()).find(|server| cluster.server(*server).is_some());
-        let Some(through) = cluster.leads().or(any) else {
-            return (Some(false), "no server is up".into());
-        };
-        let body = if body.is_null() {
-            Bytes::new()
-        } else {
-            Bytes::from(body.to_string())
-        };
-        let request = Request::post(path).body(body).expect("a valid path");
-        match self.0.client.send(through, request, MEMBERSHIP_PATIENCE).await {
-            Ok(answer) => {
-                let text = String::from_utf8_lossy(answer.body()).into_owned();
-                let refused = answer.status().is_client_error() || text.starts_with("No cluster leader");
-                let done = match answer.status().is_success() {
-                    true => Some(true),
-                    false => refused.then_some(false),
-                };
-                (done, format!("{} {text}", answer.status().as_u16()))
-            }
-            Err(error @ NetworkError::Unreachable { .. }) => (Some(false), error.to_string()),
-            Err(error) => (None, error.to_string()),
         }
     }
 
@@ -389,7 +450,9 @@ impl Saboteur {
             client,
             ..
         } = &*self.0;
-        note_configurations(cluster, client, recorder).await;
+        let broken = self.lock().broken.clone();
+        let sound = (0..cluster.len()).filter(|server| !broken.contains(server));
+        note_configurations(cluster, sound, client, recorder).await;
     }
 
     fn resolve(&self, who: Option<Who>) -> Vec<usize> {
@@ -412,44 +475,16 @@ impl Saboteur {
     }
 }
 
-/// Asks every server who the members are, and writes down what it says.
-pub async fn note_configurations(cluster: &Cluster, client: &Client, recorder: &Recorder) {
-    for server in 0..cluster.len() {
-        let mut tries = 0;
-        // The first use of an old connection may only show that its other end is gone.
-        let answer = loop {
-            let request = Request::get("/v1/raft/stats")
-                .body(Bytes::new())
-                .expect("a valid path");
-            tries += 1;
-            match client.send(server, request, Duration::from_secs(1)).await {
-                Err(_) if tries < 3 => {}
-                answer => break answer,
-            }
-        };
-        let Ok(answer) = answer else { continue };
-        let Ok(stats) = serde_json::from_slice::<Value>(answer.body()) else {
-            continue;
-        };
-        recorder.configuration(Configuration {
-            at: now(cluster.world()),
-            server: number(server),
-            applied: stats["applied_index"].as_u64().unwrap_or_default(),
-            voters: members(&stats["voters"]),
-            learners: members(&stats["learners"]),
-        });
+fn survival(kept: Kept) -> Survival {
+    match kept {
+        Kept::Nothing => Survival::Nothing,
+        Kept::Some => Survival::Some,
+        Kept::Everything => Survival::Everything,
     }
 }
 
 fn sync_time(shape: &Shape) -> std::ops::Range<Duration> {
     Duration::from_micros(shape.sync_us.0)..Duration::from_micros(shape.sync_us.1)
-}
-
-fn members(ids: &Value) -> Vec<ServerNumber> {
-    let ids = ids.as_array().map_or(&[][..], Vec::as_slice);
-    ids.iter()
-        .filter_map(|id| id.as_str()?.strip_prefix('s')?.parse().ok().map(ServerNumber))
-        .collect()
 }
 
 /// Whom a trouble is about.
@@ -472,10 +507,19 @@ fn who(what: &Trouble) -> Option<Who> {
         | Trouble::Drift(who, _)
         | Trouble::WallJump(who, _)
         | Trouble::Remove(who)
+        | Trouble::Trap { who, .. }
+        | Trouble::Wipe(who)
         | Trouble::Upgrade(who)
-        | Trouble::Downgrade(who) => Some(*who),
-        Trouble::Loss { .. } | Trouble::Delay { .. } => Some(Who::All),
-        Trouble::Transfer { .. } | Trouble::Join => None,
+        | Trouble::Downgrade(who)
+        | Trouble::Replace(who)
+        | Trouble::Flap { who, .. }
+        | Trouble::Swallow(who)
+        | Trouble::BadLink { from: who, .. }
+        | Trouble::DeadSync(who)
+        | Trouble::SlowReads(who, _)
+        | Trouble::Rot { who, .. } => Some(*who),
+        Trouble::Loss { .. } | Trouble::Delay { .. } | Trouble::Ring => Some(Who::All),
+        Trouble::Transfer { .. } | Trouble::Join | Trouble::JoinDown => None,
     }
 }
 
@@ -493,50 +537,5 @@ fn described(what: &Trouble, servers: &[usize]) -> String {
         what.to_string()
     } else {
         format!("{what} ({})", names.join(", "))
-    }
-}
-
-/// What a trouble makes of the link from one machine to another; `None` is a machine that is no server.
-fn link_state(
-    what: &Trouble,
-    who: &[usize],
-    from: Option<usize>,
-    to: Option<usize>,
-    servers: usize,
-) -> LinkState {
-    let concerned = |server: Option<usize>| server.is_some_and(|server| who.contains(&server));
-    let between_servers = from.is_some() && to.is_some();
-    let parted = concerned(from) != concerned(to);
-    let blocked = match what {
-        Trouble::CutOff(_) => between_servers && parted,
-        Trouble::CutOffFromAll(_) => parted,
-        Trouble::Mute(_) => between_servers && concerned(from) && !concerned(to),
-        Trouble::Deaf(_) => between_servers && concerned(to) && !concerned(from),
-        Trouble::BlackHole(_) if between_servers && parted => return LinkState::BlackHole,
-        Trouble::Bridge(_) => {
-            let half = |server: usize| server < servers / 2;
-            between_servers && !concerned(from) && !concerned(to) && from.map(half) != to.map(half)
-        }
-        _ => false,
-    };
-    if blocked {
-        LinkState::Blocked
-    } else {
-        LinkState::Open
-    }
-}
-
-fn worsened(link: Link, what: &Trouble) -> Link {
-    match what {
-        Trouble::Loss { ppm } => Link {
-            loss_ppm: link.loss_ppm.max(*ppm),
-            ..link
-        },
-        Trouble::Delay { ms, twice_ppm } => Link {
-            latency_us: link.latency_us.start..link.latency_us.end.max(*ms * 1_000),
-            duplicate_ppm: link.duplicate_ppm.max(*twice_ppm),
-            ..link
-        },
-        _ => link,
     }
 }

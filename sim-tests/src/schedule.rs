@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{Ask, Freshness, Op};
+use crate::{
+    operation::{Ask, Freshness, Op},
+    trap::{Space, Step},
+};
 
 /// See the module's page. Times are in milliseconds since the start of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +113,9 @@ pub struct Fault {
     pub for_ms: u64,
     /// What it is.
     pub what: Trouble,
+    /// Whether it is never healed: then its servers may stay away, and the others must serve without them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lasts: bool,
 }
 
 /// What is done to a cluster.
@@ -168,11 +174,80 @@ pub enum Trouble {
     Join,
     /// A server leaves.
     Remove(Who),
+    /// A process is killed, or its machine loses power, at a chosen step of its work; it is started again a while later.
+    Trap {
+        /// Whose.
+        who: Who,
+        /// At which step.
+        step: Step,
+        /// At the how many-th of these, counted from 1.
+        nth: u32,
+        /// With a power cut: what it leaves.
+        kept: Option<Kept>,
+        /// How long it stays down.
+        down_ms: u64,
+        /// How many times in a row.
+        times: u8,
+    },
+    /// Servers lose their disks and come back empty, under their ids. They may take no part any more.
+    Wipe(Who),
     /// Servers are killed, and started again as the newest program.
     Upgrade(Who),
     /// Servers are killed, and started again as a program that knows only the first version of commands. If the cluster
     /// has moved on, they stop and say so.
     Downgrade(Who),
+    /// A server is removed, and another one joins for it.
+    Replace(Who),
+    /// A server that is down is to join.
+    JoinDown,
+    /// Servers are cut off from all other servers, again and again.
+    Flap {
+        /// Who.
+        who: Who,
+        /// How long they are reached, and then how long they are not.
+        every_ms: u64,
+    },
+    /// Each server reaches only two others: those next to it in a ring.
+    Ring,
+    /// Connections to servers stay up, from clients too, but nothing passes.
+    Swallow(Who),
+    /// The links from one server to another, or to all others, are bad.
+    BadLink {
+        /// From whom.
+        from: Who,
+        /// To whom.
+        to: Who,
+        /// How bad.
+        link: Quality,
+    },
+    /// Every sync fails.
+    DeadSync(Who),
+    /// One in ten reads of the disk takes so many milliseconds.
+    SlowReads(Who, u64),
+    /// A bit flips on the disk, which may be noticed at the next start or read; never may it be served.
+    Rot {
+        /// Whose disk.
+        who: Who,
+        /// What of it.
+        space: Space,
+        /// Whether the process is killed before, and started again on it in the end.
+        restart: bool,
+    },
+}
+
+/// How bad a link is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quality {
+    /// Of a million messages, so many get lost.
+    pub loss_ppm: u32,
+    /// Of a million requests, so many arrive twice.
+    pub twice_ppm: u32,
+    /// Messages take up to so many milliseconds, each for itself.
+    pub delay_ms: u64,
+    /// Of a million messages, so many take up to ten times as long as that.
+    pub tail_ppm: u32,
+    /// Bytes that pass in a second; 0 is no limit. What does not fit into a small buffer waits with its sender.
+    pub bytes_per_s: u64,
 }
 
 /// Whom a fault is about, found out when it begins.
@@ -211,6 +286,16 @@ impl Schedule {
         self.actions.iter().map(count).sum()
     }
 
+    /// By how much any server's clock ever runs wrong, in parts per million.
+    pub fn drift_ppm_max(&self) -> u32 {
+        let drifts = self.faults.iter().filter_map(|fault| match fault.what {
+            Trouble::Drift(_, ppm) => Some(ppm),
+            _ => None,
+        });
+        let drifts = drifts.chain(self.cluster.drift_ppm.iter().copied());
+        drifts.map(i32::unsigned_abs).max().unwrap_or(0)
+    }
+
     /// When a fault is over.
     pub fn ends(fault: &Fault) -> Duration {
         Duration::from_millis(fault.at_ms + fault.for_ms)
@@ -223,11 +308,17 @@ impl Trouble {
         !matches!(self, Trouble::Drift(..) | Trouble::WallJump(..))
     }
 
-    /// Whether it may make a server stop by itself: for want of a sound disk, or of a newer program.
+    /// Whether it may make a server stop by itself.
     pub fn may_stop_servers(&self) -> bool {
         matches!(
             self,
-            Trouble::FailedSync(_) | Trouble::FailedWrite(_) | Trouble::FullDisk(_) | Trouble::Downgrade(_)
+            Trouble::FailedSync(_)
+                | Trouble::FailedWrite(_)
+                | Trouble::FullDisk(_)
+                | Trouble::DeadSync(_)
+                | Trouble::Rot { .. }
+                | Trouble::Wipe(_)
+                | Trouble::Downgrade(_)
         )
     }
 }
@@ -265,8 +356,11 @@ impl fmt::Display for Schedule {
         for fault in &self.faults {
             writeln!(
                 f,
-                "  {:>6} ms for {:>5} ms: {}",
-                fault.at_ms, fault.for_ms, fault.what
+                "  {:>6} ms for {:>5} ms: {}{}",
+                fault.at_ms,
+                fault.for_ms,
+                fault.what,
+                if fault.lasts { ", for ever" } else { "" },
             )?;
         }
         writeln!(f, "operations ({}):", self.operations())?;
@@ -331,8 +425,58 @@ impl fmt::Display for Trouble {
             Trouble::Transfer { to: None } => f.write_str("leadership is handed on"),
             Trouble::Join => f.write_str("a new server joins"),
             Trouble::Remove(who) => write!(f, "{who} is removed"),
+            Trouble::Trap {
+                who,
+                step,
+                nth,
+                kept,
+                down_ms,
+                times,
+            } => {
+                write!(f, "{who} is to ")?;
+                match kept {
+                    None => f.write_str("crash")?,
+                    Some(kept) => write!(f, "lose power (of what is unsynced stays {kept:?})")?,
+                }
+                write!(f, " {step} number {nth}, for {down_ms} ms, {times} times")
+            }
             Trouble::Upgrade(who) => write!(f, "{who} is restarted as the newest program"),
             Trouble::Downgrade(who) => write!(f, "{who} is restarted as an older program"),
+            Trouble::Wipe(who) => write!(f, "{who} loses its disk"),
+            Trouble::Replace(who) => write!(f, "{who} is replaced by a new server"),
+            Trouble::JoinDown => f.write_str("a server that is down is to join"),
+            Trouble::Flap { who, every_ms } => {
+                write!(
+                    f,
+                    "{who} is cut off from other servers, and not, every {every_ms} ms"
+                )
+            }
+            Trouble::Ring => f.write_str("each server reaches only those next to it"),
+            Trouble::Swallow(who) => {
+                write!(f, "{who} keeps all its connections, but nothing passes")
+            }
+            Trouble::BadLink { from, to, link } => write!(f, "from {from} to {to}: {link}"),
+            Trouble::DeadSync(who) => write!(f, "{who}'s syncs fail"),
+            Trouble::SlowReads(who, ms) => write!(f, "one in ten of {who}'s reads takes {ms} ms"),
+            Trouble::Rot { who, space, restart } => write!(
+                f,
+                "a bit of {who}'s {space:?} flips{}",
+                if *restart { " while it is down" } else { "" }
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Quality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of a million messages get lost, {} come twice, all take up to {} ms and {} of a million ten times that",
+            self.loss_ppm, self.twice_ppm, self.delay_ms, self.tail_ppm,
+        )?;
+        match self.bytes_per_s {
+            0 => Ok(()),
+            rate => write!(f, ", {rate} bytes pass in a second"),
         }
     }
 }

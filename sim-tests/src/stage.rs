@@ -142,7 +142,13 @@ impl Stage {
         self.world
             .sleep(Bounds::default().recovery + Duration::from_millis(500))
             .await;
-        note_configurations(&self.cluster, &self.player.client, &self.recorder).await;
+        note_configurations(
+            &self.cluster,
+            0..self.cluster.len(),
+            &self.player.client,
+            &self.recorder,
+        )
+        .await;
     }
 
     /// Lets time pass.

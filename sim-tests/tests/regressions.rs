@@ -47,4 +47,8 @@ regressions! {
     /// A follower of the Raft library that gets delayed and repeated appends carries out an update of its bookkeeping
     /// after a newer one; it must do no harm.
     late_progress_does_no_harm: "late-progress";
+
+    /// A leader that was heard but heard nobody kept the others from electing another one: its heartbeats paused, but it
+    /// sent an entry that nobody acknowledged again and again.
+    a_leader_that_hears_nobody_gives_way: "deaf-leader";
 }

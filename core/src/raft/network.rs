@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     limits,
-    runtime::{Network, NetworkError, Runtime},
+    runtime::{Instant, Network, NetworkError, Runtime},
 };
 
 type RpcError<R> = RPCError<Types<R>>;
@@ -53,9 +53,11 @@ pub(crate) struct Peers<R: Runtime> {
     network: R::Network,
     /// One append request.
     append_timeout: Duration,
+    silence_max: Duration,
     process: u64,
     streams: Arc<AtomicU64>,
     matched: Matched,
+    answered: Answered,
 }
 
 /// A client of one other server.
@@ -68,8 +70,11 @@ pub(crate) struct Peer<R: Runtime> {
     process: u64,
     streams: Arc<AtomicU64>,
     matched: Matched,
+    answered: Answered,
     /// Append requests under way at once. With more than one, the other side puts them back into their order.
     window: usize,
+    /// Entries are held back from a server that did not answer for so long, until it answers a heartbeat.
+    silence_max: Option<Duration>,
 }
 
 /// The last entry that each server has told a leader of one term to be durable. A server that does not have it any
@@ -100,15 +105,49 @@ impl Matched {
     }
 }
 
+/// When each server last answered an append request of a leader's term, or was first sent one.
+///
+/// A leader that is heard but hears nobody falls silent, so that others elect another. For that, its heartbeats pause; but
+/// entries that are not acknowledged would be sent again and again, and everyone who hears them takes the leader for
+/// alive. So they are held back, too.
+#[derive(Clone, Default)]
+struct Answered(Arc<Mutex<BTreeMap<ServerId, (u64, Instant)>>>);
+
+impl Answered {
+    fn note(&self, server: &ServerId, term: u64, now: Instant) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(server.clone()).or_insert((term, now));
+        if known.0 <= term {
+            *known = (term, known.1.max(now));
+        }
+    }
+
+    fn is_silent(&self, server: &ServerId, term: u64, now: Instant, longer_than: Duration) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(server.clone()).or_insert((term, now));
+        if known.0 < term {
+            *known = (term, now);
+        }
+        known.0 == term && now.saturating_since(known.1) > longer_than
+    }
+}
+
 impl<R: Runtime> Peers<R> {
-    pub(crate) fn new(me: Identity, network: R::Network, append_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        me: Identity,
+        network: R::Network,
+        append_timeout: Duration,
+        silence_max: Duration,
+    ) -> Self {
         Peers {
             me,
             network,
             append_timeout,
+            silence_max,
             process: R::random_u64(),
             streams: Arc::default(),
             matched: Matched::default(),
+            answered: Answered::default(),
         }
     }
 
@@ -122,7 +161,9 @@ impl<R: Runtime> Peers<R> {
             process: self.process,
             streams: self.streams.clone(),
             matched: self.matched.clone(),
+            answered: self.answered.clone(),
             window,
+            silence_max: None,
         }
     }
 }
@@ -131,7 +172,10 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Peers<R> {
     type Network = Peer<R>;
 
     async fn new_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
-        self.client(target, node, limits::APPENDS_IN_FLIGHT_MAX)
+        Peer {
+            silence_max: Some(self.silence_max),
+            ..self.client(target, node, limits::APPENDS_IN_FLIGHT_MAX)
+        }
     }
 
     async fn new_heartbeat_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
@@ -154,7 +198,9 @@ impl<R: Runtime> Clone for Peer<R> {
             process: self.process,
             streams: self.streams.clone(),
             matched: self.matched.clone(),
+            answered: self.answered.clone(),
             window: self.window,
+            silence_max: self.silence_max,
         }
     }
 }
@@ -213,9 +259,18 @@ impl<R: Runtime> Peer<R> {
         request: AppendEntriesRequest<Types<R>>,
         order: Option<AppendOrder>,
     ) -> Result<AppendEntriesResponse<Types<R>>, RpcError<R>> {
+        let term = request.vote.leader_id.term;
+        if let Some(silence_max) = self.silence_max
+            && self.answered.is_silent(&self.target, term, R::now(), silence_max)
+        {
+            return Err(self.unreachable("it does not answer"));
+        }
         let message = PeerMessage::Append { order, request };
         match self.ask(message, &[], self.append_timeout).await? {
-            Answer::Append(response) => Ok(response),
+            Answer::Append(response) => {
+                self.answered.note(&self.target, term, R::now());
+                Ok(response)
+            }
             other => Err(self.unexpected(other)),
         }
     }

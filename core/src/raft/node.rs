@@ -111,7 +111,12 @@ impl<R: Runtime> RaftNode<R> {
         .await?;
         let me = Identity::load(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
 
-        let peers = Peers::<R>::new(me.clone(), network.clone(), append_timeout(&config));
+        let peers = Peers::<R>::new(
+            me.clone(),
+            network.clone(),
+            append_timeout(&config),
+            config.election_max,
+        );
         let raft = Raft::build(config.id.clone(), settings, peers, log.clone(), state.clone())
             .await
             .map_err(|error| start_error(&journal, &error.to_string()))?;

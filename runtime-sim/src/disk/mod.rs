@@ -6,9 +6,10 @@
 //! failed sync or write, later syncs succeed without making the unsynced batches durable, as real kernels do.
 
 mod platter;
+mod trap;
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,10 +20,14 @@ use std::{
 use bytes::Bytes;
 use sider_core::runtime::{Change, Disk, DiskView, Keyspace, Runtime};
 
-use self::platter::{Image, Platter};
+pub use self::trap::{DiskStep, Edge};
+use self::{
+    platter::{Image, Platter},
+    trap::Trap,
+};
 use crate::{chance, runtime::SimRuntime, trace, world::HostId};
 
-/// One in so many million reads and writes takes a while; the others are answered from memory.
+/// Of a million reads and writes, so many take a while; the others are answered from memory.
 const SLOW_ACCESS_PPM: u32 = 40_000;
 /// How long those take, in microseconds.
 const SLOW_ACCESS_US: Range<u64> = 20..400;
@@ -104,6 +109,17 @@ impl SharedPlatter {
         drop_outside(platter);
     }
 
+    /// An access that is not answered from memory gives other tasks a turn, so that none can rely on there being none.
+    async fn access(&self) {
+        let (ppm, us) = {
+            let platter = self.lock();
+            (platter.access_ppm, platter.access_us.clone())
+        };
+        if chance::hits(ppm) {
+            SimRuntime::sleep(Duration::from_micros(chance::within(&us))).await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Platter> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,8 +155,39 @@ impl SimDisk {
 
     /// Sets how long a sync takes.
     pub fn set_sync_time(&self, time: Range<Duration>) {
-        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.platter.lock().sync_us = us(time.start)..us(time.end);
+        self.platter.lock().sync_us = micros(&time);
+    }
+
+    /// Makes one in so many million reads and writes take so long.
+    pub fn set_access_time(&self, ppm: u32, time: Range<Duration>) {
+        let mut platter = self.platter.lock();
+        platter.access_ppm = ppm;
+        platter.access_us = micros(&time);
+    }
+
+    /// Sets a trap, in place of any other: at the `nth` of these steps from now on (counted from 1) `spring` is called,
+    /// and nobody is told what came of the step. `spring` is meant to end the process, so that the step is the last
+    /// thing it did.
+    pub fn set_trap(&self, step: DiskStep, edge: Edge, nth: u32, spring: impl FnOnce() + Send + 'static) {
+        let trap = Trap {
+            step,
+            edge,
+            left: nth.max(1),
+            spring: Box::new(spring),
+        };
+        let before = self.platter.lock().trap.replace(trap);
+        drop(before);
+    }
+
+    /// Takes the trap away, if one is set.
+    pub fn clear_trap(&self) {
+        let trap = self.platter.lock().trap.take();
+        drop(trap);
+    }
+
+    /// Everything on it is lost: the disk was replaced by an empty one. The process that used it must have ended.
+    pub fn lose_everything(&self) {
+        self.platter.lock().lose_everything();
     }
 
     /// Ends every fault that was set, but not what came of it: what was not durable stays so.
@@ -150,7 +197,10 @@ impl SimDisk {
             platter.full = false;
             platter.write_fails = false;
             platter.sync_us = SYNC_US;
+            platter.access_ppm = SLOW_ACCESS_PPM;
+            platter.access_us = SLOW_ACCESS_US;
         }
+        self.clear_trap();
         self.set_sync_fault(SyncFault::None);
     }
 
@@ -208,53 +258,7 @@ impl SimDisk {
         }
     }
 
-    /// Waits until syncs do not hang.
-    async fn unhung(&self) -> io::Result<()> {
-        poll_fn(|context| match self.open() {
-            Err(error) => Poll::Ready(Err(error)),
-            Ok(platter) if platter.sync_fault != SyncFault::Hangs => Poll::Ready(Ok(())),
-            Ok(mut platter) => {
-                platter.hung.push(context.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
-    }
-}
-
-/// An access that is not answered from memory gives other tasks a turn, so that none can rely on there being none.
-async fn access() {
-    if chance::hits(SLOW_ACCESS_PPM) {
-        SimRuntime::sleep(Duration::from_micros(chance::within(&SLOW_ACCESS_US))).await;
-    }
-}
-
-impl Disk for SimDisk {
-    type View = SimView;
-
-    async fn get(&self, keyspace: Keyspace, key: &[u8]) -> io::Result<Option<Bytes>> {
-        access().await;
-        self.open()?.image.get(keyspace, key)
-    }
-
-    async fn range(
-        &self,
-        keyspace: Keyspace,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> io::Result<Vec<(Bytes, Bytes)>> {
-        access().await;
-        self.open()?.image.range(keyspace, from, to, limit)
-    }
-
-    async fn last(&self, keyspace: Keyspace) -> io::Result<Option<(Bytes, Bytes)>> {
-        access().await;
-        self.open()?.image.last(keyspace)
-    }
-
-    async fn write(&self, batch: Vec<Change>) -> io::Result<()> {
-        access().await;
+    fn write_now(&self, batch: Vec<Change>) -> io::Result<()> {
         let mut platter = self.open()?;
         let host = platter.host;
         let written = platter.write(batch);
@@ -270,7 +274,70 @@ impl Disk for SimDisk {
         written
     }
 
+    /// Goes on, unless a trap is sprung here: then nothing more of this operation happens.
+    async fn pass(&self, edge: Edge, is_step: impl Fn(DiskStep) -> bool) -> io::Result<()> {
+        let sprung = self.open()?.sprung(edge, is_step);
+        if let Some(Trap { step, spring, .. }) = sprung {
+            trace::record("trap", &format!("{edge:?} {step:?}"));
+            spring();
+            pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    /// Waits until syncs do not hang.
+    async fn unhung(&self) -> io::Result<()> {
+        poll_fn(|context| match self.open() {
+            Err(error) => Poll::Ready(Err(error)),
+            Ok(platter) if platter.sync_fault != SyncFault::Hangs => Poll::Ready(Ok(())),
+            Ok(mut platter) => {
+                platter.hung.push(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+fn micros(time: &Range<Duration>) -> Range<u64> {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    us(time.start)..us(time.end)
+}
+
+impl Disk for SimDisk {
+    type View = SimView;
+
+    async fn get(&self, keyspace: Keyspace, key: &[u8]) -> io::Result<Option<Bytes>> {
+        self.platter.access().await;
+        self.open()?.image.get(keyspace, key)
+    }
+
+    async fn range(
+        &self,
+        keyspace: Keyspace,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> io::Result<Vec<(Bytes, Bytes)>> {
+        self.platter.access().await;
+        self.open()?.image.range(keyspace, from, to, limit)
+    }
+
+    async fn last(&self, keyspace: Keyspace) -> io::Result<Option<(Bytes, Bytes)>> {
+        self.platter.access().await;
+        self.open()?.image.last(keyspace)
+    }
+
+    async fn write(&self, batch: Vec<Change>) -> io::Result<()> {
+        self.platter.access().await;
+        self.pass(Edge::Before, |step| step.is_write_of(&batch)).await?;
+        let is_trapped = self.open()?.trap_at(Edge::After, |step| step.is_write_of(&batch));
+        self.write_now(batch)?;
+        self.pass(Edge::After, |_| is_trapped).await
+    }
+
     async fn sync(&self) -> io::Result<()> {
+        self.pass(Edge::Before, |step| step == DiskStep::Sync).await?;
         let (upto, time, host) = {
             let platter = self.open()?;
             (platter.written, platter.sync_us.clone(), platter.host)
@@ -285,12 +352,16 @@ impl Disk for SimDisk {
             }),
             Err(error) => trace::record("disk", &format!("{host}: sync failed: {error}")),
         }
+        if synced.is_ok() {
+            self.pass(Edge::After, |step| step == DiskStep::Sync).await?;
+        }
         synced
     }
 
     async fn view(&self) -> io::Result<SimView> {
-        access().await;
+        self.platter.access().await;
         Ok(SimView {
+            platter: self.platter.clone(),
             image: self.open()?.image.clone(),
         })
     }
@@ -299,12 +370,13 @@ impl Disk for SimDisk {
 /// What a [`SimDisk`] held at one moment.
 #[derive(Debug)]
 pub struct SimView {
+    platter: SharedPlatter,
     image: Image,
 }
 
 impl DiskView for SimView {
     async fn get(&self, keyspace: Keyspace, key: &[u8]) -> io::Result<Option<Bytes>> {
-        access().await;
+        self.platter.access().await;
         self.image.get(keyspace, key)
     }
 
@@ -315,7 +387,7 @@ impl DiskView for SimView {
         to: Option<&[u8]>,
         limit: usize,
     ) -> io::Result<Vec<(Bytes, Bytes)>> {
-        access().await;
+        self.platter.access().await;
         self.image.range(keyspace, from, to, limit)
     }
 }

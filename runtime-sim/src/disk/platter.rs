@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use sider_core::runtime::{Change, Keyspace};
 
-use super::SyncFault;
+use super::{DiskStep, Edge, SLOW_ACCESS_PPM, SLOW_ACCESS_US, SyncFault, trap::Trap};
 use crate::{chance, world::HostId};
 
 type Space = BTreeMap<Bytes, Bytes>;
@@ -106,6 +106,10 @@ pub(super) struct Platter {
     pub(super) write_fails: bool,
     pub(super) sync_fault: SyncFault,
     pub(super) sync_us: Range<u64>,
+    /// Of a million accesses, so many take a while; how long, in microseconds.
+    pub(super) access_ppm: u32,
+    pub(super) access_us: Range<u64>,
+    pub(super) trap: Option<Trap>,
     /// Syncs that hang.
     pub(super) hung: Vec<Waker>,
 }
@@ -123,6 +127,9 @@ impl Platter {
             write_fails: false,
             sync_fault: SyncFault::None,
             sync_us,
+            access_ppm: SLOW_ACCESS_PPM,
+            access_us: SLOW_ACCESS_US,
+            trap: None,
             hung: Vec::new(),
         }
     }
@@ -194,6 +201,30 @@ impl Platter {
             }
         }
         Ok(())
+    }
+
+    /// Whether a trap is set at this side of a step.
+    pub(super) fn trap_at(&self, edge: Edge, is_step: impl Fn(DiskStep) -> bool) -> bool {
+        self.trap
+            .as_ref()
+            .is_some_and(|trap| trap.edge == edge && is_step(trap.step))
+    }
+
+    /// Counts a step; gives the trap if it is sprung.
+    pub(super) fn sprung(&mut self, edge: Edge, is_step: impl Fn(DiskStep) -> bool) -> Option<Trap> {
+        let trap = self.trap.as_mut()?;
+        if trap.edge != edge || !is_step(trap.step) {
+            return None;
+        }
+        trap.left -= 1;
+        if trap.left == 0 { self.trap.take() } else { None }
+    }
+
+    /// Forgets all data.
+    pub(super) fn lose_everything(&mut self) {
+        self.image = Image::default();
+        self.undo.clear();
+        self.failed = false;
     }
 
     /// Keeps a random prefix of the unsynced batches.

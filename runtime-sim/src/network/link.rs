@@ -10,12 +10,21 @@ use crate::world::HostId;
 pub struct Link {
     /// How long a message takes, in microseconds: each one for itself, so that they overtake each other.
     pub latency_us: Range<u64>,
+    /// Of a million messages, so many take much longer: the long tail of a busy network.
+    pub slow_ppm: u32,
+    /// How long those take, in microseconds.
+    pub slow_us: Range<u64>,
     /// Of a million messages, so many are lost. Half of those are sent again later, as TCP does; the others vanish.
     pub loss_ppm: u32,
     /// Of a million requests, so many arrive twice. TCP does not do that, a proxy that tries again does.
     pub duplicate_ppm: u32,
     /// Of a million messages that meet a blocked link, so many arrive when it is open again.
     pub late_ppm: u32,
+    /// Bytes that pass in a second; `None` is as many as come.
+    pub bytes_per_s: Option<u64>,
+    /// On a link with a rate: bytes that wait for their turn in its buffers. When they are full, senders wait: their
+    /// requests are not sent, and never will be if they give up before there is room.
+    pub buffer_bytes: u64,
 }
 
 impl Default for Link {
@@ -23,9 +32,13 @@ impl Default for Link {
     fn default() -> Self {
         Link {
             latency_us: 100..1_000,
+            slow_ppm: 0,
+            slow_us: 0..0,
             loss_ppm: 0,
             duplicate_ppm: 0,
             late_ppm: 250_000,
+            bytes_per_s: None,
+            buffer_bytes: 64 * 1024,
         }
     }
 }
@@ -65,6 +78,11 @@ impl NetworkControl {
     /// Opens or closes the link from one host to another, in this direction.
     pub fn set_state(&self, from: HostId, to: HostId, state: LinkState) {
         self.0.set_link_state(from, to, state);
+    }
+
+    /// Requests and answers that wait for room in the buffers of a slow link.
+    pub fn waiting(&self, from: HostId, to: HostId) -> usize {
+        self.0.waiting(from, to)
     }
 
     /// Whether messages pass from one host to another.

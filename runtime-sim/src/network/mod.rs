@@ -10,10 +10,13 @@
 //! - What meets a blocked link is gone, or comes late, when the link is open again.
 //! - When a process ends, its host tells the other sides: calls under way end in `OutcomeUnknown`. When a host loses
 //!   power, nobody is told: the connection is half open until the next use after its return.
+//! - A link may have a rate. Then what is sent queues in a buffer; when that is full, senders wait, and a request whose
+//!   caller gives up meanwhile is never sent.
 //! - A request goes on when its caller is gone. Only an HTTP server learns that its client has hung up; then its
 //!   handler is dropped.
 
 mod link;
+mod pipe;
 mod switch;
 mod wire;
 

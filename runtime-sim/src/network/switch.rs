@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::{
     HttpHandler, Link, LinkState,
+    pipe::{Next, Pipe},
     wire::{Flight, Payload, Wire},
 };
 use crate::{chance, clock, runtime::contained, trace, world::HostId};
@@ -107,7 +108,18 @@ struct State {
     last_flight: u64,
     /// What met a blocked link and will arrive late, in the order of its coming.
     parked: Vec<Flight>,
+    /// Of links with a rate, once something was sent over them.
+    pipes: BTreeMap<(HostId, HostId), Pipe>,
     carrier: Option<Waker>,
+}
+
+/// How long a message takes on a link, in microseconds.
+fn latency_of(link: &Link) -> u64 {
+    if chance::hits(link.slow_ppm) {
+        chance::within(&link.slow_us)
+    } else {
+        chance::within(&link.latency_us)
+    }
 }
 
 /// The network of a run.
@@ -163,6 +175,9 @@ impl Switch {
             .collect();
         for id in own {
             state.end_call(id, powered);
+        }
+        if !powered {
+            state.pipes.retain(|(source, _), _| *source != host);
         }
         if powered {
             for other in (0..state.ports.len())
@@ -261,7 +276,18 @@ impl Switch {
     }
 
     pub(super) fn with_links<T>(&self, change: impl FnOnce(&mut Links) -> T) -> T {
-        change(&mut self.lock().links)
+        let mut state = self.lock();
+        let changed = change(&mut state.links);
+        // What waits may have room now.
+        let pipes: Vec<(HostId, HostId)> = state.pipes.keys().copied().collect();
+        for (from, to) in pipes {
+            state.pump(from, to);
+        }
+        changed
+    }
+
+    pub(super) fn waiting(&self, from: HostId, to: HostId) -> usize {
+        self.lock().pipes.get(&(from, to)).map_or(0, Pipe::waiting)
     }
 
     pub(super) fn set_link_state(&self, from: HostId, to: HostId, link_state: LinkState) {
@@ -344,13 +370,43 @@ impl State {
         ))
     }
 
-    /// Puts a message on its way.
+    /// Puts a message on its way, as soon as there is room.
     fn send(&mut self, from: HostId, to: HostId, wire: Wire) {
         if from == to {
             return self.launch(from, to, chance::within(&LOOPBACK_US), wire);
         }
+        let has_rate = self.links.behaviour(from, to).bytes_per_s.is_some();
+        if has_rate || self.pipes.get(&(from, to)).is_some_and(|pipe| pipe.waiting() > 0) {
+            self.pipes.entry((from, to)).or_default().push(wire);
+            self.pump(from, to);
+        } else {
+            self.transmit(from, to, 0, wire);
+        }
+    }
+
+    /// Puts what waits for a slow link into its buffer, as far as there is room.
+    fn pump(&mut self, from: HostId, to: HostId) {
         let link = self.links.behaviour(from, to);
-        let mut latency_us = chance::within(&link.latency_us);
+        let (rate, buffer_bytes) = (link.bytes_per_s, link.buffer_bytes);
+        let now = clock::virtual_ns();
+        while let Some(pipe) = self.pipes.get_mut(&(from, to)) {
+            let (wire, queued_ns) = match pipe.next(now, rate, buffer_bytes) {
+                Next::Nothing => return,
+                Next::RoomAt(due_ns) => return self.launch_at(from, to, due_ns, Wire::Room),
+                Next::Send(wire, queued_ns) => (wire, queued_ns),
+            };
+            // Whoever gave up before there was room never sent it.
+            let given_up = matches!(&wire, Wire::Request { call, .. } if !self.calls.contains_key(call));
+            if !given_up {
+                self.transmit(from, to, queued_ns / 1_000, wire);
+            }
+        }
+    }
+
+    /// Sends a message over a link, which may lose or repeat it.
+    fn transmit(&mut self, from: HostId, to: HostId, queued_us: u64, wire: Wire) {
+        let link = self.links.behaviour(from, to);
+        let mut latency_us = queued_us + latency_of(link);
         let mut vanishes = false;
         let mut second_us = None;
         if chance::hits(link.loss_ppm) {
@@ -358,7 +414,7 @@ impl State {
             vanishes = chance::hits(500_000);
         }
         if matches!(wire, Wire::Request { .. }) && chance::hits(link.duplicate_ppm) {
-            second_us = Some(chance::within(&link.latency_us));
+            second_us = Some(queued_us + latency_of(link));
         }
         if let Some(second_us) = second_us {
             trace::record("net", "a request is duplicated");
@@ -367,7 +423,9 @@ impl State {
         if vanishes {
             trace::record_with("net", &[1], || format!("{from} to {to}: lost {}", wire.name()));
             self.last_flight += 1;
-            trace::message_sent(self.last_flight, |now| wire.told(from, to, now));
+            if !matches!(wire, Wire::Room) {
+                trace::message_sent(self.last_flight, |now| wire.told(from, to, now));
+            }
             trace::message_ended(self.last_flight, Some("lost on its way"));
         } else {
             self.launch(from, to, latency_us, wire);
@@ -375,9 +433,14 @@ impl State {
     }
 
     fn launch(&mut self, from: HostId, to: HostId, latency_us: u64, wire: Wire) {
-        let due_ns = clock::virtual_ns() + latency_us * 1_000;
+        self.launch_at(from, to, clock::virtual_ns() + latency_us * 1_000, wire);
+    }
+
+    fn launch_at(&mut self, from: HostId, to: HostId, due_ns: u64, wire: Wire) {
         self.last_flight += 1;
-        trace::message_sent(self.last_flight, |now| wire.told(from, to, now));
+        if !matches!(wire, Wire::Room) {
+            trace::message_sent(self.last_flight, |now| wire.told(from, to, now));
+        }
         self.flights.push(Reverse(Flight {
             due_ns,
             order: self.last_flight,
@@ -435,6 +498,12 @@ impl State {
 
     fn arrive(&mut self, switch: &Arc<Switch>, flight: Flight) {
         let Flight { from, to, order, .. } = flight;
+        if let Wire::Room = flight.wire {
+            if let Some(pipe) = self.pipes.get_mut(&(from, to)) {
+                pipe.has_room();
+            }
+            return self.pump(from, to);
+        }
         match self.links.state(from, to) {
             LinkState::Open => {}
             LinkState::BlackHole if matches!(flight.wire, Wire::Open { .. } | Wire::Opened { .. }) => {}
@@ -478,6 +547,7 @@ impl State {
             }
             Wire::Closed { incarnation } => self.disconnect(to, from, incarnation),
             Wire::HungUp { handler } => handler.abort(),
+            Wire::Room => unreachable!("handled above, for it is no message"),
         }
     }
 

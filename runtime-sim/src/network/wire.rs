@@ -20,6 +20,15 @@ pub(super) enum Payload {
 }
 
 impl Payload {
+    fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Payload::Peer(bytes) => bytes.len(),
+            Payload::Request(request) => request.body().len(),
+            Payload::Response(response) => response.body().len(),
+        };
+        bytes as u64
+    }
+
     /// A number for the trace that depends on all of it that matters.
     pub(super) fn hash(&self) -> u64 {
         match self {
@@ -97,7 +106,12 @@ pub(super) enum Wire {
     HungUp {
         handler: AbortHandle,
     },
+    /// Not a message: the link's buffer has room again.
+    Room,
 }
+
+/// Bytes of a message beyond its payload: frames, heads, acknowledgements.
+const OVERHEAD_BYTES: u64 = 80;
 
 impl Wire {
     /// What it is, for people.
@@ -111,6 +125,15 @@ impl Wire {
             Wire::Reset { call } => format!("reset of call {call}"),
             Wire::Closed { .. } => "end of a process".to_owned(),
             Wire::HungUp { .. } => "hang-up".to_owned(),
+            Wire::Room => "room".to_owned(),
+        }
+    }
+
+    /// Bytes that it takes on its way.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Wire::Request { payload, .. } | Wire::Answer { payload, .. } => OVERHEAD_BYTES + payload.bytes(),
+            _ => OVERHEAD_BYTES,
         }
     }
 
@@ -123,7 +146,7 @@ impl Wire {
             Wire::Request { call, payload, .. } => (MessageKind::Request, Some(*call), Some(payload)),
             Wire::Answer { call, payload } => (MessageKind::Answer, Some(*call), Some(payload)),
             Wire::Refused { call } | Wire::Reset { call } => (MessageKind::End, Some(*call), None),
-            Wire::Closed { .. } | Wire::HungUp { .. } => (MessageKind::End, None, None),
+            Wire::Closed { .. } | Wire::HungUp { .. } | Wire::Room => (MessageKind::End, None, None),
         };
         Message {
             from,

@@ -510,3 +510,109 @@ fn a_message_larger_than_a_frame_is_refused() {
         assert_eq!(pair.begun(), 0);
     });
 }
+
+/// A call with a body that takes `bytes` on its way; the handler takes no time.
+async fn call_of(pair: &Pair, bytes: usize, timeout: Duration) -> Result<Bytes, NetworkError> {
+    let network = pair.client.network(0);
+    let message = Bytes::from("0".repeat(bytes));
+    let call = async move { network.call("10.0.0.2:1", message, timeout).await };
+    pair.client.spawn(call).await.expect("the client runs")
+}
+
+#[test]
+fn a_slow_link_takes_its_time_and_lets_senders_wait_when_its_buffer_is_full() {
+    on_seeds(|world| async move {
+        let pair = Arc::new(Pair::new(&world));
+        world.sleep(ms(1)).await;
+        call_of(&pair, 1, ms(1_000)).await.expect("an answer");
+        let (client, server) = (pair.client.id(), pair.server.id());
+        let link = Link {
+            bytes_per_s: Some(10_000),
+            buffer_bytes: 2_000,
+            ..Link::default()
+        };
+        world.network().set_link(client, server, link);
+        let before = world.now();
+        call_of(&pair, 1_000, ms(5_000)).await.expect("an answer");
+        let took = world.now() - before;
+        assert!(took >= ms(100) && took < ms(150), "{took:?}");
+
+        // Two fit into the buffer; of those that wait with their senders one gives up, and is never sent.
+        let begun = pair.begun();
+        let mut calls = Vec::new();
+        for timeout in [ms(5_000), ms(5_000), ms(40), ms(5_000)] {
+            let pair = pair.clone();
+            calls.push(world.spawn(async move { call_of(&pair, 900, timeout).await.is_ok() }));
+            world.sleep(ms(1)).await;
+        }
+        world.sleep(ms(20)).await;
+        assert_eq!(world.network().waiting(client, server), 2);
+        let mut answered = Vec::new();
+        for call in calls {
+            answered.push(call.await.expect("it does not panic"));
+        }
+        assert_eq!(answered, [true, true, false, true]);
+        world.sleep(ms(2_000)).await;
+        assert_eq!(pair.begun() - begun, 3);
+        assert_eq!(world.network().waiting(client, server), 0);
+    });
+}
+
+#[test]
+fn what_waits_for_a_slow_link_passes_when_the_link_is_fast_again() {
+    on_seeds(|world| async move {
+        let pair = Arc::new(Pair::new(&world));
+        world.sleep(ms(1)).await;
+        let (client, server) = (pair.client.id(), pair.server.id());
+        call_of(&pair, 1, ms(1_000)).await.expect("an answer");
+        let link = Link {
+            bytes_per_s: Some(10),
+            buffer_bytes: 1_000,
+            ..Link::default()
+        };
+        world.network().set_link(client, server, link);
+        let slow = pair.clone();
+        let calls: Vec<_> = (0..3)
+            .map(|_| {
+                let pair = slow.clone();
+                world.spawn(async move { call_of(&pair, 800, ms(300_000)).await.is_ok() })
+            })
+            .collect();
+        world.sleep(ms(500)).await;
+        assert_eq!(world.network().waiting(client, server), 2);
+        world.network().reset_links();
+        world.sleep(ms(500)).await;
+        assert_eq!(world.network().waiting(client, server), 0);
+        assert_eq!(
+            pair.begun(),
+            3,
+            "all but the one that is in the slow link's buffer"
+        );
+        for call in calls {
+            assert!(call.await.expect("it does not panic"));
+        }
+    });
+}
+
+#[test]
+fn a_long_tail_delays_a_few() {
+    on_seeds(|world| async move {
+        let pair = Pair::new(&world);
+        world.sleep(ms(1)).await;
+        let link = Link {
+            slow_ppm: 300_000,
+            slow_us: 500_000..600_000,
+            ..Link::default()
+        };
+        world.network().set_link(pair.client.id(), pair.server.id(), link);
+        let mut slow = 0;
+        for _ in 0..40 {
+            let before = world.now();
+            pair.call(0, ms(5_000)).await.expect("an answer");
+            let took = world.now() - before;
+            assert!(took < ms(5) || took >= ms(500), "{took:?}");
+            slow += u32::from(took >= ms(500));
+        }
+        assert!((2..30).contains(&slow), "{slow} of 40");
+    });
+}

@@ -203,7 +203,7 @@ mod tests {
             .collect();
         troubles.sort();
         troubles.dedup();
-        assert_eq!(troubles.len(), 23, "{troubles:?}");
+        assert_eq!(troubles.len(), 34, "{troubles:?}");
         let mut operations: Vec<String> = Vec::new();
         for action in schedules.iter().flat_map(|it| &it.actions) {
             match &action.what {

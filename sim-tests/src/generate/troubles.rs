@@ -3,7 +3,10 @@
 use sider_core::registry::Command;
 
 use super::{BEGIN_MS, Dice, Pace};
-use crate::schedule::{Fault, Kept, Shape, Trouble, Who};
+use crate::{
+    schedule::{Fault, Kept, Quality, Shape, Trouble, Who},
+    trap::{Sight, Space, Step, Work},
+};
 
 /// A kind of fault, or of several that belong together.
 #[derive(Clone, Copy)]
@@ -27,9 +30,20 @@ enum Kind {
     /// A follower misses so much that it needs a snapshot.
     LongAbsence,
     Membership,
+    /// A crash or power cut at a step of a server's work.
+    Trap,
+    Flap,
+    Ring,
+    Swallow,
+    /// One direction between some servers is slow, lossy, or too narrow for what is sent over it.
+    BadLink,
+    DeadSync,
+    SlowReads,
+    /// Clocks run wrong by more than what is promised about time allows for.
+    WildClock,
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 28] = [
     Kind::Crash,
     Kind::PowerCut,
     Kind::BlackOut,
@@ -47,18 +61,37 @@ const KINDS: [Kind; 17] = [
     Kind::Transfer,
     Kind::LongAbsence,
     Kind::Membership,
+    // The places where a crash hurts are many.
+    Kind::Trap,
+    Kind::Trap,
+    Kind::Trap,
+    Kind::Trap,
+    Kind::Flap,
+    Kind::Ring,
+    Kind::Swallow,
+    Kind::BadLink,
+    Kind::DeadSync,
+    Kind::SlowReads,
+    Kind::WildClock,
 ];
 
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if cluster.command_version < Command::NEWEST_VERSION {
-        upgrades(dice, cluster, pace, &mut faults);
+    let upgrades = cluster.command_version < Command::NEWEST_VERSION;
+    if upgrades {
+        roll_upgrade(dice, cluster, pace, &mut faults);
     } else if dice.chance(7) {
         return faults;
     }
     // Few kinds in each world, so that each of them gets its chance alone.
     let few = dice.between(1, 5);
     let kinds: Vec<Kind> = (0..few).map(|_| *dice.pick(&KINDS)).collect();
+    // What is broken for good leaves just a majority: it must not shrink by other means.
+    let changes_members = kinds.iter().any(|kind| matches!(kind, Kind::Membership));
+    // A server that is down for good is never upgraded.
+    if !changes_members && !upgrades && dice.chance(20) {
+        break_for_good(dice, cluster, pace, &mut faults);
+    }
     let many = dice.between(1, 8);
     for _ in 0..many {
         let kind = *dice.pick(&kinds);
@@ -76,20 +109,122 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
 
 /// A rolling upgrade: one server after the other comes back as the newer program. In some worlds one of them is taken
 /// back to the older one before the last has moved on.
-fn upgrades(dice: &mut Dice, cluster: &Shape, pace: Pace, faults: &mut Vec<Fault>) {
+fn roll_upgrade(dice: &mut Dice, cluster: &Shape, pace: Pace, faults: &mut Vec<Fault>) {
     let mut at_ms = dice.between(BEGIN_MS + 500, pace.heal_ms / 3);
     let taken_back = dice
         .chance(40)
         .then(|| dice.between(0, u64::from(cluster.servers) - 1));
     for server in 0..cluster.servers {
         let who = Who::Server(server);
-        let mut restart = |at_ms: u64, for_ms: u64, what: Trouble| faults.push(Fault { at_ms, for_ms, what });
+        let mut restart = |at_ms: u64, for_ms: u64, what: Trouble| {
+            faults.push(Fault {
+                at_ms,
+                for_ms,
+                what,
+                lasts: false,
+            });
+        };
         restart(at_ms, dice.between(50, 600), Trouble::Upgrade(who));
         if taken_back == Some(u64::from(server)) {
             at_ms += dice.between(700, 1_500);
             restart(at_ms, dice.between(50, 600), Trouble::Downgrade(who));
         }
         at_ms = (at_ms + dice.between(300, 2_500)).min(pace.heal_ms - 200);
+    }
+}
+
+/// Breaks up to a minority of the servers, and never heals them.
+fn break_for_good(dice: &mut Dice, cluster: &Shape, pace: Pace, faults: &mut Vec<Fault>) {
+    let most = u64::from(cluster.servers - 1) / 2;
+    let first = dice.server(cluster);
+    for nth in 0..dice.between(1, most + 1) {
+        let who = match (most, dice.chance(40)) {
+            (1, true) => Who::Leader,
+            _ => Who::Server((first + u8::try_from(nth).unwrap_or(0)) % cluster.servers),
+        };
+        let what = match dice.index(13) {
+            0 => Trouble::Crash(who),
+            1 => Trouble::PowerCut(who, Kept::Some),
+            2 => Trouble::Pause(who),
+            3 => Trouble::CutOff(who),
+            4 => Trouble::CutOffFromAll(who),
+            5 => Trouble::Mute(who),
+            6 => Trouble::Deaf(who),
+            7 => Trouble::BlackHole(who),
+            8 => Trouble::Swallow(who),
+            9 => Trouble::FullDisk(who),
+            10 => Trouble::DeadSync(who),
+            11 => Trouble::HungSync(who),
+            _ => Trouble::Rot {
+                who,
+                space: *dice.pick(&[Space::Log, Space::Log, Space::Meta, Space::State]),
+                restart: dice.chance(60),
+            },
+        };
+        faults.push(Fault {
+            at_ms: dice.between(BEGIN_MS + 500, pace.heal_ms - 700),
+            for_ms: dice.between(50, 1_000),
+            what,
+            lasts: true,
+        });
+    }
+}
+
+/// A step of a server's work at which its process ends, and the number of it.
+fn step(dice: &mut Dice) -> (Step, u32) {
+    let often = [
+        Step::Before(Work::Put(Space::Log)),
+        Step::After(Work::Put(Space::Log)),
+        Step::Before(Work::Sync),
+        Step::After(Work::Sync),
+        Step::Upon(Sight::Appended),
+        Step::Upon(Sight::Synced),
+        Step::Upon(Sight::Applied),
+    ];
+    let seldom = [
+        Step::Before(Work::Put(Space::State)),
+        Step::After(Work::Put(Space::State)),
+        Step::Before(Work::Delete(Space::Log)),
+        Step::After(Work::Delete(Space::Log)),
+        Step::Upon(Sight::Checkpointed),
+        Step::Upon(Sight::Purged),
+        Step::Upon(Sight::ExpiryProposed),
+        Step::After(Work::Put(Space::Meta)),
+    ];
+    let rarely = [
+        Step::Before(Work::Put(Space::Meta)),
+        Step::Upon(Sight::VoteSaved),
+        Step::Upon(Sight::BecameLeader),
+        Step::Upon(Sight::LostLeadership),
+        Step::Upon(Sight::Truncated),
+        Step::Before(Work::Put(Space::Incoming)),
+        Step::After(Work::Put(Space::Incoming)),
+        Step::Before(Work::Delete(Space::State)),
+        Step::After(Work::Delete(Space::State)),
+        Step::After(Work::Delete(Space::Incoming)),
+        Step::Upon(Sight::SnapshotInstalled),
+    ];
+    let (steps, most): (&[Step], u64) = match dice.index(10) {
+        0..4 => (&often, 40),
+        4..7 => (&seldom, 5),
+        _ => (&rarely, 3),
+    };
+    let nth = u32::try_from(dice.between(1, most)).unwrap_or(1);
+    (*dice.pick(steps), nth)
+}
+
+fn quality(dice: &mut Dice) -> Quality {
+    let mut part = |percent: u64, from: u64, to: u64| match dice.chance(percent) {
+        true => dice.between(from, to),
+        false => 0,
+    };
+    let ppm = |number: u64| u32::try_from(number).unwrap_or(0);
+    Quality {
+        loss_ppm: ppm(part(30, 10_000, 400_000)),
+        twice_ppm: ppm(part(20, 10_000, 200_000)),
+        delay_ms: part(50, 5, 150),
+        tail_ppm: ppm(part(30, 1_000, 100_000)),
+        bytes_per_s: part(40, 3_000, 100_000),
     }
 }
 
@@ -105,7 +240,14 @@ fn lengthen(faults: &mut [Fault], pace: Pace) {
 }
 
 fn add(dice: &mut Dice, cluster: &Shape, kind: Kind, at_ms: u64, faults: &mut Vec<Fault>) {
-    let mut fault = |at_ms: u64, for_ms: u64, what: Trouble| faults.push(Fault { at_ms, for_ms, what });
+    let mut fault = |at_ms: u64, for_ms: u64, what: Trouble| {
+        faults.push(Fault {
+            at_ms,
+            for_ms,
+            what,
+            lasts: false,
+        })
+    };
     match kind {
         Kind::Crash => fault(
             at_ms,
@@ -219,9 +361,11 @@ fn add(dice: &mut Dice, cluster: &Shape, kind: Kind, at_ms: u64, faults: &mut Ve
         }
         Kind::Membership => {
             let first = at_ms.min(5_000);
-            match dice.index(3) {
+            match dice.index(6) {
                 0 => fault(first, 500, Trouble::Join),
                 1 => fault(first, 500, Trouble::Remove(one(dice, cluster))),
+                2 => fault(first, 500, Trouble::JoinDown),
+                3 => fault(first, 500, Trouble::Replace(one(dice, cluster))),
                 _ => {
                     fault(first, 500, Trouble::Join);
                     fault(
@@ -232,6 +376,69 @@ fn add(dice: &mut Dice, cluster: &Shape, kind: Kind, at_ms: u64, faults: &mut Ve
                 }
             }
         }
+        Kind::Trap => fault(at_ms, dice.between(1_500, 5_000), trap(dice, cluster)),
+        Kind::Flap => {
+            let every_ms = dice.between(20, 900);
+            let who = one(dice, cluster);
+            fault(at_ms, dice.between(1_000, 5_000), Trouble::Flap { who, every_ms });
+        }
+        Kind::Ring => fault(at_ms, dice.between(500, 4_000), Trouble::Ring),
+        Kind::Swallow => fault(
+            at_ms,
+            dice.between(200, 4_000),
+            Trouble::Swallow(one(dice, cluster)),
+        ),
+        Kind::BadLink => fault(at_ms, dice.between(500, 5_000), bad_link(dice, cluster)),
+        Kind::DeadSync => fault(
+            at_ms,
+            dice.between(300, 2_000),
+            Trouble::DeadSync(one(dice, cluster)),
+        ),
+        Kind::SlowReads => {
+            let ms = dice.between(2, 60);
+            fault(
+                at_ms,
+                dice.between(500, 4_000),
+                Trouble::SlowReads(several(dice, cluster), ms),
+            );
+        }
+        Kind::WildClock => {
+            let ppm = i32::try_from(dice.between(0, 400_000)).unwrap_or(0) - 200_000;
+            fault(at_ms, 1, Trouble::Drift(several(dice, cluster), ppm));
+        }
+    }
+}
+
+fn bad_link(dice: &mut Dice, cluster: &Shape) -> Trouble {
+    let (from, to) = match dice.index(4) {
+        0 => (Who::Leader, Who::All),
+        1 => (Who::All, Who::Leader),
+        2 => (Who::All, one(dice, cluster)),
+        _ => (
+            Who::Server(dice.server(cluster)),
+            Who::Server(dice.server(cluster)),
+        ),
+    };
+    let link = quality(dice);
+    Trouble::BadLink { from, to, link }
+}
+
+fn trap(dice: &mut Dice, cluster: &Shape) -> Trouble {
+    let (step, nth) = step(dice);
+    let kept = [
+        None,
+        Some(Kept::Nothing),
+        Some(Kept::Some),
+        Some(Kept::Everything),
+    ];
+    Trouble::Trap {
+        who: several(dice, cluster),
+        step,
+        nth,
+        kept: *dice.pick(&kept),
+        down_ms: dice.between(20, 1_200),
+        // Now and then it crashes at the same step of every start.
+        times: *dice.weighted(&[(7, 1), (2, 2), (1, 6)]),
     }
 }
 

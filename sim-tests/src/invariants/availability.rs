@@ -103,7 +103,7 @@ fn longest(history: &History, operation: &Operation) -> Duration {
 
 /// A server that is no member refuses everything, rightly.
 fn is_no_member(history: &History, server: ServerNumber, at: Time) -> bool {
-    history.is_member(server, at) != Some(true)
+    history.is_member(server, at) != Some(true) || history.is_broken(server, at)
 }
 
 /// A client that had a connection to a process that is gone, or over a link that was cut, learns of it when it uses the
