@@ -6,6 +6,7 @@ mod replay;
 mod run;
 mod schedules;
 mod shrink;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ enum Command {
     Shrink(shrink::Arguments),
     Show(schedules::Show),
     Save(schedules::Save),
+    Torture(torture::Arguments),
     /// Lists the invariants.
     Invariants,
 }
@@ -40,6 +42,7 @@ impl Command {
             Command::Shrink(arguments) => arguments.carry_out(),
             Command::Show(arguments) => arguments.carry_out(),
             Command::Save(arguments) => arguments.carry_out(),
+            Command::Torture(arguments) => arguments.carry_out(),
             Command::Invariants => {
                 ALL.iter().for_each(|(name, _)| println!("{name}"));
                 Ok(true)
