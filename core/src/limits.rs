@@ -25,6 +25,12 @@ pub const META_VALUE_CHARS_MAX: usize = 512;
 pub const TAGGED_ADDRESSES_MAX: usize = 16;
 /// Checks of one registration; more is 400.
 pub const CHECKS_PER_INSTANCE_MAX: usize = 64;
+/// Longest expression of `?filter=`, in bytes.
+pub const FILTER_BYTES_MAX: usize = 8 * 1024;
+/// Deepest nesting of parentheses and negations in an expression of `?filter=`.
+pub const FILTER_DEPTH_MAX: usize = 64;
+/// Most memory for one compiled regular expression of `?filter=`, in bytes, and as much for carrying it out.
+pub const FILTER_REGEX_BYTES: usize = 1024 * 1024;
 /// Bytes of a check's output; the rest is cut off.
 pub const CHECK_OUTPUT_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a check's notes; more is 400.
@@ -47,6 +53,33 @@ pub const EXPIRIES_PER_COMMAND_MAX: usize = 1_000;
 pub const TOMBSTONES_MAX: usize = 16_384;
 /// Names that fold into the floor at once, so that it moves seldom: each move shows as a newer index of unknown names.
 pub const TOMBSTONES_FOLD: usize = 2_048;
+
+/// Bytes of a key; more is 400.
+pub const KEY_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of a key's value; more is 413.
+pub const VALUE_BYTES_MAX: usize = 512 * 1024;
+/// Levels of a key, told apart by slashes, of which each knows how new it is; what is deeper is looked through.
+pub const KEY_LEVELS_INDEXED: usize = 16;
+/// Superseded versions of keys that are kept; beyond it the oldest are compacted.
+pub const KEY_VERSIONS_KEPT_MAX: usize = 16_384;
+/// Superseded versions that are compacted at once, at least.
+pub const KEY_VERSIONS_FOLD: usize = 2_048;
+/// Bytes of the values of superseded versions that are kept; beyond it the oldest are compacted, an eighth at once.
+pub const KEY_VERSION_BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
+/// Operations of one transaction; more is 413.
+pub const OPERATIONS_PER_TRANSACTION_MAX: usize = 128;
+/// Bytes of all values in one transaction; more is 413.
+pub const TRANSACTION_VALUE_BYTES_MAX: usize = 512 * 1024;
+/// Shortest TTL of a session; less is an error.
+pub const SESSION_TTL_MIN: Duration = Duration::from_secs(10);
+/// Longest TTL of a session; more is an error.
+pub const SESSION_TTL_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Delay of the locks of a session that names none.
+pub const LOCK_DELAY_DEFAULT: Duration = Duration::from_secs(15);
+/// Longest delay of locks; more is cut to it.
+pub const LOCK_DELAY_MAX: Duration = Duration::from_secs(60);
+/// Checks that one session is bound to; more is 400.
+pub const CHECKS_PER_SESSION_MAX: usize = 64;
 
 /// A blocking query's wait when it names none.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);

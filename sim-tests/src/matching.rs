@@ -53,9 +53,12 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         return Source::Internal;
     };
     match command {
-        Command::ExpireChecks(_) | Command::DeregisterCritical(_) | Command::RaiseVersion(_) => {
-            return Source::Internal;
-        }
+        Command::ExpireChecks(_)
+        | Command::DeregisterCritical(_)
+        | Command::RenewSessions(_)
+        | Command::ExpireSessions(_)
+        | Command::EndLockDelays(_)
+        | Command::RaiseVersion(_) => return Source::Internal,
         Command::Restore(Restore::Stage { .. } | Restore::Discard { .. }) => {
             let asked = |it: &Operation| matches!(it.op, Op::Restore { .. }) && it.invoked <= entry.appended;
             return if record.operations.iter().any(asked) {
@@ -85,7 +88,12 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
             return Source::Agent;
         }
         Command::Deregister(what) if is_agents(record, deregistered_node(what)) => return Source::Agent,
-        Command::Register(_) | Command::Deregister(_) | Command::Restore(Restore::Commit { .. }) => {}
+        Command::Register(_)
+        | Command::Deregister(_)
+        | Command::Restore(Restore::Commit { .. })
+        | Command::Transact(_)
+        | Command::CreateSession(_)
+        | Command::DestroySession(_) => {}
     }
     let caused = |operation: &Operation| {
         operation.invoked <= entry.appended

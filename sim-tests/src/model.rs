@@ -1,15 +1,19 @@
 //! The reference model: the registry once more, as plainly as it can be written. Lists instead of tables, everything
 //! computed from scratch, no index kept that could be forgotten. The judges hold the real registry against it.
 
+mod keys;
+
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
 use sider_core::registry::{
     Check, CheckDefinitionUpdate, CheckKey, CheckStatus, CheckTarget, CheckUpdate, Command, Deregister,
-    Expiry, Instance, InstanceKey, Namespace, Node, NodeName, Refusal, Registration, Reply, Restore, Topic,
+    Expiry, Instance, InstanceKey, Key, KeyValue, Namespace, Node, NodeName, Refusal, Registration, Reply,
+    Restore, Session, Topic,
 };
 
 /// A state of the registry. Cheap to clone: unchanged things are shared.
@@ -23,6 +27,12 @@ pub struct State {
     pub instances: Vec<Arc<Instance>>,
     /// Checks, in no order.
     pub checks: Vec<Arc<Check>>,
+    /// What keys hold, in no order.
+    pub keys: Vec<Arc<KeyValue>>,
+    /// Sessions, in no order.
+    pub sessions: Vec<Arc<Session>>,
+    /// Locks that nobody can take, with their delay and the index at which it began.
+    delays: BTreeMap<Key, (Duration, u64)>,
     /// The index that every topic has at least: that of the last restore.
     pub floor: u64,
     /// The version of commands that the cluster writes.
@@ -53,12 +63,29 @@ impl State {
                 self.version = self.version.max(*version);
                 Ok(Reply::Done)
             }
+            Command::Transact(operations) => self.transact(operations, index),
+            Command::CreateSession(new) => self.begin_session(&new.session, new.node.as_ref(), index),
+            Command::DestroySession(id) => Ok(Reply::Deregistered(self.end_session(id, index))),
+            Command::RenewSessions(ids) => {
+                Ok(Reply::Each(ids.iter().map(|id| self.renew_session(id)).collect()))
+            }
+            Command::ExpireSessions(expiries) => Ok(Reply::Each(
+                expiries
+                    .iter()
+                    .map(|expiry| self.expire_session(expiry, index))
+                    .collect(),
+            )),
+            Command::EndLockDelays(ends) => {
+                Ok(Reply::Each(ends.iter().map(|end| self.end_delay(end)).collect()))
+            }
         };
         if reply.is_err() {
             *self = before;
             return (reply, false);
         }
+        self.end_orphans(&before, index);
         self.keep_what_did_not_change(&before);
+        self.keep_keys_that_did_not_change(&before);
         if let Command::Restore(Restore::Commit { index: of_file, .. }) = command {
             // Above the index of either, whatever has changed; and so has every question from then on.
             self.index = index.max(of_file.max(&1) + 1);
@@ -92,7 +119,12 @@ impl State {
                     self.staged.1.clear();
                 }
             }
-            Restore::Commit { restore, parts, .. } => {
+            Restore::Commit {
+                restore,
+                parts,
+                index,
+                ..
+            } => {
                 if (self.staged.0, self.staged.1.len()) != (*restore, *parts as usize) {
                     return refused();
                 }
@@ -104,6 +136,20 @@ impl State {
                 self.nodes = file.nodes;
                 self.instances = file.instances;
                 self.checks = file.checks;
+                // Keys are written at the restore's own index; what they held is kept below, where it is the same.
+                let at = self.index.max(*index).max(1) + 1;
+                let known = std::mem::replace(&mut self.keys, file.keys);
+                for held in &mut self.keys {
+                    let created = known.iter().find(|it| it.key == held.key);
+                    let held = Arc::make_mut(held);
+                    held.create_index = created.map_or(at, |it| it.create_index);
+                    held.modify_index = at;
+                }
+                self.sessions = file.sessions;
+                for session in &mut self.sessions {
+                    Arc::make_mut(session).renewals = at << 20;
+                }
+                self.delays.clear();
             }
         }
         Ok(Reply::Done)
@@ -120,6 +166,14 @@ impl State {
                 Some(0x10) => self.nodes.push(postcard::from_bytes(thing).map_err(wrong)?),
                 Some(0x11) => self.instances.push(postcard::from_bytes(thing).map_err(wrong)?),
                 Some(0x12) => self.checks.push(postcard::from_bytes(thing).map_err(wrong)?),
+                Some(0x13) => {
+                    let name = key.get(9..).ok_or("a key without a revision")?;
+                    let held: Option<Arc<KeyValue>> = postcard::from_bytes(thing).map_err(wrong)?;
+                    // Older revisions come first.
+                    self.keys.retain(|it| it.key.as_bytes() != name);
+                    self.keys.extend(held);
+                }
+                Some(0x14) => self.sessions.push(postcard::from_bytes(thing).map_err(wrong)?),
                 // Indexes of topics: all of them are new after a restore.
                 _ => {}
             }
@@ -427,6 +481,16 @@ impl State {
                 .iter()
                 .map(|it| mark("check", &it.key(), it.create_index, it.modify_index)),
         );
+        let things = things.chain(
+            self.keys
+                .iter()
+                .map(|it| mark("key", &it.key, it.create_index, it.modify_index)),
+        );
+        let things = things.chain(
+            self.sessions
+                .iter()
+                .map(|it| mark("session", &it.id, it.create_index, it.modify_index)),
+        );
         things.fold(0, u64::wrapping_add)
     }
 
@@ -501,6 +565,21 @@ impl State {
                 show(Topic::Checks(namespace.clone()), what);
                 show(Topic::ChecksInState(namespace, check.status), what);
             }
+        }
+        for held in &self.keys {
+            let what = mark("key", &held.key, held.create_index, held.modify_index);
+            show(Topic::Key(held.key.clone()), what);
+            let name = held.key.as_bytes();
+            for end in 0..=name.len() {
+                let prefix = Key::parse(name[..end].to_vec()).expect("no longer than the key");
+                show(Topic::KeyPrefix(prefix), what);
+            }
+        }
+        for session in &self.sessions {
+            let what = mark("session", &session.id, session.create_index, session.modify_index);
+            show(Topic::Session(session.id.clone()), what);
+            show(Topic::SessionsOfNode(session.node.clone()), what);
+            show(Topic::Sessions, what);
         }
         topics
     }

@@ -220,5 +220,25 @@ fn short(command: &Command) -> String {
                 each.collect::<Vec<_>>().join(", ")
             )
         }
+        Command::Transact(operations) => {
+            let each = operations.iter().map(|it| format!("{it:?}"));
+            format!("transact {}", each.collect::<Vec<_>>().join(", "))
+        }
+        Command::CreateSession(new) => format!("create session {} {}", new.session.name, new.session.id),
+        Command::DestroySession(id) => format!("destroy session {id}"),
+        Command::RenewSessions(ids) => {
+            let each = ids.iter().map(ToString::to_string);
+            format!("renew sessions {}", each.collect::<Vec<_>>().join(", "))
+        }
+        Command::ExpireSessions(expiries) => {
+            let each = expiries
+                .iter()
+                .map(|it| format!("{} (renewals {})", it.session, it.renewals_seen));
+            format!("expire sessions {}", each.collect::<Vec<_>>().join(", "))
+        }
+        Command::EndLockDelays(ends) => {
+            let each = ends.iter().map(|it| it.key.to_string());
+            format!("let be locked again: {}", each.collect::<Vec<_>>().join(", "))
+        }
     }
 }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    Check, CheckStatus, Instance, InstanceHealth, ListedCheck, Namespace, Node, NodeName, Query, ServiceName,
-    Topic, View,
+    Check, CheckStatus, Filter, Instance, InstanceHealth, Key, ListedCheck, Namespace, Node, NodeName, Query,
+    Record, ServiceName, Session, Topic, View,
     tables::{Service, Tables},
 };
 
@@ -49,13 +49,40 @@ impl Query {
                 Some(status) => Topic::ChecksInState(namespace.clone(), *status),
                 None => Topic::Checks(namespace.clone()),
             },
+            Query::Key(key) => Topic::Key(key.clone()),
+            Query::KeyTree(prefix) | Query::KeyNames { prefix, .. } => Topic::KeyPrefix(prefix.clone()),
+            Query::Session(id) => Topic::Session(id.clone()),
+            Query::Sessions(Some(node)) => Topic::SessionsOfNode(node.clone()),
+            Query::Sessions(None) => Topic::Sessions,
+            // This list shows names and tags, and may be filtered by anything.
+            Query::Filtered { query, .. } => match &**query {
+                Query::Services { namespace, .. } => Topic::Namespace(namespace.clone()),
+                other => other.topic(),
+            },
         }
     }
 }
 
 /// Answers a query.
 pub(super) fn answer(tables: &Tables, query: &Query) -> View {
+    answer_filtered(tables, query, Filters(Vec::new()))
+}
+
+/// The filters that a record must pass.
+struct Filters<'a>(Vec<&'a Filter>);
+
+impl Filters<'_> {
+    fn pass(&self, record: Record<'_>) -> bool {
+        self.0.iter().all(|filter| filter.passes(record))
+    }
+}
+
+fn answer_filtered<'a>(tables: &Tables, query: &'a Query, mut filters: Filters<'a>) -> View {
     match query {
+        Query::Filtered { query, filter } => {
+            filters.0.push(filter);
+            answer_filtered(tables, query, filters)
+        }
         Query::ServiceHealth {
             namespace,
             service,
@@ -64,12 +91,11 @@ pub(super) fn answer(tables: &Tables, query: &Query) -> View {
             node_meta,
         } => {
             let instances = instances_of_service(tables, namespace, service);
-            let filter = InstanceFilter::new(tags, node_meta);
+            let wanted = InstanceFilter::new(tags, node_meta);
             let health = instances.filter_map(|instance| {
                 let node = tables.node_beneath(&instance.node);
-                let health = || instance_health(tables, node, instance);
-                let wanted = filter.keeps(instance, node) && (!passing || passes(tables, instance));
-                wanted.then(health)
+                let kept = wanted.keeps(instance, node) && (!passing || passes(tables, instance));
+                kept.then(|| instance_health(tables, node, instance, &filters))?
             });
             View::Instances(health.collect())
         }
@@ -80,10 +106,12 @@ pub(super) fn answer(tables: &Tables, query: &Query) -> View {
             node_meta,
         } => {
             let instances = instances_of_service(tables, namespace, service);
-            let filter = InstanceFilter::new(tags, node_meta);
+            let wanted = InstanceFilter::new(tags, node_meta);
             let listed = instances.filter_map(|instance| {
                 let node = tables.node_beneath(&instance.node);
-                filter.keeps(instance, node).then(|| InstanceHealth {
+                let kept =
+                    wanted.keeps(instance, node) && filters.pass(Record::CatalogService(node, instance));
+                kept.then(|| InstanceHealth {
                     node: Node::clone(node),
                     instance: Instance::clone(instance),
                     checks: Vec::new(),
@@ -93,17 +121,21 @@ pub(super) fn answer(tables: &Tables, query: &Query) -> View {
         }
         Query::Services { namespace, node_meta } => {
             let services = tables.services(namespace).filter_map(|(name, service)| {
-                let tags = tags_of_service(tables, service, node_meta)?;
+                let tags = tags_of_service(tables, service, node_meta, &filters)?;
                 Some((name.clone(), tags))
             });
             View::Services(services.collect())
         }
         Query::Nodes { node_meta } => {
-            let nodes = tables.nodes().filter(|node| has_meta(node, node_meta));
+            let nodes = tables
+                .nodes()
+                .filter(|node| has_meta(node, node_meta) && filters.pass(Record::Node(node)));
             View::Nodes(nodes.map(|node| Node::clone(node)).collect())
         }
-        Query::NodeServices { namespace, node } => View::NodeServices(node_services(tables, namespace, node)),
-        Query::NodeChecks { namespace, node } => View::Checks(node_checks(tables, namespace, node)),
+        Query::NodeServices { namespace, node } => {
+            View::NodeServices(node_services(tables, namespace, node, &filters))
+        }
+        Query::NodeChecks { namespace, node } => View::Checks(node_checks(tables, namespace, node, &filters)),
         Query::ServiceChecks {
             namespace,
             service,
@@ -112,7 +144,11 @@ pub(super) fn answer(tables: &Tables, query: &Query) -> View {
             let instances = instances_of_service(tables, namespace, service)
                 .filter(|instance| has_meta(tables.node_beneath(&instance.node), node_meta));
             let checks = instances.flat_map(|instance| tables.checks_of_instance(&instance.key()).values());
-            View::Checks(checks.map(|check| annotate(tables, check)).collect())
+            View::Checks(
+                checks
+                    .filter_map(|check| annotate(tables, check, &filters))
+                    .collect(),
+            )
         }
         Query::ChecksInState {
             namespace,
@@ -123,9 +159,55 @@ pub(super) fn answer(tables: &Tables, query: &Query) -> View {
                 .checks_of_namespace(namespace)
                 .filter(|check| status.is_none_or(|status| check.status == status))
                 .filter(|check| has_meta(tables.node_beneath(&check.node), node_meta));
-            View::Checks(checks.map(|check| annotate(tables, check)).collect())
+            View::Checks(
+                checks
+                    .filter_map(|check| annotate(tables, check, &filters))
+                    .collect(),
+            )
+        }
+        Query::Key(key) => View::Keys(tables.keys().get(key).cloned().into_iter().collect()),
+        Query::KeyTree(prefix) => View::Keys(tables.keys().with_prefix(prefix).cloned().collect()),
+        Query::KeyNames { prefix, separator } => View::KeyNames(key_names(tables, prefix, separator)),
+        Query::Session(id) => {
+            let session = tables.sessions().get(id);
+            View::Sessions(
+                session
+                    .map(|session| Session::clone(session))
+                    .into_iter()
+                    .collect(),
+            )
+        }
+        Query::Sessions(Some(node)) => {
+            let sessions = tables.sessions().of_node(node);
+            View::Sessions(sessions.map(|session| Session::clone(session)).collect())
+        }
+        Query::Sessions(None) => {
+            let sessions = tables.sessions().all();
+            View::Sessions(sessions.map(|session| Session::clone(session)).collect())
         }
     }
+}
+
+/// Each name up to the first separator behind the prefix, that included; equal ones once.
+fn key_names(tables: &Tables, prefix: &Key, separator: &[u8]) -> Vec<Key> {
+    let mut names: Vec<Key> = Vec::new();
+    for found in tables.keys().with_prefix(prefix) {
+        let key = &found.key;
+        let behind = &key.as_bytes()[prefix.as_bytes().len()..];
+        let at = match separator {
+            [] => None,
+            separator => behind.windows(separator.len()).position(|part| part == separator),
+        };
+        let name = match at {
+            Some(at) => key.cut(prefix.as_bytes().len() + at + separator.len()),
+            None => key.clone(),
+        };
+        // Keys come in order, so equal names come together.
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// Which instances of a service are wanted.
@@ -169,44 +251,71 @@ fn passes(tables: &Tables, instance: &Instance) -> bool {
     checks.all(|check| check.status == CheckStatus::Passing)
 }
 
-fn instance_health(tables: &Tables, node: &Node, instance: &Instance) -> InstanceHealth {
+/// An instance with what decides about its health, if it passes the filters.
+fn instance_health(
+    tables: &Tables,
+    node: &Node,
+    instance: &Instance,
+    filters: &Filters<'_>,
+) -> Option<InstanceHealth> {
     let node_checks = tables.own_checks_of_node(&instance.node).values();
     let checks = node_checks.chain(tables.checks_of_instance(&instance.key()).values());
-    InstanceHealth {
-        node: node.clone(),
-        instance: instance.clone(),
-        checks: checks.map(|check| Check::clone(check)).collect(),
-    }
+    let checks: Vec<&Check> = checks.map(|check| &**check).collect();
+    // What does not pass is not copied.
+    filters
+        .pass(Record::Health(node, instance, &checks))
+        .then(|| InstanceHealth {
+            node: node.clone(),
+            instance: instance.clone(),
+            checks: checks.into_iter().cloned().collect(),
+        })
 }
 
-/// The union of the tags of a service's instances on the wanted nodes; `None` if there are none.
+/// The union of the tags of a service's wanted instances; `None` if there are none.
 fn tags_of_service(
     tables: &Tables,
     service: &Service,
     node_meta: &[(String, String)],
+    filters: &Filters<'_>,
 ) -> Option<Vec<String>> {
-    if node_meta.is_empty() {
+    if node_meta.is_empty() && filters.0.is_empty() {
         return Some(service.tags.keys().cloned().collect());
     }
     let instances = service.instances.values();
     let mut wanted = instances
-        .filter(|instance| has_meta(tables.node_beneath(&instance.node), node_meta))
+        .filter(|instance| {
+            let node = tables.node_beneath(&instance.node);
+            has_meta(node, node_meta) && filters.pass(Record::CatalogService(node, instance))
+        })
         .peekable();
     wanted.peek()?;
     let tags: BTreeSet<&String> = wanted.flat_map(|instance| &instance.tags).collect();
     Some(tags.into_iter().cloned().collect())
 }
 
-fn node_services(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Option<(Node, Vec<Instance>)> {
+fn node_services(
+    tables: &Tables,
+    namespace: &Namespace,
+    name: &NodeName,
+    filters: &Filters<'_>,
+) -> Option<(Node, Vec<Instance>)> {
     if !tables.sees_node(namespace, name) {
         return None;
     }
-    let instances = tables.instances_of_node(namespace, name);
-    let instances = instances.map(|instance| Instance::clone(instance)).collect();
+    let instances = tables
+        .instances_of_node(namespace, name)
+        .filter(|instance| filters.pass(Record::Service(instance)))
+        .map(|instance| Instance::clone(instance))
+        .collect();
     Some((Node::clone(tables.node_beneath(name)), instances))
 }
 
-fn node_checks(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Vec<ListedCheck> {
+fn node_checks(
+    tables: &Tables,
+    namespace: &Namespace,
+    name: &NodeName,
+    filters: &Filters<'_>,
+) -> Vec<ListedCheck> {
     if !tables.sees_node(namespace, name) {
         return Vec::new();
     }
@@ -215,12 +324,23 @@ fn node_checks(tables: &Tables, namespace: &Namespace, name: &NodeName) -> Vec<L
         .checks_of_node(namespace, name)
         .filter(|check| check.instance.is_some());
     own.chain(of_instances)
-        .map(|check| annotate(tables, check))
+        .filter_map(|check| annotate(tables, check, filters))
         .collect()
 }
 
-fn annotate(tables: &Tables, check: &Check) -> ListedCheck {
+/// A check with the name and tags of its service.
+pub(super) fn listed(tables: &Tables, check: &Check) -> ListedCheck {
     let instance = check.instance_key().and_then(|key| tables.instance(&key));
     let service = instance.map(|instance| (instance.service.clone(), instance.tags.clone()));
     (check.clone(), service)
+}
+
+/// A check with the name and tags of its service, if it passes the filters.
+fn annotate(tables: &Tables, check: &Check, filters: &Filters<'_>) -> Option<ListedCheck> {
+    let instance = check.instance_key().and_then(|key| tables.instance(&key));
+    let service = instance.map(|instance| (&instance.service, instance.tags.as_slice()));
+    filters.pass(Record::Check(check, service)).then(|| {
+        let service = service.map(|(name, tags)| (name.clone(), tags.to_vec()));
+        (check.clone(), service)
+    })
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Check, CheckDefinition, CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace,
-    Node, NodeName, ServiceName,
+    Check, CheckDefinition, CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Key,
+    Namespace, Node, NodeName, Operation, OperationError, OperationResult, ServiceName, Session, SessionId,
 };
 
 /// A replicated command. Its encoding is versioned: see [`Command::encode`].
@@ -20,6 +20,18 @@ pub enum Command {
     ExpireChecks(Vec<Expiry>),
     /// Deregisters the instances whose checks stayed critical for too long; each is done or refused by itself.
     DeregisterCritical(Vec<Expiry>),
+    /// Reads and writes keys and the catalog: all operations or, if one can't be done, none.
+    Transact(Vec<Operation>),
+    /// Creates a session.
+    CreateSession(Box<NewSession>),
+    /// Ends a session.
+    DestroySession(SessionId),
+    /// Counts renewals that must not be undone by an expiry in the log; each is done or refused by itself.
+    RenewSessions(Vec<SessionId>),
+    /// Ends sessions that were not renewed; each is done or refused by itself.
+    ExpireSessions(Vec<SessionExpiry>),
+    /// Lets locks be taken again after their delay; each is done or refused by itself.
+    EndLockDelays(Vec<LockDelayEnd>),
     /// Replaces the whole state by that of a snapshot file, in steps. Since version 2.
     Restore(Restore),
     /// From here on the log may hold commands up to this version: every member can read them. Since version 2.
@@ -144,6 +156,33 @@ pub struct Expiry {
     pub create_index_seen: u64,
 }
 
+/// A session to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSession {
+    /// The session; its id is new.
+    pub session: Session,
+    /// Its node, registered if it is not there; `None` if it must be there.
+    pub node: Option<Node>,
+}
+
+/// An expiry of a session that the leader decided on: done only if it was not renewed since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionExpiry {
+    /// Which session.
+    pub session: SessionId,
+    /// [`Session::renewals`] when the leader decided.
+    pub renewals_seen: u64,
+}
+
+/// The end of a lock's delay that the leader decided on: done only if it still is the same delay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockDelayEnd {
+    /// Of which key.
+    pub key: Key,
+    /// The index at which the delay began.
+    pub since_seen: u64,
+}
+
 /// What a command that was carried out answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
@@ -153,6 +192,10 @@ pub enum Reply {
     Deregistered(bool),
     /// An outcome for each update or expiry, in order.
     Each(Vec<Result<(), Refusal>>),
+    /// What the operations gave, in order; some give nothing, some more than one.
+    Transacted(Vec<OperationResult>),
+    /// The session is there.
+    SessionCreated,
     /// It was done, and there is nothing to say about it.
     Done,
 }
@@ -191,6 +234,12 @@ pub enum Refusal {
     /// The registration contradicts itself or the registry (its own words).
     #[error("{0}")]
     Invalid(String),
+    /// There is no such session.
+    #[error("unknown session {0:?}")]
+    UnknownSession(String),
+    /// Operations of a transaction that can't be done; none was.
+    #[error("{}", .0.iter().map(|error| error.refusal.to_string()).collect::<Vec<_>>().join("; "))]
+    Aborted(Vec<OperationError>),
 }
 
 /// What is kept of a check when it is first registered or replaced.

@@ -38,6 +38,8 @@ pub(super) fn difference(changes: &Changes, tables: &Tables) -> Difference {
     comparison.service_names();
     comparison.nodes();
     comparison.instances();
+    comparison.keys();
+    comparison.sessions();
     comparison.result
 }
 
@@ -415,6 +417,26 @@ impl<'a> Comparison<'a> {
             } else if has_checks && checks.output_differs {
                 self.result.touched.insert(topic(Topic::ServiceChecks));
             }
+        }
+    }
+
+    fn keys(&mut self) {
+        let topics: BTreeSet<Topic> = self.changes.keys.keys().cloned().map(Topic::Key).collect();
+        self.result.settled.extend(topics.iter().cloned());
+        self.result.raised.extend(topics);
+    }
+
+    fn sessions(&mut self) {
+        for (id, change) in &self.changes.sessions {
+            if !change.is_visible() {
+                continue;
+            }
+            let nodes = [&change.before, &change.after];
+            let nodes = nodes.into_iter().flatten().map(|session| session.node.clone());
+            let mut topics: BTreeSet<Topic> = nodes.map(Topic::SessionsOfNode).collect();
+            topics.extend([Topic::Session(id.clone()), Topic::Sessions]);
+            self.result.settled.extend(topics.iter().cloned());
+            self.result.raised.extend(topics);
         }
     }
 

@@ -15,7 +15,7 @@ pub struct Applied {
     /// Whether the command took an index.
     pub changed: bool,
     /// What happened, from before the command to after it: first what is gone (checks, instances, nodes), then what
-    /// there is (nodes, instances, checks), each by key.
+    /// there is (nodes, instances, checks), each by key; then what became of sessions and of delays of locks.
     pub events: Vec<Event>,
     /// Topics whose index rose to `index`, sorted, each once.
     pub topics: Vec<Topic>,
@@ -62,4 +62,14 @@ pub enum Event {
     CheckExpired(CheckKey),
     /// A check is gone.
     CheckDeregistered(CheckKey),
+    /// There is a new session: its TTL starts.
+    SessionCreated(super::SessionId),
+    /// A renewal of a session was written: its TTL starts anew.
+    SessionRenewed(super::SessionId),
+    /// A session ended.
+    SessionDestroyed(super::SessionId),
+    /// Nobody can take the lock on a key for a while.
+    LockDelayBegan(super::Key),
+    /// The lock on a key can be taken again.
+    LockDelayEnded(super::Key),
 }

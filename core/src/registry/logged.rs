@@ -46,7 +46,13 @@ impl Command {
             | Command::Deregister(_)
             | Command::UpdateChecks(_)
             | Command::ExpireChecks(_)
-            | Command::DeregisterCritical(_) => 1,
+            | Command::DeregisterCritical(_)
+            | Command::Transact(_)
+            | Command::CreateSession(_)
+            | Command::DestroySession(_)
+            | Command::RenewSessions(_)
+            | Command::ExpireSessions(_)
+            | Command::EndLockDelays(_) => 1,
         }
     }
 

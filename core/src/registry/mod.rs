@@ -5,13 +5,14 @@
 //!
 //! Reading order:
 //!
-//! 1. What there is: `model` (what is kept), `command` (what changes it), `event` (what came of it), `query`
+//! 1. What there is: `model` (what is kept of the catalog), `kv` (keys), `session`, `operation` (steps of a
+//!    transaction), `command` (what changes it), `event` (what came of it), `query`
 //!    (what can be asked, and the topics that have an index each).
 //! 2. What a command does: `tables` holds what is registered; `transaction` writes to it and can take everything
 //!    back; `apply` has one file for each command. None of these knows of topics, events or rows.
 //! 3. What follows from it: `difference` finds the topics whose answer changed by comparing before and after;
 //!    `topics` keeps their indexes; `state` puts it all together.
-//! 4. `answer` answers queries; `rows` says how things are stored and digested, `restore` reads them back; `logged` says
+//! 4. `answer` answers queries, those with a `filter` too; `rows` says how things are stored and digested, `restore` reads them back; `logged` says
 //!    how commands are written to the log, `snapshot` how a state is written to a file.
 //! 5. `replace` carries out what concerns the state as a whole: a restore from a file, a new version of commands.
 //!
@@ -27,12 +28,16 @@ mod apply;
 mod command;
 mod difference;
 mod event;
+mod filter;
+mod kv;
 mod logged;
 mod model;
+mod operation;
 mod query;
 mod replace;
 mod restore;
 mod rows;
+mod session;
 mod snapshot;
 mod state;
 mod tables;
@@ -40,17 +45,21 @@ mod topics;
 mod transaction;
 
 pub use command::{
-    CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, Refusal, Registration,
-    Reply, Restore,
+    CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, LockDelayEnd, NewSession,
+    Refusal, Registration, Reply, Restore, SessionExpiry,
 };
 pub use event::{Applied, Event, RowChange};
+pub use filter::{Filter, FilterError, Record, Shape};
+pub use kv::{Compacted, InvalidKey, Key, KeyValue};
 pub use logged::LoggedCommand;
 pub use model::{
     Check, CheckDefinition, CheckId, CheckKey, CheckKind, CheckStatus, Instance, InstanceId, InstanceKey,
-    InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, Weights,
+    InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, SessionId, Weights,
 };
+pub use operation::{KeyWrite, Operation, OperationError, OperationRefusal, OperationResult};
 pub use query::{InstanceHealth, ListedCheck, Query, Topic, TopicVersion, View};
 pub use rows::RowError;
+pub use session::{Session, SessionBehavior};
 pub use snapshot::{Snapshot, SnapshotError, SnapshotWriter};
 pub(crate) use snapshot::{pack, packed_len, unpack};
 pub use state::Registry;

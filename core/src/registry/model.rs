@@ -103,6 +103,10 @@ name!(
     /// A check's id, unique on its node within its namespace.
     CheckId, "check id"
 );
+name!(
+    /// A session's id: a UUID where this program made it.
+    SessionId, "session id"
+);
 
 impl Default for Namespace {
     fn default() -> Self {

@@ -1,8 +1,11 @@
 //! What can be asked of the registry.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Check, CheckStatus, Instance, Namespace, Node, NodeName, ServiceName};
+use super::{
+    Check, CheckStatus, Filter, Instance, Key, KeyValue, Namespace, Node, NodeName, ServiceName, Session,
+    SessionId,
+};
 
 /// A question. Equal questions asked at an equal index share one answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +78,28 @@ pub enum Query {
         /// As in `ServiceHealth`.
         node_meta: Vec<(String, String)>,
     },
+    /// What a key holds.
+    Key(Key),
+    /// What every key with a prefix holds, by key.
+    KeyTree(Key),
+    /// The keys with a prefix; with a separator only up to its first place behind the prefix, each once.
+    KeyNames {
+        /// Prefix.
+        prefix: Key,
+        /// Separator; may be empty.
+        separator: Vec<u8>,
+    },
+    /// A session.
+    Session(SessionId),
+    /// The sessions of a node, or all, by id.
+    Sessions(Option<NodeName>),
+    /// Of another query's answer only what passes a filter over records of the answer's shape.
+    Filtered {
+        /// The other query.
+        query: Box<Query>,
+        /// The filter.
+        filter: Filter,
+    },
 }
 
 /// What has an index of its own: a query's answer can only change when its topic's index rises (its checks' output
@@ -105,6 +130,17 @@ pub enum Topic {
     /// Everything that can be seen in a namespace. For questions whose answer hangs on what it does not show: a list
     /// of checks or services that is filtered by the meta of their nodes.
     Namespace(Namespace),
+    /// A key.
+    Key(Key),
+    /// A session.
+    Session(SessionId),
+    /// The sessions of a node.
+    SessionsOfNode(NodeName),
+    /// All sessions.
+    Sessions,
+    /// The keys with a prefix. It is as new as the newest of them: it has no index of its own, and never rises by
+    /// itself. Who waits for it waits for all of them.
+    KeyPrefix(Key),
     // Variants are added at the end only: their order is that of the stored rows.
 }
 
@@ -142,6 +178,12 @@ pub enum View {
     NodeServices(Option<(Node, Vec<Instance>)>),
     /// To the queries for checks.
     Checks(Vec<ListedCheck>),
+    /// To the queries for keys.
+    Keys(Vec<Arc<KeyValue>>),
+    /// To `KeyNames`.
+    KeyNames(Vec<Key>),
+    /// To the queries for sessions.
+    Sessions(Vec<Session>),
 }
 
 /// A check with the name and tags of its service where it has one.

@@ -6,17 +6,21 @@
 //! - *No index goes back*, neither for clients of this cluster nor for those of the one that the file is from: the
 //!   restore takes an index above both, and every topic has it from then on, whether anything is known of it or not.
 //! - *Whoever waits is woken* where what he waits for is different now.
-//! - *No check expires by what was decided before*, however alike it looks: every check gets a count of renewals that no
-//!   check ever had, and counts as registered anew, so its time starts over.
+//! - *Nothing expires by what was decided before*, however alike it looks: every check and every session gets a count of
+//!   renewals that none ever had, and counts as registered or renewed anew, so its time starts over.
+//! - *Keys are written by the restore*, where they differ: that makes one revision as every transaction does, so the
+//!   history of keys goes on without a gap, and a client's compare-and-set never takes another value for the one that it
+//!   knew. Delays of locks end with it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    Applied, Check, CheckKey, InstanceKey, NodeName, Refusal, Registry, Reply, Restore,
+    Applied, Check, CheckKey, InstanceKey, Key, KeyValue, NodeName, Refusal, Registry, Reply, Restore,
+    Session, SessionId,
     difference::difference,
-    rows::{Row, RowLog, index_key, staged_key, value, version_key},
+    rows::{Row, RowLog, command_version_key, index_key, staged_key, value},
     snapshot::registry_of,
     state::{events, log_rows, next_index},
     transaction::Transaction,
@@ -109,7 +113,7 @@ impl Registry {
         if version > self.command_version() {
             let row = |version: u8| value(&version);
             let before = (self.version > 0).then(|| row(self.version));
-            rows.set(version_key(), before, Some(row(version)));
+            rows.set(command_version_key(), before, Some(row(version)));
             self.version = version;
         }
         self.unseen(rows)
@@ -165,6 +169,10 @@ impl Registry {
         let before = (self.index > 0).then(|| value(&self.index));
         rows.set(index_key(), before, Some(value(&index)));
         self.index = index;
+        for (key, change) in &changes.keys {
+            self.history.record(key, change, index, &mut rows);
+        }
+        self.history.fold(&mut rows);
         self.topics.restart(index, &mut rows);
         self.staged.clear(&mut rows);
         Applied {
@@ -193,9 +201,28 @@ impl Registry {
 /// Writes what `file` holds over everything there is.
 fn fill(transaction: &mut Transaction<'_>, file: &Registry) {
     let tables = transaction.tables();
+    let (gone_keys, gone_sessions) = (tables.keys(), tables.sessions());
+    let delays: Vec<Key> = gone_keys.delays().map(|(key, _)| key.clone()).collect();
+    let gone_keys: Vec<Key> = gone_keys.all().map(|held| held.key.clone()).collect();
+    let gone_sessions: Vec<SessionId> = gone_sessions.all().map(|session| session.id.clone()).collect();
     let gone_checks: Vec<CheckKey> = tables.checks().map(|check| check.key()).collect();
     let gone_instances: Vec<InstanceKey> = tables.instances().map(|instance| instance.key()).collect();
     let gone_nodes: Vec<NodeName> = tables.nodes().map(|node| node.name.clone()).collect();
+    for key in &delays {
+        transaction.set_delay(key, None);
+    }
+    for key in gone_keys
+        .iter()
+        .filter(|key| file.tables.keys().get(key).is_none())
+    {
+        transaction.set_key(key, None);
+    }
+    for id in gone_sessions
+        .iter()
+        .filter(|id| file.tables.sessions().get(id).is_none())
+    {
+        transaction.set_session(id, None);
+    }
     for key in gone_checks.iter().filter(|key| file.check(key).is_none()) {
         transaction.set_check(key, None);
     }
@@ -219,6 +246,22 @@ fn fill(transaction: &mut Transaction<'_>, file: &Registry) {
         };
         transaction.set_check(&check.key(), Some(restored));
         transaction.mark_registered(&check.key());
+    }
+    for session in file.tables.sessions().all() {
+        let restored = Session {
+            renewals,
+            ..session.as_ref().clone()
+        };
+        transaction.set_session(&session.id, Some(restored));
+    }
+    for held in file.tables.keys().all() {
+        let known = transaction.tables().keys().get(&held.key);
+        let written = KeyValue {
+            create_index: known.map_or(transaction.index(), |known| known.create_index),
+            modify_index: transaction.index(),
+            ..held.as_ref().clone()
+        };
+        transaction.set_key(&held.key, Some(written));
     }
 }
 

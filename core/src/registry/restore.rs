@@ -1,12 +1,15 @@
 //! A registry from its stored rows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
     Namespace, Registry,
-    rows::{Row, RowError, check_key, corrupt_row, index_key, instance_key, node_key, row_hash, staged_key},
+    rows::{
+        Row, RowError, check_key, corrupt_row, index_key, instance_key, node_key, row_hash, session_key,
+        staged_key, version_key,
+    },
 };
 
 /// See [`Registry::from_rows`].
@@ -21,6 +24,10 @@ pub(super) fn from_rows(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Resul
             return Err(corrupt_row(&key, "it is there twice"));
         }
     }
+    registry.history.settle();
+    for newest in registry.history.newest() {
+        registry.tables.set_key(&newest.key, Some(Arc::clone(newest)));
+    }
     check_references(&registry)?;
     registry.topics.settle_all(&registry.tables);
     Ok(registry)
@@ -30,7 +37,7 @@ fn take_in(registry: &mut Registry, row: Row) {
     match row {
         Row::Index(index) => registry.index = index,
         Row::Floor(kind, index) => registry.topics.restore_floor(kind, index),
-        Row::Version(version) => registry.version = version,
+        Row::CommandVersion(version) => registry.version = version,
         Row::Node(node) => {
             let name = node.name.clone();
             registry.tables.set_node(&name, Some(node));
@@ -42,6 +49,15 @@ fn take_in(registry: &mut Registry, row: Row) {
         Row::Check(check) => {
             let key = check.key();
             registry.tables.set_check(&key, Some(check));
+        }
+        Row::Compacted(revision) => registry.history.restore_compacted(revision),
+        Row::Version(revision, key, content) => registry.history.restore(key, revision, content),
+        Row::Session(session) => {
+            let id = session.id.clone();
+            registry.tables.set_session(&id, Some(session));
+        }
+        Row::LockDelay(key, delay) => {
+            registry.tables.set_delay(&key, Some(delay));
         }
         Row::Topic(topic, index) => registry.topics.restore(topic, index),
         Row::Staged(part, restore, rows) => registry.staged.take_in(part, restore, rows),
@@ -85,8 +101,33 @@ fn check_references(registry: &Registry) -> Result<(), RowError> {
     if let Some(reason) = registry.staged.incomplete() {
         return Err(corrupt_row(&staged_key(0), reason));
     }
-    let newest = registry.topics.newest();
+    check_sessions(registry)?;
+    let newest = registry.topics.newest().max(registry.history.newest_revision());
     check_age(registry.index, newest, newest, index_key)
+}
+
+/// Sessions are on nodes, and locks are held by sessions.
+fn check_sessions(registry: &Registry) -> Result<(), RowError> {
+    let tables = &registry.tables;
+    for session in tables.sessions().all() {
+        let key = || session_key(&session.id);
+        check_age(registry.index, session.create_index, session.modify_index, key)?;
+        if tables.node(&session.node).is_none() {
+            let node = session.node.as_str();
+            return Err(corrupt_row(&key(), format!("its node {node:?} is missing")));
+        }
+    }
+    for held in tables.keys().all() {
+        let key = || version_key(held.modify_index, &held.key);
+        check_age(registry.index, held.create_index, held.modify_index, key)?;
+        if let Some(session) = &held.session
+            && tables.sessions().get(session).is_none()
+        {
+            let session = session.as_str();
+            return Err(corrupt_row(&key(), format!("its session {session:?} is missing")));
+        }
+    }
+    Ok(())
 }
 
 fn check_age(

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Check, CheckKey, Instance, InstanceKey, Node, NodeName, RowChange, Topic, TopicKind};
+use super::{
+    Check, CheckKey, Instance, InstanceKey, Key, KeyValue, Node, NodeName, RowChange, Session, SessionId,
+    Topic, TopicKind, kv::LockDelay,
+};
 
 /// The version of rows that is written. A new one comes with every change of what a row holds.
 const ROW_VERSION: u8 = 1;
@@ -19,10 +22,14 @@ const ROW_VERSION: u8 = 1;
 // Kinds of rows, in the order in which they are read back.
 const INDEX: u8 = 0x01;
 const FLOOR: u8 = 0x02;
-const VERSION: u8 = 0x03;
+const COMPACTED: u8 = 0x03;
+const COMMAND_VERSION: u8 = 0x04;
 const NODE: u8 = 0x10;
 const INSTANCE: u8 = 0x11;
 const CHECK: u8 = 0x12;
+const VERSION: u8 = 0x13;
+const SESSION: u8 = 0x14;
+const LOCK_DELAY: u8 = 0x15;
 const TOPIC: u8 = 0x20;
 const STAGED: u8 = 0x30;
 
@@ -57,10 +64,16 @@ pub(super) enum Row {
     /// The index of every topic of a kind that has no row of its own, at least.
     Floor(TopicKind, u64),
     /// The version of commands that every member can read; there is none for the first.
-    Version(u8),
+    CommandVersion(u8),
     Node(Arc<Node>),
     Instance(Arc<Instance>),
     Check(Arc<Check>),
+    /// The revision of the last compaction of keys.
+    Compacted(u64),
+    /// What a key held from a revision on; `None` is its deletion.
+    Version(u64, Key, Option<Arc<KeyValue>>),
+    Session(Arc<Session>),
+    LockDelay(Key, LockDelay),
     /// The index of a topic.
     Topic(Topic, u64),
     /// A part of a restore: its place, which restore it is of, and its packed rows.
@@ -73,10 +86,14 @@ impl Row {
         match self {
             Row::Index(index) => (index_key(), value(index)),
             Row::Floor(kind, index) => (floor_key(*kind), value(&(kind, index))),
-            Row::Version(version) => (version_key(), value(version)),
+            Row::CommandVersion(version) => (command_version_key(), value(version)),
             Row::Node(node) => (node_key(&node.name), value(node)),
             Row::Instance(instance) => (instance_key(&instance.key()), value(instance)),
             Row::Check(check) => (check_key(&check.key()), value(check)),
+            Row::Compacted(revision) => (compacted_key(), value(revision)),
+            Row::Version(revision, key, content) => (version_key(*revision, key), value(content)),
+            Row::Session(session) => (session_key(&session.id), value(session)),
+            Row::LockDelay(key, delay) => (lock_delay_key(key), value(delay)),
             Row::Topic(topic, index) => (topic_key(topic), value(&(topic, index))),
             Row::Staged(part, restore, rows) => (staged_key(*part), value(&(part, restore, rows))),
         }
@@ -91,10 +108,24 @@ impl Row {
                 let (kind, index) = decode(name, ROW_VERSION, value)?;
                 Row::Floor(kind, index)
             }
-            Some(&VERSION) => Row::Version(decode(name, ROW_VERSION, value)?),
+            Some(&COMMAND_VERSION) => Row::CommandVersion(decode(name, ROW_VERSION, value)?),
             Some(&NODE) => Row::Node(decode(name, ROW_VERSION, value)?),
             Some(&INSTANCE) => Row::Instance(decode(name, ROW_VERSION, value)?),
             Some(&CHECK) => Row::Check(decode(name, ROW_VERSION, value)?),
+            Some(&COMPACTED) => Row::Compacted(decode(name, ROW_VERSION, value)?),
+            Some(&VERSION) => {
+                let (revision, version_of) = key[1..]
+                    .split_at_checked(8)
+                    .ok_or_else(|| corrupt_row(key, "its key is too short"))?;
+                let revision = u64::from_be_bytes(revision.try_into().expect("it was cut to 8 bytes"));
+                let content: Option<Arc<KeyValue>> = decode(name, ROW_VERSION, value)?;
+                Row::Version(revision, parse_key(key, version_of)?, content)
+            }
+            Some(&SESSION) => Row::Session(decode(name, ROW_VERSION, value)?),
+            Some(&LOCK_DELAY) => {
+                let delay = decode(name, ROW_VERSION, value)?;
+                Row::LockDelay(parse_key(key, &key[1..])?, delay)
+            }
             Some(&TOPIC) => {
                 let (topic, index) = decode(name, ROW_VERSION, value)?;
                 Row::Topic(topic, index)
@@ -120,8 +151,8 @@ pub(super) fn floor_key(kind: TopicKind) -> Bytes {
     Bytes::copy_from_slice(&[FLOOR, kind as u8])
 }
 
-pub(super) fn version_key() -> Bytes {
-    Bytes::from_static(&[VERSION])
+pub(super) fn command_version_key() -> Bytes {
+    Bytes::from_static(&[COMMAND_VERSION])
 }
 
 pub(super) fn staged_key(part: u32) -> Bytes {
@@ -144,6 +175,28 @@ pub(super) fn check_key(key: &CheckKey) -> Bytes {
     writer.text(key.node.as_str()).text(key.id.as_str()).finish()
 }
 
+pub(super) fn compacted_key() -> Bytes {
+    Bytes::from_static(&[COMPACTED])
+}
+
+pub(super) fn version_key(revision: u64, key: &Key) -> Bytes {
+    let writer = KeyWriter::new(VERSION).bytes(&revision.to_be_bytes());
+    writer.bytes(key.as_bytes()).finish()
+}
+
+pub(super) fn session_key(id: &SessionId) -> Bytes {
+    KeyWriter::new(SESSION).text(id.as_str()).finish()
+}
+
+pub(super) fn lock_delay_key(key: &Key) -> Bytes {
+    KeyWriter::new(LOCK_DELAY).bytes(key.as_bytes()).finish()
+}
+
+/// The key that the end of a row's key names.
+fn parse_key(row: &Bytes, bytes: &[u8]) -> Result<Key, RowError> {
+    Key::parse(row.slice_ref(bytes)).map_err(|error| corrupt_row(row, error.to_string()))
+}
+
 pub(super) fn topic_key(topic: &Topic) -> Bytes {
     let writer = KeyWriter::new(TOPIC).byte(topic.kind() as u8);
     match topic {
@@ -162,7 +215,10 @@ pub(super) fn topic_key(topic: &Topic) -> Bytes {
         Topic::ChecksInState(namespace, status) => {
             writer.text(namespace.as_str()).byte(*status as u8).finish()
         }
-        Topic::Nodes => writer.finish(),
+        Topic::Key(key) | Topic::KeyPrefix(key) => writer.bytes(key.as_bytes()).finish(),
+        Topic::Session(id) => writer.text(id.as_str()).finish(),
+        Topic::SessionsOfNode(node) => writer.text(node.as_str()).finish(),
+        Topic::Nodes | Topic::Sessions => writer.finish(),
     }
 }
 
@@ -197,6 +253,12 @@ impl KeyWriter {
 
     fn byte(mut self, byte: u8) -> Self {
         self.0.push(byte);
+        self
+    }
+
+    /// Bytes of a length that is known, or those that end the key.
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
         self
     }
 

@@ -1,14 +1,21 @@
 //! The state itself: tables, indexes and digest, and how a command's changes become events, topics and rows.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{
-    Applied, Check, CheckKey, Command, Event, Instance, InstanceKey, Namespace, Node, NodeName, Query,
-    Refusal, Reply, Topic, TopicVersion, View, answer, apply,
+    Applied, Check, CheckKey, Command, Compacted, Event, Instance, InstanceKey, Key, KeyValue, Namespace,
+    Node, NodeName, Operation, OperationError, OperationResult, Query, Refusal, Reply, Session, SessionId,
+    Topic, TopicVersion, View, answer, apply,
     difference::difference,
+    kv::History,
     replace::Staged,
     restore,
-    rows::{Row, RowError, RowLog, check_key, index_key, instance_key, node_key, value, version_key},
+    rows::{
+        Row, RowError, RowLog, check_key, command_version_key, index_key, instance_key, lock_delay_key,
+        node_key, session_key, value,
+    },
     tables::Tables,
     topics::Topics,
     transaction::{Changes, Transaction},
@@ -19,6 +26,7 @@ use super::{
 pub struct Registry {
     pub(super) tables: Tables,
     pub(super) topics: Topics,
+    pub(super) history: History,
     pub(super) index: u64,
     pub(super) digest: u128,
     /// See [`Registry::command_version`]; 0 is 1.
@@ -121,19 +129,63 @@ impl Registry {
         self.tables.instances().map(AsRef::as_ref)
     }
 
+    /// A session.
+    pub fn session(&self, id: &SessionId) -> Option<&Session> {
+        self.tables.sessions().get(id).map(AsRef::as_ref)
+    }
+
+    /// Every session, by id. For a leader that has just been elected; O(all).
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.tables.sessions().all().map(AsRef::as_ref)
+    }
+
+    /// For how long nobody can take the lock on a key, and the index at which that began.
+    pub fn lock_delay(&self, key: &Key) -> Option<(Duration, u64)> {
+        let delay = self.tables.keys().delay(key)?;
+        Some((delay.delay, delay.since))
+    }
+
+    /// Every key whose lock nobody can take for a while. For a leader that has just been elected; O(all).
+    pub fn lock_delays(&self) -> impl Iterator<Item = &Key> {
+        self.tables.keys().delays().map(|(key, _)| key)
+    }
+
+    /// What a key held at a revision, which is an index of the registry; `None` if it was not there.
+    ///
+    /// # Errors
+    /// The versions of that time are gone.
+    pub fn key_at(&self, key: &Key, revision: u64) -> Result<Option<&KeyValue>, Compacted> {
+        self.history.at(key, revision)
+    }
+
+    /// Answers a transaction of operations that only read: what they give in order, or each that fails.
+    ///
+    /// # Errors
+    /// The operations that fail; one that writes does.
+    pub fn evaluate(&self, operations: &[Operation]) -> Result<Vec<OperationResult>, Vec<OperationError>> {
+        apply::evaluate(&self.tables, operations)
+    }
+
     /// Every stored row in key order: the registry's complete state, index and topic indexes included.
     pub fn rows(&self) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
         let index = (self.index > 0).then_some(Row::Index(self.index));
         let nodes = self.tables.nodes().cloned().map(Row::Node);
         let instances = self.tables.instances().cloned().map(Row::Instance);
         let checks = self.tables.checks().cloned().map(Row::Check);
+        let sessions = self.tables.sessions().all().cloned().map(Row::Session);
+        let delays = self.tables.keys().delays();
+        let delays = delays.map(|(key, delay)| Row::LockDelay(key.clone(), *delay));
         index
             .into_iter()
             .chain(self.topics.floor_rows())
-            .chain((self.version > 0).then_some(Row::Version(self.version)))
+            .chain(self.history.compacted_row())
+            .chain((self.version > 0).then_some(Row::CommandVersion(self.version)))
             .chain(nodes)
             .chain(instances)
             .chain(checks)
+            .chain(self.history.version_rows())
+            .chain(sessions)
+            .chain(delays)
             .chain(self.topics.index_rows())
             .chain(self.staged.rows())
             .map(|row| row.encode())
@@ -141,7 +193,7 @@ impl Registry {
 
     /// The rows that a snapshot file holds, in key order: all but those that are about this cluster's own servers.
     pub(super) fn snapshot_rows(&self) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
-        let own = |key: &Bytes| *key == version_key() || Staged::is_key(key);
+        let own = |key: &Bytes| *key == command_version_key() || Staged::is_key(key);
         self.rows().filter(move |(key, _)| !own(key))
     }
 
@@ -167,6 +219,10 @@ impl Registry {
             self.index = next_index(self.index);
             rows.set(index_key(), before, Some(value(&self.index)));
         }
+        for (key, change) in &changes.keys {
+            self.history.record(key, change, self.index, &mut rows);
+        }
+        self.history.fold(&mut rows);
         for topic in difference.touched.difference(&difference.raised) {
             self.topics.touch(topic);
         }
@@ -227,6 +283,17 @@ pub(super) fn log_rows(changes: &Changes, rows: &mut RowLog) {
         );
         rows.set(check_key(key), before, after);
     }
+    for (id, change) in &changes.sessions {
+        let (before, after) = (
+            change.before.as_ref().map(value),
+            change.after.as_ref().map(value),
+        );
+        rows.set(session_key(id), before, after);
+    }
+    for (key, (before, after)) in &changes.delays {
+        let (before, after) = (before.as_ref().map(value), after.as_ref().map(value));
+        rows.set(lock_delay_key(key), before, after);
+    }
 }
 
 /// Tells what happened from what is different, in the order that [`Applied::events`] promises.
@@ -267,5 +334,17 @@ pub(super) fn events(changes: &Changes) -> Vec<Event> {
             });
         }
     }
+    there.extend(changes.sessions.iter().map(|(id, change)| {
+        let event = match (&change.before, &change.after) {
+            (_, None) => Event::SessionDestroyed,
+            (None, Some(_)) => Event::SessionCreated,
+            (Some(_), Some(_)) => Event::SessionRenewed,
+        };
+        event(id.clone())
+    }));
+    there.extend(changes.delays.iter().map(|(key, (_, after))| match after {
+        Some(_) => Event::LockDelayBegan(key.clone()),
+        None => Event::LockDelayEnded(key.clone()),
+    }));
     gone.into_iter().flatten().chain(there).collect()
 }

@@ -1,6 +1,6 @@
 //! What is registered now, with the secondary indexes that keep questions and changes cheap.
 //!
-//! Tables know nothing of commands, indexes or topics. Every write goes through one of three setters, so that no
+//! Tables know nothing of commands, indexes or topics. Every write goes through one of its setters, so that no
 //! secondary index can be forgotten; the setters may be called in any order, also to take a change back.
 
 use std::{
@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::{
-    Check, CheckId, CheckKey, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, ServiceName,
+    Check, CheckId, CheckKey, Instance, InstanceId, InstanceKey, Key, KeyValue, Namespace, Node, NodeName,
+    ServiceName, Session, SessionId,
+    kv::{KeyTable, LockDelay},
+    session::SessionTable,
 };
 
 /// Checks by id.
@@ -26,6 +29,8 @@ pub(super) struct Tables {
     own_checks_of_node: BTreeMap<NodeName, CheckList>,
     /// How many instances a node has in each namespace; no zeros.
     instance_counts: BTreeMap<NodeName, BTreeMap<Namespace, usize>>,
+    keys: KeyTable,
+    sessions: SessionTable,
 }
 
 /// The instances of one service.
@@ -167,6 +172,33 @@ impl Tables {
     pub(super) fn sees_node(&self, namespace: &Namespace, node: &NodeName) -> bool {
         self.instance_count(namespace, node) > 0
             || (*namespace == Namespace::default() && self.nodes.contains_key(node))
+    }
+
+    pub(super) fn keys(&self) -> &KeyTable {
+        &self.keys
+    }
+
+    pub(super) fn sessions(&self) -> &SessionTable {
+        &self.sessions
+    }
+
+    /// Puts a key's value in its place, or takes it away; gives what was there.
+    pub(super) fn set_key(&mut self, key: &Key, value: Option<Arc<KeyValue>>) -> Option<Arc<KeyValue>> {
+        self.keys.set(key, value)
+    }
+
+    /// Puts a session in its place, or takes it away; gives what was there.
+    pub(super) fn set_session(
+        &mut self,
+        id: &SessionId,
+        session: Option<Arc<Session>>,
+    ) -> Option<Arc<Session>> {
+        self.sessions.set(id, session)
+    }
+
+    /// Puts a lock's delay in its place, or takes it away; gives what was there.
+    pub(super) fn set_delay(&mut self, key: &Key, delay: Option<LockDelay>) -> Option<LockDelay> {
+        self.keys.set_delay(key, delay)
     }
 
     /// Puts a node in its place, or takes it away; gives what was there.

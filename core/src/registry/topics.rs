@@ -15,7 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Topic, TopicVersion,
+    Key, Topic, TopicVersion,
+    kv::Directories,
     rows::{Row, RowLog, floor_key, topic_key, value},
     tables::Tables,
 };
@@ -36,10 +37,16 @@ pub(super) enum TopicKind {
     Checks,
     ChecksInState,
     Namespace,
+    Key,
+    Session,
+    SessionsOfNode,
+    Sessions,
+    KeyPrefix,
 }
 
 impl TopicKind {
-    const ALL: [TopicKind; 11] = [
+    /// All that keep a floor: prefixes of keys go by their keys'.
+    const ALL: [TopicKind; 15] = [
         TopicKind::Service,
         TopicKind::ServicePassing,
         TopicKind::ServiceInstances,
@@ -51,6 +58,10 @@ impl TopicKind {
         TopicKind::Checks,
         TopicKind::ChecksInState,
         TopicKind::Namespace,
+        TopicKind::Key,
+        TopicKind::Session,
+        TopicKind::SessionsOfNode,
+        TopicKind::Sessions,
     ];
 }
 
@@ -68,6 +79,11 @@ impl Topic {
             Topic::Checks(_) => TopicKind::Checks,
             Topic::ChecksInState(..) => TopicKind::ChecksInState,
             Topic::Namespace(_) => TopicKind::Namespace,
+            Topic::Key(_) => TopicKind::Key,
+            Topic::Session(_) => TopicKind::Session,
+            Topic::SessionsOfNode(_) => TopicKind::SessionsOfNode,
+            Topic::Sessions => TopicKind::Sessions,
+            Topic::KeyPrefix(_) => TopicKind::KeyPrefix,
         }
     }
 
@@ -85,7 +101,10 @@ impl Topic {
             Topic::NodeServices(namespace, node) | Topic::NodeChecks(namespace, node) => {
                 tables.sees_node(namespace, node)
             }
-            Topic::Nodes => true,
+            Topic::Key(key) => tables.keys().get(key).is_some(),
+            Topic::Session(id) => tables.sessions().get(id).is_some(),
+            Topic::SessionsOfNode(node) => tables.sessions().of_node(node).next().is_some(),
+            Topic::Nodes | Topic::Sessions | Topic::KeyPrefix(_) => true,
         }
     }
 }
@@ -100,17 +119,40 @@ pub(super) struct Topics {
     /// Writes without an index since the topic's index rose; no zeros. Not stored: it matters to this server alone.
     /// Only what can be seen is touched, and what can be seen can't go without a rise: so this is bounded, too.
     touched: BTreeMap<Topic, u64>,
+    /// How new each prefix of keys is. Not stored: it follows from the indexes of the keys.
+    directories: Directories,
 }
 
 impl Topics {
     /// How new a topic is.
     pub(super) fn version(&self, topic: &Topic) -> TopicVersion {
-        let floor = || self.floors.get(&topic.kind()).copied().unwrap_or(0);
-        let index = self.indexes.get(topic).copied().unwrap_or_else(floor);
+        let floor = |kind| self.floors.get(&kind).copied().unwrap_or(0);
+        let index = match topic {
+            // What was forgotten beneath it may have been the newest.
+            Topic::KeyPrefix(prefix) => self.newest_key(prefix).max(floor(TopicKind::Key)),
+            _ => {
+                let own = self.indexes.get(topic).copied();
+                own.unwrap_or_else(|| floor(topic.kind()))
+            }
+        };
         TopicVersion {
             index: index.max(1),
             touched: self.touched.get(topic).copied().unwrap_or(0),
         }
+    }
+
+    /// The newest index of the keys with a prefix that have one.
+    fn newest_key(&self, prefix: &Key) -> u64 {
+        self.directories.newest(prefix, |from| {
+            let from = Topic::Key(Key::beginning(from));
+            match self.indexes.range::<Topic, _>(&from..).next() {
+                Some((topic, index)) => match topic.as_ref() {
+                    Topic::Key(key) => Some((key, *index)),
+                    _ => None,
+                },
+                None => None,
+            }
+        })
     }
 
     /// Sets a topic's index to the one that was just taken.
@@ -120,6 +162,9 @@ impl Topics {
         let before = self.indexes.insert(Arc::clone(&topic), index);
         if let Some(before) = before {
             self.unbury(&topic, before);
+        }
+        if let Topic::Key(key) = topic.as_ref() {
+            self.directories.raise(key, index, before.is_none());
         }
         set_row(rows, &topic, before, Some(index));
     }
@@ -155,6 +200,9 @@ impl Topics {
                     };
                     floor = floor.max(index);
                     self.indexes.remove(&topic);
+                    if let Topic::Key(key) = topic.as_ref() {
+                        self.directories.forget(key);
+                    }
                     set_row(rows, &topic, Some(index), None);
                 }
                 self.floors.insert(*kind, floor);
@@ -166,6 +214,9 @@ impl Topics {
 
     /// Takes in a stored index.
     pub(super) fn restore(&mut self, topic: Topic, index: u64) {
+        if let Topic::Key(key) = &topic {
+            self.directories.raise(key, index, true);
+        }
         self.indexes.insert(Arc::new(topic), index);
     }
 
@@ -191,6 +242,7 @@ impl Topics {
         }
         self.tombstones.clear();
         self.touched.clear();
+        self.directories = Directories::default();
         for kind in TopicKind::ALL {
             let before = self.floors.insert(kind, index);
             let row = |floor: u64| value(&(kind, floor));

@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Check, CheckKey, Instance, InstanceKey, Node, NodeName, tables::Tables};
+use super::{
+    Check, CheckKey, Instance, InstanceKey, Key, KeyValue, Node, NodeName, Session, SessionId, kv::LockDelay,
+    tables::Tables,
+};
 
 /// See the module's page.
 pub(super) struct Transaction<'a> {
@@ -18,6 +21,9 @@ pub(super) struct Transaction<'a> {
     nodes: BTreeMap<NodeName, Option<Arc<Node>>>,
     instances: BTreeMap<InstanceKey, Option<Arc<Instance>>>,
     checks: BTreeMap<CheckKey, Option<Arc<Check>>>,
+    keys: BTreeMap<Key, Option<Arc<KeyValue>>>,
+    sessions: BTreeMap<SessionId, Option<Arc<Session>>>,
+    delays: BTreeMap<Key, Option<LockDelay>>,
     marks: CheckMarks,
 }
 
@@ -46,6 +52,11 @@ pub(super) struct Changes {
     pub(super) instances: BTreeMap<InstanceKey, Change<Instance>>,
     /// Also those of which only the output or the count of renewals changed.
     pub(super) checks: BTreeMap<CheckKey, Change<Check>>,
+    pub(super) keys: BTreeMap<Key, Change<KeyValue>>,
+    /// Also those of which only the count of renewals changed.
+    pub(super) sessions: BTreeMap<SessionId, Change<Session>>,
+    /// Before and after; the two differ.
+    pub(super) delays: BTreeMap<Key, (Option<LockDelay>, Option<LockDelay>)>,
     pub(super) marks: CheckMarks,
 }
 
@@ -58,6 +69,9 @@ impl<'a> Transaction<'a> {
             nodes: BTreeMap::new(),
             instances: BTreeMap::new(),
             checks: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            delays: BTreeMap::new(),
             marks: CheckMarks::default(),
         }
     }
@@ -87,6 +101,31 @@ impl<'a> Transaction<'a> {
         self.checks.entry(key.clone()).or_insert(before);
     }
 
+    pub(super) fn set_key(&mut self, key: &Key, value: Option<KeyValue>) {
+        let before = self.tables.set_key(key, value.map(Arc::new));
+        self.keys.entry(key.clone()).or_insert(before);
+    }
+
+    pub(super) fn set_session(&mut self, id: &SessionId, session: Option<Session>) {
+        let before = self.tables.set_session(id, session.map(Arc::new));
+        self.sessions.entry(id.clone()).or_insert(before);
+    }
+
+    pub(super) fn set_delay(&mut self, key: &Key, delay: Option<LockDelay>) {
+        let before = self.tables.set_delay(key, delay);
+        self.delays.entry(key.clone()).or_insert(before);
+    }
+
+    /// The checks that were written so far.
+    pub(super) fn touched_checks(&self) -> impl Iterator<Item = &CheckKey> {
+        self.checks.keys()
+    }
+
+    /// The nodes that were written so far.
+    pub(super) fn touched_nodes(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes.keys()
+    }
+
     pub(super) fn mark_registered(&mut self, key: &CheckKey) {
         self.marks.registered.insert(key.clone());
     }
@@ -101,6 +140,15 @@ impl<'a> Transaction<'a> {
 
     /// Takes everything back.
     pub(super) fn undo(self) {
+        for (key, before) in self.delays {
+            self.tables.set_delay(&key, before);
+        }
+        for (id, before) in self.sessions {
+            self.tables.set_session(&id, before);
+        }
+        for (key, before) in self.keys {
+            self.tables.set_key(&key, before);
+        }
         for (key, before) in self.checks {
             self.tables.set_check(&key, before);
         }
@@ -118,6 +166,9 @@ impl<'a> Transaction<'a> {
             nodes: BTreeMap::new(),
             instances: BTreeMap::new(),
             checks: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            delays: BTreeMap::new(),
             marks: self.marks,
         };
         for (name, before) in self.nodes {
@@ -153,6 +204,30 @@ impl<'a> Transaction<'a> {
                 changes.checks.insert(key, Change { before, after });
             }
         }
+        for (key, before) in self.keys {
+            let after = self.tables.keys().get(&key).cloned();
+            match (&before, &after) {
+                (None, None) => {}
+                (Some(old), Some(new)) if new.holds_the_same(old) => {
+                    self.tables.set_key(&key, before);
+                }
+                _ => {
+                    changes.keys.insert(key, Change { before, after });
+                }
+            }
+        }
+        for (id, before) in self.sessions {
+            let after = self.tables.sessions().get(&id).cloned();
+            if before != after {
+                changes.sessions.insert(id, Change { before, after });
+            }
+        }
+        for (key, before) in self.delays {
+            let after = self.tables.keys().delay(&key);
+            if before != after {
+                changes.delays.insert(key, (before, after));
+            }
+        }
         changes
     }
 }
@@ -167,9 +242,23 @@ impl Change<Check> {
     }
 }
 
+impl Change<Session> {
+    /// Whether a watcher sees a difference: the count of renewals changes without an index.
+    pub(super) fn is_visible(&self) -> bool {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => !before.looks_like(after),
+            _ => true,
+        }
+    }
+}
+
 impl Changes {
     /// Whether the command takes an index.
     pub(super) fn take_index(&self) -> bool {
-        !self.nodes.is_empty() || !self.instances.is_empty() || self.checks.values().any(Change::is_visible)
+        !self.nodes.is_empty()
+            || !self.instances.is_empty()
+            || !self.keys.is_empty()
+            || self.checks.values().any(Change::<Check>::is_visible)
+            || self.sessions.values().any(Change::<Session>::is_visible)
     }
 }

@@ -1,17 +1,17 @@
-//! What a leader keeps in memory about time: when a check expires, when an instance that stays critical is
-//! deregistered, and which outputs are held back. Pure: the clock is passed in.
+//! What a leader keeps in memory about time: when a check or a session expires, when a lock can be taken again, when an
+//! instance that stays critical is deregistered, and which outputs are held back. Pure: the clock is passed in.
 //!
-//! The table belongs to one term of this server's leadership. It is filled when the term begins, with a full TTL for
-//! every check, and dropped with it. Its clock leaves out pauses of the process: see [`Deadlines::observe`].
+//! The table belongs to one term of this server's leadership. It is filled when the term begins, with the full time for
+//! everything that expires, and dropped with it. Its clock leaves out pauses of the process: see [`Deadlines::observe`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
+use super::countdown::{Clock, Countdown, Due, IN_FLIGHT, Queue, Resolution};
 use crate::{
     limits,
-    registry::{Check, CheckKey, CheckStatus, Event, Expiry, Registry},
+    registry::{
+        Check, CheckKey, CheckStatus, Event, Expiry, Key, LockDelayEnd, Registry, SessionExpiry, SessionId,
+    },
     runtime::Instant,
 };
 
@@ -21,18 +21,18 @@ pub(super) struct Deadlines {
     /// The term that this server leads in, as far as the table knows.
     term: Option<u64>,
     clock: Clock,
-    /// TTL checks that are not critical, by when they turn so.
-    expiries: Queue<Duration>,
-    /// Expiries proposed and not resolved, with their attempt.
-    in_flight: BTreeMap<CheckKey, u64>,
-    /// Checks with an expiry of which nobody knows whether it will be applied.
-    doubtful: BTreeSet<CheckKey>,
+    /// TTL checks that are not critical.
+    checks: Countdown<CheckKey>,
+    /// Sessions with a TTL.
+    sessions: Countdown<SessionId>,
+    /// Locks that nobody can take for a while.
+    lock_delays: Countdown<Key>,
     /// Critical checks that take their instance away, by when they do.
-    reaps: Queue<Duration>,
+    reaps: Queue<CheckKey, Duration>,
     /// Reaps proposed and not resolved, with their attempt.
     reaping: BTreeMap<CheckKey, u64>,
     /// Outputs held back, by when they are written.
-    held: Queue<String>,
+    held: Queue<CheckKey, String>,
     /// Outputs proposed and not resolved.
     flushing: BTreeMap<CheckKey, String>,
     attempts: u64,
@@ -44,24 +44,6 @@ enum News {
     Registered,
     Renewed,
     Other,
-}
-
-/// How a proposal ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Resolution {
-    /// It was applied or certainly never will be.
-    Settled,
-    /// Nobody knows: it may be in the log, and may be applied later.
-    Unknown,
-}
-
-/// What is due, to be proposed together.
-#[derive(Debug)]
-pub(super) struct Due<T> {
-    /// Names the decision, when it is resolved.
-    pub(super) attempt: u64,
-    /// What to propose.
-    pub(super) items: Vec<T>,
 }
 
 impl Deadlines {
@@ -85,6 +67,12 @@ impl Deadlines {
         for check in registry.checks() {
             self.watch(check.key(), check, now, News::Registered);
         }
+        for session in registry.sessions() {
+            self.start_session(&session.id, registry, now);
+        }
+        for key in registry.lock_delays() {
+            self.start_lock_delay(key, registry, now);
+        }
     }
 
     /// Drops the table: another server may be counting now.
@@ -107,15 +95,23 @@ impl Deadlines {
     /// A report about a check was received.
     pub(super) fn renewed(&mut self, check: &CheckKey, now: Instant) {
         let now = self.observe(now);
-        if let Some((at, ttl)) = self.expiries.get(check) {
-            let (at, ttl) = (at, *ttl);
-            self.expiries.set(check.clone(), at.max(now + ttl), ttl);
-        }
+        self.checks.renewed(check, now);
+    }
+
+    /// A renewal of a session was received.
+    pub(super) fn session_renewed(&mut self, id: &SessionId, now: Instant) {
+        let now = self.observe(now);
+        self.sessions.renewed(id, now);
     }
 
     /// Whether an expiry of this check may be in the log and not yet applied: a renewal of it must be written too.
     pub(super) fn is_contested(&self, check: &CheckKey) -> bool {
-        self.in_flight.contains_key(check) || self.doubtful.contains(check)
+        self.checks.is_contested(check)
+    }
+
+    /// The same for a session.
+    pub(super) fn is_session_contested(&self, id: &SessionId) -> bool {
+        self.sessions.is_contested(id)
     }
 
     /// Follows what happened to the registry, which is locked.
@@ -130,14 +126,31 @@ impl Deadlines {
                 Event::CheckRenewed(key) => (key, News::Renewed),
                 Event::CheckStatusChanged { check, .. } => (check, News::Other),
                 Event::CheckExpired(key) | Event::CheckDeregistered(key) => (key, News::Other),
+                Event::SessionCreated(id) | Event::SessionRenewed(id) => {
+                    self.sessions.counted(id);
+                    self.start_session(id, registry, now);
+                    continue;
+                }
+                Event::SessionDestroyed(id) => {
+                    self.sessions.forget(id);
+                    continue;
+                }
+                Event::LockDelayBegan(key) => {
+                    self.lock_delays.counted(key);
+                    self.start_lock_delay(key, registry, now);
+                    continue;
+                }
+                Event::LockDelayEnded(key) => {
+                    self.lock_delays.forget(key);
+                    continue;
+                }
                 _ => continue,
             };
             // What was held back is older than this.
             self.held.remove(key);
             if news != News::Other {
                 // The registry counted it as a renewal: an expiry that was decided before will be refused.
-                self.in_flight.remove(key);
-                self.doubtful.remove(key);
+                self.checks.counted(key);
             }
             match registry.check(key) {
                 Some(check) => self.watch(key.clone(), check, now, news),
@@ -150,16 +163,11 @@ impl Deadlines {
     fn watch(&mut self, key: CheckKey, check: &Check, now: Instant, news: News) {
         match check.definition.ttl() {
             Some(ttl) if check.status != CheckStatus::Critical => {
-                if news != News::Other || self.expiries.get(&key).is_none() {
-                    let ttl = stretched(ttl);
-                    self.expiries.set(key.clone(), now + ttl, ttl);
+                if news != News::Other || !self.checks.runs(&key) {
+                    self.checks.start(key.clone(), now, ttl);
                 }
             }
-            _ => {
-                self.expiries.remove(&key);
-                self.in_flight.remove(&key);
-                self.doubtful.remove(&key);
-            }
+            _ => self.checks.forget(&key),
         }
         let after = check.definition.deregister_critical_service_after;
         let reaped = check.status == CheckStatus::Critical && !after.is_zero() && check.instance.is_some();
@@ -175,56 +183,96 @@ impl Deadlines {
     }
 
     fn forget(&mut self, key: &CheckKey) {
-        self.expiries.remove(key);
-        self.in_flight.remove(key);
-        self.doubtful.remove(key);
+        self.checks.forget(key);
         self.reaps.remove(key);
         self.reaping.remove(key);
     }
 
+    /// Gives a session its full TTL, if it has one.
+    fn start_session(&mut self, id: &SessionId, registry: &Registry, now: Instant) {
+        if let Some(ttl) = registry.session(id).and_then(|session| session.ttl) {
+            self.sessions.start(id.clone(), now, ttl);
+        }
+    }
+
+    /// Gives a lock's delay its full time.
+    fn start_lock_delay(&mut self, key: &Key, registry: &Registry, now: Instant) {
+        if let Some((delay, _)) = registry.lock_delay(key) {
+            self.lock_delays.start(key.clone(), now, delay);
+        }
+    }
+
     /// Checks whose time is over, at most `max`; each is in flight until it is resolved.
     pub(super) fn due_expiries(&mut self, registry: &Registry, now: Instant, max: usize) -> Due<Expiry> {
-        let now = self.observe(now);
-        self.attempts += 1;
-        let attempt = self.attempts;
-        let mut items = Vec::new();
-        while items.len() < max
-            && let Some(key) = self.expiries.due(now)
-        {
-            match registry.check(&key) {
-                Some(check) if check.status != CheckStatus::Critical => {
-                    items.push(seen(check));
-                    self.in_flight.insert(key.clone(), attempt);
-                    self.expiries.postpone(&key, IN_FLIGHT);
-                }
-                _ => self.forget(&key),
-            }
-        }
-        Due { attempt, items }
+        let (now, attempt) = (self.observe(now), self.next_attempt());
+        self.checks.due(now, max, attempt, |key| {
+            let check = registry.check(key)?;
+            (check.status != CheckStatus::Critical).then(|| seen(check))
+        })
     }
 
     /// Expiries of one decision were resolved; what is still due is due at once.
     pub(super) fn resolve_expiries(&mut self, due: &Due<Expiry>, how: Resolution, now: Instant) {
         let now = self.observe(now);
-        for Expiry { check: key, .. } in &due.items {
-            if self.in_flight.get(key) != Some(&due.attempt) {
-                continue;
-            }
-            self.in_flight.remove(key);
-            if how == Resolution::Unknown {
-                self.doubtful.insert(key.clone());
-            }
-            if self.expiries.get(key).is_some_and(|(at, _)| at == IN_FLIGHT) {
-                self.expiries.postpone(key, now);
-            }
-        }
+        let keys = due.items.iter().map(|expiry| &expiry.check);
+        self.checks.resolve(keys, due.attempt, how, now);
+    }
+
+    /// Sessions whose time is over, at most `max`; each is in flight until it is resolved.
+    pub(super) fn due_sessions(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        max: usize,
+    ) -> Due<SessionExpiry> {
+        let (now, attempt) = (self.observe(now), self.next_attempt());
+        self.sessions.due(now, max, attempt, |id| {
+            let session = registry.session(id)?;
+            Some(SessionExpiry {
+                session: id.clone(),
+                renewals_seen: session.renewals,
+            })
+        })
+    }
+
+    /// As [`Deadlines::resolve_expiries`].
+    pub(super) fn resolve_sessions(&mut self, due: &Due<SessionExpiry>, how: Resolution, now: Instant) {
+        let now = self.observe(now);
+        let ids = due.items.iter().map(|expiry| &expiry.session);
+        self.sessions.resolve(ids, due.attempt, how, now);
+    }
+
+    /// Locks whose delay is over, at most `max`; each is in flight until it is resolved.
+    pub(super) fn due_lock_delays(
+        &mut self,
+        registry: &Registry,
+        now: Instant,
+        max: usize,
+    ) -> Due<LockDelayEnd> {
+        let (now, attempt) = (self.observe(now), self.next_attempt());
+        self.lock_delays.due(now, max, attempt, |key| {
+            let (_, since_seen) = registry.lock_delay(key)?;
+            let key = key.clone();
+            Some(LockDelayEnd { key, since_seen })
+        })
+    }
+
+    /// As [`Deadlines::resolve_expiries`].
+    pub(super) fn resolve_lock_delays(&mut self, due: &Due<LockDelayEnd>, how: Resolution, now: Instant) {
+        let now = self.observe(now);
+        let keys = due.items.iter().map(|end| &end.key);
+        self.lock_delays.resolve(keys, due.attempt, how, now);
+    }
+
+    fn next_attempt(&mut self) -> u64 {
+        self.attempts += 1;
+        self.attempts
     }
 
     /// Critical checks whose instances' time is over, at most `max`; each is in flight until it is resolved.
     pub(super) fn due_reaps(&mut self, registry: &Registry, now: Instant, max: usize) -> Due<Expiry> {
         let now = self.observe(now);
-        self.attempts += 1;
-        let attempt = self.attempts;
+        let attempt = self.next_attempt();
         let mut items = Vec::new();
         while items.len() < max
             && let Some(key) = self.reaps.due(now)
@@ -305,7 +353,13 @@ impl Deadlines {
 
     /// When something is due next, on the clock of `now`.
     pub(super) fn next(&self) -> Option<Instant> {
-        let next = [self.expiries.next(), self.reaps.next(), self.held.next()];
+        let next = [
+            self.checks.next(),
+            self.sessions.next(),
+            self.lock_delays.next(),
+            self.reaps.next(),
+            self.held.next(),
+        ];
         let next = next.into_iter().flatten().min()?;
         (next != IN_FLIGHT).then(|| next + self.clock.paused)
     }
@@ -317,87 +371,5 @@ fn seen(check: &Check) -> Expiry {
         check: check.key(),
         renewals_seen: check.renewals,
         create_index_seen: check.create_index,
-    }
-}
-
-/// A TTL on a clock that may run fast by [`limits::CLOCK_DRIFT_PPM_MAX`]: this much on it is at least the TTL in truth.
-fn stretched(ttl: Duration) -> Duration {
-    let extra = ttl.as_nanos() * u128::from(limits::CLOCK_DRIFT_PPM_MAX) / 1_000_000 + 1;
-    ttl + Duration::from_nanos(u64::try_from(extra).unwrap_or(u64::MAX))
-}
-
-/// The time of what is proposed already: later than any.
-const IN_FLIGHT: Instant = Instant(u64::MAX);
-
-/// A clock without the pauses of its process.
-#[derive(Debug, Default)]
-struct Clock {
-    seen: Option<Instant>,
-    paused: Duration,
-}
-
-impl Clock {
-    fn observe(&mut self, now: Instant) -> Instant {
-        let seen = self.seen.unwrap_or(now);
-        let gap = now.saturating_since(seen);
-        if gap > limits::PAUSE_MIN {
-            self.paused += gap;
-        }
-        self.seen = Some(seen.max(now));
-        now - self.paused
-    }
-}
-
-/// Checks by time.
-#[derive(Debug)]
-struct Queue<V> {
-    by_key: BTreeMap<CheckKey, (Instant, V)>,
-    by_time: BTreeSet<(Instant, CheckKey)>,
-}
-
-impl<V> Default for Queue<V> {
-    fn default() -> Self {
-        Queue {
-            by_key: BTreeMap::new(),
-            by_time: BTreeSet::new(),
-        }
-    }
-}
-
-impl<V> Queue<V> {
-    fn len(&self) -> usize {
-        self.by_key.len()
-    }
-
-    fn get(&self, key: &CheckKey) -> Option<(Instant, &V)> {
-        self.by_key.get(key).map(|(at, value)| (*at, value))
-    }
-
-    fn set(&mut self, key: CheckKey, at: Instant, value: V) {
-        self.remove(&key);
-        self.by_time.insert((at, key.clone()));
-        self.by_key.insert(key, (at, value));
-    }
-
-    fn postpone(&mut self, key: &CheckKey, at: Instant) {
-        if let Some(value) = self.remove(key) {
-            self.set(key.clone(), at, value);
-        }
-    }
-
-    fn remove(&mut self, key: &CheckKey) -> Option<V> {
-        let (key, (at, value)) = self.by_key.remove_entry(key)?;
-        self.by_time.remove(&(at, key));
-        Some(value)
-    }
-
-    fn next(&self) -> Option<Instant> {
-        self.by_time.first().map(|(at, _)| *at)
-    }
-
-    /// The first one, if its time has come. It stays.
-    fn due(&self, now: Instant) -> Option<CheckKey> {
-        let (at, key) = self.by_time.first()?;
-        (*at <= now).then(|| key.clone())
     }
 }

@@ -192,6 +192,10 @@ impl Inner {
                 let renewed = self.renew_here(renewals, term, deadline).await?;
                 Ok(Outcome::Renewed(renewed))
             }
+            Errand::RenewSession(id) => {
+                let renewed = self.renew_session_here(&id, term, deadline).await?;
+                Ok(Outcome::SessionRenewed(renewed))
+            }
             Errand::Join(id, address) => {
                 self.add_server(id, address, deadline).await?;
                 Ok(Outcome::Done)

@@ -1,5 +1,5 @@
-//! The background work of a server that leads: expiry of TTL checks, deregistration of what stays critical, and the
-//! writing of outputs that were held back. On a server that follows it only waits.
+//! The background work of a server that leads: expiry of TTL checks and sessions, the end of delays of locks,
+//! deregistration of what stays critical, and the writing of outputs that were held back. On a server that follows it only waits.
 //!
 //! It looks at the clock every [`limits::EXPIRY_TICK`], so that a pause of the process is seen as a gap. It never waits
 //! for a proposal: that may take long when a quorum is missing, and would look like a pause. Each decision is proposed
@@ -11,14 +11,15 @@ use futures_util::future::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    deadlines::{Deadlines, Due, Resolution},
+    countdown::{Due, Resolution},
+    deadlines::Deadlines,
     wiring::{Finish, Inner, Shared},
 };
 use crate::{
     limits,
     observe::Observation,
     raft::{ProposeError, RaftStatus, Role},
-    registry::{CheckKey, CheckTarget, CheckUpdate, Command, Expiry, Registry},
+    registry::{CheckKey, CheckTarget, CheckUpdate, Command, Expiry, LockDelayEnd, Registry, SessionExpiry},
     runtime::Instant,
 };
 
@@ -45,6 +46,10 @@ async fn run(shared: Arc<Shared>, inner: Weak<Inner>) {
 enum Decision {
     /// Checks turn critical.
     Expire(Due<Expiry>),
+    /// Sessions end.
+    EndSessions(Due<SessionExpiry>),
+    /// Locks can be taken again.
+    EndLockDelays(Due<LockDelayEnd>),
     /// The instances of these checks are deregistered.
     Reap(Due<Expiry>),
     /// Outputs are written.
@@ -125,6 +130,8 @@ impl Inner {
         let now = self.platform().now();
         match decision {
             Decision::Expire(due) => deadlines.resolve_expiries(&due, how, now),
+            Decision::EndSessions(due) => deadlines.resolve_sessions(&due, how, now),
+            Decision::EndLockDelays(due) => deadlines.resolve_lock_delays(&due, how, now),
             Decision::Reap(due) => deadlines.resolve_reaps(&due, now),
             Decision::WriteOutputs(outputs) => deadlines.resolve_outputs(&outputs),
         }
@@ -135,6 +142,14 @@ fn next_decision(deadlines: &mut Deadlines, registry: &Registry, now: Instant) -
     let due = deadlines.due_expiries(registry, now, limits::EXPIRIES_PER_COMMAND_MAX);
     if !due.items.is_empty() {
         return Some(Decision::Expire(due));
+    }
+    let due = deadlines.due_sessions(registry, now, limits::EXPIRIES_PER_COMMAND_MAX);
+    if !due.items.is_empty() {
+        return Some(Decision::EndSessions(due));
+    }
+    let due = deadlines.due_lock_delays(registry, now, limits::EXPIRIES_PER_COMMAND_MAX);
+    if !due.items.is_empty() {
+        return Some(Decision::EndLockDelays(due));
     }
     let due = deadlines.due_reaps(registry, now, limits::EXPIRIES_PER_COMMAND_MAX);
     if !due.items.is_empty() {
@@ -148,6 +163,8 @@ impl Decision {
     fn command(&self) -> Command {
         match self {
             Decision::Expire(due) => Command::ExpireChecks(due.items.clone()),
+            Decision::EndSessions(due) => Command::ExpireSessions(due.items.clone()),
+            Decision::EndLockDelays(due) => Command::EndLockDelays(due.items.clone()),
             Decision::Reap(due) => Command::DeregisterCritical(due.items.clone()),
             Decision::WriteOutputs(outputs) => {
                 let update = |(check, output): &(CheckKey, String)| CheckUpdate {

@@ -9,12 +9,13 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    ops::Bound,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
 };
 
-use crate::registry::Topic;
+use crate::registry::{Key, Topic};
 
 /// The waiters of one server.
 #[derive(Debug)]
@@ -76,8 +77,9 @@ impl Hub {
                 return;
             }
             for topic in topics {
-                if let Some(waiters) = state.topics.get_mut(topic) {
-                    waiters.values_mut().for_each(|waiter| waiter.wake(&mut wakers));
+                state.wake(topic, &mut wakers);
+                if let Topic::Key(key) = topic {
+                    state.wake_prefixes_of(key, &mut wakers);
                 }
             }
         }
@@ -100,6 +102,34 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl State {
+    fn wake(&mut self, topic: &Topic, wakers: &mut Vec<Waker>) {
+        if let Some(waiters) = self.topics.get_mut(topic) {
+            waiters.values_mut().for_each(|waiter| waiter.wake(wakers));
+        }
+    }
+
+    /// Wakes who waits for any prefix of a key. Costs what is waited for, not the key's length.
+    fn wake_prefixes_of(&mut self, key: &Key, wakers: &mut Vec<Waker>) {
+        let mut below = Bound::Included(Topic::KeyPrefix(key.clone()));
+        loop {
+            let candidate = self.topics.range((Bound::Unbounded, below.as_ref())).next_back();
+            let Some((topic @ Topic::KeyPrefix(prefix), _)) = candidate else {
+                return;
+            };
+            if key.starts_with(prefix) {
+                let topic = topic.clone();
+                self.wake(&topic, wakers);
+                below = Bound::Excluded(topic);
+            } else {
+                // No prefix of the key lies between what it has in common with this one and this one.
+                let common = key.cut(key.common_with(prefix));
+                below = Bound::Included(Topic::KeyPrefix(common));
+            }
+        }
     }
 }
 
@@ -201,6 +231,34 @@ mod tests {
         assert!(!is_woken(&parked));
         hub.wake_all();
         assert!(is_woken(&parked));
+    }
+
+    #[test]
+    fn a_key_wakes_who_waits_for_any_prefix_of_it_and_nobody_else() {
+        let hub = Arc::new(Hub::new(1_000));
+        let names = [
+            "", "a", "a/", "a/b", "a/b/", "a/b/c", "a/bb", "a/c", "a0", "ab", "b", "a/b/c/d", "A",
+        ];
+        let key = |name: &str| Key::parse(name.to_owned()).expect("short enough");
+        let parked: Vec<_> = names
+            .iter()
+            .map(|name| {
+                (
+                    name,
+                    hub.park(Topic::KeyPrefix(key(name))).expect("below the limit"),
+                )
+            })
+            .collect();
+        for written in names {
+            hub.wake(&[Topic::Key(key(written))]);
+            for (prefix, parked) in &parked {
+                assert_eq!(
+                    is_woken(parked),
+                    written.starts_with(**prefix),
+                    "{written:?} was written, {prefix:?} is waited for"
+                );
+            }
+        }
     }
 
     #[test]

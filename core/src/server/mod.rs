@@ -5,11 +5,12 @@
 
 //!
 //! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server),
-//! [`reads`] and [`blocking`] (what any server can do), with [`hub`] and [`views`]; [`deadlines`], [`renewals`] and
-//! [`expiry`] (time); [`membership`], [`upgrade`], [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
+//! [`reads`] and [`blocking`] (what any server can do), with [`hub`] and [`views`]; [`countdown`], [`deadlines`],
+//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`membership`], [`upgrade`], [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
 //! and a network), [`standin`] (one without, for tests).
 
 mod blocking;
+mod countdown;
 mod deadlines;
 mod divergence;
 mod errands;
@@ -22,6 +23,7 @@ mod platform;
 mod reads;
 mod receipts;
 mod renewals;
+mod session_renewals;
 mod signal;
 mod snapshot;
 pub mod standin;
@@ -50,7 +52,10 @@ pub use self::{
 use crate::{
     limits,
     raft::{MembershipError, RaftStatus, ServerAddress, ServerId},
-    registry::{CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, Snapshot},
+    registry::{
+        CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, Session, SessionId,
+        Snapshot,
+    },
     runtime::Instant,
 };
 
@@ -138,6 +143,8 @@ pub struct ServerConfig {
     pub write_timeout: Duration,
     /// See [`crate::limits::READ_TIMEOUT`].
     pub read_timeout: Duration,
+    /// Shortest TTL of a session: see [`crate::limits::SESSION_TTL_MIN`].
+    pub session_ttl_min: Duration,
 }
 
 impl Default for ServerConfig {
@@ -148,6 +155,7 @@ impl Default for ServerConfig {
             datacenter: "dc1".into(),
             write_timeout: crate::limits::WRITE_TIMEOUT,
             read_timeout: crate::limits::READ_TIMEOUT,
+            session_ttl_min: crate::limits::SESSION_TTL_MIN,
         }
     }
 }
@@ -189,6 +197,15 @@ pub struct Renewed {
     pub index: u64,
     /// An outcome for each, in order.
     pub outcomes: Vec<Result<(), Refusal>>,
+}
+
+/// What the renewal of a session gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRenewed {
+    /// The registry's index after it.
+    pub index: u64,
+    /// The session; `None` if there is none.
+    pub session: Option<Session>,
 }
 
 /// The handle.
@@ -235,6 +252,25 @@ impl Server {
             Outcome::Renewed(renewed) => Ok(renewed),
             other => Err(unexpected(&other)),
         }
+    }
+    /// Renews a session through the leader. Nothing is written to the log, and an acknowledged renewal holds.
+    ///
+    /// # Errors
+    /// No leader, outcome unknown, over a limit, stopped.
+    pub async fn renew_session(&self, id: SessionId) -> Result<SessionRenewed, ServerError> {
+        let limit = self.config().write_timeout;
+        match self.0.send_errand(Errand::RenewSession(id), limit).await? {
+            Outcome::SessionRenewed(renewed) => Ok(renewed),
+            other => Err(unexpected(&other)),
+        }
+    }
+    /// A new session's id: a random UUID.
+    ///
+    /// # Panics
+    /// Never: a UUID is a name.
+    pub fn new_session_id(&self) -> SessionId {
+        let random = [self.0.platform().random_u64(), self.0.platform().random_u64()];
+        SessionId::parse(&uuid(random)).expect("a UUID is a name")
     }
     /// Runs `look` on the state, linearizably unless `stale`; for answers that no [`Query`] covers. The state is
     /// locked meanwhile: `look` must be quick.
@@ -340,6 +376,20 @@ impl Server {
     pub fn now(&self) -> Instant {
         self.0.platform().now()
     }
+}
+
+/// A UUID of version 4 from random bits.
+fn uuid([high, low]: [u64; 2]) -> String {
+    let high = high & !0xf000 | 0x4000;
+    let low = low & !(0b11 << 62) | (0b10 << 62);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xffff,
+        low >> 48,
+        low & 0xffff_ffff_ffff
+    )
 }
 
 fn unexpected(outcome: &Outcome) -> ServerError {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Renewal, Renewed, ServerError, Written, receipts::Stamp};
+use super::{Renewal, Renewed, ServerError, SessionRenewed, Written, receipts::Stamp};
 use crate::{
     raft::{RaftStatus, ServerAddress, ServerId},
-    registry::Command,
+    registry::{Command, SessionId},
 };
 
 /// The version of these messages. A server answers another version with nothing that can be read.
@@ -27,6 +27,8 @@ pub(super) enum Errand {
     Remove(ServerId),
     /// Hand leadership on.
     Transfer(Option<ServerId>),
+    /// Renew a session.
+    RenewSession(SessionId),
 }
 
 /// What an errand gave.
@@ -38,6 +40,8 @@ pub(super) enum Outcome {
     Renewed(Renewed),
     /// To the rest.
     Done,
+    /// To `RenewSession`.
+    SessionRenewed(SessionRenewed),
 }
 
 /// Why an errand was not carried out.

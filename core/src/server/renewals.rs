@@ -104,7 +104,7 @@ impl Inner {
     }
 
     /// Ends when this server certainly led after this call began, and has applied all that was acknowledged: step 2.
-    async fn confirm_leadership(&self, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn confirm_leadership(&self, deadline: Instant) -> Result<(), Failure> {
         let confirmed = async {
             let read_index = self.consensus.read_index().await?;
             self.consensus.wait_applied(read_index).await

@@ -54,7 +54,7 @@ impl SharedView {
     }
 }
 
-/// Whether two views are shown alike: a check's count of renewals is no part of any answer.
+/// Whether two views are shown alike: a check's or session's count of renewals is no part of any answer.
 fn shown_alike(one: &View, other: &View) -> bool {
     match (one, other) {
         (View::Instances(ones), View::Instances(others)) => all_alike(ones, others, |one, other| {
@@ -65,6 +65,9 @@ fn shown_alike(one: &View, other: &View) -> bool {
         (View::Checks(ones), View::Checks(others)) => all_alike(ones, others, |one, other| {
             one.1 == other.1 && check_alike(&one.0, &other.0)
         }),
+        (View::Sessions(ones), View::Sessions(others)) => {
+            all_alike(ones, others, |one, other| one.looks_like(other))
+        }
         _ => one == other,
     }
 }

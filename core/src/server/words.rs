@@ -19,6 +19,7 @@ pub fn peer_request<R: Runtime>(frame: &Bytes) -> String {
         Ok(PeerRequest::Errand { errand, .. }) => match errand {
             Errand::Write(_) => "passes a write on to the leader".into(),
             Errand::Renew(renewals) => format!("passes {} renewals on to the leader", renewals.len()),
+            Errand::RenewSession(id) => format!("passes a renewal of session {id} on to the leader"),
             Errand::Join(id, _) => format!("asks the leader to add {id}"),
             Errand::Remove(id) => format!("asks the leader to remove {id}"),
             Errand::Transfer(Some(to)) => format!("asks the leader to hand its office to {to}"),
@@ -51,6 +52,10 @@ pub fn peer_answer<R: Runtime>(frame: &Bytes) -> String {
         Ok(PeerResponse::Errand(Ok(Outcome::Renewed(renewed)))) => {
             format!("renewed, index {}", renewed.index)
         }
+        Ok(PeerResponse::Errand(Ok(Outcome::SessionRenewed(renewed)))) => match renewed.session {
+            Some(_) => "renewed".into(),
+            None => "there is no such session".into(),
+        },
         Ok(PeerResponse::Errand(Ok(Outcome::Done))) => "done".into(),
         Ok(PeerResponse::Errand(Err(failure))) => match failure {
             Failure::NotHere => "not done: it does not lead".into(),

@@ -138,7 +138,7 @@ fn query_parameters() {
         GET /v1/health/service/web?passing=zz
         GET /v1/health/service/web?max_stale=zz
         GET /v1/health/service/web?dc=nope
-        GET /v1/health/service/web?filter=Service.Port%20%3D%3D%208000
+        GET /v1/health/service/web?filter=Service.Port%20%3D%3D%20x
         GET /v1/health/service/web?peer=x
         GET /v1/health/service/web?ns=
         GET /v1/health/service/web?ns=%0A
@@ -163,8 +163,8 @@ fn query_parameters() {
                 400 Invalid max_stale time: expected a duration like "10s"
             GET /v1/health/service/web?dc=nope
                 400 No path to datacenter: expected "dc1", got "nope"
-            GET /v1/health/service/web?filter=Service.Port%20%3D%3D%208000
-                400 Invalid query parameter: "filter" is not supported: expected a request without it
+            GET /v1/health/service/web?filter=Service.Port%20%3D%3D%20x
+                400 Failed to create boolean expression evaluator: Failed to coerce value "x" of selector "Service.Port" to a number
             GET /v1/health/service/web?peer=x
                 400 Invalid query parameter: "peer" is not supported: expected a request without it
             GET /v1/health/service/web?ns=

@@ -5,5 +5,6 @@ mod catalog;
 mod cluster;
 mod errors;
 mod fuzz;
+mod keys;
 mod reads;
 mod support;

@@ -68,6 +68,49 @@ fn a_blocking_query_waits_for_its_own_service() {
 }
 
 #[test]
+fn a_filter_keeps_what_passes_and_its_watchers_see_nothing_else() {
+    let api = Api::new();
+    register(&api, "web", 1);
+    register(&api, "db", 2);
+    for (path, shape, kept) in [
+        ("/v1/agent/services", "Port == 1", "web"),
+        ("/v1/catalog/services", "ServicePort == 1", "web"),
+        (
+            "/v1/catalog/service/web",
+            "ServiceName == web and not ServiceTags contains x",
+            "web",
+        ),
+        ("/v1/health/service/web", "Checks is empty", "web"),
+        ("/v1/catalog/node/sider", "Service != web", "db"),
+        ("/v1/catalog/node-services/sider", "Service != web", "db"),
+    ] {
+        let url = |filter: &str| format!("{path}?filter={}", filter.replace(' ', "%20").replace('=', "%3D"));
+        let (with, without) = (api.get(&url(shape)), api.get(&url(&format!("not ({shape})"))));
+        assert_eq!(with.status, 200, "{path}: {}", with.body);
+        assert!(
+            with.body.contains(&format!("\"{kept}\"")),
+            "{path}: {}",
+            with.body
+        );
+        assert!(
+            !without.body.contains(&format!("\"{kept}\"")),
+            "{path}: {}",
+            without.body
+        );
+    }
+    let index = api.get("/v1/agent/services").index();
+    let path = format!("GET /v1/catalog/service/web?filter=ServicePort%20%3D%3D%203&index={index}&wait=60s");
+    let waiting = api.platform.start(answer(api.router.clone(), request(&path, "")));
+    register(&api, "web", 2);
+    api.platform.advance(Duration::from_secs(1));
+    assert!(waiting.take().is_none(), "what does not pass wakes nobody");
+    register(&api, "web", 3);
+    api.platform.advance(Duration::from_secs(1));
+    let woken = waiting.take().expect("an instance passes now");
+    assert_eq!(woken.json()[0]["ServicePort"], 3);
+}
+
+#[test]
 fn a_blocking_query_ends_with_what_is_there() {
     let api = Api::new();
     let index = register(&api, "web", 1);

@@ -39,9 +39,11 @@ impl Generator {
             self.remembered.push(seen(&check));
         }
         match self.below(100) {
-            0..40 => Command::Register(self.many(3, Self::registration)),
-            40..52 => Command::Deregister(self.deregister(registry)),
-            52..80 => Command::UpdateChecks(self.many(3, |this| this.update(registry))),
+            0..12 => self.of_sessions(registry),
+            12..25 => Command::Transact(self.many(3, |this| this.operation(registry))),
+            25..50 => Command::Register(self.many(3, Self::registration)),
+            50..60 => Command::Deregister(self.deregister(registry)),
+            60..83 => Command::UpdateChecks(self.many(3, |this| this.update(registry))),
             _ => Command::ExpireChecks(self.many(3, |this| this.expiry(registry))),
         }
     }
@@ -63,7 +65,7 @@ impl Generator {
         }
     }
 
-    fn node(&mut self) -> Node {
+    pub(crate) fn node(&mut self) -> Node {
         let name = self.node_name();
         Node {
             name,
@@ -179,7 +181,7 @@ impl Generator {
         }
     }
 
-    fn existing_check(&mut self, registry: &Registry) -> Option<Check> {
+    pub(crate) fn existing_check(&mut self, registry: &Registry) -> Option<Check> {
         let count = registry.checks().count() as u64;
         (count > 0)
             .then(|| self.below(count))
@@ -225,7 +227,7 @@ impl Generator {
         Namespace::parse(name).expect("a valid name")
     }
 
-    fn node_name(&mut self) -> NodeName {
+    pub(crate) fn node_name(&mut self) -> NodeName {
         NodeName::parse(self.pick(&NODES)).expect("a valid name")
     }
 
@@ -241,7 +243,7 @@ impl Generator {
         CheckId::parse(self.pick(&CHECKS)).expect("a valid name")
     }
 
-    fn many<T>(&mut self, most: u64, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    pub(crate) fn many<T>(&mut self, most: u64, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
         let count = if self.one_in(2) { 1 } else { 1 + self.below(most) };
         (0..count).map(|_| make(self)).collect()
     }
@@ -251,7 +253,7 @@ impl Generator {
         (0..count).map(|_| make(self)).collect()
     }
 
-    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+    pub(crate) fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
         of[self.below(of.len() as u64) as usize]
     }
 

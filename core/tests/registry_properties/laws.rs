@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sider_core::registry::{
-    Applied, Check, CheckKey, CheckStatus, Command, Event, Expiry, Namespace, NodeName, Query, Refusal,
-    Registry, Reply, ServiceName, Topic, TopicVersion, View,
+    Applied, Check, CheckKey, CheckStatus, Command, Event, Expiry, Filter, Namespace, NodeName, Query,
+    Refusal, Registry, Reply, ServiceName, Shape, Topic, TopicVersion, View,
 };
 
-use super::{generate, naive};
+use super::{generate, keys, naive};
 
 /// Every how many commands everything is compared with everything.
 const SAMPLE: usize = 20;
@@ -21,6 +21,7 @@ pub(crate) struct Judge {
     answers: Vec<View>,
     topics: BTreeMap<Topic, TopicVersion>,
     canonical: BTreeMap<Topic, Vec<View>>,
+    past: keys::Past,
     applied: usize,
     seen: Seen,
 }
@@ -38,10 +39,14 @@ pub(crate) struct Seen {
     passing_untouched_by_change: u64,
     services_moved: u64,
     nodes_gone: u64,
+    sessions_gone: u64,
+    delays_begun: u64,
+    delays_over: u64,
+    transactions_refused: u64,
 }
 
 impl Seen {
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 10] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 14] {
         [
             ("a refusal", self.refused),
             ("a command without a change", self.unchanged),
@@ -56,6 +61,10 @@ impl Seen {
             ),
             ("an instance that moved between services", self.services_moved),
             ("a node that went", self.nodes_gone),
+            ("a session that ended", self.sessions_gone),
+            ("a lock's delay that began", self.delays_begun),
+            ("a lock's delay that ended", self.delays_over),
+            ("a refused transaction", self.transactions_refused),
         ]
     }
 }
@@ -85,6 +94,7 @@ impl Default for Judge {
             answers,
             topics,
             canonical,
+            past: keys::Past::default(),
             applied: 0,
             seen: Seen::default(),
         }
@@ -113,6 +123,8 @@ impl Judge {
         self.rows_are_reported(place, &applied);
         self.answers_and_topics_agree(place, &applied);
         events_tell_the_difference(place, &before, &self.registry, &applied);
+        keys::check(place, &before, &self.registry, &applied);
+        self.past.remember(&self.registry);
         self.expiries_are_compared(place, &before, command, &applied);
 
         self.applied += 1;
@@ -202,7 +214,19 @@ impl Judge {
                     touched: 0,
                 };
                 assert_eq!(now, newest, "{place}: {topic:?} rose to the new index");
-                risen.insert(topic.clone());
+                // A prefix has no index of its own: the keys beneath it are reported.
+                match topic {
+                    Topic::KeyPrefix(prefix) => assert!(
+                        applied.topics.iter().any(|topic| match topic {
+                            Topic::Key(key) => key.starts_with(prefix),
+                            _ => false,
+                        }),
+                        "{place}: no key wakes who waits for {prefix:?}"
+                    ),
+                    _ => {
+                        risen.insert(topic.clone());
+                    }
+                }
             } else {
                 let differs = views
                     .iter()
@@ -235,7 +259,7 @@ impl Judge {
             let topic = query.topic();
             if sight(&now) != sight(answer) {
                 assert!(
-                    risen.contains(&topic),
+                    risen.contains(&topic) || matches!(topic, Topic::KeyPrefix(_)),
                     "{place}: {query:?} differs, but its topic did not rise"
                 );
             } else if without_renewals(&now) != without_renewals(answer) {
@@ -309,6 +333,8 @@ impl Judge {
             rows,
             "{place}: rows of the rows"
         );
+        self.past.check(place, &self.registry);
+        self.past.check(place, &restored);
         for topic in self.topics.keys() {
             assert_eq!(
                 restored.version(topic).index,
@@ -331,6 +357,7 @@ impl Judge {
         let seen = &mut self.seen;
         seen.refused += u64::from(applied.reply.is_err());
         seen.unchanged += u64::from(applied.reply.is_ok() && applied.rows.is_empty());
+        seen.transactions_refused += u64::from(matches!(applied.reply, Err(Refusal::Aborted(_))));
         seen.changed += u64::from(applied.changed);
         seen.rows_without_index += u64::from(!applied.changed && !applied.rows.is_empty());
         if let Ok(Reply::Each(outcomes)) = &applied.reply {
@@ -343,6 +370,9 @@ impl Judge {
             match event {
                 Event::CheckExpired(_) => seen.expired += 1,
                 Event::NodeDeregistered(_) => seen.nodes_gone += 1,
+                Event::SessionDestroyed(_) => seen.sessions_gone += 1,
+                Event::LockDelayBegan(_) => seen.delays_begun += 1,
+                Event::LockDelayEnded(_) => seen.delays_over += 1,
                 Event::InstanceRegistered(key) => {
                     let service = |registry: &Registry| registry.instance(key).map(|i| i.service.clone());
                     let was = service(before);
@@ -493,7 +523,43 @@ fn queries() -> Vec<Query> {
             });
         }
     }
+    // Each kind now and then: a filter costs, and is the same code for all that a kind lists.
+    let filtered: Vec<_> = queries.iter().step_by(7).flat_map(filtered).collect();
+    queries.extend(filtered);
+    queries.extend(keys::queries());
     queries
+}
+
+/// The query with filters over what it lists.
+fn filtered(query: &Query) -> Vec<Query> {
+    let (shape, texts) = match query {
+        Query::ServiceHealth { .. } => (
+            Shape::Health,
+            [
+                "b in Service.Tags",
+                "Checks.Status != passing and Node.Meta.rack == 1",
+            ],
+        ),
+        Query::CatalogService { .. } | Query::Services { .. } => (
+            Shape::CatalogService,
+            [
+                "b in ServiceTags",
+                "not NodeMeta.rack == 1 or ServiceAddress == `10.1.0.2`",
+            ],
+        ),
+        Query::NodeServices { .. } => (Shape::Service, ["b in Tags", "Address matches `2$`"]),
+        Query::Nodes { .. } => (Shape::Node, ["Meta.rack == 1", "Address == \"10.0.0.2\""]),
+        _ => (
+            Shape::Check,
+            ["ServiceTags is empty", "Status matches `^(pass|crit)`"],
+        ),
+    };
+    let filter = |text| Filter::parse(text, shape, "dc1").expect("a valid filter");
+    let filtered = |text| Query::Filtered {
+        query: Box::new(query.clone()),
+        filter: filter(text),
+    };
+    texts.map(filtered).into()
 }
 
 fn services() -> impl Iterator<Item = ServiceName> {
@@ -551,10 +617,15 @@ fn canonical(topic: &Topic) -> Vec<Query> {
             let nodes = nodes().map(|node| node_services(&namespace, node));
             nodes.chain([checks(&namespace, None)]).collect()
         }
+        Topic::Key(key) => vec![Query::Key(key)],
+        Topic::KeyPrefix(prefix) => vec![Query::KeyTree(prefix)],
+        Topic::Session(id) => vec![Query::Session(id)],
+        Topic::SessionsOfNode(node) => vec![Query::Sessions(Some(node))],
+        Topic::Sessions => vec![Query::Sessions(None)],
     }
 }
 
-/// A view as far as a watcher is woken for it: without outputs, and without counts of renewals.
+/// A view as far as a watcher is woken for it: without outputs, and without counts of renewals (also of sessions).
 fn sight(view: &View) -> View {
     each_check(view.clone(), |check| {
         check.output.clear();
@@ -575,7 +646,8 @@ fn each_check(mut view: View, change: impl Fn(&mut Check)) -> View {
                 .for_each(change);
         }
         View::Checks(checks) => checks.iter_mut().for_each(|(check, _)| change(check)),
-        View::Services(_) | View::Nodes(_) | View::NodeServices(_) => {}
+        View::Sessions(sessions) => sessions.iter_mut().for_each(|session| session.renewals = 0),
+        View::Services(_) | View::Nodes(_) | View::NodeServices(_) | View::Keys(_) | View::KeyNames(_) => {}
     }
     view
 }

@@ -4,6 +4,7 @@
 //! fixed: a failure names its seed and step, and happens again.
 
 mod generate;
+mod keys;
 mod laws;
 mod naive;
 

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sider_core::registry::{
-    Check, CheckStatus, Instance, InstanceHealth, ListedCheck, Namespace, Node, NodeName, Query, Registry,
-    View,
+    Check, CheckStatus, Filter, Instance, InstanceHealth, ListedCheck, Namespace, Node, NodeName, Query,
+    Record, Registry, View,
 };
 
 pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
     let everything = Everything(registry);
     match query {
+        Query::Filtered { query, filter } => filtered(&everything, query, filter),
         Query::ServiceHealth {
             namespace,
             service,
@@ -111,7 +112,44 @@ pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
                 && status.is_none_or(|status| status == check.status)
                 && has_meta(node, node_meta)
         })),
+        _ => super::keys::naive_answer(registry, query),
     }
+}
+
+/// Takes what does not pass out of the complete answer.
+fn filtered(everything: &Everything<'_>, query: &Query, filter: &Filter) -> View {
+    let mut view = answer(everything.0, query);
+    match (&mut view, query) {
+        (View::Instances(instances), Query::CatalogService { .. }) => {
+            instances.retain(|it| filter.passes(Record::CatalogService(&it.node, &it.instance)));
+        }
+        (View::Instances(instances), _) => instances.retain(|it| {
+            let checks: Vec<&Check> = it.checks.iter().collect();
+            filter.passes(Record::Health(&it.node, &it.instance, &checks))
+        }),
+        (View::Services(services), Query::Services { namespace, node_meta }) => {
+            services.clear();
+            for instance in everything.instances(|instance, node| {
+                let record = Record::CatalogService(node, instance);
+                instance.namespace == *namespace && has_meta(node, node_meta) && filter.passes(record)
+            }) {
+                let tags = services.entry(instance.service).or_default();
+                tags.extend(instance.tags);
+                tags.sort();
+                tags.dedup();
+            }
+        }
+        (View::Nodes(nodes), _) => nodes.retain(|node| filter.passes(Record::Node(node))),
+        (View::NodeServices(Some((_, instances))), _) => {
+            instances.retain(|instance| filter.passes(Record::Service(instance)));
+        }
+        (View::Checks(checks), _) => checks.retain(|(check, service)| {
+            let service = service.as_ref().map(|(name, tags)| (name, tags.as_slice()));
+            filter.passes(Record::Check(check, service))
+        }),
+        _ => {}
+    }
+    view
 }
 
 fn has_tags(instance: &Instance, wanted: &[String]) -> bool {

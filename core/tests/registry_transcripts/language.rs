@@ -6,8 +6,13 @@
 //! deregister (node NAME | instance ID | check ID) [ns=N] [node=N] [service=S]
 //! update (check=ID | ttl-checks-of=INSTANCE) [status=S] [output=O] [ns=N] [node=N]
 //! expire ID renewals=COUNT created=INDEX [ns=N] [node=N]
+//! do OPERATION                    (see `operations`)
+//! begin-session ID [ttl=10s] [delay=15s] [behavior=delete] [checks=ID,ID] [node=N] [with-node]
+//! end-session ID | renew-session ID | expire-session ID renewals=COUNT
+//! end-delay KEY since=INDEX
 //! show (service|passing|instances|service-checks) NAME | services | nodes | (node|node-checks) NAME
 //!     | checks [STATUS] [ns=N] [tag=T] [node-meta=K:V]
+//!     | key KEY | tree [PREFIX] | names [PREFIX] [separator=S] | session ID | sessions [node=N]
 //! ```
 //!
 //! Values that are not given are `default`, node `n1`, and empty; an underscore in an output stands for a space.
@@ -16,9 +21,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sider_core::registry::{
     CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-    Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Probe, Query,
-    Registration, ServiceName, Weights,
+    Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Key, LockDelayEnd, Namespace, NewSession,
+    Node, NodeName, Probe, Query, Registration, ServiceName, Session, SessionBehavior, SessionExpiry,
+    SessionId, Weights,
 };
+
+use crate::operations;
 
 pub(crate) enum Step {
     Apply(Command),
@@ -37,6 +45,29 @@ pub(crate) fn parse(lines: &[&str]) -> Step {
         "update" => Step::Apply(Command::UpdateChecks(parsed.iter().map(update).collect())),
         "expire" => Step::Apply(Command::ExpireChecks(parsed.iter().map(expiry).collect())),
         "deregister" => Step::Apply(Command::Deregister(deregister(&parsed[0]))),
+        "do" => Step::Apply(Command::Transact(
+            lines.iter().map(|line| operations::parse(line)).collect(),
+        )),
+        "begin-session" => Step::Apply(begin_session(&parsed[0])),
+        "end-session" => Step::Apply(Command::DestroySession(session_id(parsed[0].plain(0)))),
+        "renew-session" => {
+            let ids = parsed.iter().map(|words| session_id(words.plain(0)));
+            Step::Apply(Command::RenewSessions(ids.collect()))
+        }
+        "expire-session" => {
+            let expiries = parsed.iter().map(|words| SessionExpiry {
+                session: session_id(words.plain(0)),
+                renewals_seen: words.number("renewals"),
+            });
+            Step::Apply(Command::ExpireSessions(expiries.collect()))
+        }
+        "end-delay" => {
+            let ends = parsed.iter().map(|words| LockDelayEnd {
+                key: key(words.plain(0)),
+                since_seen: words.number("since"),
+            });
+            Step::Apply(Command::EndLockDelays(ends.collect()))
+        }
         "show" => Step::Show(query(&parsed[0])),
         other => panic!("unknown command {other:?}"),
     }
@@ -252,6 +283,48 @@ fn expiry(words: &Words<'_>) -> Expiry {
     }
 }
 
+fn begin_session(words: &Words<'_>) -> Command {
+    let checks = words.get("checks").unwrap_or_default().split(',');
+    let checks = checks.filter(|check| !check.is_empty());
+    let session = Session {
+        id: session_id(words.plain(0)),
+        name: String::new(),
+        node: words.node(),
+        lock_delay: words.get("delay").map_or(Duration::ZERO, seconds),
+        behavior: match words.get("behavior") {
+            Some("delete") => SessionBehavior::Delete,
+            _ => SessionBehavior::Release,
+        },
+        ttl: words.get("ttl").map(seconds),
+        ttl_text: words.get("ttl").unwrap_or_default().into(),
+        node_checks: checks
+            .map(|check| CheckId::parse(check).expect("a check id"))
+            .collect(),
+        service_checks: Vec::new(),
+        renewals: 0,
+        create_index: 0,
+        modify_index: 0,
+    };
+    let node = words.flag("with-node").then(|| Node {
+        name: words.node(),
+        id: String::new(),
+        address: String::new(),
+        tagged_addresses: BTreeMap::new(),
+        meta: BTreeMap::new(),
+        create_index: 0,
+        modify_index: 0,
+    });
+    Command::CreateSession(Box::new(NewSession { session, node }))
+}
+
+pub(crate) fn session_id(id: &str) -> SessionId {
+    SessionId::parse(id).expect("a session id")
+}
+
+pub(crate) fn key(key: &str) -> Key {
+    Key::parse(key.to_owned()).expect("a short key")
+}
+
 fn query(words: &Words<'_>) -> Query {
     let (namespace, node_meta) = (words.namespace(), words.node_meta());
     let service = || ServiceName::parse(words.plain(1)).expect("a service name");
@@ -291,6 +364,14 @@ fn query(words: &Words<'_>) -> Query {
             status: words.plain.get(1).map(|word| status(word)),
             node_meta,
         },
+        "key" => Query::Key(key(words.plain(1))),
+        "tree" => Query::KeyTree(key(words.plain.get(1).copied().unwrap_or_default())),
+        "names" => Query::KeyNames {
+            prefix: key(words.plain.get(1).copied().unwrap_or_default()),
+            separator: words.get("separator").unwrap_or_default().into(),
+        },
+        "session" => Query::Session(session_id(words.plain(1))),
+        "sessions" => Query::Sessions(words.get("node").map(|_| words.node())),
         other => panic!("unknown question {other:?}"),
     }
 }

@@ -3,6 +3,7 @@
 //! Each file under `transcripts/` begins with an empty registry. `UPDATE=1` rewrites the answers; read the diff.
 
 mod language;
+mod operations;
 mod print;
 
 use std::{fs, path::Path};

@@ -1,8 +1,8 @@
 //! Answers as text. The namespace `default` is left out of names; every other thing that a command did is there.
 
 use sider_core::registry::{
-    Applied, Check, CheckKey, Event, Instance, InstanceKey, ListedCheck, Namespace, Node, Reply, Topic,
-    TopicVersion, View,
+    Applied, Check, CheckKey, Event, Instance, InstanceKey, KeyValue, ListedCheck, Namespace, Node,
+    OperationResult, Reply, Session, Topic, TopicVersion, View,
 };
 
 pub(crate) fn applied(applied: &Applied) -> String {
@@ -34,6 +34,11 @@ pub(crate) fn applied(applied: &Applied) -> String {
             Ok(()) => "done".into(),
             Err(refusal) => format!("refused: {refusal}"),
         })),
+        Ok(Reply::Transacted(results)) => {
+            lines.push("transacted".into());
+            lines.extend(results.iter().map(|result| format!("gives {}", given(result))));
+        }
+        Ok(Reply::SessionCreated) => lines.push("session created".into()),
     }
     lines.push(format!("{stands} {}, {} rows", applied.index, applied.rows.len()));
     lines.extend(
@@ -49,6 +54,48 @@ pub(crate) fn applied(applied: &Applied) -> String {
             .map(|topic| format!("topic: {}", self::topic(topic))),
     );
     lines.join("\n")
+}
+
+fn given(result: &OperationResult) -> String {
+    match result {
+        OperationResult::Key(found) => key_value(found),
+        OperationResult::KeyMeta(found) => format!("{} without its value", key_value(found)),
+        OperationResult::Node(found) => node(found),
+        OperationResult::Instance(found) => format!("instance {}", instance_key(&found.key())),
+        OperationResult::Check(found) => listed_check(found),
+    }
+}
+
+fn key_value(found: &KeyValue) -> String {
+    let session = found
+        .session
+        .as_ref()
+        .map(|session| format!(" held by {session}"));
+    format!(
+        "key {} {:?} flags {}{} (locked {}, version {}, created {}, modified {})",
+        found.key,
+        String::from_utf8_lossy(&found.value),
+        found.flags,
+        session.unwrap_or_default(),
+        found.lock_index,
+        found.version,
+        found.create_index,
+        found.modify_index
+    )
+}
+
+fn session(session: &Session) -> String {
+    format!(
+        "session {} on {} ttl {:?} delay {:?} {} (renewals {}, created {}, modified {})",
+        session.id,
+        session.node,
+        session.ttl_text,
+        session.lock_delay,
+        session.behavior.as_str(),
+        session.renewals,
+        session.create_index,
+        session.modify_index
+    )
 }
 
 fn event(event: &Event) -> String {
@@ -69,6 +116,11 @@ fn event(event: &Event) -> String {
         }
         Event::CheckExpired(key) => format!("check {} expired", check_key(key)),
         Event::CheckDeregistered(key) => format!("check {} deregistered", check_key(key)),
+        Event::SessionCreated(id) => format!("session {id} created"),
+        Event::SessionRenewed(id) => format!("session {id} renewed"),
+        Event::SessionDestroyed(id) => format!("session {id} destroyed"),
+        Event::LockDelayBegan(key) => format!("lock delay of {key} began"),
+        Event::LockDelayEnded(key) => format!("lock delay of {key} ended"),
         other => format!("{other:?}"),
     }
 }
@@ -86,6 +138,11 @@ fn topic(topic: &Topic) -> String {
         Topic::Checks(namespace) => format!("checks of {namespace}"),
         Topic::ChecksInState(namespace, status) => format!("{} checks of {namespace}", status.as_str()),
         Topic::Namespace(namespace) => format!("namespace {namespace}"),
+        Topic::Key(key) => format!("key {key}"),
+        Topic::KeyPrefix(prefix) => format!("keys with {prefix}"),
+        Topic::Session(id) => format!("session {id}"),
+        Topic::SessionsOfNode(node) => format!("sessions of node {node}"),
+        Topic::Sessions => "sessions".into(),
     }
 }
 
@@ -117,6 +174,9 @@ pub(crate) fn view(version: TopicVersion, view: &View) -> String {
             lines.extend(instances.iter().map(|it| format!("  {}", instance(it, on))));
         }
         View::Checks(checks) => lines.extend(checks.iter().map(listed_check)),
+        View::Keys(keys) => lines.extend(keys.iter().map(|found| key_value(found))),
+        View::KeyNames(names) => lines.extend(names.iter().map(|name| format!("key {name}"))),
+        View::Sessions(sessions) => lines.extend(sessions.iter().map(session)),
     }
     lines.join("\n")
 }

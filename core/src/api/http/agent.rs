@@ -22,8 +22,9 @@ use super::{
 };
 use crate::{
     registry::{
-        Check, CheckId, CheckKey, CheckStatus, CheckTarget, Command, Deregister, Instance, InstanceId,
-        InstanceKey, Namespace, NodeName, Query, Registration, Registry, Reply as Outcome, ServiceName, View,
+        Check, CheckId, CheckKey, CheckStatus, CheckTarget, Command, Deregister, Filter, Instance,
+        InstanceId, InstanceKey, Namespace, NodeName, Query, Record, Registration, Registry,
+        Reply as Outcome, ServiceName, Shape, View,
     },
     server::{Renewal, Server},
 };
@@ -322,11 +323,13 @@ async fn renew(server: &Server, renewals: Vec<Renewal>) -> Result<Reply, ApiErro
 
 /// `GET /v1/agent/services`: the node's instances by id.
 async fn services(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+    let filter = options.filter(Shape::Service, &server)?;
     let encoder = Encoder::new(server.config());
     let (index, services) = server
         .inspect(options.stale(), |registry| {
             let services: BTreeMap<_, _> = registry
                 .instances_of_node(&options.namespace, encoder.agent_node)
+                .filter(|instance| passes(filter.as_ref(), Record::Service(instance)))
                 .map(|instance| (instance.id.as_str().to_owned(), encoder.agent_service(instance)))
                 .collect();
             (registry.index(), services)
@@ -363,15 +366,18 @@ async fn service(
 
 /// `GET /v1/agent/checks`: the node's checks by id.
 async fn checks(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+    let filter = options.filter(Shape::Check, &server)?;
     let encoder = Encoder::new(server.config());
     let (index, checks) = server
         .inspect(options.stale(), |registry| {
             let checks: BTreeMap<_, _> = registry
                 .checks_of_node(&options.namespace, encoder.agent_node)
-                .map(|check| {
-                    let instance = instance_of(registry, check);
-                    (check.id.as_str().to_owned(), encoder.agent_check(check, instance))
+                .map(|check| (check, instance_of(registry, check)))
+                .filter(|(check, instance)| {
+                    let service = instance.map(|instance| (&instance.service, instance.tags.as_slice()));
+                    passes(filter.as_ref(), Record::Check(check, service))
                 })
+                .map(|(check, instance)| (check.id.as_str().to_owned(), encoder.agent_check(check, instance)))
                 .collect();
             (registry.index(), checks)
         })
@@ -477,6 +483,10 @@ fn health_of(registry: &Registry, encoder: &Encoder<'_>, instance: &Instance) ->
         "Checks": bodies,
     });
     (status, body)
+}
+
+fn passes(filter: Option<&Filter>, record: Record<'_>) -> bool {
+    filter.is_none_or(|filter| filter.passes(record))
 }
 
 /// The instance that a check belongs to.

@@ -19,7 +19,7 @@ use super::{
     duration,
     error::{ApiError, echo},
 };
-use crate::limits::{BODY_BYTES_MAX, BODY_DRAIN_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, BODY_DRAIN_BYTES_MAX, TRANSACTION_VALUE_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// A JSON body.
 #[derive(Clone, Debug)]
@@ -28,6 +28,55 @@ pub struct JsonBody(pub Value);
 /// A JSON body that may be missing.
 #[derive(Clone, Debug)]
 pub struct OptionalJsonBody(pub Option<Value>);
+
+/// A key's value, as it is.
+#[derive(Clone, Debug)]
+pub struct ValueBody(pub Bytes);
+
+/// A transaction's JSON, with Consul's words where it is none or too long.
+#[derive(Clone, Debug)]
+pub struct TransactionBody(pub Value);
+
+impl<S: Send + Sync> FromRequest<S> for ValueBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let bytes = read(request).await?;
+        check_length(&bytes, VALUE_BYTES_MAX, "kv_max_value_size")?;
+        Ok(ValueBody(bytes))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for TransactionBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let bytes = read(request).await?;
+        check_length(&bytes, TRANSACTION_VALUE_BYTES_MAX, "txn_max_req_len")?;
+        let parsed = serde_json::from_slice(&bytes).map_err(|error| {
+            let reason = match error.is_eof() {
+                true => "unexpected EOF".to_owned(),
+                false => error.to_string(),
+            };
+            ApiError::bad_request(format!("Failed to parse body: {reason}"))
+        })?;
+        Ok(TransactionBody(parsed))
+    }
+}
+
+/// 413 in the words that Consul's clients know, the name of its setting included.
+fn check_length(bytes: &Bytes, max: usize, setting: &str) -> Result<(), ApiError> {
+    match bytes.len() {
+        length if length > max => Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!(
+                "Request body({length} bytes) too large, max size: {max} bytes. See \
+                 https://developer.hashicorp.com/docs/agent/config/config-files#{setting}."
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
 
 impl<S: Send + Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
@@ -116,7 +165,10 @@ pub fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     if bytes.trim_ascii().is_empty() {
         return Err(decode_error("the body is empty: expected JSON"));
     }
-    serde_json::from_slice(bytes).map_err(|error| decode_error(error.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| match error.is_eof() {
+        true => decode_error("unexpected EOF"),
+        false => decode_error(error.to_string()),
+    })
 }
 
 /// 400 in Consul's wording.

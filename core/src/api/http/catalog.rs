@@ -14,7 +14,7 @@ use super::{
     write,
 };
 use crate::{
-    registry::{Command, NodeName, Query, Refusal, ServiceName},
+    registry::{Command, NodeName, Query, Refusal, ServiceName, Shape},
     server::Server,
 };
 
@@ -81,6 +81,7 @@ async fn nodes(State(server): State<Server>, options: Options) -> Result<Reply, 
     let query = Query::Nodes {
         node_meta: options.node_meta.clone(),
     };
+    let query = options.filtered(query, Shape::Node, &server)?;
     let answer = server.read(query, options.read).await?;
     let encoder = Encoder::new(server.config());
     let body = answer.view.bytes(|view| encoder.nodes(view));
@@ -93,6 +94,7 @@ async fn services(State(server): State<Server>, options: Options) -> Result<Repl
         namespace: options.namespace.clone(),
         node_meta: options.node_meta.clone(),
     };
+    let query = options.filtered(query, Shape::CatalogService, &server)?;
     let answer = server.read(query, options.read).await?;
     let encoder = Encoder::new(server.config());
     let body = answer.view.bytes(|view| encoder.services(view));
@@ -111,6 +113,7 @@ async fn service(
         tags: options.tags.clone(),
         node_meta: options.node_meta.clone(),
     };
+    let query = options.filtered(query, Shape::CatalogService, &server)?;
     let answer = server.read(query, options.read).await?;
     let encoder = Encoder::new(server.config());
     let body = answer.view.bytes(|view| encoder.catalog_service(view));
@@ -127,6 +130,7 @@ async fn node(
         namespace: options.namespace.clone(),
         node,
     };
+    let query = options.filtered(query, Shape::Service, &server)?;
     let answer = server.read(query, options.read).await?;
     let encoder = Encoder::new(server.config());
     let body = answer.view.bytes(|view| encoder.node_with_services(view));
@@ -143,6 +147,7 @@ async fn node_services(
         namespace: options.namespace.clone(),
         node,
     };
+    let query = options.filtered(query, Shape::Service, &server)?;
     let answer = server.read(query, options.read).await?;
     // The shared bytes are those of the other path's shape.
     let body = Encoder::new(server.config()).node_service_list(&answer.view.view);

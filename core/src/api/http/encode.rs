@@ -2,6 +2,7 @@
 //! all as a real server was seen to answer.
 
 mod bodies;
+mod keys;
 #[cfg(test)]
 mod tests;
 
@@ -11,8 +12,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-pub use self::bodies::AgentServiceBody;
 use self::bodies::{AddressBody, CatalogBody, CheckBody, Empty, NodeBody, ProxyBody, ServiceBody};
+pub use self::{
+    bodies::AgentServiceBody,
+    keys::{TransactionBodyKind, keys, session_view, sessions},
+};
 use super::duration;
 use crate::{
     registry::{

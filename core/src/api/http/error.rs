@@ -48,6 +48,14 @@ impl ApiError {
         )
     }
 
+    /// 404 for a session, in Consul's words.
+    pub fn unknown_session(id: &str) -> Self {
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            format!("Session id '{}' not found", echo(id)),
+        )
+    }
+
     /// 404 for an instance, in Consul's words.
     pub fn unknown_instance(id: &str) -> Self {
         ApiError::new(
@@ -94,13 +102,15 @@ impl From<Refusal> for ApiError {
             Refusal::UnknownNode(name) => {
                 ApiError::new(StatusCode::NOT_FOUND, format!("Unknown node \"{}\"", echo(&name)))
             }
+            Refusal::UnknownSession(id) => ApiError::unknown_session(&id),
             Refusal::NotTtl(id) => {
                 ApiError::bad_request(format!("CheckID \"{}\" does not have associated TTL", echo(&id)))
             }
             Refusal::Invalid(reason) => ApiError::bad_request(reason),
-            Refusal::OtherService { .. } | Refusal::RenewedSince | Refusal::AlreadyCritical => {
-                ApiError::new(StatusCode::CONFLICT, refusal.to_string())
-            }
+            Refusal::OtherService { .. }
+            | Refusal::Aborted(_)
+            | Refusal::RenewedSince
+            | Refusal::AlreadyCritical => ApiError::new(StatusCode::CONFLICT, refusal.to_string()),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     requests::parse_status,
 };
 use crate::{
-    registry::{NodeName, Query, ServiceName},
+    registry::{NodeName, Query, ServiceName, Shape},
     server::Server,
 };
 
@@ -55,6 +55,7 @@ async fn service(
         tags: options.tags.clone(),
         node_meta: options.node_meta.clone(),
     };
+    let query = options.filtered(query, Shape::Health, &server)?;
     let answer = server.read(query, options.read).await?;
     let encoder = Encoder::new(server.config());
     let body = answer.view.bytes(|view| encoder.service_health(view));
@@ -113,6 +114,7 @@ async fn checks_in_state(
 }
 
 async fn checks(server: &Server, query: Query, options: &Options) -> Result<Reply, ApiError> {
+    let query = options.filtered(query, Shape::Check, server)?;
     let answer = server.read(query, options.read).await?;
     let encoder = Encoder::new(server.config());
     let body = answer.view.bytes(|view| encoder.checks(view));

@@ -1,15 +1,17 @@
 //! The HTTP API, as an axum router without IO: hyper serves it in production, the simulator calls it directly.
 //!
-//! One file for each resource: `agent`, `catalog`, `health`, `cluster`, `batch`, `snapshot`, `operation`. Their handlers
+//! One file for each resource: `agent`, `catalog`, `health`, `kv`, `session`, `txn`, `cluster`, `batch`, `snapshot`,
+//! `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
 //! [`reply`] (headers of answers), [`error`] (errors in one line), [`duration`] (Go's durations).
 //!
 //! Where this API differs from Consul's, on purpose:
-//! - What a client did wrong is a 4xx always; Consul has a 500 for some of it, which its clients take as a reason to try
-//!   again.
-//! - `POST` is the same as `PUT`. A port outside of 0 to 65535 is refused. Fields that are not known are ignored.
-//! - Parameters that would narrow an answer and are not there (`filter`, `peer`, `partition`, `sg`) are refused, and so
+//! - What a client did wrong is a 4xx; Consul has a 500 for some of it, which its clients take as a reason to try again.
+//!   Keys and sessions are answered as Consul does: those who lock with them look at the words.
+//! - `POST` is the same as `PUT`, but for keys. A port outside of 0 to 65535 is refused. Fields that are not known are
+//!   ignored.
+//! - Parameters that would narrow an answer and are not there (`peer`, `partition`, `sg`) are refused, and so
 //!   are kinds of check that nobody would run (gRPC, UDP, alias …), `Ports` and `SocketPath`.
 //! - `Kind`, `Proxy`, `Connect` and `Locality` of a registration are ignored: the instance is registered under its own
 //!   name.
@@ -25,12 +27,15 @@ pub mod duration;
 pub mod encode;
 pub mod error;
 mod health;
+pub(crate) mod kv;
 mod operation;
 pub mod options;
 pub(crate) mod pretty;
 pub mod reply;
 pub mod requests;
+mod session;
 mod snapshot;
+mod txn;
 
 use axum::{
     Router,
@@ -58,6 +63,9 @@ pub fn router(server: Server) -> Router {
         .merge(batch::routes())
         .merge(operation::routes())
         .merge(snapshot::routes())
+        .merge(kv::routes())
+        .merge(session::routes())
+        .merge(txn::routes())
         .fallback(unknown_path)
         .layer(from_fn_with_state(server.clone(), finish))
         .with_state(server)

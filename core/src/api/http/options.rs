@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     limits::{META_PAIRS_MAX, TAGS_PER_INSTANCE_MAX, WAIT_DEFAULT, WAIT_MAX},
-    registry::{CheckId, InstanceId, InvalidName, Namespace, NodeName, ServiceName},
+    registry::{
+        self, CheckId, Filter, InstanceId, InvalidName, Namespace, NodeName, ServiceName, SessionId, Shape,
+    },
     server::{Consistency, ReadOptions, Server},
 };
 
@@ -40,6 +42,16 @@ impl Parameters {
     /// Whether a parameter is there, with or without a value.
     pub fn has(&self, name: &str) -> bool {
         self.all(name).next().is_some()
+    }
+
+    /// All of them by name, as Go's `url.Values.Encode` writes them.
+    pub fn encode(&self) -> String {
+        let mut pairs: Vec<&(String, String)> = self.0.iter().collect();
+        pairs.sort_by(|one, other| one.0.cmp(&other.0));
+        let pairs = pairs
+            .into_iter()
+            .map(|(name, value)| format!("{}={}", query_escape(name), query_escape(value)));
+        pairs.collect::<Vec<_>>().join("&")
     }
 
     /// Every value of a parameter.
@@ -78,6 +90,20 @@ impl Parameters {
             .or(header.filter(|name| !name.is_empty()));
         Ok(name.map(Namespace::parse).transpose()?)
     }
+}
+
+/// A text as Go writes it in a query.
+fn query_escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' ' => escaped.push('+'),
+            b'-' | b'_' | b'.' | b'~' => escaped.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => escaped.push(char::from(byte)),
+            byte => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
 }
 
 /// The namespace that a write names outside of its body, its datacenter being checked already.
@@ -149,6 +175,35 @@ impl Options {
             Consistency::Linearizable if self.consistent => "consistent",
             Consistency::Linearizable => "leader",
         }
+    }
+
+    /// A query whose answer lists records of a shape, narrowed by `?filter` if there is one.
+    ///
+    /// # Errors
+    /// The filter is none over such records.
+    pub fn filtered(
+        &self,
+        query: registry::Query,
+        shape: Shape,
+        server: &Server,
+    ) -> Result<registry::Query, ApiError> {
+        Ok(match self.filter(shape, server)? {
+            None => query,
+            Some(filter) => registry::Query::Filtered {
+                query: Box::new(query),
+                filter,
+            },
+        })
+    }
+
+    /// `?filter` over records of a shape.
+    ///
+    /// # Errors
+    /// It is none over such records.
+    pub fn filter(&self, shape: Shape, server: &Server) -> Result<Option<Filter>, ApiError> {
+        let parse = |text| Filter::parse(text, shape, &server.config().datacenter);
+        let filter = self.parameters.text("filter").map(parse).transpose();
+        filter.map_err(|error| ApiError::bad_request(error.to_string()))
     }
 
     /// Whether an answer from local state will do.
@@ -243,7 +298,7 @@ fn node_meta(parameters: &Parameters) -> Result<Vec<(String, String)>, ApiError>
 
 /// Parameters that narrow an answer in a way that is not there: an answer that ignores them would be a wrong one.
 fn refuse_unsupported(parameters: &Parameters) -> Result<(), ApiError> {
-    for name in ["filter", "partition", "peer", "sg"] {
+    for name in ["partition", "peer", "sg"] {
         if parameters.text(name).is_some() {
             return Err(ApiError::bad_request(format!(
                 "Invalid query parameter: \"{name}\" is not supported: expected a request without it"
@@ -287,7 +342,7 @@ macro_rules! path_names {
     };
 }
 
-path_names!(CheckId, InstanceId, NodeName, ServiceName);
+path_names!(CheckId, InstanceId, NodeName, ServiceName, SessionId);
 
 /// The name at the end of a path: everything that follows, percent-decoded, slashes included, as Consul takes it.
 #[derive(Clone, Debug)]

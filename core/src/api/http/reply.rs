@@ -51,15 +51,10 @@ impl Reply {
 
     /// An answer to a read, with what is known of its freshness.
     pub fn read(answer: &Answer, options: &Options, body: Bytes) -> Self {
-        let mut reply = Reply::encoded(body).with_index(answer.index);
-        let known_leader = if answer.known_leader { "true" } else { "false" };
         let last_contact = u64::try_from(answer.last_contact.as_millis()).unwrap_or(u64::MAX);
-        reply
-            .headers
-            .insert(KNOWN_LEADER, HeaderValue::from_static(known_leader));
-        reply
-            .headers
-            .insert(LAST_CONTACT, HeaderValue::from(last_contact));
+        let mut reply = Reply::encoded(body)
+            .with_index(answer.index)
+            .with_freshness(answer.known_leader, last_contact);
         reply.headers.insert(
             EFFECTIVE_CONSISTENCY,
             HeaderValue::from_static(options.effective_consistency()),
@@ -68,6 +63,44 @@ impl Reply {
             .headers
             .insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
         reply
+    }
+
+    /// An answer to a read that found nothing: 404, with what a blocking query needs.
+    pub fn read_nothing(answer: &Answer, options: &Options) -> Self {
+        let mut reply = Reply::read(answer, options, Bytes::new());
+        reply.status = StatusCode::NOT_FOUND;
+        reply.headers.remove(header::CONTENT_TYPE);
+        reply
+    }
+
+    /// The same as bytes of any kind, which no browser shall take for a page.
+    #[must_use]
+    pub fn raw(mut self) -> Self {
+        self.content_type("text/plain; charset=utf-8");
+        self.headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        self
+    }
+
+    /// The same as a 409 whose body says what came in between.
+    #[must_use]
+    pub fn conflict(mut self) -> Self {
+        self.status = StatusCode::CONFLICT;
+        self.content_type("application/json; charset=utf-8");
+        self
+    }
+
+    /// The same with what is known of its freshness.
+    #[must_use]
+    pub fn with_freshness(mut self, known_leader: bool, last_contact_ms: u64) -> Self {
+        let known_leader = if known_leader { "true" } else { "false" };
+        self.headers
+            .insert(KNOWN_LEADER, HeaderValue::from_static(known_leader));
+        self.headers
+            .insert(LAST_CONTACT, HeaderValue::from(last_contact_ms));
+        self
     }
 
     /// The same with the index that it is of; never 0, which no blocking query could wait for.

@@ -66,7 +66,7 @@ fn validate(registration: &Registration) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn put_node(transaction: &mut Transaction<'_>, given: &Node, keep_existing: bool) {
+pub(super) fn put_node(transaction: &mut Transaction<'_>, given: &Node, keep_existing: bool) {
     let index = transaction.index();
     let node = match transaction.tables().node(&given.name) {
         Some(_) if keep_existing => return,
@@ -89,7 +89,7 @@ fn put_node(transaction: &mut Transaction<'_>, given: &Node, keep_existing: bool
     transaction.set_node(&given.name, Some(node));
 }
 
-fn put_instance(transaction: &mut Transaction<'_>, given: &Instance) {
+pub(super) fn put_instance(transaction: &mut Transaction<'_>, given: &Instance) {
     let key = given.key();
     let index = transaction.index();
     let instance = match transaction.tables().instance(&key) {
@@ -133,7 +133,10 @@ fn remove_other_checks(
     }
 }
 
-fn put_check(transaction: &mut Transaction<'_>, given: &CheckDefinitionUpdate) -> Result<(), Refusal> {
+pub(super) fn put_check(
+    transaction: &mut Transaction<'_>,
+    given: &CheckDefinitionUpdate,
+) -> Result<(), Refusal> {
     if let Some(id) = &given.instance {
         let instance = InstanceKey {
             namespace: given.namespace.clone(),

@@ -37,7 +37,7 @@ pub fn parse_catalog_registration(
     let namespace = body_namespace(namespace, &fields)?;
     check_datacenter(&fields, datacenter)?;
     let keep_existing_node = fields.flag("SkipNodeUpdate")?;
-    let node = parse_node(&fields, keep_existing_node)?;
+    let node = parse_node(&fields, "NodeMeta", keep_existing_node)?;
     let instance = match fields.object("Service")? {
         None => None,
         Some(service) if service.first_text(&["Service", "Name"])?.is_none() => {
@@ -64,19 +64,20 @@ pub fn parse_catalog_registration(
     })
 }
 
-fn check_datacenter(fields: &Fields<'_>, datacenter: &str) -> Result<(), ApiError> {
+pub(super) fn check_datacenter(fields: &Fields<'_>, datacenter: &str) -> Result<(), ApiError> {
     match fields.text("Datacenter")? {
         Some(named) if named != datacenter => Err(super::super::options::no_path_to(named, datacenter)),
         _ => Ok(()),
     }
 }
 
-fn parse_node(fields: &Fields<'_>, skip_update: bool) -> Result<Node, ApiError> {
+/// A node, its meta under this name. It may lack an address only if it is known already.
+pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> Result<Node, ApiError> {
     let Some(name) = fields.text("Node")? else {
         return Err(ApiError::bad_request("Must provide node"));
     };
     let address = address(fields, "Address")?;
-    if address.is_empty() && !skip_update {
+    if address.is_empty() && !known {
         return Err(ApiError::bad_request(
             "Must provide address if SkipNodeUpdate is not set",
         ));
@@ -108,7 +109,7 @@ fn parse_node(fields: &Fields<'_>, skip_update: bool) -> Result<Node, ApiError> 
         id: id.to_ascii_lowercase(),
         address,
         tagged_addresses,
-        meta: meta(fields, "NodeMeta", "Node")?,
+        meta: meta(fields, meta_name, "Node")?,
         create_index: 0,
         modify_index: 0,
     })
@@ -154,7 +155,7 @@ fn parse_checks(
     Ok(checks)
 }
 
-fn parse_check(
+pub(super) fn parse_check(
     fields: &Fields<'_>,
     namespace: &Namespace,
     node: &NodeName,

@@ -7,8 +7,10 @@ mod catalog;
 mod check;
 mod renewal;
 mod service;
+mod session;
 #[cfg(test)]
 mod tests;
+mod txn;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,8 @@ pub use check::{parse_check, parse_check_update, parse_status};
 pub use renewal::parse_renewal;
 use serde_json::Value;
 pub use service::{InstanceReference, parse_deregistration, parse_heartbeat, parse_service};
+pub use session::parse_session;
+pub use txn::{ParsedTransaction, parse_transaction};
 
 use super::{
     body::Fields,

@@ -1,0 +1,254 @@
+//! `?filter=`: boolean expressions over what an answer lists, in Consul's language.
+//!
+//! ```text
+//! Service.Meta["region"] == "eu" and (Service.Port == 80 or "blue" in Service.Tags) and not Checks is empty
+//! ```
+//!
+//! A filter is part of its query, so that a watcher is woken only when what passes the filter has changed. `parse` knows
+//! the grammar, `fields` knows what selectors point at; this file checks one against the other and carries it out.
+
+mod fields;
+mod parse;
+
+use std::{cmp::Ordering, fmt, sync::Arc};
+
+use regex::{Regex, RegexBuilder};
+use smol_str::SmolStr;
+
+pub use self::fields::{Record, Shape};
+use self::{
+    fields::Field,
+    parse::{Match, Operator, Syntax},
+};
+use crate::limits::{FILTER_BYTES_MAX, FILTER_REGEX_BYTES};
+
+/// Why an expression was refused, in Consul's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Failed to create boolean expression evaluator: {0}")]
+pub struct FilterError(pub(super) String);
+
+/// A filter over records of one shape. Filters with the same text over the same shape are equal.
+#[derive(Clone)]
+pub struct Filter(Arc<Parts>);
+
+struct Parts {
+    text: String,
+    shape: Shape,
+    datacenter: String,
+    root: Expression,
+}
+
+enum Expression {
+    Or(Box<Expression>, Box<Expression>),
+    And(Box<Expression>, Box<Expression>),
+    Not(Box<Expression>),
+    Test {
+        selector: Vec<SmolStr>,
+        test: Test,
+        negated: bool,
+    },
+}
+
+enum Test {
+    Text(String),
+    Number(i64),
+    Bool(bool),
+    In(String),
+    Empty,
+    Matches(Regex),
+}
+
+impl Filter {
+    /// Reads an expression over records of a shape, which are all in one datacenter.
+    ///
+    /// # Errors
+    /// The expression is longer than [`FILTER_BYTES_MAX`] or nested deeper than
+    /// [`FILTER_DEPTH_MAX`](crate::limits::FILTER_DEPTH_MAX), can't be understood, selects something that records of the
+    /// shape don't have, or compares it in a way that its type does not know.
+    pub fn parse(text: &str, shape: Shape, datacenter: &str) -> Result<Filter, FilterError> {
+        if text.len() > FILTER_BYTES_MAX {
+            let (length, most) = (text.len(), FILTER_BYTES_MAX);
+            return Err(FilterError(format!(
+                "it is {length} bytes long, and may be at most {most}"
+            )));
+        }
+        let root = check(parse::parse(text)?, shape)?;
+        Ok(Filter(Arc::new(Parts {
+            text: text.to_owned(),
+            shape,
+            datacenter: datacenter.to_owned(),
+            root,
+        })))
+    }
+
+    /// Whether a record passes. A record of another shape than the filter's does not.
+    pub fn passes(&self, record: Record<'_>) -> bool {
+        self.0.root.holds(record, &self.0.datacenter)
+    }
+}
+
+impl Expression {
+    fn holds(&self, record: Record<'_>, datacenter: &str) -> bool {
+        match self {
+            Expression::Or(left, right) => left.holds(record, datacenter) || right.holds(record, datacenter),
+            Expression::And(left, right) => left.holds(record, datacenter) && right.holds(record, datacenter),
+            Expression::Not(inner) => !inner.holds(record, datacenter),
+            Expression::Test {
+                selector,
+                test,
+                negated,
+            } => match fields::field(record, selector, datacenter) {
+                // Of several it is enough that it holds for one, also if it is a negation.
+                Some(Field::Each(instance, checks)) => checks.iter().any(|check| {
+                    let service = (&instance.service, instance.tags.as_slice());
+                    let record = Record::Check(check, check.instance.as_ref().map(|_| service));
+                    fields::field(record, &selector[1..], datacenter)
+                        .is_some_and(|field| test.holds(&field) != *negated)
+                }),
+                Some(field) => test.holds(&field) != *negated,
+                None => false,
+            },
+        }
+    }
+}
+
+impl Test {
+    fn holds(&self, field: &Field<'_>) -> bool {
+        match (self, field) {
+            (Test::Text(value), Field::Text(text)) => value == text,
+            (Test::Number(value), Field::Number(number)) => number == value,
+            (Test::Bool(value), Field::Bool(yes)) => yes == value,
+            (Test::In(value), Field::Text(text)) => text.contains(value.as_str()),
+            (Test::In(value), Field::Texts(texts)) => texts.contains(value),
+            (Test::In(value), Field::Keys(map)) => map.contains(value),
+            (Test::Empty, Field::Texts(texts)) => texts.is_empty(),
+            (Test::Empty, Field::Keys(map)) => map.is_empty(),
+            (Test::Empty, Field::Count(count)) => *count == 0,
+            // A key that a map does not have is empty, and nothing else.
+            (Test::Empty, Field::Absent) => true,
+            (Test::Matches(regex), Field::Text(text)) => regex.is_match(text),
+            _ => false,
+        }
+    }
+}
+
+/// Checks selectors and values against the shape.
+fn check(syntax: Syntax, shape: Shape) -> Result<Expression, FilterError> {
+    let both = |left: Box<Syntax>, right: Box<Syntax>| {
+        Ok((Box::new(check(*left, shape)?), Box::new(check(*right, shape)?)))
+    };
+    Ok(match syntax {
+        Syntax::Or(left, right) => {
+            let (left, right) = both(left, right)?;
+            Expression::Or(left, right)
+        }
+        Syntax::And(left, right) => {
+            let (left, right) = both(left, right)?;
+            Expression::And(left, right)
+        }
+        Syntax::Not(inner) => Expression::Not(Box::new(check(*inner, shape)?)),
+        Syntax::Match(comparison) => {
+            let test = test(&comparison, shape)?;
+            Expression::Test {
+                selector: comparison.selector,
+                test,
+                negated: comparison.negated,
+            }
+        }
+    })
+}
+
+/// What a comparison asks of the field that its selector points at.
+fn test(comparison: &Match, shape: Shape) -> Result<Test, FilterError> {
+    let selector = comparison.selector.join(".");
+    let Some(sample) = fields::sample(shape, &comparison.selector) else {
+        return Err(FilterError(format!("Selector {selector:?} is not valid")));
+    };
+    let value = &comparison.value;
+    let mismatch = || {
+        let operator = comparison.operator_name();
+        FilterError(format!(
+            "Invalid match operator {operator:?} for selector {selector:?}"
+        ))
+    };
+    let unsuited = |kind: &str| {
+        FilterError(format!(
+            "Failed to coerce value {value:?} of selector {selector:?} to {kind}"
+        ))
+    };
+    match (comparison.operator, sample) {
+        (Operator::Equal, Field::Text(_) | Field::Absent) => Ok(Test::Text(value.clone())),
+        (Operator::Equal, Field::Number(_)) => {
+            value.parse().map(Test::Number).map_err(|_| unsuited("a number"))
+        }
+        (Operator::Equal, Field::Bool(_)) => match value.as_str() {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Test::Bool(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Test::Bool(false)),
+            _ => Err(unsuited("a boolean")),
+        },
+        (Operator::In, Field::Text(_) | Field::Texts(_) | Field::Keys(_) | Field::Absent) => {
+            Ok(Test::In(value.clone()))
+        }
+        (Operator::Empty, Field::Texts(_) | Field::Keys(_) | Field::Count(_) | Field::Absent) => {
+            Ok(Test::Empty)
+        }
+        (Operator::Matches, Field::Text(_) | Field::Absent) => RegexBuilder::new(value)
+            .size_limit(FILTER_REGEX_BYTES)
+            .dfa_size_limit(FILTER_REGEX_BYTES)
+            .build()
+            .map(Test::Matches)
+            .map_err(|error| FilterError(one_line(&error))),
+        _ => Err(mismatch()),
+    }
+}
+
+/// What is wrong with a regular expression, without the picture of it.
+fn one_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    format!(
+        "Failed to compile regular expression: {}",
+        last.trim_start_matches("error: ")
+    )
+}
+
+impl Filter {
+    fn identity(&self) -> (&str, Shape, &str) {
+        (&self.0.text, self.0.shape, &self.0.datacenter)
+    }
+}
+
+impl PartialEq for Filter {
+    fn eq(&self, other: &Filter) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Filter {}
+
+impl PartialOrd for Filter {
+    fn partial_cmp(&self, other: &Filter) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Filter {
+    fn cmp(&self, other: &Filter) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
+impl std::hash::Hash for Filter {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filter({:?})", self.0.text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! What expires unless it is renewed, whatever it is: TTL checks, sessions, delays of locks. Pure: the clock is passed
+//! in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{limits, runtime::Instant};
+
+/// How a proposal ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resolution {
+    /// It was applied or certainly never will be.
+    Settled,
+    /// Nobody knows: it may be in the log, and may be applied later.
+    Unknown,
+}
+
+/// What is due, to be proposed together.
+#[derive(Debug)]
+pub(super) struct Due<T> {
+    /// Names the decision, when it is resolved.
+    pub(super) attempt: u64,
+    /// What to propose.
+    pub(super) items: Vec<T>,
+}
+
+/// Things of one kind, by when they expire.
+#[derive(Debug)]
+pub(super) struct Countdown<K> {
+    times: Queue<K, Duration>,
+    /// Expiries proposed and not resolved, with their attempt.
+    in_flight: BTreeMap<K, u64>,
+    /// Those with an expiry of which nobody knows whether it will be applied.
+    doubtful: BTreeSet<K>,
+}
+
+impl<K> Default for Countdown<K> {
+    fn default() -> Self {
+        Countdown {
+            times: Queue::default(),
+            in_flight: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
+        }
+    }
+}
+
+impl<K: Clone + Ord> Countdown<K> {
+    /// Whether its time runs.
+    pub(super) fn runs(&self, key: &K) -> bool {
+        self.times.get(key).is_some()
+    }
+
+    /// Gives it the full time from `now`.
+    pub(super) fn start(&mut self, key: K, now: Instant, time: Duration) {
+        let time = stretched(time);
+        self.times.set(key, now + time, time);
+    }
+
+    /// A renewal was received: moves its time if it runs, and never back.
+    pub(super) fn renewed(&mut self, key: &K, now: Instant) {
+        if let Some((at, time)) = self.times.get(key) {
+            let (at, time) = (at, *time);
+            self.times.set(key.clone(), at.max(now + time), time);
+        }
+    }
+
+    /// The registry counted a renewal: an expiry that was decided before will be refused.
+    pub(super) fn counted(&mut self, key: &K) {
+        self.in_flight.remove(key);
+        self.doubtful.remove(key);
+    }
+
+    /// Whether an expiry of it may be in the log and not yet applied: a renewal of it must be written too.
+    pub(super) fn is_contested(&self, key: &K) -> bool {
+        self.in_flight.contains_key(key) || self.doubtful.contains(key)
+    }
+
+    /// It does not expire any more.
+    pub(super) fn forget(&mut self, key: &K) {
+        self.times.remove(key);
+        self.counted(key);
+    }
+
+    /// Those whose time is over, at most `max`, as the registry shows them now; each is in flight until it is resolved.
+    /// One that `seen` does not know is forgotten.
+    pub(super) fn due<T>(
+        &mut self,
+        now: Instant,
+        max: usize,
+        attempt: u64,
+        seen: impl Fn(&K) -> Option<T>,
+    ) -> Due<T> {
+        let mut items = Vec::new();
+        while items.len() < max
+            && let Some(key) = self.times.due(now)
+        {
+            match seen(&key) {
+                Some(item) => {
+                    items.push(item);
+                    self.in_flight.insert(key.clone(), attempt);
+                    self.times.postpone(&key, IN_FLIGHT);
+                }
+                None => self.forget(&key),
+            }
+        }
+        Due { attempt, items }
+    }
+
+    /// Expiries of one decision were resolved; what is still due is due at once.
+    pub(super) fn resolve<'a>(
+        &mut self,
+        keys: impl IntoIterator<Item = &'a K>,
+        attempt: u64,
+        how: Resolution,
+        now: Instant,
+    ) where
+        K: 'a,
+    {
+        for key in keys {
+            if self.in_flight.get(key) != Some(&attempt) {
+                continue;
+            }
+            self.in_flight.remove(key);
+            if how == Resolution::Unknown {
+                self.doubtful.insert(key.clone());
+            }
+            if self.times.get(key).is_some_and(|(at, _)| at == IN_FLIGHT) {
+                self.times.postpone(key, now);
+            }
+        }
+    }
+
+    /// When the first one expires.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.times.next()
+    }
+}
+
+/// A TTL on a clock that may run fast by [`limits::CLOCK_DRIFT_PPM_MAX`]: this much on it is at least the TTL in truth.
+fn stretched(ttl: Duration) -> Duration {
+    let extra = ttl.as_nanos() * u128::from(limits::CLOCK_DRIFT_PPM_MAX) / 1_000_000 + 1;
+    ttl + Duration::from_nanos(u64::try_from(extra).unwrap_or(u64::MAX))
+}
+
+/// The time of what is proposed already: later than any.
+pub(super) const IN_FLIGHT: Instant = Instant(u64::MAX);
+
+/// A clock without the pauses of its process.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    seen: Option<Instant>,
+    pub(super) paused: Duration,
+}
+
+impl Clock {
+    pub(super) fn observe(&mut self, now: Instant) -> Instant {
+        let seen = self.seen.unwrap_or(now);
+        let gap = now.saturating_since(seen);
+        if gap > limits::PAUSE_MIN {
+            self.paused += gap;
+        }
+        self.seen = Some(seen.max(now));
+        now - self.paused
+    }
+}
+
+/// Things by time.
+#[derive(Debug)]
+pub(super) struct Queue<K, V> {
+    by_key: BTreeMap<K, (Instant, V)>,
+    by_time: BTreeSet<(Instant, K)>,
+}
+
+impl<K, V> Default for Queue<K, V> {
+    fn default() -> Self {
+        Queue {
+            by_key: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+        }
+    }
+}
+
+impl<K: Clone + Ord, V> Queue<K, V> {
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(super) fn get(&self, key: &K) -> Option<(Instant, &V)> {
+        self.by_key.get(key).map(|(at, value)| (*at, value))
+    }
+
+    pub(super) fn set(&mut self, key: K, at: Instant, value: V) {
+        self.remove(&key);
+        self.by_time.insert((at, key.clone()));
+        self.by_key.insert(key, (at, value));
+    }
+
+    pub(super) fn postpone(&mut self, key: &K, at: Instant) {
+        if let Some(value) = self.remove(key) {
+            self.set(key.clone(), at, value);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+        let (key, (at, value)) = self.by_key.remove_entry(key)?;
+        self.by_time.remove(&(at, key));
+        Some(value)
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
+
+    /// The first one, if its time has come. It stays.
+    pub(super) fn due(&self, now: Instant) -> Option<K> {
+        let (at, key) = self.by_time.first()?;
+        (*at <= now).then(|| key.clone())
+    }
+}
