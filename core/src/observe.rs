@@ -37,6 +37,13 @@ pub enum Observation<'a> {
         /// Hash of its encoded bytes.
         hash: u64,
     },
+    /// The entry that was just appended names the voters. It counts from now on, committed or not (Raft, §6).
+    Configured {
+        /// Log index.
+        log_index: u64,
+        /// Their ids: a majority of each list is needed, of two while one membership gives way to another.
+        voters: &'a [Vec<&'a str>],
+    },
     /// Entries above this index were removed.
     Truncated {
         /// The last index that stays.
@@ -64,10 +71,24 @@ pub enum Observation<'a> {
         /// Digest of the registry after it.
         digest: u128,
     },
+    /// A checkpoint is being written.
+    CheckpointBegun {
+        /// Its log index.
+        log_index: u64,
+    },
     /// A checkpoint is durable.
     Checkpointed {
         /// Its log index.
         log_index: u64,
+    },
+    /// A starting server has loaded its checkpoint.
+    Restored {
+        /// Its log index.
+        log_index: u64,
+        /// The registry's index in it.
+        index: u64,
+        /// Digest of the registry in it.
+        digest: u128,
     },
     /// A snapshot from the leader replaced the state.
     SnapshotInstalled {

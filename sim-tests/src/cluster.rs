@@ -1,9 +1,12 @@
 //! A cluster of real servers on simulated hosts, and clients that speak HTTP to it over the simulated network.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use sider_core::{
     limits,
     observe::{Observation, Observer},
     raft::{RaftConfig, Role, ServerAddress, ServerId},
-    runtime::{Network, NetworkError},
+    runtime::{Keyspace, Network, NetworkError},
     server::{self, Bootstrap, Finish, Server, ServerConfig, StartConfig},
 };
 use sider_runtime_sim::{
@@ -24,7 +27,11 @@ use sider_runtime_sim::{
 use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
-use crate::trap::{Snare, Step};
+use crate::{
+    history::{Fact, Heard},
+    recorder::{number, time},
+    trap::{Snare, Step},
+};
 
 /// Port of every server's Raft transport.
 pub const RAFT_PORT: u16 = 8501;
@@ -82,6 +89,8 @@ pub trait Witness: Send + Sync + 'static {
     fn stopped(&self, at: Duration, server: usize, reason: Option<&str>);
     /// A server did something.
     fn observed(&self, at: Duration, server: usize, observation: &Observation<'_>);
+    /// Something about a server that it does not tell itself.
+    fn noted(&self, _: Duration, _: usize, _: Fact) {}
 }
 
 /// Sees nothing.
@@ -103,6 +112,8 @@ struct Parts {
     options: ClusterOptions,
     witness: Arc<dyn Witness>,
     members: Mutex<Vec<Member>>,
+    /// Entries that were applied anywhere.
+    applied: AtomicU64,
 }
 
 struct Member {
@@ -126,6 +137,7 @@ impl Cluster {
             options,
             witness,
             members: Mutex::default(),
+            applied: AtomicU64::new(0),
         };
         let cluster = Cluster(Arc::new(parts));
         for _ in 0..servers {
@@ -215,6 +227,17 @@ impl Cluster {
         self.lock()[server].stopped.clone()
     }
 
+    /// Asks a running server from inside, without a network; to be called on its host. `None` while it is down.
+    pub async fn ask_inside(
+        &self,
+        server: usize,
+        request: ::http::Request<Bytes>,
+    ) -> Option<::http::Response<Bytes>> {
+        let routes = http::router(self.server(server)?);
+        let routes = Arc::new(OnceLock::from(routes));
+        Some(http_handler(routes)(request).await)
+    }
+
     /// Kills a server's process.
     pub fn crash(&self, server: usize) {
         self.down(server, None);
@@ -275,6 +298,7 @@ impl Cluster {
     pub fn lose_disk(&self, server: usize) {
         self.power_cut(server, Survival::Nothing);
         self.host(server).disk().lose_everything();
+        self.0.witness.noted(self.0.world.now(), server, Fact::Wiped);
     }
 
     /// Starts a server again, on the disk it left; kills it first if it runs.
@@ -440,6 +464,7 @@ impl Cluster {
         let observer = Arc::new(Reporter {
             world: self.0.world.clone(),
             witness: self.0.witness.clone(),
+            cluster: Arc::downgrade(&self.0),
             number,
             host: host.clone(),
             incarnation: host.incarnation(),
@@ -455,6 +480,7 @@ impl Cluster {
         let finish = running.finished().await;
         if finish == Finish::GaveWay {
             server::wipe(&disk).await.map_err(|error| error.to_string())?;
+            self.0.witness.noted(self.0.world.now(), number, Fact::Wiped);
         }
         Ok(finish)
     }
@@ -528,6 +554,7 @@ fn http_handler(routes: Arc<OnceLock<Router>>) -> HttpHandler {
 struct Reporter {
     world: World,
     witness: Arc<dyn Witness>,
+    cluster: Weak<Parts>,
     number: usize,
     host: Host,
     incarnation: u64,
@@ -544,8 +571,71 @@ impl Observer for Reporter {
             format!("s{}: {observation:?}", self.number)
         });
         self.witness.observed(self.world.now(), self.number, &observation);
+        if let Some(cluster) = self.cluster.upgrade() {
+            self.look_at_disks(&cluster, &observation);
+        }
         self.snare.see(&observation);
     }
+}
+
+/// Where `core::raft` keeps the log's entries, the vote and the checkpoint's record on disk. Should that change, every run
+/// says so at once: nothing is found to be durable.
+fn log_key(log_index: u64) -> [u8; 8] {
+    log_index.to_be_bytes()
+}
+const VOTE: &[u8] = b"vote";
+const CHECKPOINT: &[u8] = b"checkpoint";
+
+impl Reporter {
+    /// Holds what a server says against what a loss of power would leave of it now.
+    fn look_at_disks(&self, cluster: &Parts, observation: &Observation<'_>) {
+        let disk = |number: usize| {
+            cluster.members.lock().unwrap_or_else(PoisonError::into_inner)[number]
+                .host
+                .disk()
+        };
+        let note = |what| self.witness.noted(self.world.now(), self.number, what);
+        let must_be_durable = |key, what| {
+            if disk(self.number).durable(Keyspace::Meta, key).is_none() {
+                note(Fact::NotDurable { what });
+            }
+        };
+        match observation {
+            Observation::VoteSaved { .. } => must_be_durable(VOTE, "its vote"),
+            Observation::Checkpointed { .. } => must_be_durable(CHECKPOINT, "its checkpoint"),
+            Observation::SnapshotInstalled { .. } => {
+                must_be_durable(CHECKPOINT, "the snapshot that it installed")
+            }
+            Observation::Applied { log_index, .. } => {
+                if cluster.applied.fetch_max(*log_index + 1, Ordering::Relaxed) > *log_index {
+                    return;
+                }
+                let all = cluster
+                    .members
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .len();
+                let holders =
+                    holders((0..all).map(|number| disk(number).durable(Keyspace::Log, &log_key(*log_index))));
+                note(Fact::Held {
+                    log_index: *log_index,
+                    on: holders.into_iter().map(number).collect(),
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Those who hold the same, the most of them.
+fn holders(values: impl Iterator<Item = Option<Bytes>>) -> Vec<usize> {
+    let mut holders: BTreeMap<Bytes, Vec<usize>> = BTreeMap::new();
+    for (number, value) in values.enumerate() {
+        if let Some(value) = value {
+            holders.entry(value).or_default().push(number);
+        }
+    }
+    holders.into_values().max_by_key(Vec::len).unwrap_or_default()
 }
 
 /// What the trace hashes of an observation: its numbers, and of a command the hash that its entry has.
@@ -584,6 +674,7 @@ fn content(observation: &Observation<'_>) -> [u8; 56] {
                 (*digest >> 64) as u64,
             ]
         }
+        Observation::CheckpointBegun { log_index } => vec![14, *log_index],
         Observation::Checkpointed { log_index } => vec![8, *log_index],
         Observation::SnapshotInstalled {
             log_index,
@@ -594,6 +685,17 @@ fn content(observation: &Observation<'_>) -> [u8; 56] {
         }
         Observation::Synced { entries, took } => vec![10, *entries as u64, took.as_nanos() as u64],
         Observation::ExpiryProposed { checks } => vec![11, *checks as u64],
+        Observation::Configured { log_index, voters } => {
+            let voters = voters.iter().flatten().map(|id| id.len() as u64);
+            vec![12, *log_index, voters.sum()]
+        }
+        Observation::Restored {
+            log_index,
+            index,
+            digest,
+        } => {
+            vec![13, *log_index, *index, *digest as u64, (*digest >> 64) as u64]
+        }
         _ => vec![0],
     };
     numbers.resize(7, 0);
@@ -632,6 +734,19 @@ impl Client {
         self.network
             .http(&self.cluster.http_address(server), request, patience)
             .await
+    }
+
+    /// When a server last got anything from another one, a client aside.
+    pub fn heard_by(&self, server: usize) -> Heard {
+        let members = self.cluster.lock();
+        let network = self.cluster.0.world.network();
+        let to = members[server].host.id();
+        let others = members
+            .iter()
+            .map(|member| member.host.id())
+            .filter(|it| *it != to);
+        let last = others.filter_map(|from| network.last_heard(from, to)).max();
+        last.map_or(Heard::Never, |at| Heard::At(time(at)))
     }
 
     /// Asks a server to add another one to its cluster; gives the status and the text of the answer.

@@ -79,8 +79,12 @@ pub struct InstanceSeen {
     pub id: String,
     /// Service.
     pub service: String,
+    /// Its own address.
+    pub address: String,
     /// Port.
     pub port: u16,
+    /// Weights while it is passing, and while it is warning.
+    pub weights: (u64, u64),
     /// Tags in their order.
     pub tags: Vec<String>,
     /// Meta.
@@ -251,6 +255,11 @@ fn port(value: &Value, name: &str) -> Result<u16, String> {
     }
 }
 
+fn weights(value: &Value, name: &str) -> Result<(u64, u64), String> {
+    let weights = field(value, name)?;
+    Ok((number(weights, "Passing")?, number(weights, "Warning")?))
+}
+
 fn health_entry(value: &Value) -> Result<InstanceSeen, String> {
     let (node, service) = (field(value, "Node")?, field(value, "Service")?);
     Ok(InstanceSeen {
@@ -258,7 +267,9 @@ fn health_entry(value: &Value) -> Result<InstanceSeen, String> {
         node_address: text(node, "Address")?,
         id: text(service, "ID")?,
         service: text(service, "Service")?,
+        address: text(service, "Address")?,
         port: port(service, "Port")?,
+        weights: weights(service, "Weights")?,
         tags: texts(service, "Tags")?,
         meta: map(service, "Meta")?,
         create_index: number(service, "CreateIndex")?,
@@ -273,7 +284,9 @@ fn catalog_entry(value: &Value) -> Result<InstanceSeen, String> {
         node_address: text(value, "Address")?,
         id: text(value, "ServiceID")?,
         service: text(value, "ServiceName")?,
+        address: text(value, "ServiceAddress")?,
         port: port(value, "ServicePort")?,
+        weights: weights(value, "ServiceWeights")?,
         tags: texts(value, "ServiceTags")?,
         meta: map(value, "ServiceMeta")?,
         create_index: number(value, "CreateIndex")?,

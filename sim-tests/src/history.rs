@@ -3,7 +3,13 @@
 //! All times are of the global virtual clock. Two things at the same instant count as concurrent: the judges only lean
 //! on an order that a client could have noticed.
 
-use std::{collections::BTreeMap, fmt, ops::Deref, sync::OnceLock, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Deref,
+    sync::OnceLock,
+    time::Duration,
+};
 
 use sider_core::{
     observe::Observation,
@@ -40,6 +46,8 @@ pub struct Record {
     pub memberships: Vec<MembershipChange>,
     /// Who the members are in the end, as each of them says.
     pub configurations: Vec<Configuration>,
+    /// What servers held at moments of the run, each thing of which there may be several beside its limit.
+    pub holdings: Vec<Holding>,
     /// What agents want to be in the registry.
     pub agents: Vec<AgentPromise>,
     /// What broke inside: a panic in a server's task, or the run's own machinery.
@@ -102,6 +110,17 @@ pub struct Operation {
     pub returned: Time,
     /// What came of it.
     pub outcome: Outcome,
+    /// Up to then, when anything last came to its server from another one; `None` where that is not known.
+    pub heard: Option<Heard>,
+}
+
+/// When a server last got anything from another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It never did.
+    Never,
+    /// Then.
+    At(Time),
 }
 
 /// What a client knows of an operation when it is over.
@@ -124,15 +143,31 @@ pub enum Outcome {
     Nonsense(String),
 }
 
+/// Why the outcome of an operation is unknown whose client was taken away at the end of the run.
+pub const CUT_OFF: &str = "the run ended before it";
+
 /// A success.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// `X-Index`, where there is one.
     pub index: Option<u64>,
+    /// What it says of its freshness, where it is an answer to a read.
+    pub told: Option<Told>,
     /// What was read.
     pub content: Option<Content>,
     /// For a batch: which of its parts were refused.
     pub refused: Vec<bool>,
+}
+
+/// What an answer's headers say of how fresh it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// `X-Consul-KnownLeader`.
+    pub known_leader: bool,
+    /// `X-Consul-LastContact`.
+    pub last_contact: Duration,
+    /// `X-Consul-Effective-Consistency`.
+    pub consistency: String,
 }
 
 /// Something that a server did.
@@ -156,6 +191,8 @@ pub enum Fact {
         /// Why it ended by itself, if it did.
         by_itself: Option<String>,
     },
+    /// Its disk was emptied.
+    Wiped,
     /// It stands still from now on.
     Paused,
     /// It goes on.
@@ -188,6 +225,26 @@ pub enum Fact {
         /// Hash.
         hash: u64,
     },
+    /// See [`Observation::Configured`].
+    Configured {
+        /// Log index.
+        log_index: u64,
+        /// The voters: a majority of each set is needed.
+        voters: Vec<BTreeSet<ServerNumber>>,
+    },
+    /// Seen from outside, at the moment at which an entry was first applied anywhere: on whose disks it was safe from a
+    /// loss of power.
+    Held {
+        /// Log index.
+        log_index: u64,
+        /// The servers.
+        on: BTreeSet<ServerNumber>,
+    },
+    /// Seen from outside: this server relied on something that a loss of power would have taken away.
+    NotDurable {
+        /// What.
+        what: &'static str,
+    },
     /// See [`Observation::Truncated`].
     Truncated {
         /// The last index that stays.
@@ -200,10 +257,24 @@ pub enum Fact {
     },
     /// See [`Observation::Applied`].
     Applied(Box<AppliedEntry>),
+    /// See [`Observation::CheckpointBegun`].
+    CheckpointBegun {
+        /// Log index.
+        log_index: u64,
+    },
     /// See [`Observation::Checkpointed`].
     Checkpointed {
         /// Log index.
         log_index: u64,
+    },
+    /// See [`Observation::Restored`].
+    Restored {
+        /// Log index.
+        log_index: u64,
+        /// The registry's index.
+        index: u64,
+        /// Digest.
+        digest: u128,
     },
     /// See [`Observation::SnapshotInstalled`].
     SnapshotInstalled {
@@ -287,6 +358,23 @@ pub struct MembershipChange {
     pub done: Option<bool>,
     /// The answer in words.
     pub answer: String,
+}
+
+/// How much of something a server held, in some part of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The server.
+    pub server: ServerNumber,
+    /// What.
+    pub what: String,
+    /// Whether it is held for somebody who waits.
+    pub passing: bool,
+    /// How many there may be.
+    pub limit: usize,
+    /// The most that were seen, and when.
+    pub most: (usize, Time),
+    /// The least that were seen after all clients had gone; `None` if nobody looked.
+    pub left: Option<usize>,
 }
 
 /// What an agent wants to be in the registry.
@@ -436,6 +524,13 @@ impl Fact {
                 term: *term,
                 hash: *hash,
             },
+            Observation::Configured { log_index, voters } => Fact::Configured {
+                log_index: *log_index,
+                voters: voters
+                    .iter()
+                    .map(|ids| ids.iter().filter_map(|id| ServerNumber::parse(id)).collect())
+                    .collect(),
+            },
             Observation::Truncated { after } => Fact::Truncated { after: *after },
             Observation::Purged { upto } => Fact::Purged { upto: *upto },
             Observation::Applied {
@@ -464,8 +559,20 @@ impl Fact {
                     digest: *digest,
                 }))
             }
+            Observation::CheckpointBegun { log_index } => Fact::CheckpointBegun {
+                log_index: *log_index,
+            },
             Observation::Checkpointed { log_index } => Fact::Checkpointed {
                 log_index: *log_index,
+            },
+            Observation::Restored {
+                log_index,
+                index,
+                digest,
+            } => Fact::Restored {
+                log_index: *log_index,
+                index: *index,
+                digest: *digest,
             },
             Observation::SnapshotInstalled {
                 log_index,
@@ -501,6 +608,13 @@ impl Operation {
             self.outcome,
             Outcome::Done(_) | Outcome::Unknown(_) | Outcome::Nonsense(_)
         )
+    }
+}
+
+impl ServerNumber {
+    /// The number of a server that is called `s<number>`.
+    pub fn parse(id: &str) -> Option<ServerNumber> {
+        id.strip_prefix('s')?.parse().ok().map(ServerNumber)
     }
 }
 

@@ -30,6 +30,8 @@ pub mod saboteur;
 
 pub mod agency;
 
+pub mod audit;
+
 pub mod run;
 
 pub mod stage;
@@ -56,6 +58,10 @@ pub mod matching;
 
 pub mod truth;
 
+pub mod wgl;
+
 pub mod invariants;
+
+pub mod sometimes;
 
 pub mod torture;

@@ -12,7 +12,7 @@ use sider_core::registry::{
 use crate::{
     history::{Operation, Outcome, Record},
     model::State,
-    operation::{CatalogEntry, Damage, Op, Service, Target},
+    operation::{CatalogEntry, Damage, ELSEWHERE, Op, RegisterForm, Service, Target},
     time::Time,
     truth::Entry,
 };
@@ -87,7 +87,6 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
         {
             return Source::Agent;
         }
-        Command::Deregister(what) if is_agents(record, deregistered_node(what)) => return Source::Agent,
         Command::Register(_)
         | Command::Deregister(_)
         | Command::Restore(Restore::Commit { .. })
@@ -109,6 +108,10 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
     };
     match free.iter().position(|operation| caused(operation)) {
         Some(at) => Source::Operation(free.remove(at).id),
+        // A client may take away what an agent registered; else the agent did it itself.
+        None if matches!(command, Command::Deregister(what) if is_agents(record, deregistered_node(what))) => {
+            Source::Agent
+        }
         None => Source::Nobody,
     }
 }
@@ -145,12 +148,12 @@ fn deregistered_node(what: &Deregister) -> &NodeName {
 /// Whether an operation asked for exactly this command.
 pub fn asks_for(op: &Op, command: &Command) -> bool {
     match (op, command) {
-        (Op::Register { services, .. }, Command::Register(registrations)) => {
+        (Op::Register { form, services }, Command::Register(registrations)) => {
             services.len() == registrations.len()
                 && services
                     .iter()
                     .zip(registrations)
-                    .all(|(service, it)| registers(service, it))
+                    .all(|(service, it)| registers(*form, service, it))
         }
         (Op::Restore { damage: Damage::None }, Command::Restore(Restore::Commit { .. })) => true,
         (Op::CatalogRegister(entry), Command::Register(registrations)) => {
@@ -185,14 +188,26 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
     }
 }
 
-fn registers(service: &Service, registration: &Registration) -> bool {
+fn registers(form: RegisterForm, service: &Service, registration: &Registration) -> bool {
     let Some(instance) = &registration.instance else {
         return false;
     };
-    is_shared_instance(&instance.key(), &service.id)
+    let there = match form {
+        RegisterForm::Elsewhere => instance.namespace.as_str() == ELSEWHERE,
+        _ => instance.namespace == Namespace::default(),
+    };
+    there
+        && instance.node.as_str() == SHARED_NODE
+        && instance.id.as_str() == service.id
+        && registration
+            .checks
+            .iter()
+            .all(|check| check.namespace == instance.namespace)
         && instance.service.as_str() == service.name
         && instance.port == service.port
         && instance.tags == service.tags
+        && instance.address == service.address()
+        && (instance.weights.passing, instance.weights.warning) == service.weights()
         && instance.meta.get("version") == Some(&service.version.to_string())
         && service.checks.len() == registration.checks.len()
         && service

@@ -92,7 +92,13 @@ pub enum RegisterForm {
     Consul,
     /// `/v1/batch/register`.
     Batch,
+    /// Short keys, in the namespace [`ELSEWHERE`], which nobody asks about: nothing of it may show, and nothing that is done
+    /// to its namesake in the default namespace may touch it.
+    Elsewhere,
 }
+
+/// A namespace that is not the default one.
+pub const ELSEWHERE: &str = "elsewhere";
 
 /// How a report is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,12 +242,24 @@ impl Freshness {
 }
 
 impl Service {
+    /// Its address; another one with each version.
+    pub fn address(&self) -> String {
+        format!("10.9.{}.{}", self.version >> 8 & 255, self.version & 255)
+    }
+
+    /// Its weights while it is passing, and while it is warning; they change with the version, too.
+    pub fn weights(&self) -> (u32, u32) {
+        (1 + self.version % 7, 1 + self.version % 3)
+    }
+
     /// The ids that its checks get.
     pub fn check_ids(&self, form: RegisterForm) -> Vec<String> {
         let id = |nth: usize| match form {
             RegisterForm::Consul if self.checks.len() == 1 => format!("service:{}", self.id),
             RegisterForm::Consul => format!("service:{}:{}", self.id, nth + 1),
-            RegisterForm::Short | RegisterForm::Batch => format!("chk:{}:{nth}", self.id),
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
+                format!("chk:{}:{nth}", self.id)
+            }
         };
         (0..self.checks.len()).map(id).collect()
     }

@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use sider_core::observe::Observation;
+use sider_core::{observe::Observation, server::Occupancy};
 use sider_runtime_sim::World;
 
 use crate::{
     cluster::Witness,
     history::{
-        AgentPromise, Bounds, Configuration, Fact, FaultSpan, History, MembershipChange, Observed, Operation,
-        Outcome, Record, ServerNumber,
+        AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding,
+        MembershipChange, Observed, Operation, Outcome, Record, ServerNumber,
     },
     operation::Op,
     time::Time,
@@ -46,17 +46,57 @@ impl Recorder {
             impatient: patience < PATIENT,
             invoked: now(world),
             returned: Time::MAX,
-            outcome: Outcome::Unknown("the run ended before it".into()),
+            outcome: Outcome::Unknown(CUT_OFF.into()),
+            heard: None,
         });
         id
     }
 
-    /// An operation is over.
-    pub fn returned(&self, world: &World, id: u32, outcome: Outcome) {
+    /// An operation is over; `heard` is when its server last got anything from another one.
+    pub fn returned(&self, world: &World, id: u32, outcome: Outcome, heard: Option<Heard>) {
         let mut record = self.lock();
         let operation = &mut record.operations[id as usize];
         operation.returned = now(world);
         operation.outcome = outcome;
+        operation.heard = heard;
+    }
+
+    /// How full a server is now; `alone` when no client is there any more.
+    pub fn holds(&self, at: Time, server: usize, occupied: &[Occupancy], alone: bool) {
+        let server = number(server);
+        let holdings = &mut self.lock().holdings;
+        for seen in occupied {
+            let known = holdings
+                .iter_mut()
+                .find(|it| it.server == server && it.what == seen.what);
+            let holding = match known {
+                Some(holding) => holding,
+                None => {
+                    holdings.push(Holding {
+                        server,
+                        what: seen.what.to_owned(),
+                        passing: seen.passing,
+                        limit: seen.limit,
+                        most: (0, at),
+                        left: None,
+                    });
+                    holdings.last_mut().expect("one was just added")
+                }
+            };
+            if seen.used > holding.most.0 {
+                holding.most = (seen.used, at);
+            }
+            if alone {
+                holding.left = Some(holding.left.map_or(seen.used, |left| left.min(seen.used)));
+            }
+        }
+    }
+
+    /// All clients are gone: what they still waited for, nobody knows.
+    pub fn clients_gone(&self, at: Time) {
+        for operation in &mut self.lock().operations {
+            operation.returned = operation.returned.min(at);
+        }
     }
 
     /// A fault begins; gives its place.
@@ -169,6 +209,10 @@ impl Witness for Recorder {
         if let Some(fact) = Fact::of(observation) {
             self.observed_fact(at, server, fact);
         }
+    }
+
+    fn noted(&self, at: Duration, server: usize, what: Fact) {
+        self.observed_fact(at, server, what);
     }
 }
 

@@ -6,10 +6,10 @@ use sider_core::{
     limits::CLOCK_DRIFT_PPM_MAX,
     raft::{RaftConfig, ServerAddress, ServerId},
 };
-use sider_runtime_sim::{Message, Options, TraceLine, World, run_with};
+use sider_runtime_sim::{Message, Options, SimTask, TraceLine, World, run_with};
 
 use crate::{
-    agency,
+    agency, audit,
     cluster::{Cluster, ClusterOptions, Formation},
     history::{Bounds, History, ServerNumber},
     invariants::{Violation, judge},
@@ -132,10 +132,12 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
         files: files.clone(),
     };
     let players: Vec<Player> = (0..=clients).map(player).collect();
+    let mut under_way = Vec::new();
     for action in &schedule.actions {
         let player = players[usize::from(action.client)].clone();
-        drop(world.spawn(player.act(action.clone())));
+        under_way.push(world.spawn(player.act(action.clone())));
     }
+    drop(world.spawn(audit::watch(world.clone(), cluster.clone(), recorder.clone())));
     for (place, fault) in schedule.faults.iter().enumerate() {
         drop(world.spawn(saboteur.clone().cause(place, fault.clone())));
     }
@@ -149,8 +151,11 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
     let prover = player(clients + 1);
     for server in (0..cluster.len()).filter(|server| !saboteur.is_broken(*server)) {
         let server = u8::try_from(server).expect("there are few servers");
-        drop(world.spawn(prover.clone().prove_alive(server, until)));
+        under_way.push(world.spawn(prover.clone().prove_alive(server, until)));
     }
     sleep_until(&world, Time::ms(schedule.end_ms)).await;
     saboteur.note_configurations().await;
+    under_way.iter().for_each(SimTask::abort);
+    recorder.clients_gone(now(&world));
+    audit::conclude(&world, &cluster, schedule, &recorder).await;
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{generate::generate, invariants::Violation, run::run};
+use crate::{generate::generate, invariants::Violation, run::run, sometimes::Tally};
 
 /// What came of a sweep.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Sweep {
     pub simulated: Duration,
     /// Seeds that failed, with what was violated, by seed.
     pub failures: Vec<(u64, Vec<Violation>)>,
+    /// How often each situation occurred that must occur.
+    pub situations: Tally,
     /// Trace hashes, by seed.
     pub hashes: Vec<(u64, u64)>,
 }
@@ -62,7 +64,9 @@ pub fn sweep(
             if !report.violations.is_empty() {
                 progress(seed, &report.violations);
             }
+            let situations = Tally::of(&report.history);
             let mut total = lock();
+            total.situations.add(&situations);
             total.schedules += 1;
             total.operations += report.history.operations.len() as u64;
             total.entries += report.history.truth().entries.len() as u64;

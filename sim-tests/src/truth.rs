@@ -194,6 +194,12 @@ impl Truth {
             .is_some_and(|starts| starts.iter().any(|at| (from..=until).contains(at)))
     }
 
+    /// When the process of `server` that ran at `at` was started.
+    pub fn started_before(&self, server: ServerNumber, at: Time) -> Option<Time> {
+        let starts = self.starts.get(&server)?;
+        starts.iter().copied().filter(|started| *started <= at).max()
+    }
+
     /// The steps of a topic's index, oldest first. Before the first its index is 1.
     pub fn steps(&self, topic: &Topic) -> &[Step] {
         self.topic_steps.get(topic).unwrap_or(&self.restores)

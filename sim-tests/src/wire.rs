@@ -9,8 +9,10 @@ use sider_core::{registry::CheckStatus, runtime::NetworkError};
 
 use crate::{
     content::{Content, StateSeen},
-    history::{Answer, Outcome},
-    operation::{Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target},
+    history::{Answer, Outcome, Told},
+    operation::{
+        Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
+    },
 };
 
 /// The request that asks for an operation.
@@ -24,6 +26,10 @@ pub fn request(op: &Op) -> Request<Bytes> {
                     .collect();
                 put("/v1/batch/register", Some(json!(list)))
             }
+            (form @ RegisterForm::Elsewhere, services) => put(
+                &format!("/v1/agent/service/register?ns={ELSEWHERE}"),
+                services.first().map(|it| service_body(it, *form)),
+            ),
             (form, services) => put(
                 "/v1/agent/service/register",
                 services.first().map(|it| service_body(it, *form)),
@@ -112,6 +118,7 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
     }
     let mut done = Answer {
         index,
+        told: None,
         content: None,
         refused: Vec::new(),
     };
@@ -119,6 +126,7 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
         Op::Save => done.content = Some(Content::Snapshot(Box::new(StateSeen::parse(answer.body())?))),
         Op::Read { ask, .. } | Op::Wait { ask, .. } => {
             done.content = Some(Content::parse(ask, answer.body())?);
+            done.told = Some(told(answer)?);
         }
         Op::Report {
             form: ReportForm::Batch,
@@ -139,6 +147,26 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
         _ => {}
     }
     Ok(done)
+}
+
+/// What an answer to a read says of its freshness.
+fn told(answer: &Response<Bytes>) -> Result<Told, String> {
+    let header = |name: &str| {
+        let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
+        value.ok_or_else(|| format!("no {name}"))
+    };
+    let known_leader = header("x-consul-knownleader")?;
+    let last_contact = header("x-consul-lastcontact")?;
+    Ok(Told {
+        known_leader: known_leader
+            .parse()
+            .map_err(|_| format!("known leader {known_leader:?}"))?,
+        last_contact: last_contact
+            .parse()
+            .map(Duration::from_millis)
+            .map_err(|_| format!("last contact {last_contact:?}"))?,
+        consistency: header("x-consul-effective-consistency")?.to_owned(),
+    })
 }
 
 /// A registration answers with the ids of its checks.
@@ -187,7 +215,7 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
     let checks = service.checks.iter().map(|check| {
         let mut body = match form {
             RegisterForm::Consul => json!({ "TTL": duration(check.ttl_ms) }),
-            RegisterForm::Short | RegisterForm::Batch => {
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
                 json!({ "type": "ttl", "ttl": duration(check.ttl_ms) })
             }
         };
@@ -202,7 +230,8 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
     json!({
         "Name": service.name,
         "ID": service.id,
-        "Address": "10.9.8.7",
+        "Address": service.address(),
+        "Weights": { "Passing": service.weights().0, "Warning": service.weights().1 },
         "Port": service.port,
         "Tags": service.tags,
         "Meta": { "version": service.version.to_string() },
@@ -338,7 +367,10 @@ mod tests {
         let answer = Response::builder()
             .status(status)
             .header("x-index", "7")
-            .header("x-consul-index", "7");
+            .header("x-consul-index", "7")
+            .header("x-consul-knownleader", "true")
+            .header("x-consul-lastcontact", "0")
+            .header("x-consul-effective-consistency", "leader");
         Ok(answer.body(Bytes::from(body.to_owned())).expect("a valid answer"))
     }
 

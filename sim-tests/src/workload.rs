@@ -117,7 +117,8 @@ impl Player {
             self.files.keep(answer.body().clone());
         }
         let outcome = wire::outcome(&op, answer);
-        self.recorder.returned(&self.world, id, outcome.clone());
+        let heard = Some(self.client.heard_by(usize::from(server)));
+        self.recorder.returned(&self.world, id, outcome.clone(), heard);
         outcome
     }
 

@@ -44,6 +44,10 @@ regressions! {
     /// A server that was removed asked to be added again when it was restarted.
     a_removed_server_stays_out_when_it_restarts: "removed-server-restarts";
 
+    /// A stale server that was behind what its watcher had seen elsewhere compared with its own older state: a change that
+    /// led back to that state was not told.
+    a_server_behind_its_watcher_misses_no_change: "stale-server-behind-its-watcher";
+
     /// A follower of the Raft library that gets delayed and repeated appends carries out an update of its bookkeeping
     /// after a newer one; it must do no harm.
     late_progress_does_no_harm: "late-progress";

@@ -1,4 +1,5 @@
-//! Thousands of schedules, each judged by every invariant. `SIDER_SIM_SEEDS` names others: `5000` or `2000..9000`.
+//! Thousands of schedules, each judged by every invariant. `SIDER_SIM_SEEDS` names others: `5000` or `2000..9000`. With
+//! `SIDER_SIM_NIGHTLY` every situation of the table must have occurred, the rare ones too.
 
 use std::{io::Write as _, num::NonZero, ops::Range, thread};
 
@@ -66,6 +67,15 @@ fn no_schedule_violates_an_invariant() {
         done.entries
     );
     assert!(done.faults >= asked * 2, "only {} faults", done.faults);
+    let nightly = std::env::var("SIDER_SIM_NIGHTLY").is_ok();
+    if nightly || asked >= SCHEDULES {
+        let missing = done.situations.missing(nightly);
+        assert!(
+            missing.is_empty(),
+            "never seen: {missing:#?}\n{}",
+            done.situations
+        );
+    }
 }
 
 #[test]

@@ -175,10 +175,10 @@ impl<R: Runtime> Checkpoints<R> {
             })
             .chain([put_meta(CHECKPOINT, &record)])
             .collect();
+        let log_index = record.log_id.map_or(0, |log_id| log_id.index);
+        self.observer.observe(Observation::CheckpointBegun { log_index });
         self.journal.commit(changes).await?;
-        self.observer.observe(Observation::Checkpointed {
-            log_index: record.log_id.map_or(0, |log_id| log_id.index),
-        });
+        self.observer.observe(Observation::Checkpointed { log_index });
         Ok(record)
     }
 

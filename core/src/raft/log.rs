@@ -23,7 +23,7 @@ use super::{
     ServerId,
     codec::{self, StoreError},
     journal::Journal,
-    types::{Entry, LogId, Types, Vote},
+    types::{Entry, LogId, Payload, Types, Vote},
 };
 use crate::{
     limits,
@@ -256,6 +256,16 @@ impl<R: Runtime> LogStore<R> {
                 term: entry.log_id.leader_id.term,
                 hash: codec::entry_hash(&encoded),
             });
+            if let Payload::Membership(membership) = &entry.payload {
+                let configs = membership.get_joint_config().iter();
+                let voters: Vec<Vec<&str>> = configs
+                    .map(|voters| voters.iter().map(|id| id.0.as_str()).collect())
+                    .collect();
+                self.observer.observe(Observation::Configured {
+                    log_index: index,
+                    voters: &voters,
+                });
+            }
             let value = codec::seal(Keyspace::Log, &key, &encoded);
             state.last = Some(entry.log_id);
             state.cache_bytes += value.len();

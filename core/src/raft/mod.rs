@@ -211,12 +211,13 @@ pub struct RaftStatus {
 }
 
 impl RaftStatus {
-    /// The leader, unless it was silent for [`limits::LEADER_SILENCE_MAX`]: then nobody knows whether it still leads.
+    /// The leader, unless it was silent for [`limits::LEADER_SILENCE_MAX`], or was never heard of since this server runs:
+    /// then nobody knows whether it still leads.
     pub fn known_leader(&self) -> Option<&(ServerId, ServerAddress)> {
-        let silent = self
+        let heard = self
             .last_contact_ms
-            .is_some_and(|contact| Duration::from_millis(contact) > limits::LEADER_SILENCE_MAX);
-        self.leader.as_ref().filter(|_| !silent)
+            .is_some_and(|contact| Duration::from_millis(contact) <= limits::LEADER_SILENCE_MAX);
+        self.leader.as_ref().filter(|_| heard)
     }
 }
 

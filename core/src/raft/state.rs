@@ -68,6 +68,13 @@ impl<R: Runtime> StateMachine<R> {
     ) -> Self {
         let log_index = progress.applied.map_or(0, |log_id| log_id.index);
         listener.replaced(&registry, log_index);
+        if progress.applied.is_some() {
+            observer.observe(Observation::Restored {
+                log_index,
+                index: registry.index(),
+                digest: registry.digest(),
+            });
+        }
         StateMachine(Arc::new(State {
             registry: RwLock::new(registry),
             applied: Arc::new(AppliedIndex::new(progress.applied.map(|log_id| log_id.index))),

@@ -3,7 +3,8 @@
 //! The client names the index of the answer it has. A waiter registers in the hub, then reads; if the index of what it
 //! asks is above the client's, that is the answer. Else nothing has changed since, so the view it reads now shows what
 //! the client has: it parks with that view, and every wake compares with it. A wake that changes nothing in the view
-//! ends nothing, and costs no round to the leader.
+//! ends nothing, and costs no round to the leader. A server that is behind the client does not know what the client has:
+//! it first comes level, or answers with what is newer.
 //!
 //! Before it answers, at its timeout too, it reads again as freshly as was asked for: what it says is true at a moment
 //! after it was woken. If that fails it says so; it never gives old content.
@@ -46,22 +47,30 @@ impl Inner {
                 limit: limits::WATCHERS_MAX,
             })?;
         let freshness = self.settle(options.consistency).await?;
-        let first = self.evaluate(&query, freshness);
-        if first.index > index {
-            return Ok(first);
+        let mut known = self.evaluate(&query, freshness);
+        if known.index > index {
+            return Ok(known);
         }
-        let differs = |answer: &Answer| answer.index > index && !answer.view.same_content(&first.view);
+        // A stale server may be behind what the client has seen elsewhere. Then it does not know what that was: the first
+        // newer state is an answer, unless it gets to the client's own before.
+        let differs = |known: &Answer, answer: &Answer| {
+            answer.index > index && (known.index < index || !answer.view.same_content(&known.view))
+        };
         while self.platform().until(timeout, parked.woken()).await.is_some() {
             self.serving()?;
             let coalesced = self.platform().now() + limits::COALESCE_WINDOW;
             self.platform().sleep_until(coalesced.min(timeout)).await;
             // The state here knows of every change that woke: if it shows none, no round to the leader is needed.
-            if !differs(&self.evaluate(&query, freshness)) {
+            let now = self.evaluate(&query, freshness);
+            if !differs(&known, &now) {
+                if known.index < index {
+                    known = now;
+                }
                 continue;
             }
             let freshness = self.settle(options.consistency).await?;
             let answer = self.evaluate(&query, freshness);
-            if differs(&answer) {
+            if differs(&known, &answer) {
                 return Ok(answer);
             }
         }

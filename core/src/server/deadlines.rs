@@ -351,6 +351,11 @@ impl Deadlines {
         }
     }
 
+    /// How many outputs are held back, and how many are being written.
+    pub(super) fn outputs(&self) -> (usize, usize) {
+        (self.held.len(), self.flushing.len())
+    }
+
     /// When something is due next, on the clock of `now`.
     pub(super) fn next(&self) -> Option<Instant> {
         let next = [

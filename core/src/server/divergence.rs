@@ -24,6 +24,11 @@ pub(super) struct DigestRing {
 }
 
 impl DigestRing {
+    /// How many digests are kept.
+    pub(super) fn len(&self) -> usize {
+        self.ring.len()
+    }
+
     /// The digest after the entry of this log index was applied.
     pub(super) fn push(&mut self, log_index: u64, digest: u128) {
         if self.ring.len() >= limits::DIGESTS_KEPT {

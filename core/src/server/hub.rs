@@ -100,6 +100,11 @@ impl Hub {
         self.lock().waiters
     }
 
+    /// For how many topics.
+    pub(super) fn topics(&self) -> usize {
+        self.lock().topics.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
     }

@@ -18,6 +18,7 @@ mod expiry;
 mod hub;
 mod membership;
 mod metrics;
+mod occupancy;
 mod peer;
 mod platform;
 mod reads;
@@ -37,17 +38,18 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use self::{
-    peer::{Errand, Outcome},
-    wiring::Inner,
-};
 pub use self::{
+    occupancy::Occupancy,
     platform::{Platform, RuntimePlatform},
     snapshot::SnapshotStream,
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
     views::SharedView,
     wiring::{Finish, Wiring},
     words::{peer_answer, peer_request},
+};
+use self::{
+    peer::{Errand, Outcome},
+    wiring::Inner,
 };
 use crate::{
     limits,
@@ -363,6 +365,10 @@ impl Server {
     /// Blocking queries parked now.
     pub fn watchers(&self) -> usize {
         self.0.shared.hub.len()
+    }
+    /// What this server holds for those who wait and what it keeps, each beside its limit.
+    pub fn occupancy(&self) -> Vec<Occupancy> {
+        self.0.occupancy()
     }
     /// Text of `/metrics`, in Prometheus' format.
     pub fn metrics_text(&self) -> String {

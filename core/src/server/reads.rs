@@ -212,6 +212,11 @@ impl Inner {
 }
 
 impl ReadRounds {
+    /// How many reads wait for the next round.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
     }

@@ -67,6 +67,11 @@ struct Run {
 }
 
 impl Receipts {
+    /// How many starts of other servers are remembered.
+    pub(super) fn runs(&self) -> usize {
+        self.runs.lock().expect("no holder of this lock panics").len()
+    }
+
     /// Takes note of a message; false if it was received before, or is so late that it may have been.
     pub(super) fn note(&self, stamp: &Stamp) -> bool {
         let mut runs = self.runs.lock().expect("no holder of this lock panics");

@@ -163,6 +163,11 @@ impl Views {
         slot
     }
 
+    /// How many views are kept.
+    pub(super) fn len(&self) -> usize {
+        self.lock().slots.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
     }

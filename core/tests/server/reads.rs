@@ -114,6 +114,13 @@ fn cut_off_from_the_majority_consistent_reads_fail_and_stale_ones_go_on() {
     assert_eq!(ids(&answer), ["web-1"]);
     assert!(!answer.known_leader);
     assert_eq!(answer.last_contact, secs(7));
+
+    // A leader that it only knows from before it was started is none that it knows.
+    standin.set_last_contact(None);
+    let answer = platform
+        .run(server.read(health("web", &[], false), stale(None)))
+        .unwrap();
+    assert!(!answer.known_leader);
 }
 
 #[test]

@@ -209,6 +209,11 @@ impl SimDisk {
         self.platter.lock().unsynced()
     }
 
+    /// The value under a key, if a power cut could not take it away now; `None` while a write to it is unsynced.
+    pub fn durable(&self, keyspace: Keyspace, key: &[u8]) -> Option<Bytes> {
+        self.platter.lock().durable(keyspace, key).cloned()
+    }
+
     /// Pairs in a keyspace.
     pub fn len(&self, keyspace: Keyspace) -> usize {
         self.platter.lock().image.space(keyspace).len()

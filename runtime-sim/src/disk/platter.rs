@@ -185,6 +185,15 @@ impl Platter {
         self.written += 1;
     }
 
+    /// The value under a key, if a power cut could not take it away now.
+    pub(super) fn durable(&self, keyspace: Keyspace, key: &[u8]) -> Option<&Bytes> {
+        let touched = |(space, touched, _): &Replaced| *space == keyspace && touched == key;
+        if self.undo.iter().flatten().any(touched) {
+            return None;
+        }
+        self.image.space(keyspace).get(key)
+    }
+
     /// Ends a sync that began after `upto` batches had been written.
     pub(super) fn sync(&mut self, upto: u64) -> io::Result<()> {
         if matches!(self.sync_fault, SyncFault::FailsOnce | SyncFault::Fails) {

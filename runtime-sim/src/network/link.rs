@@ -1,6 +1,6 @@
 //! The links between hosts, and how a test breaks them.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use super::Switch;
 use crate::world::HostId;
@@ -68,6 +68,11 @@ impl NetworkControl {
     /// Sets how the link from one host to another behaves, in this direction.
     pub fn set_link(&self, from: HostId, to: HostId, link: Link) {
         self.0.with_links(|links| links.special.insert((from, to), link));
+    }
+
+    /// When a request or an answer last came from one host to another, by the world's clock; `None` if none ever did.
+    pub fn last_heard(&self, from: HostId, to: HostId) -> Option<Duration> {
+        self.0.last_heard(from, to)
     }
 
     /// Gives every link its default behaviour.

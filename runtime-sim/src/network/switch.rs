@@ -12,6 +12,7 @@ use std::{
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use madsim::{runtime::NodeHandle, task::AbortHandle};
@@ -106,6 +107,8 @@ struct State {
     last_call: u64,
     flights: BinaryHeap<Reverse<Flight>>,
     last_flight: u64,
+    /// When a request or an answer last came from one host to another, by the global clock, in nanoseconds.
+    heard: BTreeMap<(HostId, HostId), u64>,
     /// What met a blocked link and will arrive late, in the order of its coming.
     parked: Vec<Flight>,
     /// Of links with a rate, once something was sent over them.
@@ -288,6 +291,15 @@ impl Switch {
 
     pub(super) fn waiting(&self, from: HostId, to: HostId) -> usize {
         self.lock().pipes.get(&(from, to)).map_or(0, Pipe::waiting)
+    }
+
+    /// When a request or an answer last came from one host to another.
+    pub(super) fn last_heard(&self, from: HostId, to: HostId) -> Option<Duration> {
+        self.lock()
+            .heard
+            .get(&(from, to))
+            .copied()
+            .map(Duration::from_nanos)
     }
 
     pub(super) fn set_link_state(&self, from: HostId, to: HostId, link_state: LinkState) {
@@ -520,6 +532,9 @@ impl State {
             return trace::message_ended(order, Some("its addressee has no power"));
         }
         trace::message_ended(order, None);
+        if matches!(flight.wire, Wire::Request { .. } | Wire::Answer { .. }) {
+            self.heard.insert((from, to), clock::virtual_ns());
+        }
         match flight.wire {
             Wire::Open { call, port } => self.open(from, to, call, port),
             Wire::Opened { call, incarnation } => {

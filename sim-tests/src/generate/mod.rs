@@ -40,17 +40,21 @@ pub fn generate(seed: u64) -> Schedule {
     let pace = pace(&mut dice);
     let cluster = shape(&mut dice);
     let faults = troubles::draw(&mut dice, &cluster, pace);
-    let actions = work::draw(&mut dice, &cluster, pace);
+    let mut actions = work::draw(&mut dice, &cluster, pace);
     let restores = actions.iter().any(|action| {
         matches!(&action.what, Doing::Chain(ops) if ops.iter().any(|(_, op)| matches!(op, Op::Restore { .. })))
     });
+    // An agent takes up to half a minute to bring back what a restore took away.
+    let agent = agent(&mut dice, pace).filter(|_| !restores);
+    if agent.is_some() {
+        work::rob_the_agent(&mut dice, &cluster, pace, &mut actions);
+    }
     Schedule {
         seed,
         cluster,
         actions,
         faults,
-        // An agent takes up to half a minute to bring back what a restore took away.
-        agent: agent(&mut dice, pace).filter(|_| !restores),
+        agent,
         heal_ms: pace.heal_ms,
         end_ms: pace.end_ms,
     }
@@ -194,7 +198,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_trouble_and_work_is_drawn() {
-        let schedules: Vec<Schedule> = (0..600).map(generate).collect();
+        let schedules: Vec<Schedule> = (0..2_000).map(generate).collect();
         let name = |text: String| text.split(['(', ' ', '{']).next().unwrap_or_default().to_owned();
         let mut troubles: Vec<String> = schedules
             .iter()

@@ -274,7 +274,7 @@ fn add(dice: &mut Dice, cluster: &Shape, kind: Kind, at_ms: u64, faults: &mut Ve
         Kind::Pause => fault(
             at_ms,
             dice.between(100, 4_000),
-            Trouble::Pause(one(dice, cluster)),
+            Trouble::Pause(several(dice, cluster)),
         ),
         Kind::CutOff => {
             let who = several(dice, cluster);

@@ -72,6 +72,29 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Action> 
     actions
 }
 
+/// Somebody takes away what an agent has registered; it must bring it back.
+pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {
+    for _ in 0..dice.between(0, 3) {
+        let service_id = match dice.index(3) {
+            0 => None,
+            1 => Some("renewed".to_owned()),
+            _ => Some("probed".to_owned()),
+        };
+        let op = Op::CatalogDeregister {
+            node: crate::agency::NODE.to_owned(),
+            service_id,
+            check_id: None,
+        };
+        actions.push(Action {
+            at_ms: dice.between(4_000, pace.heal_ms - 2_000),
+            client: 0,
+            patience_ms: PATIENT_MS,
+            what: Doing::Chain(vec![(dice.server(cluster), op)]),
+        });
+    }
+    actions.sort_by_key(|action| action.at_ms);
+}
+
 /// An instance that is registered, as far as the plan knows, and how.
 #[derive(Clone)]
 struct Planned {
@@ -441,8 +464,15 @@ impl<'a> Plan<'a> {
             Kind::Catalog => self.catalog(),
             _ => {
                 let name = *self.dice.pick(&["web", "web", "db"]);
-                let id = format!("{name}-{}", self.dice.between(0, 5));
+                // An id may move from one service to another.
+                let family = if self.dice.chance(8) { "db" } else { name };
+                let id = format!("{family}-{}", self.dice.between(0, 5));
                 let planned = self.planned(name, &id);
+                if self.dice.chance(8) {
+                    let form = RegisterForm::Elsewhere;
+                    let services = vec![planned.service];
+                    return (Op::Register { form, services }, health(name));
+                }
                 self.remember(planned.clone());
                 (
                     Op::Register {

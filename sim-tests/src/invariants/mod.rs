@@ -6,19 +6,27 @@
 
 pub mod agents;
 pub mod availability;
+pub mod backups;
+pub mod clients_view;
 pub mod digest;
 pub mod durability;
 pub mod election_safety;
 pub mod exactly_once;
+pub mod leader_completeness;
+pub mod leaks;
 pub mod linearizability;
 pub mod log_matching;
 pub mod membership;
 pub mod monotonic_index;
+pub mod quorum;
 pub mod reaping;
 pub mod recovery;
+pub mod sessions;
 pub mod snapshots;
+pub mod staleness;
 pub mod state_machine;
 pub mod ttl;
+pub mod watch_guarantees;
 pub mod watches;
 
 #[cfg(test)]
@@ -46,22 +54,30 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 17] = [
+pub const ALL: [(&str, Check); 25] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
+    (leader_completeness::NAME, leader_completeness::check),
+    (quorum::NAME, quorum::check),
     (log_matching::NAME, log_matching::check),
     (digest::NAME, digest::check),
+    (snapshots::NAME, snapshots::check),
     (state_machine::NAME, state_machine::check),
     (exactly_once::NAME, exactly_once::check),
     (durability::NAME, durability::check),
     (linearizability::NAME, linearizability::check),
+    (clients_view::NAME, clients_view::check),
+    (sessions::NAME, sessions::check),
+    (staleness::NAME, staleness::check),
     (monotonic_index::NAME, monotonic_index::check),
-    (snapshots::NAME, snapshots::check),
+    (backups::NAME, backups::check),
     (watches::NAME, watches::check),
+    (watch_guarantees::NAME, watch_guarantees::check),
     (ttl::NAME, ttl::check),
     (reaping::NAME, reaping::check),
     (agents::NAME, agents::check),
     (membership::NAME, membership::check),
+    (leaks::NAME, leaks::check),
     (recovery::NAME, recovery::check),
     (availability::NAME, availability::check),
 ];

@@ -13,7 +13,7 @@ use crate::{
     answers::answer,
     history::{
         Answer, AppliedEntry, Configuration, Effect, Fact, FaultKind, FaultSpan, History, Observed,
-        Operation, Outcome, Record, ServerNumber,
+        Operation, Outcome, Record, ServerNumber, Told,
     },
     matching::SHARED_NODE,
     model::State,
@@ -206,6 +206,7 @@ impl Story {
             invoked,
             returned,
             outcome,
+            heard: None,
         });
         self.wait_ms(1);
         id
@@ -214,6 +215,7 @@ impl Story {
     fn written(&self) -> Outcome {
         Outcome::Done(Answer {
             index: Some(self.state.index),
+            told: None,
             content: None,
             refused: vec![],
         })
@@ -277,6 +279,7 @@ impl Story {
     pub(super) fn acknowledge_registration(&mut self, id: &str, version: u32, index: u64) -> u32 {
         let outcome = Outcome::Done(Answer {
             index: Some(index),
+            told: None,
             content: None,
             refused: vec![],
         });
@@ -343,6 +346,7 @@ impl Story {
         let truth = Truth::of(&self.record);
         Answer {
             index: Some(truth.index_at(&ask.topic(), truth.last())),
+            told: None,
             content: Some(answer(&self.state, ask)),
             refused: vec![],
         }
@@ -394,6 +398,16 @@ impl Story {
             Outcome::Done(answer) => change(answer),
             other => panic!("operation {id} has no answer but {other:?}"),
         }
+    }
+
+    /// Lets an answer say this of its freshness.
+    pub(super) fn tell(&mut self, id: u32, known_leader: bool, last_contact_ms: u64, consistency: &str) {
+        let told = Told {
+            known_leader,
+            last_contact: Duration::from_millis(last_contact_ms),
+            consistency: consistency.to_owned(),
+        };
+        self.change_answer(id, |answer| answer.told = Some(told));
     }
 
     pub(super) fn copy_answer(&mut self, from: u32, to: u32) {
@@ -486,6 +500,14 @@ impl Story {
 
     /// The command for [`Story::register`].
     pub(super) fn registration(id: &str, version: u32) -> Command {
+        let service = Service {
+            name: "web".into(),
+            id: id.into(),
+            port: 80,
+            tags: vec![],
+            version,
+            checks: vec![],
+        };
         let namespace = Namespace::default();
         let check = CheckDefinitionUpdate {
             id: CheckId::parse(&format!("chk:{id}:0")).expect("a valid id"),
@@ -506,11 +528,14 @@ impl Story {
             node: shared(),
             id: instance_id(id),
             service: ServiceName::parse("web").expect("a valid name"),
-            address: String::new(),
+            address: service.address(),
             port: 80,
             tags: vec![],
             meta: [("version".to_owned(), version.to_string())].into(),
-            weights: Weights::default(),
+            weights: Weights {
+                passing: service.weights().0,
+                warning: service.weights().1,
+            },
             tagged_addresses: Default::default(),
             enable_tag_override: false,
             create_index: 0,

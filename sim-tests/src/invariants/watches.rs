@@ -8,7 +8,7 @@ use sider_core::limits::{COALESCE_WINDOW, READ_TIMEOUT};
 use super::Violation;
 use crate::{
     content::Content,
-    history::{Bounds, History, Operation},
+    history::{Bounds, FaultSpan, History, Operation},
     operation::{Ask, Op},
     time::{Time, drift_of},
     truth::Point,
@@ -23,26 +23,13 @@ pub const NAME: &str = "watches";
 /// A wait ended early for nothing, or late though there was something.
 pub fn check(history: &History) -> Result<(), Violation> {
     for operation in &history.operations {
-        let Op::Wait {
-            ask, index, wait_ms, ..
-        } = &operation.op
-        else {
+        let (Some(wait), Some(answer)) = (Wait::of(history, operation), operation.answer()) else {
             continue;
-        };
-        let Some(answer) = operation.answer() else {
-            continue;
-        };
-        let wait = Wait {
-            history,
-            operation,
-            ask,
-            index: *index,
-            wait: Duration::from_millis(*wait_ms),
         };
         let (Some(got), Some(content)) = (answer.index, answer.content.as_ref()) else {
             return wait.violation("the answer has no index or no content".into());
         };
-        if *index == 0 {
+        if wait.index == 0 {
             continue;
         }
         if operation.returned < wait.ends_at_the_earliest() {
@@ -61,7 +48,24 @@ struct Wait<'a> {
     wait: Duration,
 }
 
-impl Wait<'_> {
+impl<'a> Wait<'a> {
+    /// A blocking query that was answered.
+    fn of(history: &'a History, operation: &'a Operation) -> Option<Wait<'a>> {
+        let Op::Wait {
+            ask, index, wait_ms, ..
+        } = &operation.op
+        else {
+            return None;
+        };
+        operation.is_done().then_some(Wait {
+            history,
+            operation,
+            ask,
+            index: *index,
+            wait: Duration::from_millis(*wait_ms),
+        })
+    }
+
     fn violation<T>(&self, what: String) -> Result<T, Violation> {
         let what = format!("{} at {}: {what}", self.operation.op, self.operation.server);
         Err(Violation::of(
@@ -130,26 +134,68 @@ impl Wait<'_> {
         let Some((_, seen_by_all)) = self.first_lasting_difference() else {
             return Ok(());
         };
-        let bounds = &self.history.bounds;
-        let bound = if self
-            .history
-            .truth()
-            .calm_between(seen_by_all, seen_by_all + lateness(bounds))
-        {
-            lateness(bounds)
-        } else if self.server_was_left_alone(seen_by_all) {
-            // It may have looked for a leader meanwhile; then it answers, or fails.
-            READ_TIMEOUT + READ_TIMEOUT / 2 + lateness(bounds)
-        } else {
-            return Ok(());
-        };
-        if self.operation.returned > seen_by_all + bound {
+        let (owed_by, _) = self.owed_by(seen_by_all);
+        if self.operation.returned > owed_by {
             return self.violation(format!(
-                "answered only at {}; what it waited for was there at {seen_by_all}",
+                "answered only at {}; what it waited for was there at {seen_by_all}, it was owed by {owed_by}",
                 self.operation.returned
             ));
         }
         Ok(())
+    }
+
+    /// When the answer must be there at the latest, and which bound that is. What befalls the server puts it off, until it
+    /// is over and has settled; it never excuses the answer.
+    fn owed_by(&self, seen_by_all: Time) -> (Time, Bound) {
+        let late = lateness(&self.history.bounds);
+        let stale = !self
+            .operation
+            .op
+            .asked()
+            .is_some_and(|(_, freshness)| freshness.linearizable());
+        if self.history.truth().calm_between(seen_by_all, seen_by_all + late) {
+            return (seen_by_all + late, Bound::Calm);
+        }
+        if stale {
+            // It needs nobody: only what stops the server itself, or its way to the client, puts it off.
+            let from = self.undisturbed_from(seen_by_all, late, stops_a_server, Duration::ZERO);
+            return (from + late, Bound::NeedsNobody);
+        }
+        // It may have looked for a leader meanwhile; then it answers, or fails.
+        let bound = READ_TIMEOUT + READ_TIMEOUT / 2 + late;
+        let from = self.undisturbed_from(seen_by_all, bound, |_| true, self.history.bounds.settle);
+        // Where all is calm again sooner, the strict bound counts from there.
+        let calm = self.history.truth().calm.iter();
+        let calm_from = calm
+            .map(|(begins, ends)| ((*begins).max(seen_by_all) + late, *ends))
+            .filter(|(owed, ends)| owed <= ends)
+            .map(|(owed, _)| owed)
+            .min();
+        let owed = calm_from.map_or(from + bound, |calm| calm.min(from + bound));
+        (owed, Bound::LooksForALeader)
+    }
+
+    /// The first moment, not before `from`, from which on the server is left alone by such faults for so long.
+    fn undisturbed_from(
+        &self,
+        from: Time,
+        for_so_long: Duration,
+        counts: impl Fn(&FaultSpan) -> bool,
+        settle: Duration,
+    ) -> Time {
+        let faults = self.history.faults.iter();
+        let mut troubles: Vec<(Time, Time)> = faults
+            .filter(|fault| fault.servers.contains(&self.operation.server) && counts(fault))
+            .map(|fault| (fault.from, fault.until + settle))
+            .collect();
+        troubles.sort_unstable();
+        troubles.iter().fold(from, |from, (begins, ends)| {
+            if *begins < from + for_so_long {
+                from.max(*ends)
+            } else {
+                from
+            }
+        })
     }
 
     /// The first difference that was not undone before the answer, and when the server had applied it.
@@ -174,16 +220,44 @@ impl Wait<'_> {
         let at = truth.reached(self.operation.server, point, self.operation.invoked)?;
         (at < self.operation.returned).then_some((point, at))
     }
+}
 
-    fn server_was_left_alone(&self, from: Time) -> bool {
-        let until = self.operation.returned;
-        let settle = self.history.bounds.settle;
-        !self.history.faults.iter().any(|fault| {
-            fault.servers.contains(&self.operation.server)
-                && fault.from <= until
-                && fault.until + settle >= from
-        })
-    }
+/// Which bound an answer is owed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// All is calm: at once.
+    Calm,
+    /// It is a stale one: at once, whatever befalls others.
+    NeedsNobody,
+    /// The server may have to look for a leader before.
+    LooksForALeader,
+}
+
+/// The bound by which each answered wait was judged that had something to be woken by.
+pub(crate) fn bounds(history: &History) -> impl Iterator<Item = Bound> + '_ {
+    history.operations.iter().filter_map(|operation| {
+        let wait = Wait::of(history, operation)?;
+        let (_, seen_by_all) = wait.first_lasting_difference()?;
+        Some(wait.owed_by(seen_by_all).1)
+    })
+}
+
+/// Whether a fault keeps a server from answering, or its answers from arriving; and not only from reaching others.
+fn stops_a_server(fault: &FaultSpan) -> bool {
+    const TO_OTHER_SERVERS: [&str; 11] = [
+        "cut off from other servers",
+        "not heard by other servers",
+        "does not hear other servers",
+        "connections to other servers",
+        "both halves of the other servers",
+        "between servers",
+        "syncs",
+        "next write fails",
+        "disk is full",
+        "leadership is handed",
+        "joins",
+    ];
+    !TO_OTHER_SERVERS.iter().any(|words| fault.what.contains(words))
 }
 
 /// How long after a server has applied a difference its waiters' answers may take to reach them, when all is well: the

@@ -22,8 +22,8 @@ use crate::{
         ServerNumber,
     },
     invariants::{
-        Check, Violation, digest, durability, exactly_once, linearizability, log_matching, monotonic_index,
-        snapshots, state_machine,
+        Check, Violation, backups, digest, durability, exactly_once, linearizability, log_matching,
+        monotonic_index, state_machine,
     },
     matching::asks_for,
     operation::Op,
@@ -40,7 +40,7 @@ const JUDGES: [Check; 8] = [
     durability::check,
     linearizability::check,
     monotonic_index::check,
-    snapshots::check,
+    backups::check,
 ];
 const FILE: &str = "evidence.json";
 
@@ -231,6 +231,7 @@ fn operation(line: &Line) -> Operation {
         invoked: Time(line.invoked_ns),
         returned: Time(line.returned_ns),
         outcome: wire::outcome(&line.op, answer),
+        heard: Default::default(),
     }
 }
 

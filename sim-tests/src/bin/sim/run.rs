@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     /// How many run side by side; as many as there are processors by default.
     #[arg(long, alias = "threads")]
     jobs: Option<usize>,
+    /// Fail, too, if any situation of the table never occurred.
+    #[arg(long)]
+    nightly: bool,
     /// Failures after which it ends.
     #[arg(long, default_value_t = 20)]
     stop_after: usize,
@@ -33,6 +36,7 @@ impl Arguments {
             println!("{}", Sweep::describe(seed, violations));
         });
         let took = began.elapsed().as_secs_f64();
+        print!("{}", done.situations);
         println!(
             "{} schedules in {took:.1} s on {jobs} threads: {:.1} schedules/s, {:.0} simulated seconds/s; \
              {} operations, {} entries, {} faults; {} seeds fail",
@@ -44,6 +48,14 @@ impl Arguments {
             done.faults,
             done.failures.len(),
         );
-        Ok(done.failures.is_empty())
+        let missing = if self.nightly {
+            done.situations.missing(true)
+        } else {
+            vec![]
+        };
+        for situation in &missing {
+            println!("never seen: {situation}");
+        }
+        Ok(done.failures.is_empty() && missing.is_empty())
     }
 }

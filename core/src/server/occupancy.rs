@@ -1,0 +1,76 @@
+//! How full a server is: what it holds for those who wait, and what it keeps, each beside its limit.
+
+use std::sync::atomic::Ordering;
+
+use super::wiring::Inner;
+use crate::limits;
+
+/// One thing of which a server holds several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// What.
+    pub what: &'static str,
+    /// How many there are now.
+    pub used: usize,
+    /// How many there may be.
+    pub limit: usize,
+    /// Whether it is held for somebody who waits, so that none is left when nobody waits any more.
+    pub passing: bool,
+}
+
+impl Inner {
+    /// Everything that is bounded, as it is now.
+    pub(super) fn occupancy(&self) -> Vec<Occupancy> {
+        let shared = &self.shared;
+        let passing = |what, used, limit| Occupancy {
+            what,
+            used,
+            limit,
+            passing: true,
+        };
+        let kept = |what, used, limit| Occupancy {
+            what,
+            used,
+            limit,
+            passing: false,
+        };
+        let taken = |limit: usize, free: usize| limit.saturating_sub(free);
+        let (held, flushing) = shared.deadlines().outputs();
+        vec![
+            passing("blocking queries", shared.hub.len(), limits::WATCHERS_MAX),
+            passing("topics waited for", shared.hub.topics(), limits::WATCHERS_MAX),
+            passing(
+                "reads that wait for the leader",
+                self.rounds.waiting(),
+                limits::LINEARIZABLE_READS_MAX,
+            ),
+            passing(
+                "writes under way",
+                self.in_flight.load(Ordering::SeqCst),
+                limits::PROPOSALS_IN_FLIGHT_MAX,
+            ),
+            passing(
+                "writes forwarded",
+                taken(limits::FORWARDS_IN_FLIGHT_MAX, self.forwards.available_permits()),
+                limits::FORWARDS_IN_FLIGHT_MAX,
+            ),
+            passing(
+                "decisions under way",
+                taken(
+                    limits::DECISIONS_IN_FLIGHT_MAX,
+                    self.decisions.available_permits(),
+                ),
+                limits::DECISIONS_IN_FLIGHT_MAX,
+            ),
+            passing("outputs being written", flushing, limits::HELD_OUTPUTS_MAX),
+            kept("outputs held back", held, limits::HELD_OUTPUTS_MAX),
+            kept("views", shared.views.len(), limits::VIEWS_MAX),
+            kept("digests", shared.digests().len(), limits::DIGESTS_KEPT),
+            kept(
+                "senders remembered",
+                self.receipts.runs(),
+                limits::RECEIPT_RUNS_MAX,
+            ),
+        ]
+    }
+}

@@ -1,0 +1,141 @@
+//! What servers hold: looked at all through a run, and once more when every client has gone. In the end each server is asked
+//! about everything from inside, without a network: what it would answer is judged like any other stale answer.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use sider_core::registry::CheckStatus;
+use sider_runtime_sim::World;
+
+use crate::{
+    cluster::{Client, Cluster},
+    operation::{Ask, Freshness, Op},
+    recorder::{Recorder, now},
+    schedule::{Doing, Schedule},
+    wire,
+};
+
+/// Between two looks at a server.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
+/// When all clients have gone, a server is looked at so often, so far apart: what is on its way must arrive.
+const LAST_LOOKS: u32 = 4;
+const LAST_LOOK_EVERY: Duration = Duration::from_millis(150);
+/// The client that asks in the end.
+const AUDITOR: u8 = 200;
+
+/// Looks at all servers for ever.
+pub async fn watch(world: World, cluster: Cluster, recorder: Recorder) {
+    loop {
+        look(&world, &cluster, &recorder, false);
+        world.sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Looks at all servers when no client is there any more, and asks each about everything.
+pub async fn conclude(world: &World, cluster: &Cluster, schedule: &Schedule, recorder: &Recorder) {
+    let client = cluster.client("auditor");
+    let asks = asks(schedule);
+    for server in 0..cluster.len() {
+        // One that stands still for good would never answer.
+        if cluster.server(server).is_some() && !cluster.host(server).is_paused() {
+            ask_all(world, cluster, &client, server, &asks, recorder).await;
+        }
+    }
+    for _ in 0..LAST_LOOKS {
+        world.sleep(LAST_LOOK_EVERY).await;
+        look(world, cluster, recorder, true);
+    }
+}
+
+fn look(world: &World, cluster: &Cluster, recorder: &Recorder, alone: bool) {
+    for number in 0..cluster.len() {
+        if let Some(server) = cluster.server(number) {
+            recorder.holds(now(world), number, &server.occupancy(), alone);
+        }
+    }
+}
+
+async fn ask_all(
+    world: &World,
+    cluster: &Cluster,
+    client: &Client,
+    number: usize,
+    asks: &[Ask],
+    recorder: &Recorder,
+) {
+    let server = u8::try_from(number).expect("there are few servers");
+    for ask in asks {
+        let op = Op::Read {
+            ask: ask.clone(),
+            freshness: Freshness::Stale,
+        };
+        // It runs on the server's host, by its clock.
+        let (inside, request) = (cluster.clone(), wire::request(&op));
+        let id = recorder.invoked(world, AUDITOR, server, &op, Duration::from_secs(10));
+        let answer = cluster
+            .host(number)
+            .spawn(async move { inside.ask_inside(number, request).await })
+            .await;
+        let outcome = match answer {
+            Ok(Some(answer)) => wire::outcome(&op, Ok(answer)),
+            _ => crate::history::Outcome::Failed("it is down".into()),
+        };
+        let heard = Some(client.heard_by(number));
+        recorder.returned(world, id, outcome, heard);
+    }
+}
+
+/// All that can be asked about what a schedule's clients name.
+fn asks(schedule: &Schedule) -> Vec<Ask> {
+    let mut services = BTreeSet::from(["alive".to_owned(), "nobody-ever-registered-it".to_owned()]);
+    let mut tags = BTreeSet::new();
+    let mut nodes = BTreeSet::from([crate::matching::SHARED_NODE.to_owned()]);
+    nodes.extend(schedule.agent.as_ref().map(|_| crate::agency::NODE.to_owned()));
+    services.extend(schedule.agent.as_ref().map(|_| "job".to_owned()));
+    for action in &schedule.actions {
+        let Doing::Chain(ops) = &action.what else { continue };
+        for (_, op) in ops {
+            match op {
+                Op::Register { services: all, .. } => {
+                    services.extend(all.iter().map(|it| it.name.clone()));
+                    tags.extend(all.iter().flat_map(|it| it.tags.iter().cloned()));
+                }
+                Op::CatalogRegister(entry) => {
+                    nodes.insert(entry.node.clone());
+                    services.extend(entry.service.iter().map(|(_, name, _)| name.clone()));
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut asks = vec![Ask::Services, Ask::Nodes, Ask::ChecksInState(None)];
+    asks.extend(CheckStatus::ALL.map(|status| Ask::ChecksInState(Some(status))));
+    asks.extend(nodes.into_iter().map(Ask::NodeChecks));
+    // All tags must match, in whatever case.
+    let tags: Vec<String> = tags.into_iter().collect();
+    let mut filters: Vec<Vec<String>> = tags.windows(2).map(<[String]>::to_vec).collect();
+    filters.extend(tags.first().map(|tag| vec![tag.to_uppercase()]));
+    for service in services {
+        for tags in &filters {
+            asks.push(Ask::Health {
+                service: service.clone(),
+                passing: false,
+                tags: tags.clone(),
+            });
+        }
+        let health = |passing| Ask::Health {
+            service: service.clone(),
+            passing,
+            tags: vec![],
+        };
+        asks.extend([
+            health(false),
+            health(true),
+            Ask::CatalogService {
+                service: service.clone(),
+                tags: vec![],
+            },
+            Ask::ServiceChecks(service.clone()),
+        ]);
+    }
+    asks
+}

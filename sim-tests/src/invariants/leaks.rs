@@ -1,0 +1,87 @@
+//! Nothing leaks, and nothing grows without a bound (DESIGN §7, rule 7): whatever a server holds of which there may be
+//! several is within its named limit whenever somebody looks; and what it holds for those who wait (parked queries, their
+//! topics, reads that wait for the leader, writes under way) is gone soon after the last client went, answered or not.
+
+use super::Violation;
+use crate::history::History;
+
+/// Its name.
+pub const NAME: &str = "leaks";
+
+/// See the module's page.
+///
+/// # Errors
+/// A server held more than it may, or holds something for nobody.
+pub fn check(history: &History) -> Result<(), Violation> {
+    let stay = history.members_in_the_end();
+    for holding in &history.holdings {
+        let server = holding.server;
+        let (most, at) = holding.most;
+        if most > holding.limit {
+            let what = format!(
+                "{server} holds {most} {}, the limit is {}",
+                holding.what, holding.limit
+            );
+            return Err(Violation::new(NAME, at, what));
+        }
+        // Who is no member any more, or is left broken, still waits for a leader with what it was given.
+        if let Some(left @ 1..) = holding.left
+            && holding.passing
+            && stay.contains(&server)
+        {
+            let what = format!(
+                "{server} still holds {left} {} when all clients have gone",
+                holding.what
+            );
+            return Err(Violation::new(NAME, history.ended, what));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::story::Story, *};
+    use crate::history::{Holding, ServerNumber};
+
+    fn verdict(passing: bool, most: usize, left: usize) -> Result<(), Violation> {
+        let mut story = Story::new();
+        story.configure(&[1, 2, 3]);
+        let at = story.now();
+        story.record().holdings.push(Holding {
+            server: ServerNumber(2),
+            what: "blocking queries".into(),
+            passing,
+            limit: 10,
+            most: (most, at),
+            left: Some(left),
+        });
+        check(&story.finish())
+    }
+
+    #[test]
+    fn what_is_gone_in_the_end_is_fine() {
+        assert_eq!(verdict(true, 10, 0), Ok(()));
+    }
+
+    #[test]
+    fn what_is_kept_may_stay() {
+        assert_eq!(verdict(false, 10, 10), Ok(()));
+    }
+
+    #[test]
+    fn what_is_left_is_not() {
+        let violation = verdict(true, 5, 1).expect_err("a leak");
+        assert!(violation.what.contains("s2 still holds 1 blocking queries"));
+    }
+
+    #[test]
+    fn more_than_may_be_is_not() {
+        let violation = verdict(false, 11, 0).expect_err("too many");
+        assert!(
+            violation
+                .what
+                .contains("s2 holds 11 blocking queries, the limit is 10")
+        );
+    }
+}

@@ -1,0 +1,275 @@
+//! What an answer says of its own freshness is true (SPEC §3; Consul's documentation of its consistency modes): the
+//! consistency is the one that was asked for; who has just confirmed that his state is new says so; and a stale answer does
+//! not claim a newer contact with other servers than there was, nor a leader of whom nothing has been heard for long.
+//!
+//! When anything last came to a server from another one is known from the network, not from the server. A claim is held
+//! against all that had come until the answer was there, so it is never judged too strictly.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sider_core::limits::LEADER_SILENCE_MAX;
+
+use super::Violation;
+use crate::{
+    history::{Fact, Heard, History, Operation, ServerNumber, Told},
+    operation::Freshness,
+    time::{Time, drift_of},
+};
+
+/// Its name.
+pub const NAME: &str = "staleness";
+
+/// Headers are in whole milliseconds.
+const ROUNDING: Duration = Duration::from_millis(2);
+/// A server loads its disk before its clock counts.
+const LOADING: Duration = Duration::from_millis(500);
+
+/// See the module's page.
+///
+/// # Errors
+/// An answer says of its freshness what is not so.
+pub fn check(history: &History) -> Result<(), Violation> {
+    let alone = Alone::of(history);
+    for operation in &history.operations {
+        let (Some((_, freshness)), Some(answer)) = (operation.op.asked(), operation.answer()) else {
+            continue;
+        };
+        let Some(told) = &answer.told else { continue };
+        as_asked(freshness, told)
+            .and_then(|()| match freshness.linearizable() {
+                true => just_confirmed(told),
+                false => contact_was_there(history, operation, told, &alone)
+                    .and_then(|()| in_touch_while_calm(history, operation, told)),
+            })
+            .map_err(|what| {
+                let what = format!("{} of {}: {what}", operation.op, operation.server);
+                Violation::of(NAME, operation.returned, [operation.id], what)
+            })?;
+    }
+    Ok(())
+}
+
+fn as_asked(freshness: Freshness, told: &Told) -> Result<(), String> {
+    let expected = match freshness {
+        Freshness::Default => "leader",
+        Freshness::Consistent => "consistent",
+        Freshness::Stale => "stale",
+    };
+    if told.consistency == expected {
+        Ok(())
+    } else {
+        Err(format!(
+            "the answer says it is {:?}, not {expected:?}",
+            told.consistency
+        ))
+    }
+}
+
+fn just_confirmed(told: &Told) -> Result<(), String> {
+    if told.known_leader && told.last_contact.is_zero() {
+        Ok(())
+    } else {
+        Err(format!(
+            "the answer is as of now, but says: leader known {}, last contact {:?} ago",
+            told.known_leader, told.last_contact
+        ))
+    }
+}
+
+fn contact_was_there(
+    history: &History,
+    operation: &Operation,
+    told: &Told,
+    alone: &Alone,
+) -> Result<(), String> {
+    let Some(heard) = operation.heard else {
+        return Ok(());
+    };
+    if alone.is(operation.server, operation.returned) {
+        return Ok(());
+    }
+    let heard = match heard {
+        Heard::Never => Time(0),
+        Heard::At(at) => at,
+    };
+    let started = history
+        .truth()
+        .started_before(operation.server, operation.returned)
+        .unwrap_or_default();
+    let in_this_life = heard >= started;
+    // The answer was made at some moment after the request was sent.
+    let at_most =
+        |ago: Duration| operation.invoked - ago - drift_of(ago, history.bounds.drift_ppm) - ROUNDING;
+    // Who never heard of a leader counts from his start.
+    let known_from = if in_this_life { heard } else { started + LOADING };
+    if known_from < at_most(told.last_contact) {
+        return Err(format!(
+            "the last contact is said to be {:?} ago; nothing came from another server after {heard}",
+            told.last_contact
+        ));
+    }
+    if told.known_leader && (!in_this_life || heard < at_most(LEADER_SILENCE_MAX)) {
+        return Err(format!(
+            "a leader is said to be known; nothing came from another server after {heard}, and the server started at \
+             {started}"
+        ));
+    }
+    Ok(())
+}
+
+/// While all is well a member hears of its leader all the time.
+fn in_touch_while_calm(history: &History, operation: &Operation, told: &Told) -> Result<(), String> {
+    let truth = history.truth();
+    let member = history.is_member(operation.server, operation.returned) == Some(true);
+    let broken = history.is_broken(operation.server, operation.returned);
+    if !member || broken || !truth.calm_between(operation.invoked, operation.returned) {
+        return Ok(());
+    }
+    if told.known_leader && told.last_contact <= LEADER_SILENCE_MAX {
+        Ok(())
+    } else {
+        Err(format!(
+            "all is well, but the answer says: leader known {}, last contact {:?} ago",
+            told.known_leader, told.last_contact
+        ))
+    }
+}
+
+/// When each server was its cluster's only voter: it needs to hear of nobody.
+struct Alone(BTreeMap<ServerNumber, Vec<(Time, bool)>>);
+
+impl Alone {
+    fn of(history: &History) -> Alone {
+        let mut alone: BTreeMap<ServerNumber, Vec<(Time, bool)>> = BTreeMap::new();
+        for seen in &history.observations {
+            if let Fact::Configured { voters, .. } = &seen.what {
+                let only = |set: &std::collections::BTreeSet<ServerNumber>| {
+                    set.len() == 1 && set.contains(&seen.server)
+                };
+                alone
+                    .entry(seen.server)
+                    .or_default()
+                    .push((seen.at, voters.iter().all(only)));
+            }
+        }
+        Alone(alone)
+    }
+
+    /// Whether it may have been so a moment before.
+    fn is(&self, server: ServerNumber, at: Time) -> bool {
+        let Some(steps) = self.0.get(&server) else {
+            return false;
+        };
+        for (from, alone) in steps.iter().rev().skip_while(|(from, _)| *from > at) {
+            if *alone {
+                return true;
+            }
+            if at.since(*from) > LEADER_SILENCE_MAX * 2 {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::story::Story, *};
+    use crate::{history::FaultKind, operation::Ask};
+
+    fn complaint(story: Story) -> String {
+        check(&story.finish()).expect_err("not so").what
+    }
+
+    /// A stale read of a server that says that it heard of a leader so long ago; in truth it was `heard_ms` ago.
+    fn stale(known_leader: bool, said_ms: u64, heard_ms: u64) -> Story {
+        let mut story = Story::new();
+        story.wait_ms(20_000);
+        story.fault(FaultKind::Disturbing, 3, 1_000);
+        let read = story.read(3, Ask::Services, Freshness::Stale);
+        let invoked = story.operation(read).invoked;
+        story.operation(read).heard = Some(Heard::At(invoked - Duration::from_millis(heard_ms)));
+        story.tell(read, known_leader, said_ms, "stale");
+        story
+    }
+
+    #[test]
+    fn what_is_true_is_fine() {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        let read = story.read(2, Ask::Services, Freshness::Default);
+        story.tell(read, true, 0, "leader");
+        let read = story.read(2, Ask::Services, Freshness::Consistent);
+        story.tell(read, true, 0, "consistent");
+        let read = story.read(2, Ask::Services, Freshness::Stale);
+        story.tell(read, true, 20, "stale");
+        assert_eq!(check(&story.finish()), Ok(()));
+        assert_eq!(check(&stale(true, 600, 600).finish()), Ok(()));
+        assert_eq!(check(&stale(false, 9_000, 9_000).finish()), Ok(()));
+        assert_eq!(check(&stale(false, 9_000, 10).finish()), Ok(()));
+    }
+
+    #[test]
+    fn another_consistency_than_was_asked_for_is_not() {
+        let mut story = Story::new();
+        let read = story.read(2, Ask::Services, Freshness::Default);
+        story.tell(read, true, 0, "stale");
+        assert!(complaint(story).contains("says it is \"stale\", not \"leader\""));
+    }
+
+    #[test]
+    fn a_confirmed_answer_that_calls_itself_old_is_not() {
+        let mut story = Story::new();
+        let read = story.read(2, Ask::Services, Freshness::Default);
+        story.tell(read, true, 30, "leader");
+        assert!(complaint(story).contains("is as of now"));
+    }
+
+    #[test]
+    fn a_contact_that_was_not_is_not() {
+        assert!(complaint(stale(false, 100, 5_000)).contains("said to be 100ms ago"));
+    }
+
+    #[test]
+    fn a_leader_of_whom_nothing_came_is_not() {
+        assert!(complaint(stale(true, 5_000, 5_000)).contains("a leader is said to be known"));
+    }
+
+    #[test]
+    fn a_leader_that_only_an_earlier_life_knew_is_not() {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        let heard = story.now();
+        story.restart(3);
+        story.wait_ms(200);
+        let read = story.read(3, Ask::Services, Freshness::Stale);
+        story.operation(read).heard = Some(Heard::At(heard - Duration::from_millis(50)));
+        story.tell(read, true, 200, "stale");
+        assert!(complaint(story).contains("a leader is said to be known"));
+    }
+
+    #[test]
+    fn being_alone_needs_no_contact() {
+        let mut story = stale(true, 0, 9_000);
+        let only = std::collections::BTreeSet::from([ServerNumber(3)]);
+        story.observe(
+            3,
+            Fact::Configured {
+                log_index: 1,
+                voters: vec![only],
+            },
+        );
+        story.record().observations.last_mut().expect("just added").at = Time::ms(10);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn knowing_no_leader_while_all_is_well_is_not() {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        let read = story.read(2, Ask::Services, Freshness::Stale);
+        story.tell(read, false, 20, "stale");
+        story.wait_ms(5_000);
+        assert!(complaint(story).contains("all is well, but"));
+    }
+}
