@@ -14,32 +14,38 @@ use sider_runtime_sim::{SimRuntime, World};
 use crate::{
     cluster::Cluster,
     history::AgentPromise,
-    recorder::{Recorder, now, number},
+    recorder::{self, Recorder, now},
     schedule::AgentPlan,
     time::Time,
     workload::sleep_until,
 };
 
-/// The agent's node.
-pub const NODE: &str = "agent-0";
-/// Where the agent probes.
-const TARGET: &str = "http://127.0.0.1:9/health";
+/// The name of an agent's node.
+pub fn node(number: usize) -> String {
+    format!("agent-{number}")
+}
+
+/// Where an agent probes.
+fn target(number: usize) -> String {
+    format!("http://127.0.0.1:{}/health", 9 + number)
+}
+
 /// Between two comparisons with the servers; a report that was overtaken is set right by the next one.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// Port of the agent's own transport; nobody calls it.
 const PORT: u16 = 8510;
 
 /// Runs an agent as its plan says, until the run ends.
-pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Recorder) {
+pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan, recorder: Recorder) {
     sleep_until(&world, Time::ms(plan.start_ms)).await;
-    let host = world.host(NODE);
+    let host = world.host(&node(number));
     let servers: Vec<String> = (0..cluster.len())
         .map(|server| cluster.http_address(server))
         .collect();
-    set_health(&world, true);
+    set_health(&world, number, true);
     recorder.agent(AgentPromise {
-        node: NODE.to_owned(),
-        servers: (0..cluster.len()).map(number).collect(),
+        node: node(number),
+        servers: (0..cluster.len()).map(recorder::number).collect(),
         instances: vec![
             ("renewed".to_owned(), vec![CheckStatus::Passing]),
             ("probed".to_owned(), vec![expected_health(&plan)]),
@@ -60,7 +66,8 @@ pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Reco
         let (servers, prober) = (servers.clone(), prober.clone());
         async move {
             let agent =
-                Agent::<SimRuntime>::start(config(servers), host.network(PORT), prober, host.disk()).await;
+                Agent::<SimRuntime>::start(config(number, servers), host.network(PORT), prober, host.disk())
+                    .await;
             let _running = agent.expect("a simulated agent starts");
             std::future::pending::<()>().await;
         }
@@ -76,7 +83,7 @@ pub async fn run(world: World, cluster: Cluster, plan: AgentPlan, recorder: Reco
         match crash {
             None => {
                 healthy = !healthy;
-                set_health(&world, healthy);
+                set_health(&world, number, healthy);
             }
             Some(for_ms) => {
                 host.crash();
@@ -96,21 +103,23 @@ fn expected_health(plan: &AgentPlan) -> CheckStatus {
     }
 }
 
-fn set_health(world: &World, healthy: bool) {
+fn set_health(world: &World, number: usize, healthy: bool) {
     let status = if healthy { 200 } else { 500 };
     let outcome = ProbeOutcome::HttpStatus {
         status,
         output: format!("it says {status}"),
     };
-    world.prober().set(TARGET, outcome, Duration::from_millis(5));
+    world
+        .prober()
+        .set(&target(number), outcome, Duration::from_millis(5));
 }
 
-fn config(servers: Vec<String>) -> AgentConfig {
-    let node = NodeName::parse(NODE).expect("a valid name");
+fn config(number: usize, servers: Vec<String>) -> AgentConfig {
+    let node = NodeName::parse(&node(number)).expect("a valid name");
     let file = ConfigFile::parse(&json!({ "services": [
         { "name": "job", "id": "renewed", "port": 1, "checks": [{ "type": "ttl", "ttl": "1500ms" }] },
         { "name": "job", "id": "probed", "port": 2,
-          "checks": [{ "type": "http", "http": TARGET, "interval": "400ms", "timeout": "300ms" }] },
+          "checks": [{ "type": "http", "http": target(number), "interval": "400ms", "timeout": "300ms" }] },
     ] }));
     let services = file
         .expect("a valid file")

@@ -89,8 +89,8 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
     let mut services = BTreeSet::from(["alive".to_owned(), "nobody-ever-registered-it".to_owned()]);
     let mut tags = BTreeSet::new();
     let mut nodes = BTreeSet::from([crate::matching::SHARED_NODE.to_owned()]);
-    nodes.extend(schedule.agent.as_ref().map(|_| crate::agency::NODE.to_owned()));
-    services.extend(schedule.agent.as_ref().map(|_| "job".to_owned()));
+    nodes.extend(schedule.agents().map(|(number, _)| crate::agency::node(number)));
+    services.extend(schedule.agents().map(|_| "job".to_owned()));
     for action in &schedule.actions {
         let Doing::Chain(ops) = &action.what else { continue };
         for (_, op) in ops {

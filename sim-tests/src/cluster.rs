@@ -53,6 +53,8 @@ pub struct ClusterOptions {
     pub formation: Formation,
     /// Raft's settings; id and address are filled in.
     pub raft: RaftConfig,
+    /// The rest of the servers' settings.
+    pub server: ServerConfig,
 }
 
 impl Default for ClusterOptions {
@@ -66,6 +68,7 @@ impl Default for ClusterOptions {
             servers: 3,
             formation: Formation::Bootstrap,
             raft,
+            server: ServerConfig::default(),
         }
     }
 }
@@ -516,7 +519,7 @@ impl Cluster {
         };
         StartConfig {
             raft,
-            server: ServerConfig::default(),
+            server: options.server.clone(),
             bootstrap,
             join,
         }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sider_core::{
     limits::CLOCK_DRIFT_PPM_MAX,
     raft::{RaftConfig, ServerAddress, ServerId},
+    server::ServerConfig,
 };
 use sider_runtime_sim::{Message, Options, SimTask, TraceLine, World, run_with};
 
@@ -15,7 +16,7 @@ use crate::{
     invariants::{Violation, judge},
     recorder::{Recorder, now},
     saboteur::Saboteur,
-    schedule::{Schedule, Shape},
+    schedule::{Schedule, Shape, Squeeze},
     time::Time,
     workload::{Files, Player, sleep_until},
 };
@@ -102,6 +103,10 @@ pub fn cluster_options(shape: &Shape) -> ClusterOptions {
     raft.snapshot_interval = Duration::from_secs(5);
     raft.log_keep = shape.log_keep;
     raft.command_version = shape.command_version;
+    let mut server = ServerConfig::default();
+    if let Some(squeeze) = shape.squeeze {
+        squeeze.apply(&mut raft, &mut server);
+    }
     ClusterOptions {
         servers: usize::from(shape.servers),
         formation: if shape.join {
@@ -110,6 +115,28 @@ pub fn cluster_options(shape: &Shape) -> ClusterOptions {
             Formation::Bootstrap
         },
         raft,
+        server,
+    }
+}
+
+impl Squeeze {
+    fn apply(self, raft: &mut RaftConfig, server: &mut ServerConfig) {
+        fn set<T: PartialEq + Default>(limit: &mut T, value: T) {
+            if value != T::default() {
+                *limit = value;
+            }
+        }
+        set(&mut raft.portions.append_entries, self.append_entries);
+        set(&mut raft.portions.append_bytes, self.append_bytes);
+        set(&mut raft.portions.appends_in_flight, self.appends_in_flight);
+        set(&mut raft.portions.snapshot_chunk_bytes, self.snapshot_chunk_bytes);
+        set(&mut raft.portions.journal_writes, self.journal_writes);
+        set(&mut raft.portions.log_cache_entries, self.log_cache_entries);
+        set(&mut raft.portions.log_read_entries, self.log_read_entries);
+        set(&mut server.views, self.views);
+        set(&mut server.forwards_in_flight, self.forwards_in_flight);
+        set(&mut server.decisions_in_flight, self.decisions_in_flight);
+        set(&mut server.expiries_per_command, self.expiries_per_command);
     }
 }
 
@@ -141,8 +168,14 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
     for (place, fault) in schedule.faults.iter().enumerate() {
         drop(world.spawn(saboteur.clone().cause(place, fault.clone())));
     }
-    if let Some(plan) = schedule.agent.clone() {
-        let agent = agency::run(world.clone(), cluster.clone(), plan, recorder.clone());
+    for (number, plan) in schedule.agents() {
+        let agent = agency::run(
+            world.clone(),
+            cluster.clone(),
+            number,
+            plan.clone(),
+            recorder.clone(),
+        );
         drop(world.spawn(agent));
     }
     sleep_until(&world, Time::ms(schedule.heal_ms)).await;

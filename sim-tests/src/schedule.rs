@@ -23,6 +23,9 @@ pub struct Schedule {
     pub faults: Vec<Fault>,
     /// An agent that runs beside, on a host of its own.
     pub agent: Option<AgentPlan>,
+    /// Another one, on a host of its own, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_agent: Option<AgentPlan>,
     /// When everything is healed.
     pub heal_ms: u64,
     /// When the run ends.
@@ -54,6 +57,36 @@ pub struct Shape {
     /// there was a second one stay with the first.
     #[serde(default = "first_version")]
     pub command_version: u8,
+    /// Limits of the servers that are smaller than in production, if any are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub squeeze: Option<Squeeze>,
+}
+
+/// How much servers do in one go, and hold: so little that what happens in between happens often. 0 is as in production.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Squeeze {
+    /// Entries of one append request.
+    pub append_entries: u64,
+    /// Bytes of one append request.
+    pub append_bytes: usize,
+    /// Append requests under way to one follower.
+    pub appends_in_flight: usize,
+    /// Bytes of one chunk of a snapshot.
+    pub snapshot_chunk_bytes: usize,
+    /// Writes in one sync.
+    pub journal_writes: usize,
+    /// Log entries kept in memory.
+    pub log_cache_entries: usize,
+    /// Log entries read from disk in one go.
+    pub log_read_entries: usize,
+    /// Answers kept to be given again.
+    pub views: usize,
+    /// Writes under way from one server to the leader.
+    pub forwards_in_flight: usize,
+    /// Decisions of the leader under way.
+    pub decisions_in_flight: usize,
+    /// Checks that expire with one command.
+    pub expiries_per_command: usize,
 }
 
 fn first_version() -> u8 {
@@ -286,6 +319,12 @@ impl Schedule {
         self.actions.iter().map(count).sum()
     }
 
+    /// The plans of its agents, each with the agent's number.
+    pub fn agents(&self) -> impl Iterator<Item = (usize, &AgentPlan)> {
+        let plans = [&self.agent, &self.other_agent].into_iter().enumerate();
+        plans.filter_map(|(number, plan)| Some((number, plan.as_ref()?)))
+    }
+
     /// By how much any server's clock ever runs wrong, in parts per million.
     pub fn drift_ppm_max(&self) -> u32 {
         let drifts = self.faults.iter().filter_map(|fault| match fault.what {
@@ -346,12 +385,15 @@ impl fmt::Display for Schedule {
             shape.sync_us.0,
             shape.sync_us.1,
             shape.drift_ppm,
-            if self.agent.is_some() {
-                "; an agent runs"
-            } else {
-                ""
+            match self.agents().count() {
+                0 => "",
+                1 => "; an agent runs",
+                _ => "; two agents run",
             },
         )?;
+        if let Some(squeeze) = shape.squeeze {
+            writeln!(f, "with small limits: {squeeze:?}")?;
+        }
         writeln!(f, "faults ({}):", self.faults.len())?;
         for fault in &self.faults {
             writeln!(

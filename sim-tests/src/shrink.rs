@@ -30,14 +30,26 @@ pub fn shrink_while(
 ) -> (Schedule, usize) {
     let mut best = schedule.clone();
     let mut runs = 0;
-    if best.agent.is_some() {
-        let alone = Schedule {
+    for without in [
+        Schedule {
             agent: None,
             ..best.clone()
-        };
-        runs += 1;
-        if still_fails(&alone) {
-            best = alone;
+        },
+        Schedule {
+            other_agent: None,
+            ..best.clone()
+        },
+        Schedule {
+            agent: None,
+            other_agent: None,
+            ..best.clone()
+        },
+    ] {
+        if without.agents().count() < best.agents().count() {
+            runs += 1;
+            if still_fails(&without) {
+                best = without;
+            }
         }
     }
     let mut chunk = best.faults.len().max(best.actions.len()).max(1);

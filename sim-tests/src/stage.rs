@@ -3,7 +3,11 @@
 
 use std::{ops::Range, time::Duration};
 
-use sider_core::registry::{CheckStatus, Command};
+use rand::RngExt as _;
+use sider_core::{
+    registry::{CheckStatus, Command},
+    runtime::Keyspace,
+};
 use sider_runtime_sim::{Options, SimTask, Survival, World, run_with};
 
 use crate::{
@@ -90,6 +94,7 @@ pub fn three() -> Shape {
         sync_us: (500, 3_000),
         drift_ppm: vec![0; 3],
         command_version: Command::NEWEST_VERSION,
+        squeeze: None,
     }
 }
 
@@ -266,6 +271,28 @@ impl Stage {
         servers
             .iter()
             .for_each(|server| self.cluster.power_cut(*server, Survival::Nothing));
+    }
+
+    /// Flips a bit of the last value in a keyspace of a server's disk, and starts the server again on it. Gives what
+    /// flips it back.
+    ///
+    /// # Panics
+    /// If there is nothing in that keyspace.
+    pub fn rot(&self, server: usize, keyspace: Keyspace) -> impl FnOnce() + use<> {
+        self.fault(FaultKind::BrokenDisk, &[server], "a bit of its disk flips");
+        self.cluster.crash(server);
+        let disk = self.cluster.host(server).disk();
+        let key = disk.keys(keyspace).pop().expect("there is a value");
+        let chance: u64 = self.world.rng("rot").random();
+        let flip = move || {
+            disk.corrupt(keyspace, &key, |value| {
+                let bit = usize::try_from(chance).unwrap_or(0) % (value.len() * 8);
+                value[bit / 8] ^= 1 << (bit % 8);
+            });
+        };
+        flip();
+        self.cluster.restart(server);
+        flip
     }
 
     /// Starts a server that is down.

@@ -55,4 +55,8 @@ regressions! {
     /// A leader that was heard but heard nobody kept the others from electing another one: its heartbeats paused, but it
     /// sent an entry that nobody acknowledged again and again.
     a_leader_that_hears_nobody_gives_way: "deaf-leader";
+
+    /// A leader that is handing its office on sends no heartbeats; when it also held entries back from its successor, as
+    /// that had been down, nobody could be elected. (The other server with all entries was broken for good.)
+    a_successor_gets_the_entries_it_lacks: "leader-that-handed-on-and-holds-back";
 }

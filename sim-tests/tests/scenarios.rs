@@ -1,6 +1,6 @@
 //! Failures told as scripts. Each is played with several seeds, and ends with every invariant checked.
 
-use sider_core::registry::CheckStatus;
+use sider_core::{registry::CheckStatus, runtime::Keyspace};
 use sider_sim_tests::{
     content::Content,
     history::Outcome,
@@ -276,4 +276,36 @@ fn what_one_server_acknowledged_every_server_reads() {
             }
         }
     });
+}
+
+/// A bit that flips on a disk is noticed at the next start: the server refuses, says where, and serves nothing of it.
+#[test]
+fn a_flipped_bit_is_refused_and_never_served() {
+    for (nth, keyspace) in [Keyspace::Log, Keyspace::Meta, Keyspace::State]
+        .into_iter()
+        .enumerate()
+    {
+        let first = 300 + 10 * nth as u64;
+        perform(first..first + 10, &three(), async |stage: Stage| {
+            let leader = stage.leader().await;
+            for n in 0..30 {
+                let written = stage.ask(leader, register(&format!("web-{n}"), n, 0)).await;
+                assert!(is_done(&written), "{written:?}");
+            }
+            stage.sleep_ms(500).await;
+            let rotten = stage.another(leader);
+            let put_right = stage.rot(rotten, keyspace);
+            stage.sleep_ms(500).await;
+            let reason = stage.cluster.stopped(rotten).expect("it does not serve");
+            assert!(
+                reason.contains("corrupt") || reason.contains("version"),
+                "{keyspace:?}: {reason}"
+            );
+            let read = stage.ask(rotten, read_web(Freshness::Stale)).await;
+            assert!(!is_done(&read), "{read:?}");
+            // The disk is put right, so that the cluster is whole in the end.
+            put_right();
+            stage.start(rotten);
+        });
+    }
 }

@@ -63,13 +63,14 @@ impl Failure {
 }
 
 impl Journal {
-    /// Starts the writing task.
-    pub(crate) fn start<R: Runtime>(disk: R::Disk, observer: SharedObserver) -> Journal {
-        let (queue, writes) = mpsc::channel(limits::JOURNAL_WRITES_MAX);
+    /// Starts the writing task; at most `writes_max` writes wait for it, and are in one sync.
+    pub(crate) fn start<R: Runtime>(disk: R::Disk, writes_max: usize, observer: SharedObserver) -> Journal {
+        let (queue, writes) = mpsc::channel(writes_max.max(1));
         let failure = Failure::default();
         let writer = Writer::<R> {
             disk,
             writes,
+            writes_max,
             failure: failure.clone(),
             observer,
         };
@@ -167,6 +168,7 @@ impl Journal {
 struct Writer<R: Runtime> {
     disk: R::Disk,
     writes: mpsc::Receiver<Write>,
+    writes_max: usize,
     failure: Failure,
     observer: SharedObserver,
 }
@@ -190,7 +192,7 @@ impl<R: Runtime> Writer<R> {
     fn gather(&mut self, first: Write) -> Vec<Write> {
         let mut bytes = first.bytes();
         let mut group = vec![first];
-        while group.len() < limits::JOURNAL_WRITES_MAX && bytes < limits::JOURNAL_GROUP_BYTES {
+        while group.len() < self.writes_max && bytes < limits::JOURNAL_GROUP_BYTES {
             let Ok(next) = self.writes.try_recv() else {
                 break;
             };

@@ -20,7 +20,7 @@ use openraft::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    ServerId,
+    Portions, ServerId,
     codec::{self, StoreError},
     journal::Journal,
     types::{Entry, LogId, Payload, Types, Vote},
@@ -41,6 +41,7 @@ pub(crate) struct LogStore<R: Runtime> {
     disk: R::Disk,
     journal: Journal,
     observer: SharedObserver,
+    portions: Arc<Portions>,
     state: Arc<Mutex<LogState>>,
 }
 
@@ -57,6 +58,7 @@ struct LogState {
     /// The newest entries, without a gap up to the last: all that are not written yet, and some that are.
     cache: BTreeMap<u64, Cached>,
     cache_bytes: usize,
+    cache_entries_max: usize,
     /// Counts appends; an entry may leave the cache once the append that brought it is written.
     appends: u64,
     appends_written: u64,
@@ -86,6 +88,7 @@ impl<R: Runtime> Clone for LogStore<R> {
             disk: self.disk.clone(),
             journal: self.journal.clone(),
             observer: self.observer.clone(),
+            portions: self.portions.clone(),
             state: self.state.clone(),
         }
     }
@@ -100,6 +103,7 @@ impl<R: Runtime> LogStore<R> {
         id: ServerId,
         disk: R::Disk,
         journal: Journal,
+        portions: Portions,
         observer: SharedObserver,
     ) -> Result<Self, StoreError> {
         let purged: Option<LogId> = read_meta(&disk, PURGED).await?;
@@ -117,6 +121,7 @@ impl<R: Runtime> LogStore<R> {
             purged,
             first: purged.map_or(0, |purged| purged.index + 1),
             last,
+            cache_entries_max: portions.log_cache_entries,
             ..LogState::default()
         };
         let first = disk
@@ -135,6 +140,7 @@ impl<R: Runtime> LogStore<R> {
             disk,
             journal,
             observer,
+            portions: Arc::new(portions),
             state: Arc::new(Mutex::new(state)),
         })
     }
@@ -205,7 +211,7 @@ impl<R: Runtime> LogStore<R> {
                     Keyspace::Log,
                     &codec::log_key(next),
                     Some(&end),
-                    limit.min(limits::LOG_READ_ENTRIES),
+                    limit.min(self.portions.log_read_entries.max(1)),
                 )
                 .await
                 .map_err(StoreError::disk("reading the log"))?;
@@ -337,9 +343,7 @@ impl LogState {
 
     /// Lets the oldest entries go that are written, while there are too many.
     fn shrink(&mut self) {
-        while self.cache.len() > limits::LOG_CACHE_ENTRIES_MAX
-            || self.cache_bytes > limits::LOG_CACHE_BYTES_MAX
-        {
+        while self.cache.len() > self.cache_entries_max || self.cache_bytes > limits::LOG_CACHE_BYTES_MAX {
             let Some(oldest) = self.cache.first_entry() else {
                 return;
             };
@@ -402,7 +406,7 @@ impl<R: Runtime> RaftLogReader<Types<R>> for LogStore<R> {
                     if next >= end {
                         return Ok(None);
                     }
-                    let entries = log.read(next, end, limits::APPEND_BYTES).await?;
+                    let entries = log.read(next, end, log.portions.append_bytes).await?;
                     let Some(last) = entries.last() else {
                         return Ok(None);
                     };
@@ -414,7 +418,7 @@ impl<R: Runtime> RaftLogReader<Types<R>> for LogStore<R> {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        Ok(self.read(start, end, limits::APPEND_BYTES).await?)
+        Ok(self.read(start, end, self.portions.append_bytes).await?)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

@@ -17,7 +17,8 @@ use openraft::{
 use tokio::sync::{Mutex, oneshot};
 
 use super::{
-    MembershipError, ServerAddress, ServerId, identity::Identity, state::StateMachine, types::Types,
+    MembershipError, ServerAddress, ServerId, identity::Identity, network::HandedOn, state::StateMachine,
+    types::Types,
 };
 use crate::{limits, runtime::Runtime};
 
@@ -27,15 +28,17 @@ type Metrics<R> = RaftMetrics<Types<R>>;
 pub(crate) struct Members<R: Runtime> {
     me: Identity,
     raft: Raft<Types<R>, StateMachine<R>>,
+    handed_on: HandedOn,
     /// Held while a change is being committed; openraft refuses a second one meanwhile.
     one_at_a_time: Mutex<()>,
 }
 
 impl<R: Runtime> Members<R> {
-    pub(crate) fn new(me: Identity, raft: Raft<Types<R>, StateMachine<R>>) -> Self {
+    pub(crate) fn new(me: Identity, raft: Raft<Types<R>, StateMachine<R>>, handed_on: HandedOn) -> Self {
         Members {
             me,
             raft,
+            handed_on,
             one_at_a_time: Mutex::new(()),
         }
     }
@@ -130,6 +133,7 @@ impl<R: Runtime> Members<R> {
                 "{to} lags too far behind to lead"
             )));
         }
+        self.handed_on.set(metrics.current_term);
         self.raft
             .trigger()
             .transfer_leader(to.clone())

@@ -84,6 +84,42 @@ pub struct RaftConfig {
     /// The newest version of commands that this server reads and writes: [`Command::NEWEST_VERSION`], unless it plays
     /// an older program, before a rolling upgrade or in a test of one.
     pub command_version: u8,
+    /// How much is done in one go.
+    pub portions: Portions,
+}
+
+/// How much is done in one go. Only the speed depends on it, never an outcome; smaller ones than the defaults let more
+/// happen between two of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Portions {
+    /// Entries of one append request: see [`limits::ENTRIES_PER_APPEND_MAX`].
+    pub append_entries: u64,
+    /// Bytes of entries in one append request: see [`limits::APPEND_BYTES`].
+    pub append_bytes: usize,
+    /// Append requests under way to one follower, at least 1: see [`limits::APPENDS_IN_FLIGHT_MAX`].
+    pub appends_in_flight: usize,
+    /// Bytes of one chunk of a snapshot: see [`limits::SNAPSHOT_CHUNK_BYTES`].
+    pub snapshot_chunk_bytes: usize,
+    /// Writes waiting for the disk, at least 1: see [`limits::JOURNAL_WRITES_MAX`].
+    pub journal_writes: usize,
+    /// Recent log entries kept in memory: see [`limits::LOG_CACHE_ENTRIES_MAX`].
+    pub log_cache_entries: usize,
+    /// Log entries read from disk in one go, at least 1: see [`limits::LOG_READ_ENTRIES`].
+    pub log_read_entries: usize,
+}
+
+impl Default for Portions {
+    fn default() -> Self {
+        Portions {
+            append_entries: limits::ENTRIES_PER_APPEND_MAX,
+            append_bytes: limits::APPEND_BYTES,
+            appends_in_flight: limits::APPENDS_IN_FLIGHT_MAX,
+            snapshot_chunk_bytes: limits::SNAPSHOT_CHUNK_BYTES,
+            journal_writes: limits::JOURNAL_WRITES_MAX,
+            log_cache_entries: limits::LOG_CACHE_ENTRIES_MAX,
+            log_read_entries: limits::LOG_READ_ENTRIES,
+        }
+    }
 }
 
 impl RaftConfig {
@@ -99,6 +135,7 @@ impl RaftConfig {
             snapshot_interval: Duration::from_secs(20),
             log_keep: 1024,
             command_version: Command::NEWEST_VERSION,
+            portions: Portions::default(),
         }
     }
 }

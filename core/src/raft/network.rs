@@ -31,7 +31,7 @@ use openraft::{
 };
 
 use super::{
-    ServerAddress, ServerId,
+    Portions, ServerAddress, ServerId,
     checkpoint::{SnapshotData, StoredSnapshot},
     codec::StoreError,
     identity::Identity,
@@ -54,6 +54,8 @@ pub(crate) struct Peers<R: Runtime> {
     /// One append request.
     append_timeout: Duration,
     silence_max: Duration,
+    portions: Portions,
+    handed_on: HandedOn,
     process: u64,
     streams: Arc<AtomicU64>,
     matched: Matched,
@@ -71,10 +73,13 @@ pub(crate) struct Peer<R: Runtime> {
     streams: Arc<AtomicU64>,
     matched: Matched,
     answered: Answered,
+    handed_on: HandedOn,
     /// Append requests under way at once. With more than one, the other side puts them back into their order.
     window: usize,
     /// Entries are held back from a server that did not answer for so long, until it answers a heartbeat.
     silence_max: Option<Duration>,
+    /// About so many bytes of a snapshot in one message.
+    chunk_bytes: usize,
 }
 
 /// The last entry that each server has told a leader of one term to be durable. A server that does not have it any
@@ -132,18 +137,37 @@ impl Answered {
     }
 }
 
+/// The last term whose office this server, as its leader, was asked to hand on. From then on it sends no heartbeats, but
+/// its successor may still need entries: those are not held back. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct HandedOn(Arc<AtomicU64>);
+
+impl HandedOn {
+    pub(crate) fn set(&self, term: u64) {
+        self.0.fetch_max(term, Ordering::Relaxed);
+    }
+
+    fn is(&self, term: u64) -> bool {
+        self.0.load(Ordering::Relaxed) == term
+    }
+}
+
 impl<R: Runtime> Peers<R> {
     pub(crate) fn new(
         me: Identity,
         network: R::Network,
         append_timeout: Duration,
         silence_max: Duration,
+        portions: Portions,
+        handed_on: HandedOn,
     ) -> Self {
         Peers {
             me,
             network,
             append_timeout,
             silence_max,
+            portions,
+            handed_on,
             process: R::random_u64(),
             streams: Arc::default(),
             matched: Matched::default(),
@@ -162,8 +186,10 @@ impl<R: Runtime> Peers<R> {
             streams: self.streams.clone(),
             matched: self.matched.clone(),
             answered: self.answered.clone(),
+            handed_on: self.handed_on.clone(),
             window,
             silence_max: None,
+            chunk_bytes: self.portions.snapshot_chunk_bytes,
         }
     }
 }
@@ -174,7 +200,7 @@ impl<R: Runtime> RaftNetworkFactory<Types<R>> for Peers<R> {
     async fn new_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
         Peer {
             silence_max: Some(self.silence_max),
-            ..self.client(target, node, limits::APPENDS_IN_FLIGHT_MAX)
+            ..self.client(target, node, self.portions.appends_in_flight.max(1))
         }
     }
 
@@ -199,8 +225,10 @@ impl<R: Runtime> Clone for Peer<R> {
             streams: self.streams.clone(),
             matched: self.matched.clone(),
             answered: self.answered.clone(),
+            handed_on: self.handed_on.clone(),
             window: self.window,
             silence_max: self.silence_max,
+            chunk_bytes: self.chunk_bytes,
         }
     }
 }
@@ -261,6 +289,7 @@ impl<R: Runtime> Peer<R> {
     ) -> Result<AppendEntriesResponse<Types<R>>, RpcError<R>> {
         let term = request.vote.leader_id.term;
         if let Some(silence_max) = self.silence_max
+            && !self.handed_on.is(term)
             && self.answered.is_silent(&self.target, term, R::now(), silence_max)
         {
             return Err(self.unreachable("it does not answer"));
@@ -349,7 +378,7 @@ impl<R: Runtime> Peer<R> {
             },
             end: None,
         };
-        let mut outgoing = Outgoing::new(&snapshot);
+        let mut outgoing = Outgoing::new(&snapshot, self.chunk_bytes);
         while let Some((sequence, rows, end)) = outgoing.next().await.map_err(unreadable::<R>)? {
             (chunk.sequence, chunk.end) = (sequence, end);
             match self.send_chunk(&chunk, rows).await? {

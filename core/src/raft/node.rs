@@ -27,7 +27,7 @@ use super::{
     log::{self, LogStore},
     membership::Members,
     message::{self, Answer, Envelope, PeerMessage},
-    network::Peers,
+    network::{HandedOn, Peers},
     peer::PeerServer,
     reads::ReadIndexes,
     snapshot::Receiver,
@@ -97,10 +97,16 @@ impl<R: Runtime> RaftNode<R> {
         observer: SharedObserver,
     ) -> Result<Self, StartError> {
         let settings = Arc::new(openraft_config(&config)?);
-        let journal = Journal::start::<R>(disk.clone(), observer.clone());
+        let journal = Journal::start::<R>(disk.clone(), config.portions.journal_writes, observer.clone());
         check_format(&disk, &journal).await?;
-        let log =
-            LogStore::<R>::load(config.id.clone(), disk.clone(), journal.clone(), observer.clone()).await?;
+        let log = LogStore::<R>::load(
+            config.id.clone(),
+            disk.clone(),
+            journal.clone(),
+            config.portions.clone(),
+            observer.clone(),
+        )
+        .await?;
         let state = load_state(
             &disk,
             &journal,
@@ -111,11 +117,14 @@ impl<R: Runtime> RaftNode<R> {
         .await?;
         let me = Identity::load(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
 
+        let handed_on = HandedOn::default();
         let peers = Peers::<R>::new(
             me.clone(),
             network.clone(),
             append_timeout(&config),
             config.election_max,
+            config.portions.clone(),
+            handed_on.clone(),
         );
         let raft = Raft::build(config.id.clone(), settings, peers, log.clone(), state.clone())
             .await
@@ -142,7 +151,7 @@ impl<R: Runtime> RaftNode<R> {
             timer_stopped,
         )));
         let (stop_caretaker, caretaker_stopped) = oneshot::channel();
-        let members = Arc::new(Members::new(me.clone(), raft.clone()));
+        let members = Arc::new(Members::new(me.clone(), raft.clone(), handed_on));
         drop(R::spawn(members.clone().finish_changes(caretaker_stopped)));
         raft.run();
         // Before its first step the library knows of no members, not even of those on disk: a server that was started
@@ -465,7 +474,7 @@ fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {
         election_timeout_min: millis(config.election_min),
         election_timeout_max: election_max,
         install_snapshot_timeout: millis(limits::SNAPSHOT_INSTALL_TIMEOUT),
-        max_payload_entries: limits::ENTRIES_PER_APPEND_MAX,
+        max_payload_entries: config.portions.append_entries,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_threshold),
         max_in_snapshot_log_to_keep: config.log_keep,
         replication_lag_threshold: limits::JOIN_LAG_MAX,

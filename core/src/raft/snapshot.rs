@@ -15,7 +15,6 @@ use super::{
     types::{SnapshotMeta, Vote},
 };
 use crate::{
-    limits,
     registry::{Registry, pack, packed_len, unpack},
     runtime::{Change, Disk, Keyspace, Runtime},
 };
@@ -78,10 +77,12 @@ pub(crate) struct Outgoing<'a, D: Disk> {
     hasher: Xxh3,
     sequence: u64,
     finished: bool,
+    chunk_bytes: usize,
 }
 
 impl<'a, D: Disk> Outgoing<'a, D> {
-    pub(crate) fn new(snapshot: &'a StoredSnapshot<D>) -> Self {
+    /// Gives it out in chunks of about so many bytes; a larger row has one to itself.
+    pub(crate) fn new(snapshot: &'a StoredSnapshot<D>, chunk_bytes: usize) -> Self {
         Outgoing {
             pages: RowPages::of(&snapshot.view, snapshot.record.generation),
             rows: Vec::new().into_iter(),
@@ -90,6 +91,7 @@ impl<'a, D: Disk> Outgoing<'a, D> {
             hasher: Xxh3::new(),
             sequence: 0,
             finished: false,
+            chunk_bytes,
         }
     }
 
@@ -107,7 +109,7 @@ impl<'a, D: Disk> Outgoing<'a, D> {
                 self.finished = true;
                 break;
             };
-            if !packed.is_empty() && packed.len() + packed_len(&key, &value) > limits::SNAPSHOT_CHUNK_BYTES {
+            if !packed.is_empty() && packed.len() + packed_len(&key, &value) > self.chunk_bytes {
                 self.held_back = Some((key, value));
                 break;
             }

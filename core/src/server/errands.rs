@@ -4,7 +4,14 @@
 //! its time limit. As soon as it may have been begun it is never tried again: if its answer does not come, its outcome
 //! is reported unknown. A message that the network delivers twice is carried out once: see [`super::receipts`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::{Either, select};
+use tokio::sync::Semaphore;
 
 use super::{
     ServerError, Written,
@@ -83,7 +90,7 @@ impl Inner {
             let seen = self.shared.leadership.version();
             let answer = match self.route() {
                 Route::Here { term } => self.carry_out(errand.clone(), term, deadline).await,
-                Route::There(address) => self.forward(&address, errand.clone(), deadline).await,
+                Route::There(address) => self.forward(&address, seen, errand.clone(), deadline).await,
                 Route::Nowhere => Err(Failure::NotHere),
             };
             match answer {
@@ -105,6 +112,22 @@ impl Inner {
         }
     }
 
+    /// What bounds the errands under way to a leader. Those that an old one never answers are not in the new one's way.
+    fn forwards_to(&self, leader: &str) -> Arc<Semaphore> {
+        let mut forwards = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
+        if forwards.0 != leader {
+            let turns = Semaphore::new(self.shared.config.forwards_in_flight);
+            *forwards = (leader.to_owned(), Arc::new(turns));
+        }
+        forwards.1.clone()
+    }
+
+    /// How many more errands may be under way to the leader that was sent one last.
+    pub(super) fn free_forwards(&self) -> usize {
+        let forwards = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
+        forwards.1.available_permits()
+    }
+
     /// Waits a little for a change of leadership since `seen`; false when the deadline has passed.
     pub(super) async fn leader_may_change(&self, seen: u64, deadline: Instant) -> bool {
         let now = self.platform().now();
@@ -117,12 +140,30 @@ impl Inner {
         true
     }
 
-    async fn forward(&self, leader: &str, errand: Errand, deadline: Instant) -> Result<Outcome, Failure> {
-        let permit = self.platform().until(deadline, self.forwards.acquire()).await;
-        let Some(permit) = permit else {
-            return Err(Failure::OverLimit(limits::FORWARDS_IN_FLIGHT_MAX as u64));
+    /// Sends an errand to the server that led when [`super::wiring::Shared::leadership`] was at version `seen`.
+    async fn forward(
+        &self,
+        leader: &str,
+        seen: u64,
+        errand: Errand,
+        deadline: Instant,
+    ) -> Result<Outcome, Failure> {
+        let forwards = self.forwards_to(leader);
+        let turn = async {
+            let changed = pin!(self.shared.leadership.changed_since(seen));
+            match select(pin!(forwards.acquire()), changed).await {
+                Either::Left((permit, _)) => Some(permit.expect("the semaphore is never closed")),
+                // Whoever waits for a turn at an old leader goes to the new one.
+                Either::Right(_) => None,
+            }
         };
-        let _permit = permit.expect("the semaphore is never closed");
+        let _permit = match self.platform().until(deadline, turn).await {
+            None => {
+                return Err(Failure::OverLimit(self.shared.config.forwards_in_flight as u64));
+            }
+            Some(None) => return Err(Failure::NotHere),
+            Some(Some(permit)) => permit,
+        };
         let limit = deadline.saturating_since(self.platform().now());
         if limit.is_zero() {
             return Err(Failure::NotHere);

@@ -96,9 +96,10 @@ impl Inner {
             let registry = self.registry();
             let mut deadlines = self.shared.deadlines();
             deadlines.lead(term, &registry, now);
+            let expiries_max = self.shared.config.expiries_per_command.max(1);
             while deadlines.term() == Some(term)
                 && let Ok(permit) = self.decisions.clone().try_acquire_owned()
-                && let Some(decision) = next_decision(&mut deadlines, &registry, now)
+                && let Some(decision) = next_decision(&mut deadlines, &registry, now, expiries_max)
             {
                 decisions.push((decision, permit));
             }
@@ -138,20 +139,25 @@ impl Inner {
     }
 }
 
-fn next_decision(deadlines: &mut Deadlines, registry: &Registry, now: Instant) -> Option<Decision> {
-    let due = deadlines.due_expiries(registry, now, limits::EXPIRIES_PER_COMMAND_MAX);
+fn next_decision(
+    deadlines: &mut Deadlines,
+    registry: &Registry,
+    now: Instant,
+    expiries_max: usize,
+) -> Option<Decision> {
+    let due = deadlines.due_expiries(registry, now, expiries_max);
     if !due.items.is_empty() {
         return Some(Decision::Expire(due));
     }
-    let due = deadlines.due_sessions(registry, now, limits::EXPIRIES_PER_COMMAND_MAX);
+    let due = deadlines.due_sessions(registry, now, expiries_max);
     if !due.items.is_empty() {
         return Some(Decision::EndSessions(due));
     }
-    let due = deadlines.due_lock_delays(registry, now, limits::EXPIRIES_PER_COMMAND_MAX);
+    let due = deadlines.due_lock_delays(registry, now, expiries_max);
     if !due.items.is_empty() {
         return Some(Decision::EndLockDelays(due));
     }
-    let due = deadlines.due_reaps(registry, now, limits::EXPIRIES_PER_COMMAND_MAX);
+    let due = deadlines.due_reaps(registry, now, expiries_max);
     if !due.items.is_empty() {
         return Some(Decision::Reap(due));
     }

@@ -145,6 +145,14 @@ pub struct ServerConfig {
     pub write_timeout: Duration,
     /// See [`crate::limits::READ_TIMEOUT`].
     pub read_timeout: Duration,
+    /// See [`crate::limits::VIEWS_MAX`].
+    pub views: usize,
+    /// At least 1: see [`crate::limits::FORWARDS_IN_FLIGHT_MAX`].
+    pub forwards_in_flight: usize,
+    /// At least 1: see [`crate::limits::DECISIONS_IN_FLIGHT_MAX`].
+    pub decisions_in_flight: usize,
+    /// At least 1: see [`crate::limits::EXPIRIES_PER_COMMAND_MAX`].
+    pub expiries_per_command: usize,
     /// Shortest TTL of a session: see [`crate::limits::SESSION_TTL_MIN`].
     pub session_ttl_min: Duration,
 }
@@ -157,6 +165,10 @@ impl Default for ServerConfig {
             datacenter: "dc1".into(),
             write_timeout: crate::limits::WRITE_TIMEOUT,
             read_timeout: crate::limits::READ_TIMEOUT,
+            views: limits::VIEWS_MAX,
+            forwards_in_flight: limits::FORWARDS_IN_FLIGHT_MAX,
+            decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
+            expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
             session_ttl_min: crate::limits::SESSION_TTL_MIN,
         }
     }

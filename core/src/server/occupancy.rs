@@ -22,6 +22,7 @@ impl Inner {
     /// Everything that is bounded, as it is now.
     pub(super) fn occupancy(&self) -> Vec<Occupancy> {
         let shared = &self.shared;
+        let config = &shared.config;
         let passing = |what, used, limit| Occupancy {
             what,
             used,
@@ -51,20 +52,17 @@ impl Inner {
             ),
             passing(
                 "writes forwarded",
-                taken(limits::FORWARDS_IN_FLIGHT_MAX, self.forwards.available_permits()),
-                limits::FORWARDS_IN_FLIGHT_MAX,
+                taken(config.forwards_in_flight, self.free_forwards()),
+                config.forwards_in_flight,
             ),
             passing(
                 "decisions under way",
-                taken(
-                    limits::DECISIONS_IN_FLIGHT_MAX,
-                    self.decisions.available_permits(),
-                ),
-                limits::DECISIONS_IN_FLIGHT_MAX,
+                taken(config.decisions_in_flight, self.decisions.available_permits()),
+                config.decisions_in_flight,
             ),
             passing("outputs being written", flushing, limits::HELD_OUTPUTS_MAX),
             kept("outputs held back", held, limits::HELD_OUTPUTS_MAX),
-            kept("views", shared.views.len(), limits::VIEWS_MAX),
+            kept("views", shared.views.len(), config.views),
             kept("digests", shared.digests().len(), limits::DIGESTS_KEPT),
             kept(
                 "senders remembered",

@@ -83,12 +83,12 @@ pub(super) struct Inner {
     pub(super) adopting: AtomicUsize,
     /// Held by whoever restores a snapshot through this server.
     pub(super) restoring: Semaphore,
-    /// Errands under way towards the leader: [`limits::FORWARDS_IN_FLIGHT_MAX`].
-    pub(super) forwards: Semaphore,
+    /// The leader that errands are sent to, and how many more may be under way: [`ServerConfig::forwards_in_flight`].
+    pub(super) forwards: Mutex<(String, Arc<Semaphore>)>,
     /// What was sent to and received from others, to carry out once what is delivered twice.
     pub(super) stamps: Stamps,
     pub(super) receipts: Receipts,
-    /// Decisions of this leader under way: [`limits::DECISIONS_IN_FLIGHT_MAX`].
+    /// Decisions of this leader under way: [`ServerConfig::decisions_in_flight`].
     pub(super) decisions: Arc<Semaphore>,
 }
 
@@ -110,10 +110,10 @@ impl Wiring {
             shared: Arc::new(Shared {
                 started: platform.now(),
                 platform,
-                config,
                 address,
                 hub: Arc::new(Hub::new(limits::WATCHERS_MAX)),
-                views: Views::new(limits::VIEWS_MAX),
+                views: Views::new(config.views),
+                config,
                 leadership: Signal::default(),
                 metrics: Metrics::default(),
                 observer,
@@ -148,6 +148,11 @@ impl Wiring {
             stamps: Stamps::new(consensus.status().id, self.shared.platform.random_u64()),
             route: Mutex::default(),
             receipts: Receipts::default(),
+            forwards: Mutex::new((
+                String::new(),
+                Arc::new(Semaphore::new(self.shared.config.forwards_in_flight)),
+            )),
+            decisions: Arc::new(Semaphore::new(self.shared.config.decisions_in_flight)),
             shared: self.shared,
             consensus,
             rounds: ReadRounds::default(),
@@ -155,8 +160,6 @@ impl Wiring {
             in_flight: AtomicUsize::new(0),
             adopting: AtomicUsize::new(0),
             restoring: Semaphore::new(1),
-            forwards: Semaphore::new(limits::FORWARDS_IN_FLIGHT_MAX),
-            decisions: Arc::new(Semaphore::new(limits::DECISIONS_IN_FLIGHT_MAX)),
         });
         self.service
             .inner

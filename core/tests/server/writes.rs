@@ -198,3 +198,23 @@ fn a_follower_keeps_few_forwarded_writes_under_way() {
     cluster.platform.settle();
     assert!(writes.iter().all(|write| write.take().unwrap().is_ok()));
 }
+
+#[test]
+fn writes_that_an_old_leader_does_not_answer_are_not_in_the_way_of_others() {
+    let cluster = cluster();
+    cluster.standins[0].hold_proposals();
+    let write = |_| {
+        let server = cluster.servers[1].clone();
+        cluster
+            .platform
+            .start(async move { server.write(deregister("web-1")).await })
+    };
+    let stuck: Vec<_> = (0..limits::FORWARDS_IN_FLIGHT_MAX).map(write).collect();
+    let waiting: Vec<_> = (0..10).map(write).collect();
+    // The old leader is cut off: it hears nothing of the new one.
+    cluster.standins[2].lead(2);
+    cluster.standins[1].follow(2, Some(&cluster.standins[2]));
+    cluster.platform.settle();
+    assert!(waiting.iter().all(|write| write.take().unwrap().is_ok()));
+    assert!(stuck.iter().all(|write| write.take().is_none()));
+}

@@ -12,7 +12,7 @@ use sider_core::registry::Command;
 
 use crate::{
     operation::Op,
-    schedule::{AgentPlan, Doing, Schedule, Shape},
+    schedule::{AgentPlan, Doing, Schedule, Shape, Squeeze},
 };
 
 /// When clients begin.
@@ -45,8 +45,8 @@ pub fn generate(seed: u64) -> Schedule {
         matches!(&action.what, Doing::Chain(ops) if ops.iter().any(|(_, op)| matches!(op, Op::Restore { .. })))
     });
     // An agent takes up to half a minute to bring back what a restore took away.
-    let agent = agent(&mut dice, pace).filter(|_| !restores);
-    if agent.is_some() {
+    let first_agent = (dice.chance(20) && !restores).then(|| agent(&mut dice, pace));
+    if first_agent.is_some() {
         work::rob_the_agent(&mut dice, &cluster, pace, &mut actions);
     }
     Schedule {
@@ -54,7 +54,8 @@ pub fn generate(seed: u64) -> Schedule {
         cluster,
         actions,
         faults,
-        agent,
+        agent: first_agent,
+        other_agent: dice.chance(8).then(|| agent(&mut dice, pace)),
         heal_ms: pace.heal_ms,
         end_ms: pace.end_ms,
     }
@@ -72,22 +73,20 @@ fn pace(dice: &mut Dice) -> Pace {
     }
 }
 
-/// In some worlds an agent runs, too.
-fn agent(dice: &mut Dice, pace: Pace) -> Option<AgentPlan> {
-    dice.chance(20).then(|| {
-        let crashes = if dice.chance(40) { 1 } else { 0 };
-        let mut flips_ms: Vec<u64> = (0..dice.between(0, 4))
-            .map(|_| dice.between(2_000, pace.heal_ms))
-            .collect();
-        flips_ms.sort_unstable();
-        AgentPlan {
-            start_ms: dice.between(100, 3_000),
-            crashes: (0..crashes)
-                .map(|_| (dice.between(3_500, 7_500), dice.between(50, 1_500)))
-                .collect(),
-            flips_ms,
-        }
-    })
+/// In some worlds agents run, too.
+fn agent(dice: &mut Dice, pace: Pace) -> AgentPlan {
+    let crashes = *dice.weighted(&[(6, 0), (3, 1), (1, 2)]);
+    let mut flips_ms: Vec<u64> = (0..dice.between(0, 4))
+        .map(|_| dice.between(2_000, pace.heal_ms))
+        .collect();
+    flips_ms.sort_unstable();
+    AgentPlan {
+        start_ms: dice.between(100, 3_000),
+        crashes: (0..crashes)
+            .map(|_| (dice.between(3_500, 7_500), dice.between(50, 1_500)))
+            .collect(),
+        flips_ms,
+    }
 }
 
 fn shape(dice: &mut Dice) -> Shape {
@@ -116,6 +115,30 @@ fn shape(dice: &mut Dice) -> Shape {
         } else {
             Command::NEWEST_VERSION
         },
+        squeeze: dice.chance(35).then(|| squeeze(dice)),
+    }
+}
+
+/// Some of the limits, small.
+fn squeeze(dice: &mut Dice) -> Squeeze {
+    let mut small = |from: u64, to: u64| match dice.chance(40) {
+        true => dice.between(from, to),
+        false => 0,
+    };
+    let size = |number: u64| usize::try_from(number).unwrap_or(1);
+    Squeeze {
+        append_entries: small(1, 4),
+        append_bytes: size(small(50, 600)),
+        appends_in_flight: size(small(1, 3)),
+        snapshot_chunk_bytes: size(small(50, 1_000)),
+        journal_writes: size(small(1, 4)),
+        log_cache_entries: size(small(1, 6)),
+        log_read_entries: size(small(1, 4)),
+        views: size(small(1, 3)),
+        // Fewer would be taken up for seconds by those whose answers a fault has lost.
+        forwards_in_flight: size(small(16, 32)),
+        decisions_in_flight: size(small(2, 4)),
+        expiries_per_command: size(small(2, 4)),
     }
 }
 

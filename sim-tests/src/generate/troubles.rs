@@ -41,9 +41,15 @@ enum Kind {
     SlowReads,
     /// Clocks run wrong by more than what is promised about time allows for.
     WildClock,
+    /// A follower misses so much that it needs a snapshot, and its process ends while it installs that.
+    TrappedInstall,
+    /// Processes end in the middle of an election.
+    TrappedElection,
+    /// Leadership is handed on again and again.
+    Restless,
 }
 
-const KINDS: [Kind; 28] = [
+const KINDS: [Kind; 32] = [
     Kind::Crash,
     Kind::PowerCut,
     Kind::BlackOut,
@@ -73,6 +79,10 @@ const KINDS: [Kind; 28] = [
     Kind::DeadSync,
     Kind::SlowReads,
     Kind::WildClock,
+    Kind::TrappedInstall,
+    Kind::TrappedInstall,
+    Kind::TrappedElection,
+    Kind::Restless,
 ];
 
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
@@ -170,8 +180,8 @@ fn break_for_good(dice: &mut Dice, cluster: &Shape, pace: Pace, faults: &mut Vec
     }
 }
 
-/// A step of a server's work at which its process ends, and the number of it.
-fn step(dice: &mut Dice) -> (Step, u32) {
+/// A step of a server's work at which its process ends, and below which number of it.
+fn step(dice: &mut Dice) -> (Step, u64) {
     let often = [
         Step::Before(Work::Put(Space::Log)),
         Step::After(Work::Put(Space::Log)),
@@ -209,8 +219,7 @@ fn step(dice: &mut Dice) -> (Step, u32) {
         4..7 => (&seldom, 5),
         _ => (&rarely, 3),
     };
-    let nth = u32::try_from(dice.between(1, most)).unwrap_or(1);
-    (*dice.pick(steps), nth)
+    (*dice.pick(steps), most)
 }
 
 fn quality(dice: &mut Dice) -> Quality {
@@ -402,6 +411,47 @@ fn add(dice: &mut Dice, cluster: &Shape, kind: Kind, at_ms: u64, faults: &mut Ve
                 Trouble::SlowReads(several(dice, cluster), ms),
             );
         }
+        Kind::TrappedInstall => {
+            let at_ms = dice.between(BEGIN_MS + 500, 4_000);
+            let who = Who::Server(dice.server(cluster));
+            let away_ms = dice.between(2_500, 4_500);
+            fault(at_ms, away_ms, Trouble::Crash(who));
+            let step = *dice.pick(&[
+                Step::Before(Work::Put(Space::Incoming)),
+                Step::After(Work::Put(Space::Incoming)),
+                Step::Before(Work::Put(Space::State)),
+                Step::After(Work::Put(Space::State)),
+                Step::Before(Work::Delete(Space::State)),
+                Step::After(Work::Delete(Space::State)),
+                Step::Before(Work::Delete(Space::Incoming)),
+                Step::After(Work::Delete(Space::Incoming)),
+                Step::Upon(Sight::SnapshotInstalled),
+            ]);
+            fault(at_ms + 10, away_ms + 2_500, trap_of(dice, who, step, 4));
+        }
+        Kind::TrappedElection => {
+            let step = *dice.pick(&[
+                Step::Before(Work::Put(Space::Meta)),
+                Step::After(Work::Put(Space::Meta)),
+                Step::Upon(Sight::VoteSaved),
+                Step::Upon(Sight::BecameLeader),
+                Step::Upon(Sight::LostLeadership),
+                Step::Upon(Sight::Truncated),
+            ]);
+            let who = *dice.pick(&[Who::All, Who::Follower(0), Who::Follower(1), Who::Leader]);
+            fault(at_ms, dice.between(1_500, 4_000), trap_of(dice, who, step, 3));
+            let out = dice
+                .pick(&[Trouble::Crash(Who::Leader), Trouble::Pause(Who::Leader)])
+                .clone();
+            fault(at_ms + dice.between(10, 300), dice.between(400, 2_000), out);
+        }
+        Kind::Restless => {
+            let every_ms = dice.between(150, 1_500);
+            for nth in 0..dice.between(2, 6) {
+                let to = dice.chance(70).then(|| dice.server(cluster));
+                fault(at_ms + nth * every_ms, 100, Trouble::Transfer { to });
+            }
+        }
         Kind::WildClock => {
             let ppm = i32::try_from(dice.between(0, 400_000)).unwrap_or(0) - 200_000;
             fault(at_ms, 1, Trouble::Drift(several(dice, cluster), ppm));
@@ -424,7 +474,13 @@ fn bad_link(dice: &mut Dice, cluster: &Shape) -> Trouble {
 }
 
 fn trap(dice: &mut Dice, cluster: &Shape) -> Trouble {
-    let (step, nth) = step(dice);
+    let (step, most) = step(dice);
+    let who = several(dice, cluster);
+    trap_of(dice, who, step, most)
+}
+
+/// A trap at up to the `most`-th of these steps.
+fn trap_of(dice: &mut Dice, who: Who, step: Step, most: u64) -> Trouble {
     let kept = [
         None,
         Some(Kept::Nothing),
@@ -432,9 +488,9 @@ fn trap(dice: &mut Dice, cluster: &Shape) -> Trouble {
         Some(Kept::Everything),
     ];
     Trouble::Trap {
-        who: several(dice, cluster),
+        who,
         step,
-        nth,
+        nth: u32::try_from(dice.between(1, most)).unwrap_or(1),
         kept: *dice.pick(&kept),
         down_ms: dice.between(20, 1_200),
         // Now and then it crashes at the same step of every start.

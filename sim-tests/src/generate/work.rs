@@ -81,7 +81,7 @@ pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, action
             _ => Some("probed".to_owned()),
         };
         let op = Op::CatalogDeregister {
-            node: crate::agency::NODE.to_owned(),
+            node: crate::agency::node(0),
             service_id,
             check_id: None,
         };

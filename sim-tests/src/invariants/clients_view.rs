@@ -38,6 +38,13 @@ pub fn check(history: &History) -> Result<(), Violation> {
 /// # Errors
 /// No order explains what clients saw of an instance.
 pub fn check_operations(operations: &[Operation]) -> Result<(), Violation> {
+    // A restore is no step of one instance: histories with one are left to the judges that know the log.
+    let restores = |it: &Operation| {
+        matches!(it.op, Op::Restore { .. }) && matches!(it.outcome, Outcome::Done(_) | Outcome::Unknown(_))
+    };
+    if operations.iter().any(restores) {
+        return Ok(());
+    }
     let owners = owners(operations);
     for (id, services) in services(operations) {
         let calls: Vec<Call<About<'_>>> = operations

@@ -56,7 +56,7 @@ async fn stored(stores: &mut Stores) -> (SnapshotMeta, StoredSnapshot<TestDisk>)
 /// The chunks that a snapshot is sent in.
 async fn chunks(stores: &mut Stores, transfer: u64) -> Vec<(Chunk, Bytes)> {
     let (meta, stored) = stored(stores).await;
-    let mut outgoing = Outgoing::new(&stored);
+    let mut outgoing = Outgoing::new(&stored, limits::SNAPSHOT_CHUNK_BYTES);
     let mut chunks = Vec::new();
     while let Some((sequence, rows, end)) = outgoing.next().await.unwrap() {
         let chunk = Chunk {
@@ -187,6 +187,7 @@ async fn a_spoilt_checkpoint_does_not_load() {
     let key = disk.image().pairs(Keyspace::State).keys().last().unwrap().clone();
     let journal = crate::raft::journal::Journal::start::<TestRuntime>(
         disk.clone(),
+        limits::JOURNAL_WRITES_MAX,
         Arc::new(crate::observe::NoObserver),
     );
     journal

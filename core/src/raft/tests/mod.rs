@@ -167,8 +167,16 @@ impl Stores {
     pub(crate) async fn open(disk: platform::TestDisk) -> Result<Stores, StoreError> {
         let (observed, listened) = (Arc::new(Notes::default()), Arc::new(Notes::default()));
         let observer: SharedObserver = observed.clone();
-        let journal = Journal::start::<TestRuntime>(disk.clone(), observer.clone());
-        let log = LogStore::load(id("a"), disk.clone(), journal.clone(), observer.clone()).await?;
+        let journal =
+            Journal::start::<TestRuntime>(disk.clone(), crate::limits::JOURNAL_WRITES_MAX, observer.clone());
+        let log = LogStore::load(
+            id("a"),
+            disk.clone(),
+            journal.clone(),
+            super::Portions::default(),
+            observer.clone(),
+        )
+        .await?;
         let state = load_state(
             &disk,
             &journal,
@@ -196,7 +204,11 @@ impl Stores {
 pub(crate) async fn load_checkpoint(
     disk: &platform::TestDisk,
 ) -> Result<(Registry, Option<super::checkpoint::Record>), StoreError> {
-    let journal = Journal::start::<TestRuntime>(disk.clone(), Arc::new(crate::observe::NoObserver));
+    let journal = Journal::start::<TestRuntime>(
+        disk.clone(),
+        crate::limits::JOURNAL_WRITES_MAX,
+        Arc::new(crate::observe::NoObserver),
+    );
     let (_, registry, record) =
         Checkpoints::<TestRuntime>::load(disk.clone(), journal, Arc::new(crate::observe::NoObserver)).await?;
     Ok((registry, record))
