@@ -31,6 +31,7 @@ use crate::{
     history::{Fact, Heard},
     recorder::{number, time},
     trap::{Snare, Step},
+    words,
 };
 
 /// Port of every server's Raft transport.
@@ -571,7 +572,7 @@ impl Observer for Reporter {
             return;
         }
         record_with("observe", &content(&observation), || {
-            format!("s{}: {observation:?}", self.number)
+            format!("s{} {}", self.number, words::observation(&observation))
         });
         self.witness.observed(self.world.now(), self.number, &observation);
         if let Some(cluster) = self.cluster.upgrade() {

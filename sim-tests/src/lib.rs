@@ -4,7 +4,9 @@
 //!
 //! 1. [`operation`] is what a client can ask; [`schedule`] is a whole run as a value, [`generate`] draws one from a seed.
 //! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults, [`agency`] an agent; [`run`] plays a schedule with them,
-//!    [`sweep`] many; [`timeline`] tells a run in plain words, [`shrink`] makes a failing schedule small. [`stage`] is for
+//!    [`sweep`] many; [`timeline`] tells a run in plain [`words`], [`page`] draws it, [`shrink`]
+//!    makes a failing schedule small, [`diff`] finds where two runs part, [`lease_map`]
+//!    shows what wrong clocks break. [`stage`] is for
 //!    tests that are scripts.
 //! 3. [`history`] is what is written down of it, by [`recorder`]; [`content`] and [`wire`] are what goes over HTTP.
 //! 4. [`model`] is the registry once more, as plainly as possible, with its [`answers`]; [`truth`] lets it carry out the
@@ -38,9 +40,17 @@ pub mod stage;
 
 pub mod sweep;
 
+pub mod words;
+
 pub mod timeline;
 
+pub mod page;
+
 pub mod shrink;
+
+pub mod diff;
+
+pub mod lease_map;
 
 pub mod history;
 

@@ -307,11 +307,43 @@ impl fmt::Display for Ask {
     }
 }
 
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Freshness::Default => "default",
+            Freshness::Consistent => "consistent",
+            Freshness::Stale => "stale",
+        })
+    }
+}
+
+impl fmt::Display for RegisterForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RegisterForm::Short => "short form",
+            RegisterForm::Consul => "Consul's form",
+            RegisterForm::Batch => "batch",
+            RegisterForm::Elsewhere => "in another namespace",
+        })
+    }
+}
+
+impl fmt::Display for ReportForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReportForm::Path => "path",
+            ReportForm::Update => "update",
+            ReportForm::Heartbeat => "heartbeat",
+            ReportForm::Batch => "batch",
+        })
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Op::Register { form, services } => {
-                write!(f, "register ({form:?})")?;
+                write!(f, "register ({form})")?;
                 services.iter().try_for_each(|service| write!(f, " {service}"))
             }
             Op::Deregister { id, service: None } => write!(f, "deregister {id}"),
@@ -331,17 +363,17 @@ impl fmt::Display for Op {
                 check_id.iter().try_for_each(|id| write!(f, " check {id}"))
             }
             Op::Report { form, reports } => {
-                write!(f, "report ({form:?})")?;
+                write!(f, "report ({form})")?;
                 reports.iter().try_for_each(|report| {
                     let (Target::Check(id) | Target::Instance(id)) = &report.target;
                     write!(f, " {id} {}", report.status.as_str())?;
                     report
                         .output
                         .iter()
-                        .try_for_each(|output| write!(f, " {output:?}"))
+                        .try_for_each(|output| write!(f, " “{output}”"))
                 })
             }
-            Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness:?})"),
+            Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
             Op::Save => f.write_str("save a snapshot"),
             Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
             Op::Restore { damage } => write!(f, "restore the last snapshot, {damage:?}"),
@@ -351,7 +383,7 @@ impl fmt::Display for Op {
                 index,
                 wait_ms,
             } => {
-                write!(f, "wait {wait_ms} ms for {ask} above {index} ({freshness:?})")
+                write!(f, "wait {wait_ms} ms for {ask} above {index} ({freshness})")
             }
         }
     }
@@ -383,6 +415,6 @@ impl fmt::Display for CatalogEntry {
             .try_for_each(|(id, name, port)| write!(f, " instance {id} of {name} port {port}"))?;
         self.check
             .iter()
-            .try_for_each(|(id, status, output)| write!(f, " check {id} {} {output:?}", status.as_str()))
+            .try_for_each(|(id, status, output)| write!(f, " check {id} {} “{output}”", status.as_str()))
     }
 }

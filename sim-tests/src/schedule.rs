@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     operation::{Ask, Freshness, Op},
     trap::{Space, Step},
+    words,
 };
 
 /// See the module's page. Times are in milliseconds since the start of the run.
@@ -379,12 +380,12 @@ impl fmt::Display for Schedule {
         )?;
         writeln!(
             f,
-            "messages take {}–{} µs, syncs {}–{} µs, clocks are wrong by {:?} ppm{}",
+            "messages take {}–{} µs, syncs {}–{} µs, clocks are wrong by {} ppm{}",
             shape.latency_us.0,
             shape.latency_us.1,
             shape.sync_us.0,
             shape.sync_us.1,
-            shape.drift_ppm,
+            words::list(&shape.drift_ppm),
             match self.agents().count() {
                 0 => "",
                 1 => "; an agent runs",
@@ -424,7 +425,8 @@ impl fmt::Display for Schedule {
                     servers,
                 } => writeln!(
                     f,
-                    "follow {ask} ({freshness:?}) at {servers:?}, {wait_ms} ms each, until {until_ms} ms"
+                    "follow {ask} ({freshness}) at {}, {wait_ms} ms each, until {until_ms} ms",
+                    words::list(servers.iter().map(|server| format!("s{server}")))
                 )?,
             }
         }
@@ -437,7 +439,7 @@ impl fmt::Display for Trouble {
         match self {
             Trouble::Crash(who) => write!(f, "{who} crashes"),
             Trouble::PowerCut(who, kept) => {
-                write!(f, "{who} loses power; of what was unsynced stays {kept:?}")
+                write!(f, "{who} loses power; of what was unsynced stays {kept}")
             }
             Trouble::Pause(who) => write!(f, "{who} stands still"),
             Trouble::CutOff(who) => write!(f, "{who} is cut off from other servers"),
@@ -478,7 +480,7 @@ impl fmt::Display for Trouble {
                 write!(f, "{who} is to ")?;
                 match kept {
                     None => f.write_str("crash")?,
-                    Some(kept) => write!(f, "lose power (of what is unsynced stays {kept:?})")?,
+                    Some(kept) => write!(f, "lose power (of what is unsynced stays {kept})")?,
                 }
                 write!(f, " {step} number {nth}, for {down_ms} ms, {times} times")
             }
@@ -502,7 +504,7 @@ impl fmt::Display for Trouble {
             Trouble::SlowReads(who, ms) => write!(f, "one in ten of {who}'s reads takes {ms} ms"),
             Trouble::Rot { who, space, restart } => write!(
                 f,
-                "a bit of {who}'s {space:?} flips{}",
+                "a bit of {who}'s {space} flips{}",
                 if *restart { " while it is down" } else { "" }
             ),
         }
@@ -520,6 +522,16 @@ impl fmt::Display for Quality {
             0 => Ok(()),
             rate => write!(f, ", {rate} bytes pass in a second"),
         }
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kept::Nothing => "nothing",
+            Kept::Some => "a part",
+            Kept::Everything => "everything",
+        })
     }
 }
 

@@ -182,16 +182,45 @@ impl fmt::Display for Step {
         match self {
             Step::Before(work) => write!(f, "before {work}"),
             Step::After(work) => write!(f, "after {work}"),
-            Step::Upon(sight) => write!(f, "upon {sight:?}"),
+            Step::Upon(sight) => write!(f, "when {sight}"),
         }
+    }
+}
+
+impl fmt::Display for Sight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Sight::Appended => "an entry is appended",
+            Sight::Synced => "entries are durable",
+            Sight::Applied => "an entry is applied",
+            Sight::VoteSaved => "a vote is durable",
+            Sight::Checkpointed => "a checkpoint is durable",
+            Sight::Purged => "the log is purged",
+            Sight::Truncated => "entries are taken back",
+            Sight::SnapshotInstalled => "a snapshot is installed",
+            Sight::BecameLeader => "it becomes leader",
+            Sight::LostLeadership => "it leads no more",
+            Sight::ExpiryProposed => "it proposes an expiry",
+        })
+    }
+}
+
+impl fmt::Display for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Space::Log => "log",
+            Space::Meta => "votes",
+            Space::State => "checkpoint",
+            Space::Incoming => "incoming snapshot",
+        })
     }
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Work::Put(space) => write!(f, "a write to {space:?}"),
-            Work::Delete(space) => write!(f, "a deletion from {space:?}"),
+            Work::Put(space) => write!(f, "a write to the {space}"),
+            Work::Delete(space) => write!(f, "a deletion from the {space}"),
             Work::Sync => f.write_str("a sync"),
         }
     }

@@ -12,6 +12,8 @@ fn holds(schedule: &str) {
 
 macro_rules! regressions {
     ($($(#[doc = $cause:literal])+ $name:ident: $file:literal;)*) => {
+        /// The names of all kept schedules.
+        const KEPT: &[&str] = &[$($file),*];
         $(
             $(#[doc = $cause])+
             #[test]
@@ -20,6 +22,18 @@ macro_rules! regressions {
             }
         )*
     };
+}
+
+/// A schedule that is kept without a word about its cause would never run.
+#[test]
+fn every_kept_schedule_has_its_test() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/regressions");
+    for file in std::fs::read_dir(directory).expect("there is such a directory") {
+        let name = file.expect("it can be read").file_name();
+        let name = name.to_string_lossy();
+        let stem = name.strip_suffix(".json").expect("they are JSON");
+        assert!(KEPT.contains(&stem), "{name} has no entry in this file");
+    }
 }
 
 regressions! {

@@ -6,7 +6,7 @@ use std::{io::Write as _, num::NonZero, ops::Range, thread};
 use sider_sim_tests::{
     generate::generate,
     run::run,
-    sweep::{Sweep, sweep},
+    sweep::{Orders, Sweep, sweep, sweep_by},
 };
 
 const SCHEDULES: u64 = 2_000;
@@ -80,7 +80,13 @@ fn no_schedule_violates_an_invariant() {
 
 #[test]
 fn a_schedule_does_the_same_in_a_sweep_and_alone() {
-    let swept = sweep(700..724, 3, usize::MAX, |_, _| {});
+    let swept = sweep_by(&Orders {
+        seeds: 700..724,
+        jobs: 3,
+        hashes: true,
+        failed: &|_, _| {},
+        goes_on: &|_| true,
+    });
     assert_eq!(swept.hashes.len(), 24);
     for (seed, hash) in swept.hashes.into_iter().step_by(3) {
         assert_eq!(run(&generate(seed)).trace_hash, hash, "seed {seed}");

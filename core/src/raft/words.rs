@@ -57,19 +57,21 @@ pub(crate) fn request<R: Runtime>(frame: &Bytes) -> Said {
 
 fn append<R: Runtime>(request: &AppendEntriesRequest<Types<R>>) -> String {
     let term = request.vote.leader_id.term;
-    let committed = Upto(request.leader_commit);
+    let committed = request
+        .leader_commit
+        .map_or("nothing".into(), |last| last.index.to_string());
+    let of = format!("(term {term}, committed up to {committed})");
     match (request.entries.first(), request.entries.last()) {
         (Some(first), Some(last)) if first.log_id.index == last.log_id.index => {
+            format!("append entry {} {of}", first.log_id.index)
+        }
+        (Some(first), Some(last)) => {
             format!(
-                "leader of term {term}: append entry {}; committed: {committed}",
-                first.log_id.index
+                "append entries {} to {} {of}",
+                first.log_id.index, last.log_id.index
             )
         }
-        (Some(first), Some(last)) => format!(
-            "leader of term {term}: append entries {} to {}; committed: {committed}",
-            first.log_id.index, last.log_id.index
-        ),
-        _ => format!("leader of term {term}: heartbeat; committed: {committed}"),
+        _ => format!("heartbeat {of}"),
     }
 }
 

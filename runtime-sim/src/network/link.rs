@@ -1,6 +1,6 @@
 //! The links between hosts, and how a test breaks them.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{fmt, ops::Range, sync::Arc, time::Duration};
 
 use super::Switch;
 use crate::world::HostId;
@@ -53,6 +53,16 @@ pub enum LinkState {
     Blocked,
     /// Connections can be made, but what is sent over them vanishes.
     BlackHole,
+}
+
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LinkState::Open => "open",
+            LinkState::Blocked => "blocked",
+            LinkState::BlackHole => "swallows everything",
+        })
+    }
 }
 
 /// Control over the network of a run.

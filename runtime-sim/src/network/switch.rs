@@ -307,7 +307,7 @@ impl Switch {
         if state.links.state(from, to) == link_state {
             return;
         }
-        trace::record("link", &format!("{from} to {to}: {link_state:?}"));
+        trace::record("link", &format!("{from} to {to}: {link_state}"));
         match link_state {
             LinkState::Open => state.links.states.remove(&(from, to)),
             closed => state.links.states.insert((from, to), closed),
@@ -605,7 +605,8 @@ impl State {
         let hash = end.as_ref().map_or(0, Payload::hash);
         trace::record_numbers("recv", &[call.source.index() as u64, id, hash], || match &end {
             Ok(payload) => format!("{} from {} call {id}: {payload}", call.source, call.target),
-            Err(broken) => format!("{} from {} call {id}: {broken:?}", call.source, call.target),
+            Err(Broken::Refused) => format!("{} from {} call {id}: refused", call.source, call.target),
+            Err(Broken::Reset) => format!("{} from {} call {id}: reset", call.source, call.target),
         });
         // The caller may be gone since.
         let _ = call.answer.send(end);

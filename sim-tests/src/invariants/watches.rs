@@ -411,6 +411,44 @@ mod tests {
     }
 
     #[test]
+    fn troubles_that_are_over_excuse_nothing() {
+        let mut story = story();
+        let wait = story.wait_for(2, web(), 1, 30_000);
+        story.register("web-1", 1);
+        story.fault(FaultKind::Disturbing, 2, 500);
+        let answer = story.read(2, web(), Freshness::Default);
+        story.copy_answer(answer, wait);
+        story.stretch(wait, 0, 20_000);
+        story.wait_ms(20_000);
+        assert!(complaint(story).contains("it was owed by"));
+    }
+
+    /// A stale watcher of a server that has such a trouble, answered three seconds after the difference was there.
+    fn late_stale_answer(trouble: &str) -> Story {
+        let mut story = story();
+        let wait = story.wait_for(2, web(), 1, 30_000);
+        story.register("web-1", 1);
+        story.fault(FaultKind::Disturbing, 2, 9_000);
+        story.record().faults[0].what = trouble.into();
+        let answer = story.read(2, web(), Freshness::Stale);
+        story.copy_answer(answer, wait);
+        story.stretch(wait, 0, 3_000);
+        if let Op::Wait { freshness, .. } = &mut story.operation(wait).op {
+            *freshness = Freshness::Stale;
+        }
+        story.wait_ms(9_000);
+        story
+    }
+
+    #[test]
+    fn a_stale_watcher_needs_no_other_server() {
+        assert!(
+            complaint(late_stale_answer("s2 is cut off from other servers")).contains("answered only at")
+        );
+        assert_eq!(check(&late_stale_answer("s2 stands still").finish()), Ok(()));
+    }
+
+    #[test]
     fn a_server_beside_the_troubles_may_not_take_for_ever() {
         let mut story = story();
         let wait = story.wait_for(2, web(), 1, 30_000);

@@ -2,13 +2,18 @@
 //!
 //! One module for each subcommand: its arguments, and what it does with them. The library does the work.
 
+mod diff;
+mod lease_map;
 mod replay;
 mod run;
 mod schedules;
 mod shrink;
 mod torture;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use sider_sim_tests::invariants::ALL;
@@ -26,6 +31,8 @@ enum Command {
     Run(run::Arguments),
     Replay(replay::Arguments),
     Shrink(shrink::Arguments),
+    Diff(diff::Arguments),
+    LeaseMap(lease_map::Arguments),
     Show(schedules::Show),
     Save(schedules::Save),
     Torture(torture::Arguments),
@@ -40,6 +47,8 @@ impl Command {
             Command::Run(arguments) => arguments.carry_out(),
             Command::Replay(arguments) => arguments.carry_out(),
             Command::Shrink(arguments) => arguments.carry_out(),
+            Command::Diff(arguments) => arguments.carry_out(),
+            Command::LeaseMap(arguments) => arguments.carry_out(),
             Command::Show(arguments) => arguments.carry_out(),
             Command::Save(arguments) => arguments.carry_out(),
             Command::Torture(arguments) => arguments.carry_out(),
@@ -60,6 +69,15 @@ fn main() -> ExitCode {
             eprintln!("sim: {problem}");
             ExitCode::from(2)
         }
+    }
+}
+
+/// Prints; whoever reads may stop reading.
+fn print(text: &str) {
+    if let Err(error) = io::stdout().write_all(text.as_bytes())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        eprintln!("sim: {error}");
     }
 }
 

@@ -1,18 +1,44 @@
 //! `cargo sim run`: sweeps many seeds.
 
-use std::ops::Range;
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use clap::Args;
-use sider_sim_tests::sweep::{Sweep, sweep};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use sider_sim_tests::{
+    generate::generate,
+    invariants::Violation,
+    page::page,
+    run::run_and_keep,
+    sweep::{Orders, Sweep, sweep_by},
+    timeline::timeline,
+};
 
-use crate::schedules::{jobs, parse_seeds};
+use crate::{
+    print, replay,
+    schedules::{jobs, parse_seeds, save},
+};
 
-/// Runs the schedules of many seeds.
+/// Where failures go unless told otherwise.
+const FAILURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/sim");
+/// How often progress is shown, to a terminal and to a file.
+const PROGRESS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Runs the schedules of many seeds, and saves what fails.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// From the first to before the last, as `0..2000`.
-    #[arg(long, default_value = "0..2000", value_parser = parse_seeds)]
-    seeds: Range<u64>,
+    /// From the first to before the last, as `0..2000`; or from the first on, as `5000..`.
+    #[arg(long, value_parser = parse_seeds)]
+    seeds: Option<Range<u64>>,
+    /// Goes on for so many minutes.
+    #[arg(long, value_parser = parse_minutes)]
+    minutes: Option<Duration>,
     /// How many run side by side; as many as there are processors by default.
     #[arg(long, alias = "threads")]
     jobs: Option<usize>,
@@ -20,42 +46,222 @@ pub(crate) struct Arguments {
     #[arg(long)]
     nightly: bool,
     /// Failures after which it ends.
-    #[arg(long, default_value_t = 20)]
-    stop_after: usize,
+    #[arg(long, default_value_t = 20, conflicts_with = "go_on")]
+    stop_after: u64,
+    /// Goes on however many fail.
+    #[arg(long)]
+    go_on: bool,
+    /// Where each failure is saved: its schedule, a report, its trace, and a page that shows it. `target/sim` by default.
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// `json` prints an object for each failure and one for the whole, one a line.
+    #[arg(long, value_enum, default_value_t = Format::Words)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Words,
+    Json,
 }
 
 impl Arguments {
     pub(crate) fn carry_out(self) -> Result<bool, String> {
-        let jobs = jobs(self.jobs);
-        #[expect(
-            clippy::disallowed_types,
-            reason = "how long a sweep takes is no part of any run"
-        )]
-        let began = std::time::Instant::now();
-        let done = sweep(self.seeds, jobs, self.stop_after, |seed, violations| {
-            println!("{}", Sweep::describe(seed, violations));
+        let orderly = match self.minutes {
+            Some(_) => 0..u64::MAX,
+            None => 0..2_000,
+        };
+        let clock = clock();
+        let progress = Progress::new(clock);
+        let stop_after = if self.go_on { u64::MAX } else { self.stop_after };
+        let directory = self.save.clone().unwrap_or_else(|| FAILURES.into());
+        let problems = Mutex::new(Vec::new());
+        let failed = |seed: u64, violations: &[Violation]| {
+            let saved = save_failure(&directory, seed);
+            progress.clear();
+            self.tell_failure(seed, violations, &directory);
+            if let Err(problem) = saved {
+                problems
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(problem);
+            }
+        };
+        let goes_on = |so_far: &Sweep| {
+            progress.show(so_far);
+            so_far.failed < stop_after && self.minutes.is_none_or(|limit| clock() < limit)
+        };
+        let done = sweep_by(&Orders {
+            seeds: self.seeds.clone().unwrap_or(orderly),
+            jobs: jobs(self.jobs),
+            hashes: false,
+            failed: &failed,
+            goes_on: &goes_on,
         });
-        let took = began.elapsed().as_secs_f64();
-        print!("{}", done.situations);
-        println!(
-            "{} schedules in {took:.1} s on {jobs} threads: {:.1} schedules/s, {:.0} simulated seconds/s; \
-             {} operations, {} entries, {} faults; {} seeds fail",
-            done.schedules,
-            done.schedules as f64 / took,
-            done.simulated.as_secs_f64() / took,
-            done.operations,
-            done.entries,
-            done.faults,
-            done.failures.len(),
-        );
+        progress.clear();
+        self.tell_all(&done, clock());
+        match problems
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .first()
+        {
+            Some(problem) => Err(format!("a failure could not be saved: {problem}")),
+            None => Ok(done.failed == 0 && self.nothing_is_missing(&done)),
+        }
+    }
+
+    /// Whether every situation occurred that must; asked of a nightly sweep alone.
+    fn nothing_is_missing(&self, done: &Sweep) -> bool {
         let missing = if self.nightly {
             done.situations.missing(true)
         } else {
             vec![]
         };
         for situation in &missing {
-            println!("never seen: {situation}");
+            eprintln!("never seen: {situation}");
         }
-        Ok(done.failures.is_empty() && missing.is_empty())
+        missing.is_empty()
     }
+
+    fn tell_failure(&self, seed: u64, violations: &[Violation], directory: &Path) {
+        let directory = failure_directory(directory, seed);
+        match self.format {
+            Format::Words => print(&format!(
+                "{}\n  or look at {}\n",
+                Sweep::describe(seed, violations),
+                directory.join("page.html").display()
+            )),
+            Format::Json => {
+                let violation = |it: &Violation| json!({ "invariant": it.invariant, "at_ns": it.at.0, "what": it.what, "operations": it.operations });
+                let violations: Vec<_> = violations.iter().map(violation).collect();
+                print(&format!(
+                    "{}\n",
+                    json!({ "seed": seed, "violations": violations, "saved": directory })
+                ));
+            }
+        }
+    }
+
+    fn tell_all(&self, done: &Sweep, took: Duration) {
+        let jobs = jobs(self.jobs);
+        match self.format {
+            Format::Words => print(&format!(
+                "{}{} on {jobs} threads; {} operations, {} entries, {} faults\n",
+                done.situations,
+                summary(done, took),
+                done.operations,
+                done.entries,
+                done.faults
+            )),
+            Format::Json => print(&format!(
+                "{}\n",
+                json!({
+                    "schedules": done.schedules, "failed": done.failed, "jobs": jobs,
+                    "took_s": took.as_secs_f64(), "simulated_s": done.simulated.as_secs_f64(),
+                    "operations": done.operations, "entries": done.entries, "faults": done.faults,
+                })
+            )),
+        }
+    }
+}
+
+fn summary(done: &Sweep, took: Duration) -> String {
+    let took = took.as_secs_f64().max(0.001);
+    let fail = if done.failed == 1 {
+        "seed fails"
+    } else {
+        "seeds fail"
+    };
+    format!(
+        "{} schedules in {took:.1} s: {:.1} schedules/s, {:.0} simulated seconds/s; {} {fail}{}",
+        done.schedules,
+        done.schedules as f64 / took,
+        done.simulated.as_secs_f64() / took,
+        done.failed,
+        situations(done),
+    )
+}
+
+/// What the progress line says of the situations that were seen.
+fn situations(done: &Sweep) -> String {
+    format!("; {} situations seen", done.situations.seen())
+}
+
+fn failure_directory(directory: &Path, seed: u64) -> PathBuf {
+    directory.join(format!("seed-{seed}"))
+}
+
+/// Runs a seed once more, and keeps all that is needed to look at it.
+fn save_failure(directory: &Path, seed: u64) -> Result<(), String> {
+    let directory = failure_directory(directory, seed);
+    fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let write = |name: &str, text: &str| {
+        let file = directory.join(name);
+        fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    let schedule = generate(seed);
+    let report = run_and_keep(&schedule, true);
+    save(&schedule, &directory.join("schedule.json"))?;
+    let told = timeline(&report.history, &report.violations, false);
+    write(
+        "report.txt",
+        &format!("{schedule}\n\n{told}{}", replay::verdict(&report)),
+    )?;
+    write("trace.txt", &replay::trace(&report))?;
+    write("page.html", &page(&format!("seed {seed}"), &report))
+}
+
+/// One line that is written over, or a line now and then where nobody watches.
+struct Progress<C> {
+    clock: C,
+    terminal: bool,
+    shown: Mutex<Duration>,
+}
+
+impl<C: Fn() -> Duration> Progress<C> {
+    fn new(clock: C) -> Self {
+        Progress {
+            clock,
+            terminal: io::stderr().is_terminal(),
+            shown: Mutex::new(Duration::ZERO),
+        }
+    }
+
+    fn show(&self, so_far: &Sweep) {
+        let now = (self.clock)();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = if self.terminal { PROGRESS.0 } else { PROGRESS.1 };
+        if now < *shown + pause {
+            return;
+        }
+        *shown = now;
+        let line = summary(so_far, now);
+        // Nobody may be listening.
+        let _ = if self.terminal {
+            write!(io::stderr(), "\r\x1b[2K{line}")
+        } else {
+            writeln!(io::stderr(), "{line}")
+        };
+    }
+
+    fn clear(&self) {
+        if self.terminal {
+            let _ = write!(io::stderr(), "\r\x1b[2K");
+        }
+    }
+}
+
+/// How much time has passed since now.
+#[expect(
+    clippy::disallowed_types,
+    reason = "how long a sweep takes is no part of any run"
+)]
+fn clock() -> impl Fn() -> Duration + Copy + Sync {
+    let began = std::time::Instant::now();
+    move || began.elapsed()
+}
+
+fn parse_minutes(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
+    Duration::try_from_secs_f64(minutes * 60.0).map_err(|error| format!("{text:?}: {error}"))
 }

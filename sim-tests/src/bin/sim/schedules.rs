@@ -55,10 +55,11 @@ pub(crate) fn save(schedule: &Schedule, file: &Path) -> Result<(), String> {
     fs::write(file, text + "\n").map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// `7` is one seed, `0..2000` are from the first to before the last.
+/// `7` is one seed, `0..2000` are from the first to before the last, `5000..` from the first on.
 pub(crate) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     let parse = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
     match text.split_once("..") {
+        Some((from, "")) => Ok(parse(from)?..u64::MAX),
         Some((from, to)) => Ok(parse(from)?..parse(to)?),
         None => parse(text).map(|seed| seed..seed.saturating_add(1)),
     }
@@ -67,4 +68,17 @@ pub(crate) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
 /// As many threads as asked for, or as there are processors.
 pub(crate) fn jobs(asked: Option<usize>) -> usize {
     asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_one_or_a_range() {
+        assert_eq!(parse_seeds("7"), Ok(7..8));
+        assert_eq!(parse_seeds("10..20"), Ok(10..20));
+        assert_eq!(parse_seeds("5000.."), Ok(5_000..u64::MAX));
+        assert!(parse_seeds("many").is_err());
+    }
 }

@@ -3,39 +3,62 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use sider_sim_tests::{schedule::Schedule, shrink::shrink};
+use sider_sim_tests::{
+    schedule::Schedule,
+    shrink::{Effort, events, shrink},
+};
 
-use crate::schedules::{load, save};
+use crate::{
+    print,
+    schedules::{jobs, load, save},
+};
 
-/// Takes away what a failing schedule does not need to fail, and prints the rest.
+/// Takes away what a failing schedule does not need to fail in the same way, and prints the rest.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// A seed, or a file with a saved schedule.
     schedule: String,
     /// Runs that it may take.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 4_000)]
     runs: usize,
-    /// Where to save it.
+    /// Runs side by side; as many as there are processors by default. The result does not depend on it.
     #[arg(long)]
+    jobs: Option<usize>,
+    /// Where to save it: in `sim-tests/regressions/`, under the name of its cause, it becomes a test.
+    #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
 
 impl Arguments {
     pub(crate) fn carry_out(self) -> Result<bool, String> {
         let schedule = load(&self.schedule)?;
-        let progress = |it: &Schedule| {
-            eprintln!(
-                "  still fails with {} faults, {} operations",
-                it.faults.len(),
-                it.operations()
-            );
+        let effort = Effort {
+            runs_max: self.runs,
+            jobs: jobs(self.jobs),
         };
-        let Some((small, runs)) = shrink(&schedule, self.runs, progress) else {
+        let mut before = usize::MAX;
+        let progress = |it: &Schedule, runs: usize| {
+            if events(it) < before {
+                before = events(it);
+                eprintln!(
+                    "  after {runs} runs: {} faults, {} operations",
+                    it.faults.len(),
+                    it.operations()
+                );
+            }
+        };
+        let Some((small, violation)) = shrink(&schedule, effort, progress) else {
             return Err("this schedule does not fail".into());
         };
-        println!("after {runs} runs:\n{small}");
+        print(&format!(
+            "{}\n{} of {} events are left, after {} runs\nVIOLATED: {violation}\n",
+            small.schedule,
+            events(&small.schedule),
+            events(&schedule),
+            small.runs
+        ));
         if let Some(file) = self.save {
-            save(&small, &file)?;
+            save(&small.schedule, &file)?;
         }
         Ok(true)
     }
