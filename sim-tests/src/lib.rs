@@ -7,7 +7,7 @@
 //!    [`sweep`] many; [`timeline`] tells a run in plain [`words`], [`page`] draws it, [`shrink`]
 //!    makes a failing schedule small, [`diff`] finds where two runs part, [`lease_map`]
 //!    shows what wrong clocks break. [`stage`] is for
-//!    tests that are scripts.
+//!    tests that are scripts; [`bugs`] plants bugs to see that they are caught.
 //! 3. [`history`] is what is written down of it, by [`recorder`]; [`content`] and [`wire`] are what goes over HTTP.
 //! 4. [`model`] is the registry once more, as plainly as possible, with its [`answers`]; [`truth`] lets it carry out the
 //!    committed log, and [`matching`] finds out which operation put which entry there.
@@ -51,6 +51,8 @@ pub mod shrink;
 pub mod diff;
 
 pub mod lease_map;
+
+pub mod bugs;
 
 pub mod history;
 

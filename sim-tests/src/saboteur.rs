@@ -189,6 +189,7 @@ impl Saboteur {
             Trouble::SlowSync(..)
             | Trouble::SlowReads(..)
             | Trouble::HungSync(_)
+            | Trouble::LyingSync(_)
             | Trouble::FailedSync(_)
             | Trouble::DeadSync(_)
             | Trouble::FailedWrite(_)
@@ -248,6 +249,7 @@ impl Saboteur {
             Trouble::SlowSync(_, ms) => disk.set_sync_time(about(*ms)),
             Trouble::SlowReads(_, ms) => disk.set_access_time(SLOW_READS_PPM, about(*ms)),
             Trouble::HungSync(_) => disk.set_sync_fault(SyncFault::Hangs),
+            Trouble::LyingSync(_) => disk.set_sync_fault(SyncFault::Lies),
             Trouble::FailedSync(_) => disk.set_sync_fault(SyncFault::FailsOnce),
             Trouble::DeadSync(_) => disk.set_sync_fault(SyncFault::Fails),
             Trouble::FailedWrite(_) => disk.fail_next_write(),
@@ -343,6 +345,7 @@ impl Saboteur {
             Trouble::SlowSync(..)
             | Trouble::SlowReads(..)
             | Trouble::HungSync(_)
+            | Trouble::LyingSync(_)
             | Trouble::FailedSync(_)
             | Trouble::DeadSync(_)
             | Trouble::FailedWrite(_)
@@ -501,6 +504,7 @@ fn who(what: &Trouble) -> Option<Who> {
         | Trouble::Bridge(who)
         | Trouble::SlowSync(who, _)
         | Trouble::HungSync(who)
+        | Trouble::LyingSync(who)
         | Trouble::FailedSync(who)
         | Trouble::FailedWrite(who)
         | Trouble::FullDisk(who)

@@ -189,6 +189,8 @@ pub enum Trouble {
     SlowSync(Who, u64),
     /// Syncs do not end.
     HungSync(Who),
+    /// Syncs say that they succeed and make nothing durable. Never drawn: no server can bear that.
+    LyingSync(Who),
     /// The next sync fails.
     FailedSync(Who),
     /// The next write fails.
@@ -460,6 +462,7 @@ impl fmt::Display for Trouble {
             }
             Trouble::SlowSync(who, ms) => write!(f, "{who}'s syncs take {ms} ms"),
             Trouble::HungSync(who) => write!(f, "{who}'s syncs hang"),
+            Trouble::LyingSync(who) => write!(f, "{who}'s syncs make nothing durable"),
             Trouble::FailedSync(who) => write!(f, "{who}'s next sync fails"),
             Trouble::FailedWrite(who) => write!(f, "{who}'s next write fails"),
             Trouble::FullDisk(who) => write!(f, "{who}'s disk is full"),

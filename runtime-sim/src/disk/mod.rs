@@ -57,6 +57,8 @@ pub enum SyncFault {
     Fails,
     /// None ends while this is set.
     Hangs,
+    /// They say that they succeed and make nothing durable. No server can bear that: it proves that the judges see it.
+    Lies,
 }
 
 /// A host's disk, as the process of one incarnation sees it. Its data outlives the process.

@@ -203,7 +203,7 @@ impl Platter {
             self.failed = true;
             return Err(io::Error::other("sync failed: input/output error"));
         }
-        if !self.failed {
+        if !self.failed && self.sync_fault != SyncFault::Lies {
             let durable = self.written - self.unsynced();
             for _ in durable..upto {
                 self.undo.pop_front();

@@ -283,6 +283,7 @@ fn add(dice: &mut Dice, cluster: &Shape, kind: Kind, at_ms: u64, faults: &mut Ve
         Kind::Pause => fault(
             at_ms,
             dice.between(100, 4_000),
+            // All of them, when the machine that they share is suspended.
             Trouble::Pause(several(dice, cluster)),
         ),
         Kind::CutOff => {

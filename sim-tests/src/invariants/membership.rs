@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Violation;
-use crate::history::{History, ServerNumber};
+use crate::history::{History, MembershipChange, ServerNumber};
 
 /// Its name.
 pub const NAME: &str = "membership";
@@ -46,8 +46,22 @@ pub fn check(history: &History) -> Result<(), Violation> {
             );
             return Err(Violation::new(NAME, last.at, what));
         }
+        if is_gone(history, server) && last.learners.contains(&server) {
+            let what = format!("{server} was removed, and is a learner still");
+            return Err(Violation::new(NAME, last.at, what));
+        }
     }
     Ok(())
+}
+
+/// Whether a server was removed, and nobody asked for it to join.
+fn is_gone(history: &History, server: ServerNumber) -> bool {
+    let mut changes = history
+        .memberships
+        .iter()
+        .filter(|change| change.server == server);
+    let removed = |change: &MembershipChange| !change.joins && change.done == Some(true);
+    changes.clone().any(removed) && changes.all(|change| !change.joins)
 }
 
 fn names<'a>(servers: impl IntoIterator<Item = &'a ServerNumber>) -> String {
@@ -61,7 +75,6 @@ fn names<'a>(servers: impl IntoIterator<Item = &'a ServerNumber>) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
-    use crate::history::MembershipChange;
 
     fn story(joins: bool, server: u8, done: Option<bool>, voters: &[u8]) -> Story {
         let mut story = Story::new();
@@ -101,6 +114,16 @@ mod tests {
     fn a_join_that_is_lost_is_not_fine() {
         let violation = verdict(story(true, 4, Some(true), &[1, 2, 3])).expect_err("a lost join");
         assert!(violation.what.contains("s4 should be a voter"));
+    }
+
+    #[test]
+    fn a_removed_server_that_still_learns_is_not_fine() {
+        let mut story = story(false, 3, Some(true), &[1, 2]);
+        for told in &mut story.record().configurations {
+            told.learners.push(ServerNumber(3));
+        }
+        let violation = verdict(story).expect_err("a removed server that is a member");
+        assert!(violation.what.contains("s3 was removed"), "{violation}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use sider_sim_tests::invariants::ALL;
+use sider_sim_tests::{bugs, invariants::ALL};
 
 /// Runs Sider's own server code under simulated failures.
 #[derive(Parser)]
@@ -36,6 +36,9 @@ enum Command {
     Show(schedules::Show),
     Save(schedules::Save),
     Torture(torture::Arguments),
+    Bugs(bugs::Arguments),
+    #[command(hide = true)]
+    Hunt(bugs::Hunt),
     /// Lists the invariants.
     Invariants,
 }
@@ -52,6 +55,8 @@ impl Command {
             Command::Show(arguments) => arguments.carry_out(),
             Command::Save(arguments) => arguments.carry_out(),
             Command::Torture(arguments) => arguments.carry_out(),
+            Command::Bugs(arguments) => arguments.carry_out(),
+            Command::Hunt(hunt) => hunt.carry_out(),
             Command::Invariants => {
                 ALL.iter().for_each(|(name, _)| println!("{name}"));
                 Ok(true)

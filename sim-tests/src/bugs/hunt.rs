@@ -1,0 +1,204 @@
+//! The hunt for a planted bug: a program with the bug in it sweeps until one of the invariants fires that are meant to,
+//! and tells, line by line, the process that planted it.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::sweep::sweep;
+
+/// Schedules between two signs of life.
+const SCHEDULES_PER_SIGN: u64 = 25;
+/// Longest time without one: a bug may make a run never end.
+const SILENCE_MAX: Duration = Duration::from_secs(180);
+
+/// Sweeps until one of these invariants fires: what `bugs` lets the program with the bug do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Hunt {
+    /// The first seed.
+    #[arg(long)]
+    pub from: u64,
+    /// How many at most.
+    #[arg(long)]
+    pub seeds: u64,
+    /// How many run side by side.
+    #[arg(long)]
+    pub threads: usize,
+    /// The invariants that end the hunt.
+    #[arg(long, value_delimiter = ',')]
+    pub intended: Vec<String>,
+}
+
+/// What a hunt brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Catch {
+    /// Schedules until anything fired, and the invariants that fired in that one.
+    pub(super) first: Option<(u64, Vec<String>)>,
+    /// Schedules until one of the intended invariants fired.
+    pub(super) intended: Option<u64>,
+    /// Why it ended before its time, if it did.
+    pub(super) broken: Option<String>,
+}
+
+impl Hunt {
+    /// Hunts in this process, telling what it finds on standard output.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub fn carry_out(self) -> Result<bool, String> {
+        let end = self.from + self.seeds;
+        let mut next = self.from;
+        while next < end {
+            let part = next..end.min(next + SCHEDULES_PER_SIGN);
+            let swept = sweep(part.clone(), self.threads, 1, |_, _| {});
+            next = part.end;
+            // All before the lowest that failed have run, whatever the threads did: this depends on the seeds alone.
+            if let Some((seed, violations)) = swept.failures.first() {
+                let names: Vec<&str> = violations.iter().map(|violation| violation.invariant).collect();
+                tell(&format!("violated {} {}", seed - self.from + 1, names.join(",")))?;
+                if names.iter().any(|name| self.intended.iter().any(|it| it == name)) {
+                    return Ok(true);
+                }
+                next = seed + 1;
+            }
+            tell(&format!("tried {}", next - self.from))?;
+        }
+        tell("finished")?;
+        Ok(true)
+    }
+
+    /// Lets `program` hunt.
+    pub(super) fn send(&self, program: &Path) -> Catch {
+        let numbers = [
+            ("--from", self.from.to_string()),
+            ("--seeds", self.seeds.to_string()),
+            ("--threads", self.threads.to_string()),
+            ("--intended", self.intended.join(",")),
+        ];
+        let child = Command::new(program)
+            .arg("hunt")
+            .args(numbers.iter().flat_map(|(name, value)| [*name, value.as_str()]))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        match child {
+            Ok(child) => self.listen(child),
+            Err(error) => Catch {
+                broken: Some(error.to_string()),
+                ..Catch::default()
+            },
+        }
+    }
+
+    fn listen(&self, mut child: Child) -> Catch {
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let (sign, signs) = mpsc::channel::<()>();
+        let mut catch = Catch::default();
+        let mut finished = false;
+        let (child, hangs) = (&Mutex::new(child), &AtomicBool::new(false));
+        let lock = || child.lock().unwrap_or_else(PoisonError::into_inner);
+        thread::scope(|scope| {
+            scope.spawn(move || watch(&signs, hangs, || lock().kill()));
+            for line in lines.map_while(Result::ok) {
+                // Nobody listens any more once it has hung.
+                let _ = sign.send(());
+                finished |= catch.note(&line, &self.intended);
+            }
+            drop(sign);
+        });
+        let status = lock().wait();
+        if hangs.load(Ordering::SeqCst) {
+            catch.broken = Some("a run does not end".to_owned());
+        } else if !finished {
+            catch.broken = Some(match status {
+                Ok(status) => format!("the sweep ended: {status}"),
+                Err(error) => error.to_string(),
+            });
+        }
+        catch
+    }
+}
+
+/// Kills whoever gives no sign of life, and notes that; ends when nobody can give one any more.
+fn watch(signs: &mpsc::Receiver<()>, hangs: &AtomicBool, kill: impl Fn() -> io::Result<()>) {
+    loop {
+        match signs.recv_timeout(SILENCE_MAX) {
+            Ok(()) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                hangs.store(true, Ordering::SeqCst);
+                // It may have ended by itself meanwhile.
+                let _ = kill();
+                return;
+            }
+        }
+    }
+}
+
+impl Catch {
+    /// Takes note of a line; gives whether the hunt is over.
+    fn note(&mut self, line: &str, intended: &[String]) -> bool {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["violated", schedules, names] => {
+                let names: Vec<String> = names.split(',').map(str::to_owned).collect();
+                let schedules = schedules.parse().unwrap_or(u64::MAX);
+                let meant = names.iter().any(|name| intended.contains(name));
+                self.first.get_or_insert((schedules, names));
+                if meant {
+                    self.intended = Some(schedules);
+                }
+                meant
+            }
+            ["finished"] => true,
+            _ => false,
+        }
+    }
+}
+
+fn tell(line: &str) -> Result<(), String> {
+    writeln!(io::stdout(), "{line}").map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_understood() {
+        let intended = ["ttl".to_owned(), "digest".to_owned()];
+        let mut catch = Catch::default();
+        assert!(!catch.note("violated 3 recovery", &intended));
+        assert!(!catch.note("tried 25", &intended));
+        assert!(catch.note("violated 31 digest,recovery", &intended));
+        assert_eq!(catch.first, Some((3, vec!["recovery".to_owned()])));
+        assert_eq!(catch.intended, Some(31));
+        assert!(Catch::default().note("finished", &intended));
+    }
+
+    #[test]
+    fn a_program_that_can_not_hunt_is_not_a_catch() {
+        let hunt = Hunt {
+            from: 0,
+            seeds: 1,
+            threads: 1,
+            intended: vec!["ttl".to_owned()],
+        };
+        for (program, reason) in [("/nonexistent/sim", "No such file"), ("true", "the sweep ended")] {
+            let catch = hunt.send(Path::new(program));
+            assert_eq!((&catch.first, catch.intended), (&None, None));
+            let broken = catch.broken.expect("it did not hunt");
+            assert!(broken.contains(reason), "{broken}");
+        }
+    }
+}

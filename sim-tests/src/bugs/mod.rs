@@ -1,0 +1,183 @@
+//! Proof that the judges work: bugs are planted, and must be caught.
+//!
+//! `sim-tests/bugs/NNN-name.patch` is a small, realistic patch to the code that ships, as `git apply` takes it, with a
+//! head before the diff:
+//!
+//! ```text
+//! title: What is wrong, in a few words
+//! mirrors: the published bug that it is like, or `own`
+//! invariant: the one that is meant to catch it, or several of which one is enough
+//! mechanism: How it comes about and what follows; goes on in the next line
+//!   if that begins with a space.
+//!
+//! diff --git a/core/src/… b/core/src/…
+//! ```
+//!
+//! `cargo sim bugs` plants one after the other in a copy of the working tree ([`workshop`]), builds the simulator there,
+//! lets it sweep from several starting points until an intended invariant fires ([`hunt`]), and prints a table
+//! ([`table`]), which `docs/PLANTED_BUGS.md` keeps.
+
+mod bug;
+mod hunt;
+mod table;
+mod workshop;
+
+pub use self::{bug::Bug, hunt::Hunt, workshop::applies};
+
+use std::{
+    fs,
+    num::NonZero,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use self::{
+    hunt::Catch,
+    table::{Outcome, Trial},
+    workshop::Workshop,
+};
+
+/// Seeds between two starting points.
+const START_DISTANCE: u64 = 100_000;
+
+/// Plants bugs in a copy of the code, and sees that each is caught by an invariant that is meant to catch it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Bugs, by name, number or a part of the name; all of them by default.
+    pub names: Vec<String>,
+    /// Schedules that a bug may take from each starting point.
+    #[arg(long, default_value_t = 2_000)]
+    pub seeds: u64,
+    /// Starting points.
+    #[arg(long, default_value_t = 5)]
+    pub starts: u64,
+    /// How many schedules run side by side; as many as there are processors by default.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Only see that all patches apply.
+    #[arg(long)]
+    pub check: bool,
+    /// Only so many of them, which follow from the salt.
+    #[arg(long)]
+    pub sample: Option<usize>,
+    /// What the sample follows from.
+    #[arg(long, default_value = "")]
+    pub salt: String,
+    /// Write the rows into the table of docs/PLANTED_BUGS.md.
+    #[arg(long)]
+    pub bless: bool,
+}
+
+/// The working tree that this program was built from.
+pub fn working_tree() -> &'static Path {
+    let parent = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    parent.expect("this crate is in a directory of the working tree")
+}
+
+/// Where the patches are.
+pub fn patches() -> PathBuf {
+    working_tree().join("sim-tests/bugs")
+}
+
+impl Arguments {
+    /// Tries bugs; gives whether all are caught by what is meant to catch them.
+    ///
+    /// # Errors
+    /// There are no such bugs, or they can't be tried.
+    pub fn carry_out(self) -> Result<bool, String> {
+        let all = Bug::load_all(&patches())?;
+        let chosen = choose(all.clone(), &self)?;
+        if self.check {
+            let failures: Vec<String> = chosen
+                .iter()
+                .filter_map(|bug| Some(format!("{}: {}", bug.name, applies(working_tree(), bug).err()?)))
+                .collect();
+            println!(
+                "{} of {} patches apply",
+                chosen.len() - failures.len(),
+                chosen.len()
+            );
+            failures.iter().for_each(|failure| println!("{failure}"));
+            return Ok(failures.is_empty());
+        }
+        let workshop = Workshop::open(working_tree())?;
+        let mut trials = Vec::new();
+        for bug in chosen {
+            let trial = attempt(&workshop, bug, &self)?;
+            let verdict = trial.failure().unwrap_or_else(|| "caught".to_owned());
+            eprintln!(
+                "{}: {verdict} ({:.0} s)",
+                trial.bug.name,
+                trial.took.as_secs_f64()
+            );
+            trials.push(trial);
+        }
+        workshop.clean()?;
+        print!("{}", table::table(&trials));
+        if self.bless {
+            let file = working_tree().join("docs/PLANTED_BUGS.md");
+            let cant = |error: std::io::Error| format!("{}: {error}", file.display());
+            let page = fs::read_to_string(&file).map_err(cant)?;
+            fs::write(&file, table::bless(&page, &trials, &all)?).map_err(cant)?;
+        }
+        Ok(trials.iter().all(Trial::is_caught))
+    }
+}
+
+fn choose(mut bugs: Vec<Bug>, arguments: &Arguments) -> Result<Vec<Bug>, String> {
+    for name in &arguments.names {
+        if !bugs.iter().any(|bug| bug.name.contains(name)) {
+            return Err(format!("there is no bug {name:?}"));
+        }
+    }
+    bugs.retain(|bug| {
+        arguments.names.is_empty() || arguments.names.iter().any(|name| bug.name.contains(name))
+    });
+    if let Some(count) = arguments.sample {
+        bugs = Bug::sample(bugs, count, &arguments.salt);
+    }
+    match bugs.is_empty() {
+        true => Err("there are no bugs to plant".to_owned()),
+        false => Ok(bugs),
+    }
+}
+
+/// Plants a bug, builds, and hunts it from every starting point.
+fn attempt(workshop: &Workshop, bug: Bug, arguments: &Arguments) -> Result<Trial, String> {
+    #[expect(clippy::disallowed_types, reason = "how long it takes is no part of any run")]
+    let began = std::time::Instant::now();
+    workshop.clean()?;
+    let built = workshop.plant(&bug).and_then(|()| workshop.build());
+    let outcome = match built {
+        Err(reason) => Outcome::Unusable(reason),
+        Ok(program) => Outcome::Hunted(hunts(&program, &bug, arguments)),
+    };
+    Ok(Trial {
+        bug,
+        outcome,
+        took: Duration::from_secs(began.elapsed().as_secs()),
+    })
+}
+
+/// One hunt after the other; the first that fails is the last, for the verdict is clear then.
+fn hunts(program: &Path, bug: &Bug, arguments: &Arguments) -> Vec<Catch> {
+    let threads = arguments.threads;
+    let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
+    let mut catches = Vec::new();
+    for start in 0..arguments.starts {
+        let hunt = Hunt {
+            from: start * START_DISTANCE,
+            seeds: arguments.seeds,
+            threads,
+            intended: bug.invariants.clone(),
+        };
+        let catch = hunt.send(program);
+        let failed = catch.intended.is_none();
+        catches.push(catch);
+        if failed {
+            break;
+        }
+    }
+    catches
+}

@@ -1,0 +1,202 @@
+//! A copy of the working tree in which bugs are planted, with a target directory of its own.
+//!
+//! Only what differs is written when a bug is taken out again, so that cargo builds again what changed and nothing else.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use super::bug::Bug;
+
+/// The copy. Only one process works in it at a time.
+pub(super) struct Workshop {
+    source: PathBuf,
+    tree: PathBuf,
+    target: PathBuf,
+    _lock: File,
+}
+
+impl Workshop {
+    /// The workshop of a working tree, below its `target`.
+    ///
+    /// # Errors
+    /// Another process works in it, or the disk fails.
+    pub(super) fn open(source: &Path) -> Result<Workshop, String> {
+        let place = source.join("target/bugs");
+        let cant = |error: io::Error| format!("{}: {error}", place.display());
+        let tree = place.join("tree");
+        fs::create_dir_all(&tree).map_err(cant)?;
+        let lock = File::create(place.join("lock")).map_err(cant)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(format!("another process tries bugs in {}", place.display()));
+            }
+            Err(TryLockError::Error(error)) => return Err(cant(error)),
+        }
+        Ok(Workshop {
+            source: source.to_owned(),
+            tree,
+            target: place.join("target"),
+            _lock: lock,
+        })
+    }
+
+    /// Makes the copy equal to the working tree: what is planted in it is gone.
+    ///
+    /// # Errors
+    /// A file can't be read or written.
+    pub(super) fn clean(&self) -> Result<(), String> {
+        let wanted = files_of(&self.source).map_err(|error| error.to_string())?;
+        for file in &wanted {
+            let (from, to) = (self.source.join(file), self.tree.join(file));
+            let copied = || -> io::Result<()> {
+                let text = fs::read(&from)?;
+                if fs::read(&to).is_ok_and(|found| found == text) {
+                    return Ok(());
+                }
+                fs::create_dir_all(to.parent().expect("it is below the tree"))?;
+                // Not copied with its times: cargo must see that it changed.
+                fs::write(&to, text)
+            };
+            copied().map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        for file in walk(&self.tree).map_err(|error| error.to_string())? {
+            if !wanted.contains(&file) {
+                fs::remove_file(self.tree.join(&file))
+                    .map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plants a bug in the copy.
+    ///
+    /// # Errors
+    /// The patch does not apply.
+    pub(super) fn plant(&self, bug: &Bug) -> Result<(), String> {
+        apply(&self.tree, bug, false)
+    }
+
+    /// Builds the simulator of the copy, and gives its program.
+    ///
+    /// # Errors
+    /// What the compiler says.
+    pub(super) fn build(&self) -> Result<PathBuf, String> {
+        // Only a shortcut: what can't be had so is compiled.
+        let _ = self.borrow_dependencies();
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["build", "--offline", "--locked", "--quiet"])
+            .args(["--package", "sider-sim-tests", "--bin", "sim"])
+            .arg("--target-dir")
+            .arg(&self.target)
+            .current_dir(&self.tree)
+            .env_remove("RUSTFLAGS")
+            .output();
+        succeeded(output)?;
+        Ok(self.target.join("debug/sim"))
+    }
+}
+
+impl Workshop {
+    /// Takes over what was compiled of other packages for the working tree, once: compiling them takes minutes. Files are
+    /// linked; cargo never changes those of a package that did not change, and those of our own packages stay apart.
+    fn borrow_dependencies(&self) -> io::Result<()> {
+        let (lender, borrower) = (self.source.join("target/debug"), self.target.join("debug"));
+        if borrower.exists() {
+            return Ok(());
+        }
+        for part in ["build", "deps", ".fingerprint"] {
+            let names = fs::read_dir(lender.join(part))?.filter_map(Result::ok);
+            let ours = |name: &str| name.contains("sider") || name.starts_with("sim-");
+            for entry in names.filter(|entry| !ours(&entry.file_name().to_string_lossy())) {
+                link_all(&entry.path(), &borrower.join(part).join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn link_all(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to.parent().unwrap_or(to))?;
+    if !from.is_dir() {
+        return fs::hard_link(from, to);
+    }
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        link_all(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// Whether a patch applies to a tree.
+///
+/// # Errors
+/// Why not.
+pub fn applies(tree: &Path, bug: &Bug) -> Result<(), String> {
+    apply(tree, bug, true)
+}
+
+fn apply(tree: &Path, bug: &Bug, only_check: bool) -> Result<(), String> {
+    let output = Command::new("git")
+        .arg("apply")
+        .args(only_check.then_some("--check"))
+        .arg(&bug.patch)
+        .current_dir(tree)
+        // The tree may be inside a repository that knows nothing of it: paths are relative to the tree.
+        .env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree))
+        .env_remove("GIT_DIR")
+        .env_remove("GIT_WORK_TREE")
+        .output();
+    succeeded(output).map(|_| ())
+}
+
+fn succeeded(output: io::Result<Output>) -> Result<Output, String> {
+    let output = output.map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(output),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+/// The files of a working tree, as git knows them, or all but what is built where there is no git.
+fn files_of(source: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let output = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(source)
+        .env("GIT_CEILING_DIRECTORIES", source.parent().unwrap_or(source))
+        .output();
+    let Ok(output) = succeeded(output) else {
+        return walk(source);
+    };
+    let names = String::from_utf8(output.stdout).map_err(io::Error::other)?;
+    let files = names
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from);
+    // What was removed from the working tree is still known to git.
+    Ok(files.filter(|file| source.join(file).is_file()).collect())
+}
+
+/// All files below a directory, but for what is built and what belongs to git.
+fn walk(root: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(root.join(&directory))? {
+            let entry = entry?;
+            let path = directory.join(entry.file_name());
+            if !entry.file_type()?.is_dir() {
+                files.insert(path);
+            } else if path != Path::new("target") && path != Path::new(".git") {
+                directories.push(path);
+            }
+        }
+    }
+    Ok(files)
+}
