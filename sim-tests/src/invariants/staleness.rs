@@ -88,10 +88,16 @@ fn contact_was_there(
     if alone.is(operation.server, operation.returned) {
         return Ok(());
     }
-    let heard = match heard {
+    let came = match heard {
         Heard::Never => Time(0),
         Heard::At(at) => at,
     };
+    // What comes while a server stands still is heard when it goes on.
+    let pauses = history.truth().pauses.iter();
+    let slept = pauses
+        .filter(|(server, from, to)| *server == operation.server && (*from..=*to).contains(&came))
+        .map(|(_, _, to)| *to);
+    let heard = slept.max().unwrap_or(came);
     let started = history
         .truth()
         .started_before(operation.server, operation.returned)
@@ -228,6 +234,25 @@ mod tests {
     #[test]
     fn a_contact_that_was_not_is_not() {
         assert!(complaint(stale(false, 100, 5_000)).contains("said to be 100ms ago"));
+    }
+
+    #[test]
+    fn what_came_while_it_stood_still_is_heard_when_it_goes_on() {
+        let with_pause = |said_ms: u64| {
+            let mut story = Story::new();
+            story.wait_ms(10_000);
+            story.observe(3, Fact::Paused);
+            story.wait_ms(3_000);
+            story.observe(3, Fact::Resumed);
+            story.wait_ms(1_000);
+            let read = story.read(3, Ask::Services, Freshness::Stale);
+            let invoked = story.operation(read).invoked;
+            story.operation(read).heard = Some(Heard::At(invoked - Duration::from_secs(2)));
+            story.tell(read, true, said_ms, "stale");
+            story
+        };
+        assert_eq!(check(&with_pause(1_000).finish()), Ok(()));
+        assert!(complaint(with_pause(500)).contains("said to be 500ms ago"));
     }
 
     #[test]
