@@ -7,9 +7,9 @@ use sider_core::{
     limits::SNAPSHOT_CHUNK_BYTES,
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-        Command, Deregister, Event, Expiry, Instance, InstanceId, Namespace, Node, NodeName, Probe,
-        Registration, Registry, Reply, Restore, ServiceName, Snapshot, SnapshotError, SnapshotWriter, Topic,
-        Weights,
+        Command, Deregister, Event, Expiry, Instance, InstanceId, Key, KeyValue, KeyWrite, Namespace,
+        NewSession, Node, NodeName, Operation, Probe, Registration, Registry, Reply, Restore, ServiceName,
+        Session, SessionBehavior, SessionId, Snapshot, SnapshotError, SnapshotWriter, Topic, Weights,
     },
 };
 
@@ -180,6 +180,81 @@ fn an_expiry_that_was_decided_before_is_refused_however_alike_the_check_is() {
         )]))
     );
     assert_eq!(registry.digest(), digest);
+}
+
+#[test]
+fn keys_sessions_and_delays_of_locks_come_back() {
+    let mut registry = Registry::default();
+    for name in ["holder", "gone"] {
+        registry.apply(&session(name));
+    }
+    transact(
+        &mut registry,
+        Operation::Lock(write("held", "a"), Some(session_id("holder"))),
+    );
+    transact(
+        &mut registry,
+        Operation::Lock(write("delayed", "b"), Some(session_id("gone"))),
+    );
+    registry.apply(&Command::DestroySession(session_id("gone")));
+    transact(&mut registry, Operation::SetKey(write("deleted", "c")));
+    transact(&mut registry, Operation::DeleteKey(key("deleted")));
+    let (saved, before) = (snapshot(&registry), registry.clone());
+    transact(&mut registry, Operation::SetKey(write("deleted", "d")));
+    registry.apply(&Command::DestroySession(session_id("holder")));
+    let delay = registry.lock_delay(&key("held"));
+    assert!(delay.is_some(), "its holder is gone");
+
+    let applied = restore(&mut registry, &saved);
+    assert!(
+        applied
+            .events
+            .contains(&Event::SessionCreated(session_id("holder")))
+    );
+    let values = |registry: &Registry| -> Vec<(Key, Bytes, Option<SessionId>)> {
+        let value = |held: &KeyValue| (held.key.clone(), held.value.clone(), held.session.clone());
+        registry.keys().map(value).collect()
+    };
+    assert_eq!(values(&registry), values(&before));
+    assert_eq!(registry.lock_delay(&key("held")), None);
+    let (duration, since) = registry.lock_delay(&key("delayed")).expect("it is delayed");
+    assert_eq!(duration, Duration::from_secs(15));
+    assert_eq!(since, applied.index, "it is counted anew");
+    let taken = Operation::Lock(write("delayed", "e"), Some(session_id("holder")));
+    assert!(registry.apply(&Command::Transact(vec![taken])).reply.is_err());
+    is_consistent(&registry);
+}
+
+#[test]
+fn the_history_of_keys_begins_with_a_restore() {
+    let mut registry = Registry::default();
+    transact(&mut registry, Operation::SetKey(write("same", "a")));
+    transact(&mut registry, Operation::SetKey(write("other", "a")));
+    let saved = snapshot(&registry);
+    let read = registry.index();
+    transact(&mut registry, Operation::SetKey(write("other", "b")));
+    let restored = restore(&mut registry, &saved).index;
+    assert!(
+        registry.key_at(&key("other"), read).is_err(),
+        "whose past is meant?"
+    );
+    let other = registry
+        .key_at(&key("other"), restored)
+        .expect("it is kept")
+        .expect("it is there");
+    assert_eq!(
+        (&other.value[..], other.modify_index, other.version),
+        (&b"a"[..], restored, 3)
+    );
+    let same = registry
+        .key_at(&key("same"), restored)
+        .expect("it is kept")
+        .expect("it is there");
+    assert!(same.modify_index < restored, "nothing happened to it");
+    // Whoever knew the value of the file, or of the cluster, knows this one not.
+    let stale = Operation::SetKeyIf(write("other", "c"), read);
+    assert!(registry.apply(&Command::Transact(vec![stale])).reply.is_err());
+    is_consistent(&registry);
 }
 
 #[test]
@@ -367,6 +442,47 @@ fn registration(id: &str, service: &str) -> Registration {
         checks: vec![check],
         replace_checks: true,
     }
+}
+
+fn key(name: &str) -> Key {
+    Key::parse(name.to_owned().into_bytes()).expect("a valid key")
+}
+
+fn write(name: &str, value: &str) -> KeyWrite {
+    KeyWrite {
+        key: key(name),
+        value: Bytes::from(value.to_owned()),
+        flags: 0,
+    }
+}
+
+fn transact(registry: &mut Registry, operation: Operation) {
+    let applied = registry.apply(&Command::Transact(vec![operation]));
+    applied.reply.expect("it can be done");
+}
+
+fn session_id(name: &str) -> SessionId {
+    SessionId::parse(name).expect("a valid id")
+}
+
+fn session(name: &str) -> Command {
+    let node = registration("web-1", "web").node;
+    let session = Session {
+        id: session_id(name),
+        name: name.into(),
+        node: node.name.clone(),
+        lock_delay: Duration::from_secs(15),
+        behavior: SessionBehavior::Release,
+        ttl: None,
+        ttl_text: String::new(),
+        node_checks: vec![],
+        service_checks: vec![],
+        renewals: 0,
+        create_index: 0,
+        modify_index: 0,
+    };
+    let node = Some(node);
+    Command::CreateSession(Box::new(NewSession { session, node }))
 }
 
 fn node_name(name: &str) -> NodeName {

@@ -67,7 +67,16 @@ impl Prober for SimProber {
             SimRuntime::sleep(scene.takes).await;
             scene.outcome
         };
-        trace::record("probe", &format!("{target}: {outcome:?}"));
+        trace::record("probe", &format!("{target}: {}", in_words(&outcome)));
         outcome
+    }
+}
+
+fn in_words(outcome: &ProbeOutcome) -> String {
+    match outcome {
+        ProbeOutcome::HttpStatus { status, output } => format!("status {status}, “{output}”"),
+        ProbeOutcome::Connected => "connected".into(),
+        ProbeOutcome::Exited { code, output } => format!("exit code {code}, “{output}”"),
+        ProbeOutcome::Failed { output } => format!("failed, “{output}”"),
     }
 }

@@ -1,21 +1,28 @@
 //! An agent on a host of its own: the program that runs on a service's machine, with a service that it renews and one
-//! that it probes.
+//! that it probes, one in a namespace of its own, and what is asked of it through its own API.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use serde_json::json;
+use bytes::Bytes;
+use serde_json::{Value, json};
 use sider_core::{
     agent::{Agent, AgentConfig, ConfigFile},
-    registry::{CheckStatus, NodeName},
-    runtime::ProbeOutcome,
+    registry::{CheckStatus, Namespace, NodeName},
+    runtime::{Network as _, ProbeOutcome},
 };
 use sider_runtime_sim::{SimRuntime, World};
 
 use crate::{
-    cluster::Cluster,
-    history::AgentPromise,
+    cluster::{Cluster, HTTP_PORT, http_handler},
+    history::{AgentInstance, AgentPromise},
+    operation::ELSEWHERE,
     recorder::{self, Recorder, now},
-    schedule::AgentPlan,
+    schedule::{AgentPlan, Order},
     time::Time,
     workload::sleep_until,
 };
@@ -30,10 +37,18 @@ fn target(number: usize) -> String {
     format!("http://127.0.0.1:{}/health", 9 + number)
 }
 
+/// The service of which its instances are.
+pub const SERVICE: &str = "job";
 /// Between two comparisons with the servers; a report that was overtaken is set right by the next one.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// Port of the agent's own transport; nobody calls it.
 const PORT: u16 = 8510;
+/// The agent's address, as it registers it.
+pub const ADDRESS: &str = "10.3.3.3";
+/// How long a service waits for the agent's answer, which waits for the servers, before it asks again.
+const ORDER_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries to reach the agent.
+const ORDER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs an agent as its plan says, until the run ends.
 pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan, recorder: Recorder) {
@@ -46,10 +61,8 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
     recorder.agent(AgentPromise {
         node: node(number),
         servers: (0..cluster.len()).map(recorder::number).collect(),
-        instances: vec![
-            ("renewed".to_owned(), vec![CheckStatus::Passing]),
-            ("probed".to_owned(), vec![expected_health(&plan)]),
-        ],
+        address: ADDRESS.to_owned(),
+        instances: wanted(&plan),
         started: now(&world),
         // The last thing that changes what must be in the registry.
         settled: Time::ms(
@@ -57,6 +70,7 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
                 .iter()
                 .map(|(at, for_ms)| at + for_ms)
                 .chain(plan.flips_ms.iter().copied())
+                .chain(plan.orders.iter().map(|order| order.at_ms))
                 .max()
                 .unwrap_or(0),
         ),
@@ -65,13 +79,27 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
     host.start(move |host| {
         let (servers, prober) = (servers.clone(), prober.clone());
         async move {
+            let network = host.network(PORT);
+            let routes = Arc::new(OnceLock::new());
+            network
+                .serve_http(HTTP_PORT, http_handler(routes.clone()))
+                .expect("nobody else serves there");
             let agent =
-                Agent::<SimRuntime>::start(config(number, servers), host.network(PORT), prober, host.disk())
-                    .await;
-            let _running = agent.expect("a simulated agent starts");
+                Agent::<SimRuntime>::start(config(number, servers), network, prober, host.disk()).await;
+            let agent = agent.expect("a simulated agent starts");
+            // Nobody else sets them, so they are not set yet.
+            let _ = routes.set(agent.router());
             std::future::pending::<()>().await;
         }
     });
+    let address = SocketAddr::new(host.ip(), HTTP_PORT).to_string();
+    let service = Service {
+        world: world.clone(),
+        number,
+        agent: address,
+        recorder: recorder.clone(),
+    };
+    drop(world.spawn(service.order(plan.orders.clone())));
     let crashes = plan.crashes.iter().map(|(at, for_ms)| (*at, Some(*for_ms)));
     let mut events: Vec<(u64, Option<u64>)> = crashes
         .chain(plan.flips_ms.iter().map(|at| (*at, None)))
@@ -92,6 +120,83 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
             }
         }
     }
+}
+
+/// A service on an agent's machine that asks things of it.
+struct Service {
+    world: World,
+    number: usize,
+    agent: String,
+    recorder: Recorder,
+}
+
+impl Service {
+    /// Asks the agent for one thing after the other, each until it answers: it keeps what it has answered.
+    async fn order(self, orders: Vec<Order>) {
+        let network = self.world.host(&format!("service-{}", self.number)).network(0);
+        for order in orders {
+            sleep_until(&self.world, Time::ms(order.at_ms)).await;
+            loop {
+                let request = request(self.number, &order);
+                let answer = network.http(&self.agent, request, ORDER_PATIENCE).await;
+                // One that is gone already is as good: it was removed by a request whose answer was lost.
+                if answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == 404) {
+                    break;
+                }
+                self.world.sleep(ORDER_PAUSE).await;
+            }
+            self.recorder.agent_settled(&node(self.number), now(&self.world));
+        }
+    }
+}
+
+fn request(number: usize, order: &Order) -> http::Request<Bytes> {
+    let (path, body) = match order.port {
+        Some(port) => {
+            let checks = [probe(number)];
+            let body = json!({ "Name": SERVICE, "ID": order.id, "Port": port, "Checks": checks });
+            ("/v1/agent/service/register".to_owned(), body.to_string())
+        }
+        None => (
+            format!("/v1/agent/service/deregister/{}", order.id),
+            String::new(),
+        ),
+    };
+    http::Request::put(path)
+        .body(body.into())
+        .expect("simulated names are valid in a path")
+}
+
+/// A check of what the agent probes.
+fn probe(number: usize) -> Value {
+    json!({ "type": "http", "http": target(number), "interval": "400ms", "timeout": "300ms" })
+}
+
+/// What must be in the registry in the end: what is in the configuration, and what was ordered last.
+fn wanted(plan: &AgentPlan) -> Vec<AgentInstance> {
+    let instance = |namespace: Namespace, id: &str, port: u16, status: CheckStatus| AgentInstance {
+        namespace,
+        id: id.to_owned(),
+        port,
+        statuses: vec![status],
+    };
+    let here = Namespace::default;
+    let elsewhere = Namespace::parse(ELSEWHERE).expect("a valid name");
+    let health = expected_health(plan);
+    let ordered: BTreeMap<&str, Option<u16>> = plan
+        .orders
+        .iter()
+        .map(|order| (order.id.as_str(), order.port))
+        .collect();
+    let ordered = ordered
+        .into_iter()
+        .filter_map(|(id, port)| Some(instance(here(), id, port?, health)));
+    let configured = [
+        instance(here(), "renewed", 1, CheckStatus::Passing),
+        instance(here(), "probed", 2, health),
+        instance(elsewhere, "renewed", 3, CheckStatus::Passing),
+    ];
+    configured.into_iter().chain(ordered).collect()
 }
 
 /// What the probed check must be in the end.
@@ -117,17 +222,18 @@ fn set_health(world: &World, number: usize, healthy: bool) {
 fn config(number: usize, servers: Vec<String>) -> AgentConfig {
     let node = NodeName::parse(&node(number)).expect("a valid name");
     let file = ConfigFile::parse(&json!({ "services": [
-        { "name": "job", "id": "renewed", "port": 1, "checks": [{ "type": "ttl", "ttl": "1500ms" }] },
-        { "name": "job", "id": "probed", "port": 2,
-          "checks": [{ "type": "http", "http": target(number), "interval": "400ms", "timeout": "300ms" }] },
+        { "name": SERVICE, "id": "renewed", "port": 1, "checks": [{ "type": "ttl", "ttl": "1500ms" }] },
+        { "name": SERVICE, "id": "probed", "port": 2, "checks": [probe(number)] },
+        { "name": SERVICE, "id": "renewed", "namespace": ELSEWHERE, "port": 3,
+          "checks": [{ "type": "ttl", "ttl": "1500ms" }] },
     ] }));
     let services = file
         .expect("a valid file")
-        .services(&node, "10.3.3.3")
+        .services(&node, ADDRESS)
         .expect("valid services");
     AgentConfig {
         services,
         sync_interval: SYNC_INTERVAL,
-        ..AgentConfig::new(node, "10.3.3.3".into(), servers)
+        ..AgentConfig::new(node, ADDRESS.into(), servers)
     }
 }

@@ -6,25 +6,31 @@ use sider_core::registry::{Check, CheckStatus, Instance, Namespace};
 
 use crate::{
     content::{CheckSeen, Content, InstanceSeen, NodeSeen},
+    keys::{KeySeen, SessionSeen, key},
     model::State,
     operation::Ask,
 };
 
 /// What a client must read in this state.
 pub fn answer(state: &State, ask: &Ask) -> Content {
+    let (namespace, ask) = ask.place();
+    let here = &namespace;
     match ask {
+        Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
         Ask::Health {
             service,
             passing,
             tags,
         } => {
-            let chosen = instances(state, service, tags).into_iter().filter(|instance| {
-                !passing
-                    || state
-                        .checks_that_count(instance)
-                        .iter()
-                        .all(|check| check.status == CheckStatus::Passing)
-            });
+            let chosen = instances(state, here, service, tags)
+                .into_iter()
+                .filter(|instance| {
+                    !passing
+                        || state
+                            .checks_that_count(instance)
+                            .iter()
+                            .all(|check| check.status == CheckStatus::Passing)
+                });
             Content::Instances(
                 chosen
                     .map(|instance| instance_seen(state, instance, true))
@@ -32,26 +38,27 @@ pub fn answer(state: &State, ask: &Ask) -> Content {
             )
         }
         Ask::CatalogService { service, tags } => {
-            let chosen = instances(state, service, tags).into_iter();
+            let chosen = instances(state, here, service, tags).into_iter();
             Content::Instances(
                 chosen
                     .map(|instance| instance_seen(state, instance, false))
                     .collect(),
             )
         }
-        Ask::Services => Content::Services(services(state)),
+        Ask::Services => Content::Services(services(state, here)),
         Ask::Nodes => Content::Nodes(nodes(state)),
         Ask::NodeChecks(node) => checks(
             state,
-            |check| check.node.as_str() == node,
+            |check| check.node.as_str() == node && state.namespaces_of_check(check).contains(here),
             |check| (check.instance.is_some(), String::new(), check.id.to_string()),
         ),
         Ask::ServiceChecks(service) => checks(
             state,
             |check| {
-                state
-                    .instance_of(check)
-                    .is_some_and(|instance| instance.service.as_str() == service)
+                check.namespace == *here
+                    && state
+                        .instance_of(check)
+                        .is_some_and(|instance| instance.service.as_str() == service)
             },
             |check| {
                 let instance = check.instance.as_ref().map(ToString::to_string);
@@ -64,13 +71,51 @@ pub fn answer(state: &State, ask: &Ask) -> Content {
         ),
         Ask::ChecksInState(status) => checks(
             state,
-            |check| status.is_none_or(|status| check.status == status),
+            |check| check.namespace == *here && status.is_none_or(|status| check.status == status),
             |check| (false, check.node.to_string(), check.id.to_string()),
         ),
+        Ask::Key(name) => {
+            let held = state.key(&key(name));
+            Content::Keys(held.map(KeySeen::of).into_iter().collect())
+        }
+        Ask::KeyTree(prefix) => {
+            let tree = state.tree(&key(prefix));
+            Content::Keys(tree.into_iter().map(|held| KeySeen::of(held)).collect())
+        }
+        Ask::KeyNames(prefix) => Content::KeyNames(key_names(state, prefix)),
+        Ask::Sessions => {
+            let mut sessions: Vec<SessionSeen> = state
+                .sessions
+                .iter()
+                .map(|session| SessionSeen::of(session))
+                .collect();
+            sessions.sort_by(|one, other| one.id.cmp(&other.id));
+            Content::Sessions(sessions)
+        }
     }
 }
 
-fn instances<'a>(state: &'a State, service: &str, tags: &[String]) -> Vec<&'a Arc<Instance>> {
+/// Names with a prefix, each cut behind the first slash after it.
+fn key_names(state: &State, prefix: &str) -> Vec<String> {
+    let tree = state.tree(&key(prefix));
+    let names = tree.iter().map(|held| {
+        let name = held.key.to_string();
+        match name[prefix.len()..].find('/') {
+            Some(slash) => name[..=prefix.len() + slash].to_owned(),
+            None => name,
+        }
+    });
+    let mut names: Vec<String> = names.collect();
+    names.dedup();
+    names
+}
+
+fn instances<'a>(
+    state: &'a State,
+    namespace: &Namespace,
+    service: &str,
+    tags: &[String],
+) -> Vec<&'a Arc<Instance>> {
     let tagged = |instance: &Instance| {
         tags.iter()
             .all(|tag| instance.tags.iter().any(|own| own.eq_ignore_ascii_case(tag)))
@@ -78,7 +123,7 @@ fn instances<'a>(state: &'a State, service: &str, tags: &[String]) -> Vec<&'a Ar
     let mut instances: Vec<&Arc<Instance>> = state
         .instances
         .iter()
-        .filter(|instance| instance.namespace == Namespace::default())
+        .filter(|instance| instance.namespace == *namespace)
         .filter(|instance| instance.service.as_str() == service && tagged(instance))
         .collect();
     instances.sort_by_key(|instance| (instance.node.clone(), instance.id.clone()));
@@ -133,11 +178,11 @@ fn check_seen(state: &State, check: &Check) -> CheckSeen {
     }
 }
 
-fn services(state: &State) -> BTreeMap<String, Vec<String>> {
+fn services(state: &State, here: &Namespace) -> BTreeMap<String, Vec<String>> {
     let of_default = state
         .services()
         .into_iter()
-        .filter(|(namespace, ..)| *namespace == Namespace::default());
+        .filter(|(namespace, ..)| *namespace == *here);
     of_default.map(|(_, service, tags)| (service, tags)).collect()
 }
 
@@ -157,11 +202,7 @@ fn nodes(state: &State) -> Vec<NodeSeen> {
 }
 
 fn checks<K: Ord>(state: &State, chosen: impl Fn(&Check) -> bool, order: impl Fn(&Check) -> K) -> Content {
-    let mut checks: Vec<&Arc<Check>> = state
-        .checks
-        .iter()
-        .filter(|check| check.namespace == Namespace::default() && chosen(check))
-        .collect();
+    let mut checks: Vec<&Arc<Check>> = state.checks.iter().filter(|check| chosen(check)).collect();
     checks.sort_by_key(|check| order(check));
     Content::Checks(checks.into_iter().map(|check| check_seen(state, check)).collect())
 }

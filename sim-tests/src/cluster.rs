@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 use crate::{
-    history::{Fact, Heard},
+    history::{Bounds, Fact, Heard},
     recorder::{number, time},
     trap::{Snare, Step},
     words,
@@ -520,7 +520,12 @@ impl Cluster {
         };
         StartConfig {
             raft,
-            server: options.server.clone(),
+            server: ServerConfig {
+                // Shorter than users may have it: a schedule lasts seconds.
+                session_ttl_min: Duration::from_millis(100),
+                restore_idle: Bounds::default().restore_idle,
+                ..options.server.clone()
+            },
             bootstrap,
             join,
         }
@@ -531,8 +536,8 @@ impl Cluster {
     }
 }
 
-/// Serves the real router, or 503 until there is one.
-fn http_handler(routes: Arc<OnceLock<Router>>) -> HttpHandler {
+/// Serves the real router of a server or an agent, or 503 until there is one.
+pub(crate) fn http_handler(routes: Arc<OnceLock<Router>>) -> HttpHandler {
     Arc::new(move |request| {
         let routes = routes.get().cloned();
         Box::pin(async move {

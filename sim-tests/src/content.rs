@@ -1,12 +1,16 @@
 //! What a client reads, in one form for both sides: parsed from an answer's JSON, or computed by the model.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::Value;
-use sider_core::registry::{Check, CheckStatus, Instance, Node, Snapshot};
+use sider_core::registry::{Check, CheckStatus, Instance, Key, KeyValue, Node, Session, Snapshot};
 
-use crate::{model::State, operation::Ask};
+use crate::{
+    keys::{self, KeySeen, SessionSeen},
+    model::State,
+    operation::Ask,
+};
 
 /// The content of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +23,16 @@ pub enum Content {
     Nodes(Vec<NodeSeen>),
     /// Checks, in the order of the answer.
     Checks(Vec<CheckSeen>),
+    /// Keys, by name; or what a transaction gives.
+    Keys(Vec<KeySeen>),
+    /// Names of keys.
+    KeyNames(Vec<String>),
+    /// Sessions, by id.
+    Sessions(Vec<SessionSeen>),
+    /// Whether something was done.
+    Flag(bool),
+    /// The id of a session that was created.
+    Created(String),
     /// The whole state, from a snapshot file.
     Snapshot(Box<StateSeen>),
 }
@@ -34,6 +48,12 @@ pub struct StateSeen {
     pub instances: Vec<Instance>,
     /// Checks.
     pub checks: Vec<Check>,
+    /// What keys hold.
+    pub keys: Vec<KeyValue>,
+    /// Sessions.
+    pub sessions: Vec<Session>,
+    /// Locks that nobody can take for a while, with their delay and the index at which it began.
+    pub delays: BTreeMap<Key, (Duration, u64)>,
 }
 
 impl StateSeen {
@@ -44,11 +64,15 @@ impl StateSeen {
     pub fn parse(file: &Bytes) -> Result<StateSeen, String> {
         let snapshot = Snapshot::parse(file).map_err(|error| error.to_string())?;
         let registry = snapshot.registry();
+        let delay = |key: &Key| Some((key.clone(), registry.lock_delay(key)?));
         Ok(StateSeen {
             index: registry.index(),
             nodes: registry.nodes().cloned().collect(),
             instances: registry.instances().cloned().collect(),
             checks: registry.checks().cloned().collect(),
+            keys: registry.keys().cloned().collect(),
+            sessions: registry.sessions().cloned().collect(),
+            delays: registry.lock_delays().filter_map(delay).collect(),
         })
     }
 
@@ -64,6 +88,9 @@ impl StateSeen {
             nodes: sorted(&state.nodes, |node| node.name.clone()),
             instances: sorted(&state.instances, Instance::key),
             checks: sorted(&state.checks, Check::key),
+            keys: sorted(&state.keys, |held| held.key.clone()),
+            sessions: sorted(&state.sessions, |session| session.id.clone()),
+            delays: state.delays().clone(),
         }
     }
 }
@@ -144,7 +171,8 @@ impl Content {
     /// Says what is missing or of a wrong type.
     pub fn parse(ask: &Ask, body: &[u8]) -> Result<Content, String> {
         let value: Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
-        match ask {
+        match ask.place().1 {
+            Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
             Ask::Health { .. } => Ok(Content::Instances(each(&value, health_entry)?)),
             Ask::CatalogService { .. } => Ok(Content::Instances(each(&value, catalog_entry)?)),
             Ask::Services => services(&value),
@@ -152,6 +180,9 @@ impl Content {
             Ask::NodeChecks(_) | Ask::ServiceChecks(_) | Ask::ChecksInState(_) => {
                 Ok(Content::Checks(each(&value, check)?))
             }
+            Ask::Key(_) | Ask::KeyTree(_) => keys::parse_keys(&value),
+            Ask::KeyNames(_) => keys::parse_names(&value),
+            Ask::Sessions => keys::parse_sessions(&value),
         }
     }
 
@@ -166,7 +197,7 @@ impl Content {
                     .for_each(|instance| blank(&mut instance.checks));
             }
             Content::Checks(checks) => blank(checks),
-            Content::Services(_) | Content::Nodes(_) | Content::Snapshot(_) => {}
+            _ => {}
         }
         content
     }
@@ -185,6 +216,9 @@ impl Content {
             (Content::Instances(a), Content::Instances(b)) => first(a, b),
             (Content::Nodes(a), Content::Nodes(b)) => first(a, b),
             (Content::Checks(a), Content::Checks(b)) => first(a, b),
+            (Content::Keys(a), Content::Keys(b)) => first(a, b),
+            (Content::KeyNames(a), Content::KeyNames(b)) => first(a, b),
+            (Content::Sessions(a), Content::Sessions(b)) => first(a, b),
             (a, b) => format!("{a:?} is not {b:?}"),
         }
     }

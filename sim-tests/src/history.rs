@@ -13,7 +13,7 @@ use std::{
 
 use sider_core::{
     observe::Observation,
-    registry::{CheckStatus, Command, Refusal, Reply, Topic},
+    registry::{CheckStatus, Command, Namespace, Refusal, Reply, Topic},
 };
 
 use crate::{content::Content, operation::Op, time::Time, truth::Truth};
@@ -75,6 +75,10 @@ pub struct Bounds {
     pub agent_nodes: Vec<String>,
     /// A client's wait for an answer beyond what it allowed the server to wait.
     pub patience: Duration,
+    /// Whether servers may be of an older program.
+    pub older_programs: bool,
+    /// How long the leader leaves the parts of a restore alone that lays down no more of them.
+    pub restore_idle: Duration,
 }
 
 impl Default for Bounds {
@@ -87,6 +91,8 @@ impl Default for Bounds {
             first_voters: Vec::new(),
             agent_nodes: Vec::new(),
             patience: Duration::from_secs(8),
+            older_programs: false,
+            restore_idle: Duration::from_secs(3),
         }
     }
 }
@@ -384,12 +390,27 @@ pub struct AgentPromise {
     pub node: String,
     /// The servers whose addresses it has.
     pub servers: Vec<ServerNumber>,
-    /// Its instances, with the statuses of their checks in the end.
-    pub instances: Vec<(String, Vec<CheckStatus>)>,
+    /// Its address.
+    pub address: String,
+    /// All of its instances, as they must be in the end.
+    pub instances: Vec<AgentInstance>,
     /// When it was started.
     pub started: Time,
     /// When something was last done to it, or to what it probes.
     pub settled: Time,
+}
+
+/// What must be in the registry of an agent's instance in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentInstance {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its id.
+    pub id: String,
+    /// Its port.
+    pub port: u16,
+    /// The statuses of its checks.
+    pub statuses: Vec<CheckStatus>,
 }
 
 /// A member's view of the membership.

@@ -3,7 +3,7 @@
 //! Reading order:
 //!
 //! 1. [`operation`] is what a client can ask; [`schedule`] is a whole run as a value, [`generate`] draws one from a seed.
-//! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults, [`agency`] an agent; [`run`] plays a schedule with them,
+//! 2. [`cluster`] is the servers; [`workload`] the clients, [`saboteur`] the faults, [`agency`] agents; [`run`] plays a schedule with them,
 //!    [`sweep`] many; [`timeline`] tells a run in plain [`words`], [`page`] draws it, [`shrink`]
 //!    makes a failing schedule small, [`diff`] finds where two runs part, [`lease_map`]
 //!    shows what wrong clocks break. [`stage`] is for
@@ -17,6 +17,8 @@
 pub mod time;
 
 pub mod operation;
+
+pub mod keys;
 
 pub mod schedule;
 

@@ -3,16 +3,20 @@
 //! A client's registration bears a version of its own, so that it is told from every other; what bears none is matched
 //! by time: an entry that was appended while the operation was under way. Among operations that fit, the one that
 //! returned first gets the entry, which finds a complete matching if there is one.
+//!
+//! A report needs no entry, for a renewal that changes nothing is not written. But each status that is written needs a report
+//! of its own: written twice, or after its report was acknowledged, it may undo what was reported since.
 
 use sider_core::registry::{
     CheckKey, CheckTarget, CheckUpdate, Command, Deregister, InstanceKey, Namespace, NodeName, Registration,
-    Restore,
+    Restore, SessionId,
 };
 
 use crate::{
     history::{Operation, Outcome, Record},
+    keys::KeyOp,
     model::State,
-    operation::{CatalogEntry, Damage, ELSEWHERE, Op, RegisterForm, Service, Target},
+    operation::{CatalogEntry, Damage, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
     time::Time,
     truth::Entry,
 };
@@ -39,20 +43,30 @@ pub fn sources(record: &Record, entries: &[Entry]) -> Vec<Source> {
     let mut free: Vec<&Operation> = record.operations.iter().filter(|it| may_be_in_log(it)).collect();
     // A success is owed an entry, so it comes before an operation that may have none.
     free.sort_by_key(|operation| (!operation.is_done(), operation.returned, operation.id));
+    let mut reports = Reports::of(record);
     let mut sources = Vec::with_capacity(entries.len());
     let mut before = &State::default();
     for entry in entries {
-        sources.push(source(record, entry, before, &mut free));
+        sources.push(source(record, entry, before, &mut free, &mut reports));
         before = &entry.state;
     }
     sources
 }
 
-fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operation>) -> Source {
+fn source(
+    record: &Record,
+    entry: &Entry,
+    before: &State,
+    free: &mut Vec<&Operation>,
+    all_reports: &mut Reports<'_>,
+) -> Source {
     let Some((command, effect)) = &entry.command else {
         return Source::Internal;
     };
     match command {
+        Command::RenewSessions(ids) if !ids.iter().all(|id| is_renewed(record, id, entry.appended)) => {
+            return Source::Nobody;
+        }
         Command::ExpireChecks(_)
         | Command::DeregisterCritical(_)
         | Command::RenewSessions(_)
@@ -68,24 +82,17 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
             };
         }
         Command::UpdateChecks(updates) => {
-            let excused = |update: &CheckUpdate| {
+            let mut excused = |update: &CheckUpdate| {
                 update.status.is_none()
                     || is_agents(record, updated_node(update))
-                    || record
-                        .operations
-                        .iter()
-                        .any(|it| reports(it, update, before, entry.appended))
+                    || all_reports.give_one_to(update, before, entry)
             };
-            return if updates.iter().all(excused) {
-                Source::Internal
-            } else {
-                Source::Nobody
+            // All of them, so that each gets its report, whatever is wrong with another one.
+            let excused: Vec<bool> = updates.iter().map(&mut excused).collect();
+            return match excused.contains(&false) {
+                true => Source::Nobody,
+                false => Source::Internal,
             };
-        }
-        Command::Register(registrations)
-            if registrations.iter().all(|it| is_agents(record, &it.node.name)) =>
-        {
-            return Source::Agent;
         }
         Command::Register(_)
         | Command::Deregister(_)
@@ -108,18 +115,31 @@ fn source(record: &Record, entry: &Entry, before: &State, free: &mut Vec<&Operat
     };
     match free.iter().position(|operation| caused(operation)) {
         Some(at) => Source::Operation(free.remove(at).id),
-        // A client may take away what an agent registered; else the agent did it itself.
-        None if matches!(command, Command::Deregister(what) if is_agents(record, deregistered_node(what))) => {
-            Source::Agent
-        }
+        // A client may have done something about an agent's node; else the agent did it itself.
+        None if is_about_an_agent(record, command) => Source::Agent,
         None => Source::Nobody,
     }
 }
 
+fn is_about_an_agent(record: &Record, command: &Command) -> bool {
+    match command {
+        Command::Register(registrations) => registrations.iter().all(|it| is_agents(record, &it.node.name)),
+        Command::Deregister(what) => is_agents(record, deregistered_node(what)),
+        _ => false,
+    }
+}
+
+/// Whether an operation, sent by then, may have asked for this renewal.
+fn is_renewed(record: &Record, id: &SessionId, appended: Time) -> bool {
+    record.operations.iter().any(|operation| {
+        operation.invoked <= appended
+            && !matches!(operation.outcome, Outcome::Failed(_))
+            && matches!(&operation.op, Op::Keys(KeyOp::RenewSession { session }) if session == id.as_str())
+    })
+}
+
 fn may_be_in_log(operation: &Operation) -> bool {
-    operation.op.is_write()
-        && !matches!(operation.op, Op::Report { .. })
-        && !matches!(operation.outcome, Outcome::Failed(_))
+    operation.op.is_logged() && !matches!(operation.outcome, Outcome::Failed(_))
 }
 
 fn is_agents(record: &Record, node: &NodeName) -> bool {
@@ -184,6 +204,7 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
                     && service_id.is_none()
             }
         },
+        (Op::Keys(op), command) => op.asks_for(command),
         _ => false,
     }
 }
@@ -215,7 +236,7 @@ fn registers(form: RegisterForm, service: &Service, registration: &Registration)
             .iter()
             .zip(&registration.checks)
             .all(|(asked, got)| {
-                got.definition.ttl().map(|ttl| ttl.as_millis()) == Some(u128::from(asked.ttl_ms))
+                got.definition.ttl().map_or(0, |ttl| ttl.as_millis()) == u128::from(asked.ttl_ms)
                     && got.status == asked.status
                     && got.definition.deregister_critical_service_after.as_millis()
                         == u128::from(asked.deregister_after_ms)
@@ -239,34 +260,92 @@ fn catalogs(entry: &CatalogEntry, registration: &Registration) -> bool {
         && registration.node.address == entry.address
         && instance == entry.service
         && checks == asked
+        && entry.check_of.iter().all(|id| {
+            let owners = registration.checks.iter().map(|it| it.instance.as_ref());
+            owners.flatten().all(|owner| owner.as_str() == id)
+        })
 }
 
 fn is_shared_instance(key: &InstanceKey, id: &str) -> bool {
     key.namespace == Namespace::default() && key.node.as_str() == SHARED_NODE && key.id.as_str() == id
 }
 
-fn is_shared_check(key: &CheckKey, id: &str) -> bool {
+/// Whether a check is one of the servers' shared node, with this id.
+pub fn is_shared_check(key: &CheckKey, id: &str) -> bool {
     key.namespace == Namespace::default() && key.node.as_str() == SHARED_NODE && key.id.as_str() == id
 }
 
-/// Whether an operation, sent by then, may have asked for this status.
-fn reports(operation: &Operation, update: &CheckUpdate, state: &State, appended: Time) -> bool {
-    let Op::Report { reports, .. } = &operation.op else {
-        return false;
-    };
-    operation.invoked <= appended
-        && !matches!(operation.outcome, Outcome::Failed(_))
-        && reports.iter().any(|report| {
-            Some(report.status) == update.status
-                && (report.output.is_none() || report.output == update.output)
-                && match (&report.target, &update.target) {
-                    (Target::Check(id), CheckTarget::Check(key)) => is_shared_check(key, id),
-                    (Target::Instance(id), CheckTarget::TtlChecksOf(key)) => is_shared_instance(key, id),
-                    (Target::Instance(id), CheckTarget::Check(key)) => {
-                        let check = state.check(key);
-                        check.is_some_and(|it| it.instance.as_ref().is_some_and(|own| own.as_str() == id))
-                    }
-                    (Target::Check(_), CheckTarget::TtlChecksOf(_)) => false,
-                }
-        })
+/// All reports, each of which may be written once.
+struct Reports<'a> {
+    all: Vec<(&'a Operation, &'a Report)>,
+    /// For each status written so far: the reports that may have asked for it.
+    may_be_of: Vec<Vec<usize>>,
+    /// For each report: the written status that it has been given to.
+    given_to: Vec<Option<usize>>,
+}
+
+impl<'a> Reports<'a> {
+    fn of(record: &'a Record) -> Reports<'a> {
+        let mut all = Vec::new();
+        for operation in &record.operations {
+            if let Op::Report { reports, .. } = &operation.op
+                && !matches!(operation.outcome, Outcome::Failed(_))
+            {
+                all.extend(reports.iter().map(|report| (operation, report)));
+            }
+        }
+        Reports {
+            given_to: vec![None; all.len()],
+            may_be_of: Vec::new(),
+            all,
+        }
+    }
+
+    /// Gives a report to a written status; others are given away otherwise if that helps. False if there is none.
+    fn give_one_to(&mut self, update: &CheckUpdate, state: &State, entry: &Entry) -> bool {
+        let fits = |(operation, report): &(&Operation, &Report)| {
+            let in_time = match &operation.outcome {
+                Outcome::Done(_) | Outcome::Refused { .. } => entry.applied <= operation.returned,
+                _ => true,
+            };
+            in_time && operation.invoked <= entry.appended && reports(report, update, state)
+        };
+        let fitting = (0..self.all.len()).filter(|nth| fits(&self.all[*nth]));
+        self.may_be_of.push(fitting.collect());
+        let mut tried = vec![false; self.all.len()];
+        self.augment(self.may_be_of.len() - 1, &mut tried)
+    }
+
+    fn augment(&mut self, written: usize, tried: &mut [bool]) -> bool {
+        for place in 0..self.may_be_of[written].len() {
+            let report = self.may_be_of[written][place];
+            if std::mem::replace(&mut tried[report], true) {
+                continue;
+            }
+            let free = match self.given_to[report] {
+                None => true,
+                Some(other) => self.augment(other, tried),
+            };
+            if free {
+                self.given_to[report] = Some(written);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Whether a report asks for this status.
+fn reports(report: &Report, update: &CheckUpdate, state: &State) -> bool {
+    Some(report.status) == update.status
+        && (report.output.is_none() || report.output == update.output)
+        && match (&report.target, &update.target) {
+            (Target::Check(id), CheckTarget::Check(key)) => is_shared_check(key, id),
+            (Target::Instance(id), CheckTarget::TtlChecksOf(key)) => is_shared_instance(key, id),
+            (Target::Instance(id), CheckTarget::Check(key)) => {
+                let check = state.check(key);
+                check.is_some_and(|it| it.instance.as_ref().is_some_and(|own| own.as_str() == id))
+            }
+            (Target::Check(_), CheckTarget::TtlChecksOf(_)) => false,
+        }
 }

@@ -42,6 +42,12 @@ pub struct State {
 }
 
 impl State {
+    /// The restore of which parts are laid down, and how many; `None` while there are none.
+    pub fn staged(&self) -> Option<(u64, usize)> {
+        let (restore, parts) = &self.staged;
+        (!parts.is_empty()).then_some((*restore, parts.len()))
+    }
+
     /// Carries out a command; gives its reply and whether it took an index.
     pub fn apply(&mut self, command: &Command) -> (Result<Reply, Refusal>, bool) {
         let before = self.clone();
@@ -140,16 +146,20 @@ impl State {
                 let at = self.index.max(*index).max(1) + 1;
                 let known = std::mem::replace(&mut self.keys, file.keys);
                 for held in &mut self.keys {
-                    let created = known.iter().find(|it| it.key == held.key);
+                    let known = known.iter().find(|it| it.key == held.key);
                     let held = Arc::make_mut(held);
-                    held.create_index = created.map_or(at, |it| it.create_index);
+                    held.version = known.map_or(1, |it| it.version + 1);
+                    held.create_index = known.map_or(at, |it| it.create_index);
                     held.modify_index = at;
                 }
                 self.sessions = file.sessions;
                 for session in &mut self.sessions {
                     Arc::make_mut(session).renewals = at << 20;
                 }
-                self.delays.clear();
+                self.delays = file.delays;
+                for (_, since) in self.delays.values_mut() {
+                    *since = at;
+                }
             }
         }
         Ok(Reply::Done)
@@ -174,6 +184,11 @@ impl State {
                     self.keys.extend(held);
                 }
                 Some(0x14) => self.sessions.push(postcard::from_bytes(thing).map_err(wrong)?),
+                Some(0x15) => {
+                    let key = Key::parse(key[1..].to_vec()).map_err(|error| error.to_string())?;
+                    self.delays
+                        .insert(key, postcard::from_bytes(thing).map_err(wrong)?);
+                }
                 // Indexes of topics: all of them are new after a restore.
                 _ => {}
             }
@@ -561,10 +576,10 @@ impl State {
                 );
             }
             for namespace in self.namespaces_of_check(check) {
-                show(Topic::NodeChecks(namespace.clone(), check.node.clone()), what);
-                show(Topic::Checks(namespace.clone()), what);
-                show(Topic::ChecksInState(namespace, check.status), what);
+                show(Topic::NodeChecks(namespace, check.node.clone()), what);
             }
+            show(Topic::Checks(check.namespace.clone()), what);
+            show(Topic::ChecksInState(check.namespace.clone(), check.status), what);
         }
         for held in &self.keys {
             let what = mark("key", &held.key, held.create_index, held.modify_index);
@@ -598,8 +613,9 @@ impl State {
         namespaces
     }
 
-    /// Namespaces in which a check is seen: its instance's, or for a node's own where the node is seen.
-    fn namespaces_of_check(&self, check: &Check) -> Vec<Namespace> {
+    /// Namespaces in which a check is seen among those of its node: its instance's, or for a node's own where the node is
+    /// seen.
+    pub fn namespaces_of_check(&self, check: &Check) -> Vec<Namespace> {
         match (&check.instance, self.node(&check.node)) {
             (None, Some(node)) => self.namespaces_of(node),
             _ => vec![check.namespace.clone()],

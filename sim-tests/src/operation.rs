@@ -3,7 +3,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use sider_core::registry::CheckStatus;
+use sider_core::registry::{CheckStatus, Namespace};
+
+use crate::keys::KeyOp;
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,8 @@ pub enum Op {
         /// What; exactly one unless the form is `Batch`.
         reports: Vec<Report>,
     },
+    /// Does something about keys or sessions.
+    Keys(KeyOp),
     /// Reads once.
     Read {
         /// What.
@@ -92,8 +96,8 @@ pub enum RegisterForm {
     Consul,
     /// `/v1/batch/register`.
     Batch,
-    /// Short keys, in the namespace [`ELSEWHERE`], which nobody asks about: nothing of it may show, and nothing that is done
-    /// to its namesake in the default namespace may touch it.
+    /// Short keys, in the namespace [`ELSEWHERE`]: nothing of it may show in the default one, and nothing that is done to its
+    /// namesake there may touch it.
     Elsewhere,
 }
 
@@ -130,10 +134,10 @@ pub struct Service {
     pub checks: Vec<TtlCheck>,
 }
 
-/// A TTL check to register; its id is the default one of the request's form.
+/// A check to register, nearly always a TTL check; its id is the default one of the request's form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TtlCheck {
-    /// Its TTL in milliseconds.
+    /// Its TTL in milliseconds; 0 if it is not a TTL check.
     pub ttl_ms: u64,
     /// The status it starts with (Consul's form only).
     pub status: Option<CheckStatus>,
@@ -152,6 +156,9 @@ pub struct CatalogEntry {
     pub service: Option<(String, String, u16)>,
     /// A check: id, status, output. It belongs to the instance if there is one.
     pub check: Option<(String, CheckStatus, String)>,
+    /// Another instance that the check belongs to: all is refused if it is not there.
+    #[serde(default)]
+    pub check_of: Option<String>,
 }
 
 /// A status of one check, or of all TTL checks of an instance.
@@ -203,6 +210,16 @@ pub enum Ask {
     ServiceChecks(String),
     /// `/v1/health/state/{state}`; `None` is `any`.
     ChecksInState(Option<CheckStatus>),
+    /// The same in the namespace [`ELSEWHERE`].
+    Elsewhere(Box<Ask>),
+    /// `/v1/kv/{key}`.
+    Key(String),
+    /// `/v1/kv/{prefix}?recurse`.
+    KeyTree(String),
+    /// `/v1/kv/{prefix}?keys&separator=/`.
+    KeyNames(String),
+    /// `/v1/session/list`.
+    Sessions,
 }
 
 /// How fresh an answer must be.
@@ -271,11 +288,30 @@ impl Op {
         !matches!(self, Op::Read { .. } | Op::Wait { .. } | Op::Save)
     }
 
+    /// Whether it is owed an entry in the log when it is acknowledged.
+    pub fn is_logged(&self) -> bool {
+        match self {
+            Op::Report { .. } => false,
+            Op::Keys(op) => op.is_logged(),
+            op => op.is_write(),
+        }
+    }
+
     /// What is asked and how fresh, for a read.
     pub fn asked(&self) -> Option<(&Ask, Freshness)> {
         match self {
             Op::Read { ask, freshness } | Op::Wait { ask, freshness, .. } => Some((ask, *freshness)),
             _ => None,
+        }
+    }
+}
+
+impl Ask {
+    /// The namespace that is asked about, and the question in it.
+    pub fn place(&self) -> (Namespace, &Ask) {
+        match self {
+            Ask::Elsewhere(ask) => (Namespace::parse(ELSEWHERE).expect("a valid name"), ask),
+            ask => (Namespace::default(), ask),
         }
     }
 }
@@ -301,8 +337,13 @@ impl fmt::Display for Ask {
             Ask::Nodes => f.write_str("nodes"),
             Ask::NodeChecks(node) => write!(f, "checks of node {node}"),
             Ask::ServiceChecks(service) => write!(f, "checks of {service}"),
+            Ask::Key(key) => write!(f, "key {key}"),
+            Ask::KeyTree(prefix) => write!(f, "keys with {prefix:?}"),
+            Ask::KeyNames(prefix) => write!(f, "names of keys with {prefix:?}"),
+            Ask::Sessions => f.write_str("sessions"),
             Ask::ChecksInState(None) => f.write_str("checks"),
             Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
+            Ask::Elsewhere(ask) => write!(f, "{ask} in {ELSEWHERE}"),
         }
     }
 }
@@ -373,6 +414,7 @@ impl fmt::Display for Op {
                         .try_for_each(|output| write!(f, " “{output}”"))
                 })
             }
+            Op::Keys(op) => write!(f, "{op}"),
             Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
             Op::Save => f.write_str("save a snapshot"),
             Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
@@ -415,6 +457,7 @@ impl fmt::Display for CatalogEntry {
             .try_for_each(|(id, name, port)| write!(f, " instance {id} of {name} port {port}"))?;
         self.check
             .iter()
-            .try_for_each(|(id, status, output)| write!(f, " check {id} {} “{output}”", status.as_str()))
+            .try_for_each(|(id, status, output)| write!(f, " check {id} {} “{output}”", status.as_str()))?;
+        self.check_of.iter().try_for_each(|id| write!(f, " of {id}"))
     }
 }

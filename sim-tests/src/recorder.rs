@@ -141,6 +141,13 @@ impl Recorder {
         record.agents.push(promise);
     }
 
+    /// What an agent was asked for last is answered.
+    pub fn agent_settled(&self, node: &str, at: Time) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.settled = agent.settled.max(at);
+        }
+    }
+
     /// A member told the membership.
     pub fn configuration(&self, told: Configuration) {
         self.lock().configurations.push(told);

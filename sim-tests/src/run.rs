@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sider_core::{
     limits::CLOCK_DRIFT_PPM_MAX,
     raft::{RaftConfig, ServerAddress, ServerId},
+    registry::Command,
     server::ServerConfig,
 };
 use sider_runtime_sim::{Message, Options, SimTask, TraceLine, World, run_with};
@@ -14,6 +15,7 @@ use crate::{
     cluster::{Cluster, ClusterOptions, Formation},
     history::{Bounds, History, ServerNumber},
     invariants::{Violation, judge},
+    keys::Notes,
     recorder::{Recorder, now},
     saboteur::Saboteur,
     schedule::{Schedule, Shape, Squeeze},
@@ -83,6 +85,7 @@ fn bounds(schedule: &Schedule) -> Bounds {
         latency: Duration::from_micros(schedule.cluster.latency_us.1)
             + Duration::from_micros(schedule.cluster.sync_us.1),
         first_voters: (0..schedule.cluster.servers).map(ServerNumber).collect(),
+        older_programs: schedule.cluster.command_version < Command::NEWEST_VERSION,
         ..Bounds::default()
     }
 }
@@ -151,12 +154,14 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
         .max()
         .unwrap_or(0);
     let files = Files::default();
+    let notes = Notes::default();
     let player = |number: u8| Player {
         world: world.clone(),
         number,
         client: cluster.client(&format!("c{number}")),
         recorder: recorder.clone(),
         files: files.clone(),
+        notes: notes.clone(),
     };
     let players: Vec<Player> = (0..=clients).map(player).collect();
     let mut under_way = Vec::new();

@@ -103,6 +103,20 @@ pub struct AgentPlan {
     pub crashes: Vec<(u64, u64)>,
     /// When what it probes turns bad, or good again.
     pub flips_ms: Vec<u64>,
+    /// What is asked of it through its own API, one after the other.
+    #[serde(default)]
+    pub orders: Vec<Order>,
+}
+
+/// What a service on an agent's machine asks of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// When.
+    pub at_ms: u64,
+    /// The instance that is registered or deregistered.
+    pub id: String,
+    /// Its port; none to deregister it.
+    pub port: Option<u16>,
 }
 
 /// Something that a client does.

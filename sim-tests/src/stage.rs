@@ -14,6 +14,7 @@ use crate::{
     cluster::{Client, Cluster},
     history::{Bounds, Fact, FaultKind, FaultSpan, MembershipChange, Outcome, ServerNumber},
     invariants::judge,
+    keys::Notes,
     operation::{Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
     recorder::{Recorder, now, number},
     run::cluster_options,
@@ -118,6 +119,7 @@ impl Stage {
             client,
             recorder: recorder.clone(),
             files: Files::default(),
+            notes: Notes::default(),
         };
         let stage = Stage {
             world,

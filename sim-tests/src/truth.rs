@@ -7,12 +7,16 @@ use std::{
     time::Duration,
 };
 
-use sider_core::registry::{Command, Namespace, NodeName, Refusal, Reply, ServiceName, Topic};
+use sider_core::{
+    limits::READ_TIMEOUT,
+    registry::{Command, NodeName, Refusal, Reply, ServiceName, Topic},
+};
 
 use crate::{
     answers,
     content::Content,
     history::{AppliedEntry, Effect, Fact, FaultKind, Record, ServerNumber},
+    keys::key,
     matching::{self, Source},
     model::State,
     operation::Ask,
@@ -248,6 +252,11 @@ impl Truth {
         self.content(ask, one).without_output() != self.content(ask, other).without_output()
     }
 
+    /// The positions in [`Truth::entries`] of restores that replaced the state, in order.
+    pub fn restored(&self) -> impl Iterator<Item = usize> + '_ {
+        self.restores.iter().map(|step| step.point - 1)
+    }
+
     /// The calm span that `time` lies in.
     pub fn calm_at(&self, time: Time) -> Option<(Time, Time)> {
         let at = self
@@ -261,14 +270,26 @@ impl Truth {
     pub fn calm_between(&self, from: Time, until: Time) -> bool {
         self.calm_at(from).is_some_and(|(_, end)| until <= end)
     }
+
+    /// By when a server has looked for the first time at what a request of `invoked` asks for: `quick` after it where all
+    /// is calm, else within the time limit of a read. What comes while it stands still it takes up when it goes on.
+    pub fn looked_by(&self, server: ServerNumber, invoked: Time, quick: Duration) -> Time {
+        let calm = self.calm_between(invoked, invoked + quick);
+        let looked = invoked + if calm { quick } else { READ_TIMEOUT };
+        let pauses = self.pauses.iter();
+        pauses
+            .filter(|(paused, from, to)| *paused == server && *from <= looked && *to > invoked)
+            .map(|(_, _, to)| *to + READ_TIMEOUT)
+            .fold(looked, Time::max)
+    }
 }
 
 impl Ask {
     /// The topic whose index the answer bears.
     pub fn topic(&self) -> Topic {
-        let namespace = Namespace::default();
+        let (namespace, ask) = self.place();
         let name = |service: &str| ServiceName::parse(service).expect("simulated names are valid");
-        match self {
+        match ask {
             Ask::Health {
                 service,
                 passing: true,
@@ -283,6 +304,10 @@ impl Ask {
                 NodeName::parse(node).expect("simulated names are valid"),
             ),
             Ask::ServiceChecks(service) => Topic::ServiceChecks(namespace, name(service)),
+            Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
+            Ask::Key(name) => Topic::Key(key(name)),
+            Ask::KeyTree(prefix) | Ask::KeyNames(prefix) => Topic::KeyPrefix(key(prefix)),
+            Ask::Sessions => Topic::Sessions,
             Ask::ChecksInState(None) => Topic::Checks(namespace),
             Ask::ChecksInState(Some(status)) => Topic::ChecksInState(namespace, *status),
         }
@@ -420,6 +445,11 @@ fn applied_at(record: &Record) -> BTreeMap<ServerNumber, Vec<(Time, Option<u64>)
             Fact::Started | Fact::Stopped { .. } => None,
             Fact::Applied(entry) => Some(entry.log_index),
             Fact::SnapshotInstalled { log_index, .. } => Some(*log_index),
+            // What is purged is in the state. A server that crashed before it could tell of a snapshot shows it so.
+            Fact::Purged { upto } => {
+                let known = steps.get(&seen.server).and_then(|steps| steps.last()?.1);
+                known.max(Some(*upto))
+            }
             _ => continue,
         };
         steps.entry(seen.server).or_default().push((seen.at, applied));

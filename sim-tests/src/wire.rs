@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
-use sider_core::{registry::CheckStatus, runtime::NetworkError};
+use sider_core::{
+    registry::{CheckStatus, Namespace},
+    runtime::NetworkError,
+};
 
 use crate::{
     content::{Content, StateSeen},
@@ -14,6 +17,9 @@ use crate::{
         Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
     },
 };
+
+/// What a check that is not a TTL check is about.
+const PROBED: &str = "10.9.8.7:80";
 
 /// The request that asks for an operation.
 pub fn request(op: &Op) -> Request<Bytes> {
@@ -62,6 +68,7 @@ pub fn request(op: &Op) -> Request<Bytes> {
         Op::Save => get("/v1/snapshot"),
         // Its body is a file that only the client has: see [`restore`].
         Op::Restore { .. } => put("/v1/snapshot", None),
+        Op::Keys(op) => op.request(),
         Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
         Op::Wait {
             ask,
@@ -100,6 +107,23 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
             status,
             reason: text(),
         },
+        // A key that is not there, or nothing with a prefix.
+        404 if matches!(
+            op.asked(),
+            Some((Ask::Key(_) | Ask::KeyTree(_) | Ask::KeyNames(_), _))
+        ) =>
+        {
+            let (parts, _) = answer.into_parts();
+            match success(op, &Response::from_parts(parts, Bytes::from_static(b"[]"))) {
+                Ok(answer) => Outcome::Done(answer),
+                Err(problem) => Outcome::Nonsense(format!("404 with a bad answer: {problem}")),
+            }
+        }
+        // As Consul says that a session, or what it is bound to, is not there.
+        500 if matches!(op, Op::Keys(_)) && text().contains("apply failed: ") => Outcome::Refused {
+            status,
+            reason: text(),
+        },
         404 | 409 if op.is_write() => Outcome::Refused {
             status,
             reason: text(),
@@ -128,6 +152,7 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
             done.content = Some(Content::parse(ask, answer.body())?);
             done.told = Some(told(answer)?);
         }
+        Op::Keys(op) => done.content = Some(op.parse(answer.body())?),
         Op::Report {
             form: ReportForm::Batch,
             reports,
@@ -214,6 +239,11 @@ fn duration(ms: u64) -> String {
 fn service_body(service: &Service, form: RegisterForm) -> Value {
     let checks = service.checks.iter().map(|check| {
         let mut body = match form {
+            // Nobody probes it, but its definition is kept, and its status can be reported.
+            RegisterForm::Consul if check.ttl_ms == 0 => json!({ "TCP": PROBED, "Interval": "10s" }),
+            RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere if check.ttl_ms == 0 => {
+                json!({ "type": "tcp", "tcp": PROBED, "interval": "10s" })
+            }
             RegisterForm::Consul => json!({ "TTL": duration(check.ttl_ms) }),
             RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
                 json!({ "type": "ttl", "ttl": duration(check.ttl_ms) })
@@ -246,7 +276,8 @@ fn catalog_body(entry: &CatalogEntry) -> Value {
     }
     if let Some((id, status, output)) = &entry.check {
         body["Check"] = json!({ "CheckID": id, "Name": id, "Status": status.as_str(), "Output": output });
-        if let Some((instance, ..)) = &entry.service {
+        let instance = entry.service.as_ref().map(|(instance, ..)| instance);
+        if let Some(instance) = entry.check_of.as_ref().or(instance) {
             body["Check"]["ServiceID"] = json!(instance);
         }
     }
@@ -320,7 +351,9 @@ fn report_request(form: ReportForm, reports: &[Report]) -> Request<Bytes> {
 }
 
 fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> String {
+    let (namespace, ask) = ask.place();
     let (path, mut parameters) = match ask {
+        Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
         Ask::Health {
             service,
             passing,
@@ -342,7 +375,17 @@ fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> Strin
             format!("/v1/health/state/{}", status.map_or("any", CheckStatus::as_str)),
             vec![],
         ),
+        Ask::Key(key) => (format!("/v1/kv/{key}"), vec![]),
+        Ask::KeyTree(prefix) => (format!("/v1/kv/{prefix}"), vec!["recurse".into()]),
+        Ask::KeyNames(prefix) => (
+            format!("/v1/kv/{prefix}"),
+            vec!["keys".into(), "separator=/".into()],
+        ),
+        Ask::Sessions => ("/v1/session/list".to_owned(), vec![]),
     };
+    if namespace != Namespace::default() {
+        parameters.push(format!("ns={namespace}"));
+    }
     match freshness {
         Freshness::Default => {}
         Freshness::Consistent => parameters.push("consistent".into()),

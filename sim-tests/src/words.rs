@@ -102,6 +102,11 @@ pub fn content(content: &Content) -> String {
         Content::Checks(checks) => list(checks.iter().map(check)),
         Content::Services(services) => list(services.keys()),
         Content::Nodes(nodes) => list(nodes.iter().map(|node| &node.name)),
+        Content::Keys(keys) => list(keys.iter().map(|held| &held.key)),
+        Content::KeyNames(names) => list(names),
+        Content::Sessions(sessions) => list(sessions.iter().map(|session| &session.name)),
+        Content::Flag(done) => done.to_string(),
+        Content::Created(id) => id.clone(),
     };
     if text.is_empty() { "nothing".into() } else { text }
 }

@@ -12,6 +12,7 @@ use sider_runtime_sim::World;
 use crate::{
     cluster::Client,
     history::Outcome,
+    keys::Notes,
     operation::{Op, RegisterForm, Service},
     recorder::Recorder,
     schedule::{Action, Doing},
@@ -37,6 +38,8 @@ pub struct Player {
     pub recorder: Recorder,
     /// Where it keeps snapshots.
     pub files: Files,
+    /// What clients tell each other.
+    pub notes: Notes,
 }
 
 /// The snapshot that was saved last by any client. Clones share it.
@@ -98,6 +101,7 @@ impl Player {
 
     /// Sends one request and writes down what came of it.
     pub async fn perform(&self, server: u8, op: Op, patience: Duration) -> Outcome {
+        let op = self.notes.resolve(op);
         let id = self
             .recorder
             .invoked(&self.world, self.number, server, &op, patience);
@@ -117,6 +121,7 @@ impl Player {
             self.files.keep(answer.body().clone());
         }
         let outcome = wire::outcome(&op, answer);
+        self.notes.take(&op, &outcome);
         let heard = Some(self.client.heard_by(usize::from(server)));
         self.recorder.returned(&self.world, id, outcome.clone(), heard);
         outcome

@@ -8,6 +8,7 @@ use sider_core::registry::CheckStatus;
 use sider_sim_tests::{
     content::Content,
     history::Outcome,
+    keys::{KeyOp, Step},
     operation::{Damage, Freshness, Op},
     schedule::Shape,
     stage::{Stage, pass, perform, read_web, register, three, wait_for_web},
@@ -34,6 +35,10 @@ fn instances(outcome: &Outcome) -> Vec<String> {
         },
         other => panic!("no answer: {other:?}"),
     }
+}
+
+fn set(key: &str, value: &str) -> Op {
+    Op::Keys(KeyOp::One(Step::Set(key.into(), value.into())))
 }
 
 /// Three servers of an older program.
@@ -194,11 +199,13 @@ fn a_rolling_upgrade_leaves_nothing_behind() {
         let leader = stage.leader().await;
         stage.register_ttl(leader, "web-1", 60_000).await;
         assert!(is_done(&stage.ask(leader, Op::Save).await));
-        let refused = stage.ask(leader, RESTORE).await;
-        assert!(
-            matches!(&refused, Outcome::Refused { status: 400, .. }),
-            "{refused:?}"
-        );
+        for newer in [RESTORE, set("k", "one")] {
+            let refused = stage.ask(leader, newer).await;
+            assert!(
+                matches!(&refused, Outcome::Failed(reason) if reason.contains("commands of version 2")),
+                "{refused:?}"
+            );
+        }
         for server in 0..3 {
             stage.exchange(server, 2);
             for version in 1..5 {
@@ -214,6 +221,7 @@ fn a_rolling_upgrade_leaves_nothing_behind() {
             let running = stage.cluster.server(server).expect("it runs");
             assert_eq!(running.command_version(), 2, "s{server}");
         }
+        assert!(is_done(&stage.ask(leader, set("k", "two")).await));
         assert!(is_done(&stage.ask(leader, RESTORE).await));
     });
 }

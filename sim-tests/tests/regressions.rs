@@ -73,4 +73,8 @@ regressions! {
     /// A leader that is handing its office on sends no heartbeats; when it also held entries back from its successor, as
     /// that had been down, nobody could be elected. (The other server with all entries was broken for good.)
     a_successor_gets_the_entries_it_lacks: "leader-that-handed-on-and-holds-back";
+
+    /// A process crashed between writing entries and syncing them. Started again, it read them and told the leader of them;
+    /// they counted as stored on a majority, and a power cut could have taken them back.
+    what_a_crashed_process_left_unsynced_does_not_count: "unsynced-log-of-a-crashed-process";
 }

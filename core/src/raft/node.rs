@@ -38,7 +38,7 @@ use crate::{
     limits,
     observe::SharedObserver,
     registry::{Command, Registry},
-    runtime::{Keyspace, Network, NetworkError, Runtime},
+    runtime::{Disk as _, Keyspace, Network, NetworkError, Runtime},
 };
 
 const FORMAT: &str = "format";
@@ -98,6 +98,11 @@ impl<R: Runtime> RaftNode<R> {
     ) -> Result<Self, StartError> {
         let settings = Arc::new(openraft_config(&config)?);
         let journal = Journal::start::<R>(disk.clone(), config.portions.journal_writes, observer.clone());
+        // What a process that crashed had written and not synced can be read, and may yet be lost with the power. It is
+        // made durable before anything is built on it: others are told of the log as if it were.
+        let action = "syncing what an earlier process left";
+        let synced = disk.sync().await;
+        synced.map_err(|error| StoreError::Disk { action, error })?;
         check_format(&disk, &journal).await?;
         let log = LogStore::<R>::load(
             config.id.clone(),

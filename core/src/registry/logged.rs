@@ -4,8 +4,8 @@
 //!
 //! | version | since | an entry's bytes behind the version |
 //! |---|---|---|
-//! | 1 | the first | the command |
-//! | 2 | snapshots can be restored | the leader's wall time at the proposal in milliseconds since 1970, and the command, which may also be a [`Command::Restore`] or [`Command::RaiseVersion`] |
+//! | 1 | the first | the command, which is one about the catalog or checks |
+//! | 2 | there are keys, sessions, transactions and restores | the leader's wall time at the proposal in milliseconds since 1970, and the command |
 //!
 //! A cluster writes the newest version that every member can read: see [`Registry::command_version`]. It moves on only,
 //! by a [`Command::RaiseVersion`] that the leader proposes when it has asked every member. A server of an older version
@@ -40,19 +40,19 @@ impl Command {
     /// The oldest version that can say this command.
     pub fn least_version(&self) -> u8 {
         match self {
-            Command::Restore(Restore::Stage { .. } | Restore::Commit { .. } | Restore::Discard { .. })
-            | Command::RaiseVersion(_) => 2,
             Command::Register(_)
             | Command::Deregister(_)
             | Command::UpdateChecks(_)
             | Command::ExpireChecks(_)
-            | Command::DeregisterCritical(_)
-            | Command::Transact(_)
+            | Command::DeregisterCritical(_) => 1,
+            Command::Transact(_)
             | Command::CreateSession(_)
             | Command::DestroySession(_)
             | Command::RenewSessions(_)
             | Command::ExpireSessions(_)
-            | Command::EndLockDelays(_) => 1,
+            | Command::EndLockDelays(_)
+            | Command::Restore(Restore::Stage { .. } | Restore::Commit { .. } | Restore::Discard { .. })
+            | Command::RaiseVersion(_) => 2,
         }
     }
 

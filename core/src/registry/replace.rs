@@ -8,9 +8,11 @@
 //! - *Whoever waits is woken* where what he waits for is different now.
 //! - *Nothing expires by what was decided before*, however alike it looks: every check and every session gets a count of
 //!   renewals that none ever had, and counts as registered or renewed anew, so its time starts over.
-//! - *Keys are written by the restore*, where they differ: that makes one revision as every transaction does, so the
-//!   history of keys goes on without a gap, and a client's compare-and-set never takes another value for the one that it
-//!   knew. Delays of locks end with it.
+//! - *Keys are written by the restore*, where they differ: that makes one revision as every transaction does, so a
+//!   client's compare-and-set never takes another value for the one that it knew.
+//! - *The history of keys begins with it*: what a key held at an earlier revision is compacted. There are two pasts,
+//!   the file's and this cluster's, and a client of one must not be given the other's.
+//! - *Locks are held as in the file*; those that nobody could take then can't be taken for their whole delay from now on.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,6 +22,7 @@ use super::{
     Applied, Check, CheckKey, InstanceKey, Key, KeyValue, NodeName, Refusal, Registry, Reply, Restore,
     Session, SessionId,
     difference::difference,
+    kv::LockDelay,
     rows::{Row, RowLog, command_version_key, index_key, staged_key, value},
     snapshot::registry_of,
     state::{events, log_rows, next_index},
@@ -172,7 +175,7 @@ impl Registry {
         for (key, change) in &changes.keys {
             self.history.record(key, change, index, &mut rows);
         }
-        self.history.fold(&mut rows);
+        self.history.restart(index, &mut rows);
         self.topics.restart(index, &mut rows);
         self.staged.clear(&mut rows);
         Applied {
@@ -210,6 +213,10 @@ fn fill(transaction: &mut Transaction<'_>, file: &Registry) {
     let gone_nodes: Vec<NodeName> = tables.nodes().map(|node| node.name.clone()).collect();
     for key in &delays {
         transaction.set_delay(key, None);
+    }
+    for (key, delay) in file.tables.keys().delays() {
+        let since = transaction.index();
+        transaction.set_delay(key, Some(LockDelay { since, ..*delay }));
     }
     for key in gone_keys
         .iter()
@@ -257,6 +264,7 @@ fn fill(transaction: &mut Transaction<'_>, file: &Registry) {
     for held in file.tables.keys().all() {
         let known = transaction.tables().keys().get(&held.key);
         let written = KeyValue {
+            version: known.map_or(1, |known| known.version + 1),
             create_index: known.map_or(transaction.index(), |known| known.create_index),
             modify_index: transaction.index(),
             ..held.as_ref().clone()

@@ -139,6 +139,11 @@ impl Registry {
         self.tables.sessions().all().map(AsRef::as_ref)
     }
 
+    /// What every key holds, by key; O(all).
+    pub fn keys(&self) -> impl Iterator<Item = &KeyValue> {
+        self.tables.keys().all().map(AsRef::as_ref)
+    }
+
     /// For how long nobody can take the lock on a key, and the index at which that began.
     pub fn lock_delay(&self, key: &Key) -> Option<(Duration, u64)> {
         let delay = self.tables.keys().delay(key)?;

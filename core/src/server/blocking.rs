@@ -11,7 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Answer, ReadOptions, ServerError, wiring::Inner};
+use super::{Answer, Consistency, ReadOptions, ServerError, wiring::Inner};
 use crate::{limits, registry::Query};
 
 impl Inner {
@@ -52,9 +52,11 @@ impl Inner {
             return Ok(known);
         }
         // A stale server may be behind what the client has seen elsewhere. Then it does not know what that was: the first
-        // newer state is an answer, unless it gets to the client's own before.
+        // newer state is an answer, unless it gets to the client's own before. Who asked the leader is behind nobody.
+        let stale = matches!(options.consistency, Consistency::Stale { .. });
+        let behind = |known: &Answer| stale && known.index < index;
         let differs = |known: &Answer, answer: &Answer| {
-            answer.index > index && (known.index < index || !answer.view.same_content(&known.view))
+            answer.index > index && (behind(known) || !answer.view.same_content(&known.view))
         };
         while self.platform().until(timeout, parked.woken()).await.is_some() {
             self.serving()?;
@@ -63,7 +65,7 @@ impl Inner {
             // The state here knows of every change that woke: if it shows none, no round to the leader is needed.
             let now = self.evaluate(&query, freshness);
             if !differs(&known, &now) {
-                if known.index < index {
+                if behind(&known) {
                     known = now;
                 }
                 continue;

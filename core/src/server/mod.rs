@@ -127,6 +127,12 @@ pub enum ServerError {
     /// The membership change can't be done. (400)
     #[error("{0}")]
     Refused(String),
+    /// Not every member reads commands of this version yet. Nothing was done. (503)
+    #[error(
+        "this needs every server of the cluster to be up and to read commands of version {0}, and one does not yet: see \
+         /v1/cluster/status"
+    )]
+    OlderMember(u8),
     /// The server is stopping or broken. (503)
     #[error("server stopped: {0}")]
     Stopped(String),
@@ -155,6 +161,8 @@ pub struct ServerConfig {
     pub expiries_per_command: usize,
     /// Shortest TTL of a session: see [`crate::limits::SESSION_TTL_MIN`].
     pub session_ttl_min: Duration,
+    /// See [`crate::limits::RESTORE_IDLE_MAX`].
+    pub restore_idle: Duration,
 }
 
 impl Default for ServerConfig {
@@ -170,6 +178,7 @@ impl Default for ServerConfig {
             decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
             expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
             session_ttl_min: crate::limits::SESSION_TTL_MIN,
+            restore_idle: limits::RESTORE_IDLE_MAX,
         }
     }
 }

@@ -57,6 +57,8 @@ pub(super) enum Failure {
     Refused(String),
     /// As [`ServerError::Stopped`]; nothing was done.
     Stopped(String),
+    /// As [`ServerError::OlderMember`].
+    OlderMember(u8),
 }
 
 /// A message from another server.
@@ -168,6 +170,7 @@ impl From<ServerError> for Failure {
             ServerError::OverLimit { limit, .. } => Failure::OverLimit(limit as u64),
             ServerError::Refused(reason) => Failure::Refused(reason),
             ServerError::Stopped(reason) => Failure::Stopped(reason),
+            ServerError::OlderMember(needed) => Failure::OlderMember(needed),
         }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! A file is read from one picture of the state, taken at once, so writes go on meanwhile. It is restored through the
 //! log: its rows go in as parts that nobody looks at, and one last entry puts them in place on every server. If anything
-//! fails before that entry, nothing has changed, and what was laid down is discarded, now or by the next restore.
+//! fails before that entry, nothing has changed, and what was laid down is discarded: at once by the server that
+//! restores, by the first part of the next restore, or by the leader when no part came for a while. So a server that dies
+//! in the middle leaves nothing behind, and the state never holds more than the parts of one restore.
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -19,15 +21,14 @@ use super::{
     membership::VERSION,
     peer::{Errand, Outcome},
     unexpected,
-    wiring::Inner,
+    wiring::{Inner, Shared},
 };
 use crate::{
     limits,
+    raft::Role,
     registry::{Command, Registry, Restore, Snapshot, SnapshotWriter},
+    runtime::Instant,
 };
-
-/// Since this version of commands there are restores.
-const RESTORES_SINCE: u8 = 2;
 
 /// The pieces of a snapshot file, in order.
 #[derive(Debug)]
@@ -77,12 +78,15 @@ impl Inner {
                 "another restore is under way through this server".into(),
             ));
         };
-        self.ensure_restores().await?;
         let restore = self.platform().random_u64();
         let restored = self.lay_down_and_commit(restore, snapshot).await;
-        if !matches!(&restored, Ok(Written { reply: Ok(_), .. })) {
-            // Should this fail too, the next restore does it.
-            let _ = self.step(Restore::Discard { restore }).await;
+        match &restored {
+            // Nothing was laid down.
+            Ok(Written { reply: Ok(_), .. }) | Err(ServerError::OlderMember(_)) => {}
+            // Should this fail too, the leader does it when the time for it is over.
+            _ => {
+                let _ = self.step(Restore::Discard { restore }).await;
+            }
         }
         restored
     }
@@ -118,24 +122,59 @@ impl Inner {
             other => Err(unexpected(&other)),
         }
     }
+}
 
-    /// Whether every member knows what a restore is: what this server has applied says so, and it never goes back.
-    async fn ensure_restores(self: &Arc<Self>) -> Result<(), ServerError> {
-        self.linearize(self.shared.config.read_timeout).await?;
-        // A cluster that has just been started finds out in a moment.
-        let deadline = self.platform().now() + limits::RESTORE_VERSION_WAIT;
-        loop {
-            if self.registry().command_version() >= RESTORES_SINCE {
-                return Ok(());
-            }
-            if self.platform().now() >= deadline {
-                break;
-            }
-            self.platform().sleep(limits::LEADER_RETRY_PAUSE).await;
+/// Parts of a restore that lie there, and since when nothing was added to them, as far as this server saw.
+#[derive(Clone, Copy, Debug)]
+struct Lying {
+    restore: u64,
+    parts: usize,
+    since: Instant,
+}
+
+/// Begins to look for restores that were given up half-way; it ends with the server.
+pub(super) fn begin(inner: &Arc<Inner>) {
+    let work = run(inner.shared.clone(), Arc::downgrade(inner));
+    inner.platform().spawn(work.boxed());
+}
+
+async fn run(shared: Arc<Shared>, inner: Weak<Inner>) {
+    let mut lying = None;
+    while shared.finish().is_none() {
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        lying = inner.discard_abandoned(lying).await;
+        drop(inner);
+        shared.platform.sleep(shared.config.restore_idle / 4).await;
+    }
+}
+
+impl Inner {
+    /// At the leader: discards what was laid down of a restore when nothing was added to it for long enough. Gives what
+    /// lies there now.
+    async fn discard_abandoned(&self, before: Option<Lying>) -> Option<Lying> {
+        let status = self.consensus.status();
+        if status.role != Role::Leader || self.shared.halted().is_some() {
+            return None;
         }
-        Err(ServerError::Refused(format!(
-            "a restore needs every server of the cluster to be up and to read commands of version {RESTORES_SINCE}, \
-             and one does not: see /v1/cluster/status"
-        )))
+        let now = self.platform().now();
+        let (restore, parts) = self.registry().staged()?;
+        let known = before.filter(|it| (it.restore, it.parts) == (restore, parts));
+        let lying = known.unwrap_or(Lying {
+            restore,
+            parts,
+            since: now,
+        });
+        if now.saturating_since(lying.since) < self.shared.config.restore_idle {
+            return Some(lying);
+        }
+        tracing::info!(parts, "discarding the parts of a restore that was given up");
+        let discard = Command::Restore(Restore::Discard { restore });
+        let discard = self.consensus.propose_in_term(status.term, discard);
+        let deadline = now + self.shared.config.write_timeout;
+        // Whatever became of it, the next look sees.
+        let _ = self.platform().until(deadline, discard).await;
+        Some(lying)
     }
 }

@@ -9,6 +9,11 @@
 //! What the leader knows may be old by the time that its proposal is committed: a member may have been replaced by an older
 //! one meanwhile. That one then stops at the entry, before it applies it, and says which version is needed; nothing is
 //! lost, and the others go on.
+//!
+//! What an older version can't say ([`Command::least_version`]: keys, sessions, transactions, restores) is refused by the
+//! leader until then, after a moment in which a cluster that has just begun finds out: an older member is never made to
+//! stop by a request. While nothing was ever written there is nothing that an older member could keep, so those that do
+//! not answer are not waited for: else a new cluster would have no keys before its last server is up.
 
 use std::sync::{Arc, Weak};
 
@@ -22,6 +27,7 @@ use crate::{
     limits,
     raft::{RaftStatus, Role, ServerAddress, ServerId},
     registry::Command,
+    runtime::Instant,
 };
 
 /// What a server that does not know the question reads.
@@ -62,14 +68,17 @@ async fn run(shared: Arc<Shared>, inner: Weak<Inner>) {
 impl Inner {
     async fn raise_version(&self) {
         let status = self.consensus.status();
-        let written = self.registry().command_version();
+        let (written, is_new) = {
+            let registry = self.registry();
+            (registry.command_version(), registry.index() == 0)
+        };
         if status.role != Role::Leader
             || self.shared.halted().is_some()
             || written >= self.consensus.command_version()
         {
             return;
         }
-        let Some(version) = self.version_of_all(&status).await else {
+        let Some(version) = self.version_of_all(&status, is_new).await else {
             return;
         };
         // Asked again by the next look if somebody came or went meanwhile.
@@ -90,14 +99,34 @@ impl Inner {
         }
     }
 
-    /// The newest version that every member reads; `None` while one of them does not answer.
-    async fn version_of_all(&self, status: &RaftStatus) -> Option<u8> {
+    /// The newest version that every member reads; `None` while one of them does not answer, if that counts.
+    async fn version_of_all(&self, status: &RaftStatus, silence_is_consent: bool) -> Option<u8> {
         let members = status.voters.iter().chain(&status.learners);
         let others = members.filter(|(id, _)| **id != status.id);
         let versions = join_all(others.map(|(_, address)| self.ask_command_version(address))).await;
         let own = Ok(self.consensus.command_version());
-        let least = |least: u8, version: Result<u8, NotTold>| version.ok().map(|version| least.min(version));
+        let least = |least: u8, version: Result<u8, NotTold>| match version {
+            Ok(version) => Some(least.min(version)),
+            Err(NotTold::Silent) if silence_is_consent => Some(least),
+            Err(_) => None,
+        };
         versions.into_iter().chain([own]).try_fold(u8::MAX, least)
+    }
+
+    /// At the leader: whether every member reads this command. What this server has applied says so, and never goes back.
+    pub(super) async fn ensure_all_read(&self, command: &Command, deadline: Instant) -> Result<(), Failure> {
+        let needed = command.least_version();
+        if needed <= FIRST_VERSION {
+            return Ok(());
+        }
+        let deadline = deadline.min(self.platform().now() + limits::NEWER_COMMAND_WAIT);
+        while self.registry().command_version() < needed {
+            if self.platform().now() >= deadline {
+                return Err(Failure::OlderMember(needed));
+            }
+            self.platform().sleep(limits::LEADER_RETRY_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// The newest version of commands that a server reads.

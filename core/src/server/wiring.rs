@@ -168,6 +168,7 @@ impl Wiring {
         expiry::begin(&inner);
         super::divergence::begin(&inner);
         super::upgrade::begin(&inner);
+        super::snapshot::begin(&inner);
         Server(inner)
     }
 }

@@ -63,6 +63,9 @@ pub fn peer_answer<R: Runtime>(frame: &Bytes) -> String {
             Failure::OverLimit(limit) => format!("not done: over the limit of {limit}"),
             Failure::Refused(why) => format!("refused: {why}"),
             Failure::Stopped(why) => format!("not done: it serves no more: {why}"),
+            Failure::OlderMember(needed) => {
+                format!("not done: not every member reads commands of version {needed}")
+            }
         },
         Ok(PeerResponse::Status { status, .. }) => {
             format!(

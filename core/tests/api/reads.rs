@@ -98,7 +98,7 @@ fn a_filter_keeps_what_passes_and_its_watchers_see_nothing_else() {
             without.body
         );
     }
-    let index = api.get("/v1/agent/services").index();
+    let index = api.get("/v1/catalog/service/web").index();
     let path = format!("GET /v1/catalog/service/web?filter=ServicePort%20%3D%3D%203&index={index}&wait=60s");
     let waiting = api.platform.start(answer(api.router.clone(), request(&path, "")));
     register(&api, "web", 2);

@@ -111,7 +111,7 @@ impl Judge {
         let place = &format!("{place}: {command:?}");
         let before = self.registry.clone();
         let applied = self.registry.apply(command);
-        for version in 1..=Command::NEWEST_VERSION {
+        for version in command.least_version()..=Command::NEWEST_VERSION {
             let decoded = Command::decode(&command.encode(version, 7), version);
             let decoded = decoded.map(|logged| logged.command);
             assert_eq!(decoded.as_ref(), Ok(command), "{place}: encoding");

@@ -2,8 +2,9 @@
 
 use sider_core::registry::CheckStatus;
 
-use super::{BEGIN_MS, Dice, Pace};
+use super::{BEGIN_MS, Dice, Pace, keys};
 use crate::{
+    agency,
     operation::{
         Ask, CatalogEntry, Damage, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck,
     },
@@ -14,8 +15,10 @@ use crate::{
 const PATIENT_MS: u64 = 7_000;
 /// Nodes of the catalog's own registrations.
 const NODES: [&str; 2] = ["host-a", "host-b"];
-const SERVICES: [&str; 4] = ["web", "db", "cold", "nothing"];
-const TAGS: [&str; 3] = ["blue", "green", "canary"];
+const SERVICES: [&str; 5] = ["web", "db", "cold", "nothing", agency::SERVICE];
+const TAGS: [&str; 3] = ["blue", "green", "Canary"];
+/// What is asked for: all tags that are named must be there, in whatever case.
+const TAGS_ASKED: [&str; 4] = ["blue", "green", "GREEN", "canary"];
 
 /// A kind of operation.
 #[derive(Clone, Copy)]
@@ -32,10 +35,13 @@ enum Kind {
     StaleRead,
     WriteThenRead,
     Burst,
+    Keys,
+    Session,
+    Transaction,
     Backup,
 }
 
-const KINDS: [(Kind, u64); 13] = [
+const KINDS: [(Kind, u64); 16] = [
     (Kind::Register, 10),
     (Kind::RegisterAgain, 6),
     (Kind::Deregister, 6),
@@ -49,12 +55,18 @@ const KINDS: [(Kind, u64); 13] = [
     (Kind::WriteThenRead, 14),
     (Kind::Burst, 5),
     (Kind::Backup, 2),
+    (Kind::Keys, 18),
+    (Kind::Session, 4),
+    (Kind::Transaction, 8),
 ];
 
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Action> {
     let mut plan = Plan::new(dice, cluster, pace);
     plan.first_registrations();
     plan.renewals();
+    if plan.with_keys {
+        plan.lockers();
+    }
     plan.followers();
     let enough = 100 + plan.dice.between(10, 50);
     while plan.operations() < usize::try_from(enough).unwrap_or(150) {
@@ -72,18 +84,30 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Action> 
     actions
 }
 
-/// Somebody takes away what an agent has registered; it must bring it back.
+/// Somebody takes away what an agent has registered, or registers on its node what it does not know or has otherwise; it
+/// must set that right.
 pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {
-    for _ in 0..dice.between(0, 3) {
-        let service_id = match dice.index(3) {
+    for _ in 0..dice.between(0, 4) {
+        let node = agency::node(0);
+        let service_id = match dice.index(4) {
             0 => None,
             1 => Some("renewed".to_owned()),
-            _ => Some("probed".to_owned()),
+            2 => Some("probed".to_owned()),
+            _ => Some("stranger".to_owned()),
         };
-        let op = Op::CatalogDeregister {
-            node: crate::agency::node(0),
-            service_id,
-            check_id: None,
+        let op = match service_id {
+            Some(id) if dice.chance(40) => Op::CatalogRegister(CatalogEntry {
+                node,
+                address: (*dice.pick(&[agency::ADDRESS, agency::ADDRESS, "10.9.9.9"])).to_owned(),
+                service: Some((id, agency::SERVICE.to_owned(), 66)),
+                check: None,
+                check_of: None,
+            }),
+            service_id => Op::CatalogDeregister {
+                node,
+                service_id,
+                check_id: None,
+            },
         };
         actions.push(Action {
             at_ms: dice.between(4_000, pace.heal_ms - 2_000),
@@ -97,20 +121,24 @@ pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, action
 
 /// An instance that is registered, as far as the plan knows, and how.
 #[derive(Clone)]
-struct Planned {
-    service: Service,
-    form: RegisterForm,
+pub(super) struct Planned {
+    pub(super) service: Service,
+    pub(super) form: RegisterForm,
 }
 
-struct Plan<'a> {
-    dice: &'a mut Dice,
+pub(super) struct Plan<'a> {
+    pub(super) dice: &'a mut Dice,
     cluster: &'a Shape,
-    pace: Pace,
+    pub(super) pace: Pace,
     clients: u8,
     kinds: Vec<(u64, Kind)>,
     /// Of a hundred clients' requests, so many are given up soon.
     impatient: u64,
     known: Vec<Planned>,
+    /// Whether there are keys and sessions in this world.
+    with_keys: bool,
+    /// Names of sessions that are created at some time.
+    pub(super) sessions: Vec<String>,
     next_version: u32,
     actions: Vec<Action>,
 }
@@ -118,9 +146,11 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(dice: &'a mut Dice, cluster: &'a Shape, pace: Pace) -> Self {
         // A third of the kinds is missing in each world.
+        let with_keys = keys::are_drawn(dice);
+        let of_keys = |kind: &Kind| matches!(kind, Kind::Keys | Kind::Session | Kind::Transaction);
         let kinds = KINDS
             .iter()
-            .filter(|_| dice.chance(67))
+            .filter(|(kind, _)| dice.chance(67) && (with_keys || !of_keys(kind)))
             .map(|(kind, weight)| (*weight, *kind))
             .collect();
         let clients = u8::try_from(dice.between(2, 6)).unwrap_or(3);
@@ -133,6 +163,8 @@ impl<'a> Plan<'a> {
             kinds,
             impatient,
             known: vec![],
+            with_keys,
+            sessions: vec![],
             next_version: 1,
             actions: vec![],
         };
@@ -150,7 +182,7 @@ impl<'a> Plan<'a> {
         self.actions.iter().map(count).sum()
     }
 
-    fn chain(&mut self, at_ms: u64, ops: Vec<Op>) {
+    pub(super) fn chain(&mut self, at_ms: u64, ops: Vec<Op>) {
         let ops = ops
             .into_iter()
             .map(|op| (self.dice.server(self.cluster), op))
@@ -174,7 +206,7 @@ impl<'a> Plan<'a> {
         });
     }
 
-    fn version(&mut self) -> u32 {
+    pub(super) fn version(&mut self) -> u32 {
         self.next_version += 1;
         self.next_version
     }
@@ -219,7 +251,11 @@ impl<'a> Plan<'a> {
     fn check(&mut self, form: RegisterForm) -> TtlCheck {
         let passes = form == RegisterForm::Consul && self.dice.chance(50);
         TtlCheck {
-            ttl_ms: *self.dice.pick(&[400, 800, 1_200, 1_500, 2_000]) * self.pace.stretch,
+            // Some are not of a kind that is renewed.
+            ttl_ms: *self
+                .dice
+                .weighted(&[(1, 0), (2, 400), (2, 800), (2, 1_200), (2, 1_500), (2, 2_000)])
+                * self.pace.stretch,
             status: passes.then_some(CheckStatus::Passing),
             deregister_after_ms: if self.dice.chance(12) {
                 self.dice.between(300, 2_500) * self.pace.stretch
@@ -232,7 +268,8 @@ impl<'a> Plan<'a> {
     /// Some instances are kept alive for a while, mostly through the same server.
     fn renewals(&mut self) {
         for planned in self.known.clone() {
-            let Some(ttl_ms) = planned.service.checks.iter().map(|check| check.ttl_ms).min() else {
+            let ttls = planned.service.checks.iter().map(|check| check.ttl_ms);
+            let Some(ttl_ms) = ttls.filter(|ttl_ms| *ttl_ms > 0).min() else {
                 continue;
             };
             if self.dice.chance(20) {
@@ -379,6 +416,11 @@ impl<'a> Plan<'a> {
 
     /// Some write, and a question that shows it.
     fn write(&mut self) -> (Op, Ask) {
+        if self.with_keys && self.dice.chance(35) {
+            let kinds = [(4, Kind::Keys), (2, Kind::Transaction), (1, Kind::Session)];
+            let kind = *self.dice.weighted(&kinds);
+            return self.write_of(kind);
+        }
         let kind = *self.dice.weighted(&[
             (4, Kind::Register),
             (2, Kind::Deregister),
@@ -462,6 +504,9 @@ impl<'a> Plan<'a> {
                 )
             }
             Kind::Catalog => self.catalog(),
+            Kind::Keys => self.keys(),
+            Kind::Session => self.session(),
+            Kind::Transaction => self.transaction(),
             _ => {
                 let name = *self.dice.pick(&["web", "web", "db"]);
                 // An id may move from one service to another.
@@ -490,7 +535,7 @@ impl<'a> Plan<'a> {
         self.known.push(planned);
     }
 
-    fn some_known(&mut self) -> Planned {
+    pub(super) fn some_known(&mut self) -> Planned {
         self.dice.pick(&self.known.clone()).clone()
     }
 
@@ -562,9 +607,15 @@ impl<'a> Plan<'a> {
             let port = 2_000 + u16::try_from(self.dice.between(0, 3)).unwrap_or(0);
             (format!("{node}-db"), "db".to_owned(), port)
         });
+        // Of an instance that may not be there.
+        let check_of = (service.is_none() && self.dice.chance(30)).then(|| format!("{node}-db"));
         let check = self.dice.chance(60).then(|| {
             let statuses = [CheckStatus::Passing, CheckStatus::Warning, CheckStatus::Critical];
-            let id = if service.is_some() { "db-check" } else { "ping" };
+            let id = match (&service, &check_of) {
+                (None, None) if self.dice.chance(70) => "ping",
+                // It may move from the instance to the node, and back.
+                _ => "db-check",
+            };
             (
                 id.to_owned(),
                 *self.dice.pick(&statuses),
@@ -590,6 +641,7 @@ impl<'a> Plan<'a> {
                 address,
                 service,
                 check,
+                check_of,
             }),
             ask,
         )
@@ -609,17 +661,30 @@ impl<'a> Plan<'a> {
     }
 
     fn ask(&mut self) -> Ask {
+        if self.with_keys && self.dice.chance(40) {
+            return self.ask_of_keys();
+        }
+        let ask = self.ask_here();
+        match self.dice.chance(6) {
+            // Only agents have something there; the services of both have one name.
+            true => Ask::Elsewhere(Box::new(ask)),
+            false => ask,
+        }
+    }
+
+    fn ask_here(&mut self) -> Ask {
         let service = (*self.dice.weighted(&[
             (6, SERVICES[0]),
             (3, SERVICES[1]),
             (1, SERVICES[2]),
             (1, SERVICES[3]),
+            (1, SERVICES[4]),
         ]))
         .to_owned();
-        let tags = match self.dice.chance(20) {
-            true => vec![(*self.dice.pick(&TAGS)).to_owned()],
-            false => vec![],
-        };
+        let tags = *self.dice.weighted(&[(8, 0), (1, 1), (1, 2)]);
+        let tags = (0..tags)
+            .map(|_| (*self.dice.pick(&TAGS_ASKED)).to_owned())
+            .collect();
         match *self
             .dice
             .weighted(&[(8, 0), (5, 1), (2, 2), (2, 3), (1, 4), (2, 5), (2, 6), (2, 7)])
@@ -637,7 +702,7 @@ impl<'a> Plan<'a> {
             2 => Ask::CatalogService { service, tags },
             3 => Ask::Services,
             4 => Ask::Nodes,
-            5 => Ask::NodeChecks((*self.dice.pick(&["sider", NODES[0], NODES[1]])).to_owned()),
+            5 => Ask::NodeChecks((*self.dice.pick(&["sider", NODES[0], NODES[1], "agent-0"])).to_owned()),
             6 => Ask::ServiceChecks(service),
             _ => {
                 let statuses = [

@@ -1,13 +1,13 @@
 //! What an agent wants to be in the registry is there in the end, with the statuses that its probes meet, whatever
 //! happened to it and to the servers; and what it renews does not expire while all is well (SPEC §1, §4).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use sider_core::registry::{CheckStatus, Command};
+use sider_core::registry::{CheckStatus, Command, Instance};
 
 use super::Violation;
 use crate::{
-    history::{AgentPromise, History, ServerNumber},
+    history::{AgentInstance, AgentPromise, History, ServerNumber},
     time::Time,
 };
 
@@ -41,27 +41,62 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
     }
     let truth = history.truth();
     let state = truth.state(truth.last());
-    for (id, expected) in &agent.instances {
-        let instance = state
-            .instances
-            .iter()
-            .find(|it| it.node.as_str() == agent.node && it.id.as_str() == id);
+    let violation = |what: String| Err(Violation::new(NAME, history.ended, what));
+    for wanted in &agent.instances {
+        let id = &wanted.id;
+        let instance = state.instances.iter().find(|it| {
+            it.node.as_str() == agent.node && it.id.as_str() == id && it.namespace == wanted.namespace
+        });
         let Some(instance) = instance else {
-            let what = format!("{}'s instance {id} is not registered in the end", agent.node);
-            return Err(Violation::new(NAME, history.ended, what));
+            return violation(format!(
+                "{}'s instance {id} is not registered in the end",
+                agent.node
+            ));
         };
+        if instance.port != wanted.port {
+            return violation(format!(
+                "{}'s instance {id} is on port {} in the end, not {}",
+                agent.node, instance.port, wanted.port
+            ));
+        }
         let statuses: Vec<CheckStatus> = state
             .checks_that_count(instance)
             .iter()
             .map(|check| check.status)
             .collect();
-        if statuses != *expected {
-            let what = format!(
-                "the checks of {}'s instance {id} are {statuses:?} in the end, not {expected:?}",
-                agent.node
-            );
-            return Err(Violation::new(NAME, history.ended, what));
+        if statuses != wanted.statuses {
+            return violation(format!(
+                "the checks of {}'s instance {id} are {statuses:?} in the end, not {:?}",
+                agent.node, wanted.statuses
+            ));
         }
+    }
+    let wanted = |instance: &Instance| {
+        let same = |it: &AgentInstance| it.id == instance.id.as_str() && it.namespace == instance.namespace;
+        agent.instances.iter().any(same)
+    };
+    // Only where the agent has something of its own does it look at all.
+    let looks = |instance: &Instance| {
+        agent
+            .instances
+            .iter()
+            .any(|it| it.namespace == instance.namespace)
+    };
+    let here = |instance: &&Arc<Instance>| instance.node.as_str() == agent.node && looks(instance);
+    if let Some(instance) = state.instances.iter().filter(here).find(|it| !wanted(it)) {
+        return violation(format!(
+            "{} is still on {} in the end, which does not know it",
+            instance.id, agent.node
+        ));
+    }
+    let node = state.nodes.iter().find(|node| node.name.as_str() == agent.node);
+    if let Some(node) = node
+        && node.address != agent.address
+    {
+        return violation(format!(
+            "{} is at {} in the end, not at {}",
+            agent.node, node.address, agent.address
+        ));
     }
     Ok(())
 }
@@ -100,6 +135,7 @@ mod tests {
         *,
     };
     use CheckStatus::{Critical, Passing};
+    use sider_core::registry::Namespace;
 
     /// An agent of the node that stories register on.
     fn story(expected: CheckStatus) -> Story {
@@ -108,7 +144,13 @@ mod tests {
         story.record().agents.push(AgentPromise {
             node: SHARED.into(),
             servers: vec![ServerNumber(1)],
-            instances: vec![("web-1".into(), vec![expected])],
+            address: "127.0.0.1".into(),
+            instances: vec![AgentInstance {
+                namespace: Namespace::default(),
+                id: "web-1".into(),
+                port: 80,
+                statuses: vec![expected],
+            }],
             started,
             settled: started,
         });
@@ -144,6 +186,33 @@ mod tests {
         let mut story = story(Passing);
         story.register("web-1", 1);
         assert!(complaint(healed(story)).contains("[Critical] in the end, not [Passing]"));
+    }
+
+    #[test]
+    fn another_port_is_not_fine() {
+        let mut story = story(Passing);
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        story.record().agents[0].instances[0].port = 81;
+        assert!(complaint(healed(story)).contains("is on port 80 in the end, not 81"));
+    }
+
+    #[test]
+    fn what_it_does_not_know_must_be_gone() {
+        let mut story = story(Passing);
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        story.register("web-2", 2);
+        assert!(complaint(healed(story)).contains("web-2 is still on"));
+    }
+
+    #[test]
+    fn another_address_is_not_fine() {
+        let mut story = story(Passing);
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        story.record().agents[0].address = "127.0.0.2".into();
+        assert!(complaint(healed(story)).contains("is at 127.0.0.1 in the end"));
     }
 
     #[test]

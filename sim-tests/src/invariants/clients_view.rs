@@ -3,7 +3,7 @@
 //! and its answer. Only what clients sent and saw is used, no log and no index, so real processes can be judged, too:
 //! [`check_operations`].
 //!
-//! What happens without a client is allowed for, not known: a TTL check may turn critical at any time, and an instance that
+//! What happens without a client is allowed for, not known: a TTL check (and no other) may turn critical at any time, and an instance that
 //! asks for it may go. It is taken to have happened when somebody sees it. A write of which nobody knows whether it happened
 //! may happen at any time after it was sent, or never.
 //!
@@ -38,13 +38,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
 /// # Errors
 /// No order explains what clients saw of an instance.
 pub fn check_operations(operations: &[Operation]) -> Result<(), Violation> {
-    // A restore is no step of one instance: histories with one are left to the judges that know the log.
-    let restores = |it: &Operation| {
-        matches!(it.op, Op::Restore { .. }) && matches!(it.outcome, Outcome::Done(_) | Outcome::Unknown(_))
-    };
-    if operations.iter().any(restores) {
-        return Ok(());
-    }
+    let operations = &before_restores(operations);
     let owners = owners(operations);
     for (id, services) in services(operations) {
         let calls: Vec<Call<About<'_>>> = operations
@@ -63,6 +57,28 @@ pub fn check_operations(operations: &[Operation]) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// A restore is no step of one instance: what comes after one is left to the judges that know the log, and of what was
+/// under way then nobody knows whether it came before.
+fn before_restores(operations: &[Operation]) -> Vec<Operation> {
+    let restores = operations
+        .iter()
+        .filter(|it| matches!(it.op, Op::Restore { .. }) && it.may_have_happened());
+    let Some(first) = restores.map(|it| it.invoked).min() else {
+        return operations.to_vec();
+    };
+    let mut before: Vec<Operation> = operations
+        .iter()
+        .filter(|it| it.invoked < first)
+        .cloned()
+        .collect();
+    for operation in before.iter_mut().filter(|it| it.returned >= first) {
+        if !matches!(operation.outcome, Outcome::Failed(_)) {
+            operation.outcome = Outcome::Unknown("a restore was under way".into());
+        }
+    }
+    before
 }
 
 /// What an operation is, as far as it is about one instance.
@@ -313,7 +329,11 @@ fn reported(
     }
     let mut it = it.clone();
     for (id, check) in &mut it.checks {
-        if matches!(target, Target::Instance(_)) || matches!(target, Target::Check(named) if named == id) {
+        let meant = match target {
+            Target::Instance(_) => check.may_expire(),
+            Target::Check(named) => named == id,
+        };
+        if meant {
             check.status = status;
         }
     }
@@ -336,17 +356,26 @@ fn unseen(state: Option<&Known>, service: &str, passing: bool, tags: &[String]) 
     if hidden {
         return Some(Some(it.clone()));
     }
-    if passing && !it.checks.is_empty() {
+    let mut expired = it.clone();
+    let mut may_expire = expired.checks.values_mut().filter(|check| check.may_expire());
+    if passing && let Some(first) = may_expire.next() {
         // One of them has expired; which one, nobody can know of several.
-        let mut it = it.clone();
-        if it.checks.len() == 1 {
-            it.checks
-                .values_mut()
-                .for_each(|check| check.status = CheckStatus::Critical);
-        }
-        return Some(Some(it));
+        return match may_expire.next() {
+            None => {
+                first.status = CheckStatus::Critical;
+                Some(Some(expired))
+            }
+            Some(_) => Some(state.cloned()),
+        };
     }
     it.may_be_gone().then_some(None)
+}
+
+impl KnownCheck {
+    /// Whether it turns critical when nobody renews it.
+    fn may_expire(&self) -> bool {
+        self.ttl_ms > 0
+    }
 }
 
 impl Known {
@@ -377,7 +406,7 @@ impl Known {
             let known = it.checks.get_mut(&check.id)?;
             match check.status {
                 status if status == known.status => {}
-                CheckStatus::Critical => known.status = CheckStatus::Critical,
+                CheckStatus::Critical if known.may_expire() => known.status = CheckStatus::Critical,
                 _ => return None,
             }
         }

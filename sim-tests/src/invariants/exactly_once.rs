@@ -6,7 +6,6 @@ use super::Violation;
 use crate::{
     history::{History, Outcome},
     matching::Source,
-    operation::Op,
 };
 
 /// Its name.
@@ -29,7 +28,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         }
     }
     for operation in &history.operations {
-        let owed = operation.op.is_write() && !matches!(operation.op, Op::Report { .. });
+        let owed = operation.op.is_logged();
         if owed && matches!(operation.outcome, Outcome::Done(_)) && truth.entry_of(operation.id).is_none() {
             let what = format!(
                 "{} was acknowledged, but no such entry was applied by then",
@@ -89,6 +88,31 @@ mod tests {
             sider_core::registry::CheckStatus::Passing,
         ));
         assert!(complaint(story).contains("nobody asked for it"));
+    }
+
+    #[test]
+    fn a_status_that_is_written_twice_is_not() {
+        use sider_core::registry::CheckStatus::{Critical, Passing};
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        let failing = story.report("chk:web-1:0", Critical);
+        story.report("chk:web-1:0", Passing);
+        // Nobody knows what came of it, so it may come late, but not again.
+        story.set_outcome(failing, Outcome::Unknown("timed out".into()));
+        story.commit(Story::status("chk:web-1:0", Critical));
+        assert!(complaint(story).contains("entry 5 was applied twice"));
+    }
+
+    #[test]
+    fn a_status_that_is_written_after_its_report_was_acknowledged_is_not() {
+        use sider_core::registry::CheckStatus::Passing;
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.acknowledge_report("chk:web-1:0", Passing);
+        story.wait_ms(10);
+        story.commit(Story::status("chk:web-1:0", Passing));
+        assert!(complaint(story).contains("entry 2 was applied twice"));
     }
 
     #[test]

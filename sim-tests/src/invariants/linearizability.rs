@@ -119,15 +119,37 @@ fn read(
 }
 
 /// The moment after which the server must have confirmed that its state is new. For a blocking query that found nothing
-/// new, that is the end of its wait.
+/// new, that is the end of its wait; for one that was woken, the moment at which it was.
 fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) -> Time {
     match &operation.op {
-        Op::Wait { index, wait_ms, .. } if answer.index.is_some_and(|it| it <= *index) => {
+        Op::Wait {
+            ask, index, wait_ms, ..
+        } if *index > 0 => {
             let wait = Duration::from_millis(*wait_ms);
-            operation.invoked + wait.saturating_sub(drift_of(wait, history.bounds.drift_ppm))
+            let over = operation.invoked + wait.saturating_sub(drift_of(wait, history.bounds.drift_ppm));
+            if answer.index.is_some_and(|it| it <= *index) {
+                return over;
+            }
+            // Once the wait may be over, it may have looked for another reason than that it was woken.
+            let quick = history.bounds.latency * 8 + Duration::from_millis(300);
+            let parked = history
+                .truth()
+                .looked_by(operation.server, operation.invoked, quick);
+            let woken = woken(history, operation, ask, *index);
+            woken
+                .filter(|woken| *woken > parked && operation.returned < over)
+                .unwrap_or(operation.invoked)
         }
         _ => operation.invoked,
     }
+}
+
+/// When the server had first applied what rose the index of what is asked above the client's.
+fn woken(history: &History, operation: &Operation, ask: &Ask, index: u64) -> Option<Time> {
+    let truth = history.truth();
+    let steps = truth.steps(&ask.topic());
+    let rise = steps.get(steps.partition_point(|step| step.index <= index))?;
+    truth.reached(operation.server, rise.point, operation.invoked)
 }
 
 fn stale(history: &History, operation: &Operation, ask: &Ask, answer: &Answer) -> Result<(), Violation> {
@@ -180,7 +202,7 @@ fn place(
         .find(|point| *truth.content(ask, *point) == *content)
         .ok_or_else(|| {
             format!(
-                "the content is not that of index {index}{}",
+                "the content is not that of index {index} at any point from {from} to {until}{}",
                 difference(content, &truth.content(ask, until.max(from)))
             )
         })
@@ -264,7 +286,10 @@ fn is_target(check: &Check, target: &Target) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
-    use crate::operation::Freshness;
+    use crate::{
+        history::{Fact, ServerNumber},
+        operation::Freshness,
+    };
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("not linearizable").what
@@ -392,6 +417,43 @@ mod tests {
         // It is answered at its timeout with what was there when it began.
         story.move_to(wait, 1, 1_100);
         assert!(complaint(story).contains("was gone"));
+    }
+
+    /// A wait is woken by a registration that its server applies only 50 ms after others did, and answers with that.
+    fn woken_late(another_meanwhile: bool) -> Story {
+        let mut story = Story::new();
+        story.wait_ms(100);
+        let invoked = story.now();
+        story.wait_ms(5_000);
+        story.register("web-1", 1);
+        let wait = story.wait_for(2, web(), 1, 9_000);
+        let applied = story.now() + Duration::from_millis(50);
+        if another_meanwhile {
+            story.register("web-2", 2);
+        }
+        story.wait_ms(100);
+        for seen in &mut story.record().observations {
+            match &seen.what {
+                Fact::Applied(entry) if seen.server == ServerNumber(2) && entry.log_index > 0 => {
+                    seen.at = applied + Duration::from_millis(5 * (entry.log_index - 1));
+                }
+                _ => {}
+            }
+        }
+        story.record().observations.sort_by_key(|seen| seen.at);
+        let operation = story.operation(wait);
+        (operation.invoked, operation.returned) = (invoked, applied + Duration::from_millis(2));
+        story
+            .record()
+            .operations
+            .sort_by_key(|operation| operation.invoked);
+        story
+    }
+
+    #[test]
+    fn a_wait_that_answers_with_less_than_there_was_when_it_was_woken_is_not() {
+        assert_eq!(check(&woken_late(false).finish()), Ok(()));
+        assert!(complaint(woken_late(true)).contains("index 2 was gone"));
     }
 
     #[test]

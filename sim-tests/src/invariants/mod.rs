@@ -15,16 +15,20 @@ pub mod exactly_once;
 pub mod leader_completeness;
 pub mod leaks;
 pub mod linearizability;
+pub mod locks;
 pub mod log_matching;
 pub mod membership;
 pub mod monotonic_index;
+pub mod outputs;
 pub mod quorum;
 pub mod reaping;
 pub mod recovery;
+pub mod session_ttl;
 pub mod sessions;
 pub mod snapshots;
 pub mod staleness;
 pub mod state_machine;
+pub mod transactions;
 pub mod ttl;
 pub mod watch_guarantees;
 pub mod watches;
@@ -54,7 +58,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 25] = [
+pub const ALL: [(&str, Check); 29] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -65,6 +69,7 @@ pub const ALL: [(&str, Check); 25] = [
     (state_machine::NAME, state_machine::check),
     (exactly_once::NAME, exactly_once::check),
     (durability::NAME, durability::check),
+    (transactions::NAME, transactions::check),
     (linearizability::NAME, linearizability::check),
     (clients_view::NAME, clients_view::check),
     (sessions::NAME, sessions::check),
@@ -73,7 +78,10 @@ pub const ALL: [(&str, Check); 25] = [
     (backups::NAME, backups::check),
     (watches::NAME, watches::check),
     (watch_guarantees::NAME, watch_guarantees::check),
+    (outputs::NAME, outputs::check),
     (ttl::NAME, ttl::check),
+    (session_ttl::NAME, session_ttl::check),
+    (locks::NAME, locks::check),
     (reaping::NAME, reaping::check),
     (agents::NAME, agents::check),
     (membership::NAME, membership::check),

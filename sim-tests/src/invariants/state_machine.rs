@@ -40,7 +40,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         let told: Vec<&Topic> = effect
             .topics
             .iter()
-            .filter(|it| !matches!(it, Topic::Namespace(_)))
+            .filter(|it| !matches!(it, Topic::Namespace(_) | Topic::KeyPrefix(_)))
             .collect();
         let raised = entry.raised.iter();
         let raised: Vec<&Topic> = raised.filter(|it| !matches!(it, Topic::KeyPrefix(_))).collect();

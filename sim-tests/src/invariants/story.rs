@@ -1,6 +1,9 @@
 //! Tells small histories for the tests of the invariants: three servers, the first of which leads. Everything it tells
 //! is correct until a test spoils it.
 
+mod backups;
+mod keys;
+
 use std::{sync::Arc, time::Duration};
 
 use sider_core::registry::{
@@ -314,6 +317,27 @@ impl Story {
             self.commit(Story::status(check, status));
         }
         self.operate(1, Story::report_op(check, status), invoked, self.written())
+    }
+
+    /// Reports an output; the leader holds it back.
+    pub(super) fn report_output(&mut self, check: &str, output: &str) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        let mut op = Story::report_op(check, CheckStatus::Passing);
+        if let Op::Report { reports, .. } = &mut op {
+            reports[0].output = Some(output.into());
+        }
+        self.operate(1, op, invoked, self.written())
+    }
+
+    /// The leader writes an output that it has held back.
+    pub(super) fn write_output(&mut self, check: &str, output: &str) {
+        let mut command = Story::status(check, CheckStatus::Passing);
+        if let Command::UpdateChecks(updates) = &mut command {
+            updates[0].status = None;
+            updates[0].output = Some(output.into());
+        }
+        self.commit(command);
     }
 
     /// A report that is acknowledged and has no effect.

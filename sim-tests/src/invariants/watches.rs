@@ -8,7 +8,7 @@ use sider_core::limits::{COALESCE_WINDOW, READ_TIMEOUT};
 use super::Violation;
 use crate::{
     content::Content,
-    history::{Bounds, FaultSpan, History, Operation},
+    history::{Bounds, Fact, FaultSpan, History, Operation},
     operation::{Ask, Op},
     time::{Time, drift_of},
     truth::Point,
@@ -104,12 +104,11 @@ impl<'a> Wait<'a> {
     /// back since: the server can't know, so it answers.
     fn came_late(&self, before: Point) -> bool {
         let truth = self.history.truth();
-        let looked = self.operation.invoked + lateness(&self.history.bounds);
-        let looked = if truth.calm_between(self.operation.invoked, looked) {
-            looked
-        } else {
-            looked + READ_TIMEOUT
-        };
+        let looked = truth.looked_by(
+            self.operation.server,
+            self.operation.invoked,
+            lateness(&self.history.bounds),
+        );
         let known = truth.most_applied_at(self.operation.server, looked.min(self.operation.returned));
         truth.index_at(&self.ask.topic(), known) > truth.index_at(&self.ask.topic(), before)
     }
@@ -161,13 +160,21 @@ impl<'a> Wait<'a> {
             let from = self.undisturbed_from(seen_by_all, late, stops_a_server, Duration::ZERO);
             return (from + late, Bound::NeedsNobody);
         }
-        // It may have looked for a leader meanwhile; then it answers, or fails.
-        let bound = READ_TIMEOUT + READ_TIMEOUT / 2 + late;
+        // It may look for a leader twice, before it parks and before it answers, each time for no longer than a read may
+        // take; then it answers, or fails.
+        let bound = READ_TIMEOUT * 2 + late;
         let from = self.undisturbed_from(seen_by_all, bound, |_| true, self.history.bounds.settle);
-        // Where all is calm again sooner, the strict bound counts from there.
+        // Where all is calm again sooner, the strict bound counts from there; but a server that is being brought up to date
+        // by a snapshot can't give an answer as new as the leader's before it is.
+        let caught_up = self.history.observations.iter().filter(|seen| {
+            seen.server == self.operation.server
+                && seen.at <= self.operation.returned
+                && matches!(seen.what, Fact::SnapshotInstalled { .. })
+        });
+        let caught_up = caught_up.map(|seen| seen.at).fold(seen_by_all, Time::max);
         let calm = self.history.truth().calm.iter();
         let calm_from = calm
-            .map(|(begins, ends)| ((*begins).max(seen_by_all) + late, *ends))
+            .map(|(begins, ends)| ((*begins).max(caught_up) + late, *ends))
             .filter(|(owed, ends)| owed <= ends)
             .map(|(owed, _)| owed)
             .min();

@@ -64,16 +64,23 @@ pub fn member(
         platform: platform.clone(),
         listener: wiring.listener(),
         service: wiring.service(),
-        registry: RwLock::default(),
+        registry: RwLock::new(registry_of_today()),
         changed: Signal::default(),
         state: Mutex::new(State {
             confirming: true,
-            command_version: 1,
+            command_version: Command::NEWEST_VERSION,
             ..State::default()
         }),
     });
     let server = wiring.connect(standin.clone(), implicit);
     (server, standin)
+}
+
+/// A state that is told already what its members read, so that nothing is proposed but what a test asks for.
+fn registry_of_today() -> Registry {
+    let mut registry = Registry::default();
+    registry.apply(&Command::RaiseVersion(Command::NEWEST_VERSION));
+    registry
 }
 
 /// See the module's page.
@@ -153,10 +160,16 @@ impl Standin {
         self.announce();
     }
 
-    /// Which version of commands it reads: 1 at first, so that nothing is proposed but what a test asks for.
+    /// Which version of commands it reads.
     pub fn set_command_version(&self, version: u8) {
         self.state().command_version = version;
         self.announce();
+    }
+
+    /// As if its cluster had been begun by the first version of the program, which it is itself.
+    pub fn begin_as_first_version(&self) {
+        *self.registry.write().expect("no holder of this lock panics") = Registry::default();
+        self.set_command_version(1);
     }
 
     /// Whether a quorum answers: while it does not, read indexes wait.

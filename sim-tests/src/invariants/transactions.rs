@@ -1,0 +1,201 @@
+//! What a client is told of its writes to keys, of its sessions and of its transactions is what they did: all of a
+//! transaction or none of it, at one moment (SPEC §2, §6).
+//!
+//! A write is in the log, so its answer must be the model's reply to its entry. What only reads must be what it gives
+//! at some moment between request and answer.
+
+use sider_core::registry::{Operation as StepOperation, Refusal, Reply};
+
+use super::Violation;
+use crate::{
+    content::Content,
+    history::{History, Operation, Outcome},
+    keys::{KeyOp, SessionSeen, Step, results_seen},
+    model::State,
+    operation::Op,
+};
+
+/// Its name.
+pub const NAME: &str = "transactions";
+
+/// See the module's page.
+///
+/// # Errors
+/// An answer is not what was done.
+pub fn check(history: &History) -> Result<(), Violation> {
+    for operation in &history.operations {
+        let Op::Keys(op) = &operation.op else { continue };
+        let truthful = match op.is_logged() {
+            true => written(history, operation, op),
+            false => read(history, operation, op),
+        };
+        if let Err(what) = truthful {
+            let what = format!("{op}: {what}");
+            return Err(Violation::of(NAME, operation.returned, [operation.id], what));
+        }
+    }
+    Ok(())
+}
+
+fn told(operation: &Operation) -> Option<&Content> {
+    operation.answer()?.content.as_ref()
+}
+
+fn written(history: &History, operation: &Operation, op: &KeyOp) -> Result<(), String> {
+    let truth = history.truth();
+    let entry = truth.entry_of(operation.id).map(|at| &truth.entries[at]);
+    let Some((reply, _)) = entry.and_then(|entry| entry.expected.as_ref()) else {
+        // That an acknowledged write has an entry is another judge's business.
+        return Ok(());
+    };
+    match &operation.outcome {
+        Outcome::Refused { status, reason } if reply.is_ok() => {
+            Err(format!("refused with {status} {reason:?}, but it was done"))
+        }
+        Outcome::Done(_) => {
+            let expected = match (op, reply) {
+                (KeyOp::One(_), Ok(_)) => Content::Flag(true),
+                (KeyOp::One(_), Err(Refusal::Aborted(_))) => Content::Flag(false),
+                (KeyOp::DestroySession { .. }, Ok(_)) => Content::Flag(true),
+                (KeyOp::Transact(_), Ok(Reply::Transacted(results))) => Content::Keys(results_seen(results)),
+                // The id is the server's choice: that there is such a session is seen by its uses.
+                (KeyOp::CreateSession(_), Ok(_)) => return Ok(()),
+                (_, reply) => return Err(format!("acknowledged, but the reply is {reply:?}")),
+            };
+            match told(operation) {
+                Some(content) if *content == expected => Ok(()),
+                told => Err(format!("the answer is {told:?}, should be {expected:?}")),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read(history: &History, operation: &Operation, op: &KeyOp) -> Result<(), String> {
+    let truthful: Box<dyn Fn(&State) -> bool> = match (op, &operation.outcome) {
+        (KeyOp::Transact(steps), Outcome::Done(_)) => {
+            let Some(Content::Keys(told)) = told(operation) else {
+                return Err("the answer is no list of results".into());
+            };
+            let steps = operations(steps);
+            Box::new(move |state| {
+                let given = state.evaluate(&steps);
+                given.is_ok_and(|given| results_seen(&given) == *told)
+            })
+        }
+        (KeyOp::Transact(steps), Outcome::Refused { .. }) => {
+            let steps = operations(steps);
+            Box::new(move |state| state.evaluate(&steps).is_err())
+        }
+        (KeyOp::RenewSession { session }, Outcome::Done(_)) => {
+            let Some(Content::Sessions(told)) = told(operation) else {
+                return Err("the answer is no session".into());
+            };
+            Box::new(move |state| {
+                let found = state.sessions.iter().find(|it| it.id.as_str() == session);
+                found.is_some_and(|found| *told == [SessionSeen::of(found)])
+            })
+        }
+        (KeyOp::RenewSession { session }, Outcome::Refused { .. }) => {
+            Box::new(move |state| state.sessions.iter().all(|it| it.id.as_str() != session))
+        }
+        _ => return Ok(()),
+    };
+    let truth = history.truth();
+    let from = truth.applied_before(operation.invoked);
+    let until = truth.applied_until(operation.returned).max(from);
+    match (from..=until).any(|point| truthful(&truth.state(point))) {
+        true => Ok(()),
+        false => Err(format!(
+            "{:?} was true at no moment between request and answer",
+            operation.outcome
+        )),
+    }
+}
+
+fn operations(steps: &[Step]) -> Vec<StepOperation> {
+    steps.iter().map(Step::operation).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::story::Story, *};
+
+    fn complaint(story: Story) -> String {
+        check(&story.finish()).expect_err("not what was done").what
+    }
+
+    fn set(key: &str, value: &str) -> Step {
+        Step::Set(key.into(), value.into())
+    }
+
+    #[test]
+    fn what_was_done_and_what_was_there_is_fine() {
+        let mut story = Story::new();
+        story.keys(KeyOp::One(set("k", "one")));
+        story.keys(KeyOp::One(Step::SetIf("k".into(), "two".into(), 9)));
+        story.keys(KeyOp::Transact(vec![set("a", "1"), Step::Get("k".into())]));
+        story.keys(KeyOp::Transact(vec![Step::Get("k".into())]));
+        story.keys(KeyOp::Transact(vec![Step::CheckNotExists("k".into())]));
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_failure_that_is_told_as_success_is_not() {
+        let mut story = Story::new();
+        let cas = story.keys(KeyOp::One(Step::SetIf("k".into(), "two".into(), 9)));
+        story.change_answer(cas, |answer| answer.content = Some(Content::Flag(true)));
+        assert!(complaint(story).contains("should be Flag(false)"));
+    }
+
+    #[test]
+    fn done_and_told_as_refused_is_not() {
+        let mut story = Story::new();
+        story.keys(KeyOp::One(set("a", "1")));
+        let both = story.keys(KeyOp::Transact(vec![set("a", "1"), Step::Get("a".into())]));
+        let status = 409;
+        let reason = "stale".into();
+        story.set_outcome(both, Outcome::Refused { status, reason });
+        assert!(complaint(story).contains("but it was done"));
+    }
+
+    #[test]
+    fn results_of_another_moment_are_not() {
+        let mut story = Story::new();
+        story.keys(KeyOp::One(set("k", "one")));
+        let old = story.keys(KeyOp::Transact(vec![Step::Get("k".into())]));
+        story.keys(KeyOp::One(set("k", "two")));
+        let new = story.keys(KeyOp::Transact(vec![Step::Get("k".into())]));
+        let stale = story.answer_of(old);
+        story.set_outcome(new, Outcome::Done(stale));
+        assert!(complaint(story).contains("at no moment between request and answer"));
+    }
+
+    #[test]
+    fn half_of_a_transaction_is_not() {
+        let mut story = Story::new();
+        let both = story.keys(KeyOp::Transact(vec![set("a", "1"), set("b", "2")]));
+        story.change_answer(both, |answer| {
+            if let Some(Content::Keys(seen)) = &mut answer.content {
+                seen.pop();
+            }
+        });
+        assert!(complaint(story).contains("the answer is"));
+    }
+
+    #[test]
+    fn a_renewal_of_nothing_is_not() {
+        let mut story = Story::new();
+        let session = story.session("s", 2_000, 0);
+        let renewal = story.keys(KeyOp::RenewSession {
+            session: session.clone(),
+        });
+        let alive = story.answer_of(renewal);
+        story.keys(KeyOp::DestroySession {
+            session: session.clone(),
+        });
+        let late = story.keys(KeyOp::RenewSession { session });
+        story.set_outcome(late, Outcome::Done(alive));
+        assert!(complaint(story).contains("at no moment between request and answer"));
+    }
+}

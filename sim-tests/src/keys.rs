@@ -1,0 +1,524 @@
+//! What clients do with keys, sessions and transactions: as values, as HTTP requests, and what the answers say.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sider_core::registry::{
+    Command, Key, KeyValue, KeyWrite, Operation, OperationResult, Session, SessionBehavior, SessionId,
+};
+
+use crate::{content::Content, history::Outcome, operation::Op};
+
+/// Stands for the modify index that clients read last.
+pub const LAST_SEEN: u64 = u64::MAX;
+
+/// A request about keys or sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyOp {
+    /// `/v1/kv`: one step that writes.
+    One(Step),
+    /// `/v1/txn`.
+    Transact(Vec<Step>),
+    /// `/v1/session/create`.
+    CreateSession(NewSession),
+    /// `/v1/session/destroy`.
+    DestroySession {
+        /// Its id; in a schedule the name that it was created under.
+        session: String,
+    },
+    /// `/v1/session/renew`.
+    RenewSession {
+        /// Its id; in a schedule the name that it was created under.
+        session: String,
+    },
+}
+
+/// A session to create.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSession {
+    /// Tells it from every other one.
+    pub name: String,
+    /// Its TTL in milliseconds; 0 is none.
+    pub ttl_ms: u64,
+    /// Delay of its locks in milliseconds; 0 is none.
+    pub lock_delay_ms: u64,
+    /// Whether its keys are deleted at its end.
+    pub deletes: bool,
+    /// The checks of the servers' shared node that it is bound to.
+    pub checks: Vec<String>,
+}
+
+/// A step of a transaction. Sessions are ids; in a schedule, the names that they were created under.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Puts a value.
+    Set(String, String),
+    /// Puts a value if the key has this modify index.
+    SetIf(String, String, u64),
+    /// Puts a value and takes the lock.
+    Lock(String, String, String),
+    /// Puts a value and gives the lock back.
+    Unlock(String, String, String),
+    /// Deletes a key.
+    Delete(String),
+    /// Deletes a key if it has this modify index.
+    DeleteIf(String, u64),
+    /// Deletes all keys with a prefix.
+    DeleteTree(String),
+    /// Reads a key.
+    Get(String),
+    /// Reads all keys with a prefix.
+    GetTree(String),
+    /// Fails unless the key has this modify index.
+    CheckIndex(String, u64),
+    /// Fails unless this session holds the lock.
+    CheckSession(String, String),
+    /// Fails if the key is there.
+    CheckNotExists(String),
+}
+
+/// A key as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySeen {
+    /// Key.
+    pub key: String,
+    /// Value in base64; empty where it is not shown.
+    pub value: String,
+    /// How often its lock was taken.
+    pub lock_index: u64,
+    /// Who holds its lock; empty for nobody.
+    pub session: String,
+    /// Create index.
+    pub create_index: u64,
+    /// Modify index.
+    pub modify_index: u64,
+}
+
+/// A session as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSeen {
+    /// Id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Node.
+    pub node: String,
+    /// Create index.
+    pub create_index: u64,
+    /// Modify index.
+    pub modify_index: u64,
+}
+
+impl KeySeen {
+    /// A key of the model.
+    pub fn of(held: &KeyValue) -> KeySeen {
+        KeySeen {
+            key: held.key.to_string(),
+            value: base64(&held.value),
+            lock_index: held.lock_index,
+            session: held.session.as_ref().map(ToString::to_string).unwrap_or_default(),
+            create_index: held.create_index,
+            modify_index: held.modify_index,
+        }
+    }
+
+    fn parse(value: &Value) -> Result<KeySeen, String> {
+        let number = |name: &str| {
+            value[name]
+                .as_u64()
+                .ok_or_else(|| format!("no {name} in {value}"))
+        };
+        let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        Ok(KeySeen {
+            key: value["Key"]
+                .as_str()
+                .ok_or_else(|| format!("no Key in {value}"))?
+                .to_owned(),
+            value: text("Value"),
+            lock_index: number("LockIndex")?,
+            session: text("Session"),
+            create_index: number("CreateIndex")?,
+            modify_index: number("ModifyIndex")?,
+        })
+    }
+}
+
+impl SessionSeen {
+    /// A session of the model.
+    pub fn of(session: &Session) -> SessionSeen {
+        SessionSeen {
+            id: session.id.to_string(),
+            name: session.name.clone(),
+            node: session.node.to_string(),
+            create_index: session.create_index,
+            modify_index: session.modify_index,
+        }
+    }
+
+    fn parse(value: &Value) -> Result<SessionSeen, String> {
+        let number = |name: &str| {
+            value[name]
+                .as_u64()
+                .ok_or_else(|| format!("no {name} in {value}"))
+        };
+        let text = |name: &str| {
+            let text = value[name]
+                .as_str()
+                .ok_or_else(|| format!("no {name} in {value}"));
+            text.map(str::to_owned)
+        };
+        Ok(SessionSeen {
+            id: text("ID")?,
+            name: text("Name")?,
+            node: text("Node")?,
+            create_index: number("CreateIndex")?,
+            modify_index: number("ModifyIndex")?,
+        })
+    }
+}
+
+/// A list of keys, or of sessions, or of names, as an answer shows them.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn parse_keys(value: &Value) -> Result<Content, String> {
+    Ok(Content::Keys(each(value, KeySeen::parse)?))
+}
+
+/// See [`parse_keys`].
+///
+/// # Errors
+/// Says what is wrong.
+pub fn parse_sessions(value: &Value) -> Result<Content, String> {
+    Ok(Content::Sessions(each(value, SessionSeen::parse)?))
+}
+
+/// See [`parse_keys`].
+///
+/// # Errors
+/// Says what is wrong.
+pub fn parse_names(value: &Value) -> Result<Content, String> {
+    let name = |name: &Value| {
+        name.as_str()
+            .map(str::to_owned)
+            .ok_or("a name is no text".to_owned())
+    };
+    Ok(Content::KeyNames(each(value, name)?))
+}
+
+fn each<T>(value: &Value, parse: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
+    value.as_array().ok_or("not a list")?.iter().map(parse).collect()
+}
+
+/// What a client is told of the results of a transaction: keys only, as simulated steps give nothing else.
+pub fn results_seen(results: &[OperationResult]) -> Vec<KeySeen> {
+    let key = |result: &OperationResult| match result {
+        OperationResult::Key(held) | OperationResult::KeyMeta(held) => Some(KeySeen::of(held)),
+        _ => None,
+    };
+    results.iter().filter_map(key).collect()
+}
+
+impl Step {
+    /// The operation that a server makes of it.
+    pub fn operation(&self) -> Operation {
+        let write = |name: &str, value: &str| KeyWrite {
+            key: key(name),
+            value: Bytes::from(value.to_owned()),
+            flags: 0,
+        };
+        let session = |id: &str| SessionId::parse(id).ok();
+        match self {
+            Step::Set(key, value) => Operation::SetKey(write(key, value)),
+            Step::SetIf(key, value, index) => Operation::SetKeyIf(write(key, value), *index),
+            Step::Lock(key, value, by) => Operation::Lock(write(key, value), session(by)),
+            Step::Unlock(key, value, by) => Operation::Unlock(write(key, value), session(by)),
+            Step::Delete(name) => Operation::DeleteKey(key(name)),
+            Step::DeleteIf(name, index) => Operation::DeleteKeyIf(key(name), *index),
+            Step::DeleteTree(prefix) => Operation::DeleteTree(key(prefix)),
+            Step::Get(name) => Operation::GetKey(key(name)),
+            Step::GetTree(prefix) => Operation::GetTree(key(prefix)),
+            Step::CheckIndex(name, index) => Operation::CheckIndex(key(name), *index),
+            Step::CheckSession(name, by) => Operation::CheckSession(key(name), session(by)),
+            Step::CheckNotExists(name) => Operation::CheckNotExists(key(name)),
+        }
+    }
+
+    /// Its place in `/v1/txn`.
+    fn body(&self) -> Value {
+        let body = |verb: &str, key: &str| json!({ "Verb": verb, "Key": key });
+        let with = |verb: &str, key: &str, name: &str, value: Value| {
+            let mut body = body(verb, key);
+            body[name] = value;
+            body
+        };
+        let put =
+            |verb: &str, key: &str, value: &str| with(verb, key, "Value", json!(base64(value.as_bytes())));
+        let body = match self {
+            Step::Set(key, value) => put("set", key, value),
+            Step::SetIf(key, value, index) => {
+                let mut body = put("cas", key, value);
+                body["Index"] = json!(index);
+                body
+            }
+            Step::Lock(key, value, by) => {
+                let mut body = put("lock", key, value);
+                body["Session"] = json!(by);
+                body
+            }
+            Step::Unlock(key, value, by) => {
+                let mut body = put("unlock", key, value);
+                body["Session"] = json!(by);
+                body
+            }
+            Step::Delete(key) => body("delete", key),
+            Step::DeleteIf(key, index) => with("delete-cas", key, "Index", json!(index)),
+            Step::DeleteTree(prefix) => body("delete-tree", prefix),
+            Step::Get(key) => body("get", key),
+            Step::GetTree(prefix) => body("get-tree", prefix),
+            Step::CheckIndex(key, index) => with("check-index", key, "Index", json!(index)),
+            Step::CheckSession(key, by) => with("check-session", key, "Session", json!(by)),
+            Step::CheckNotExists(key) => body("check-not-exists", key),
+        };
+        json!({ "KV": body })
+    }
+
+    /// The session that it names, and the index that it expects of a key.
+    fn references(&mut self) -> (Option<&mut String>, Option<(String, &mut u64)>) {
+        match self {
+            Step::Lock(.., by) | Step::Unlock(.., by) | Step::CheckSession(_, by) => (Some(by), None),
+            Step::SetIf(key, _, index) | Step::DeleteIf(key, index) | Step::CheckIndex(key, index) => {
+                (None, Some((key.clone(), index)))
+            }
+            _ => (None, None),
+        }
+    }
+}
+
+impl KeyOp {
+    /// Whether this asked for exactly this command.
+    pub fn asks_for(&self, command: &Command) -> bool {
+        let steps = |steps: &[Step]| steps.iter().map(Step::operation).collect::<Vec<_>>();
+        match (self, command) {
+            (KeyOp::One(step), Command::Transact(operations)) => *operations == [step.operation()],
+            (KeyOp::Transact(asked), Command::Transact(operations)) => *operations == steps(asked),
+            (KeyOp::CreateSession(new), Command::CreateSession(created)) => {
+                let session = &created.session;
+                session.name == new.name
+                    && session.ttl.unwrap_or_default().as_millis() == u128::from(new.ttl_ms)
+                    && session.lock_delay.as_millis() == u128::from(new.lock_delay_ms)
+                    && (session.behavior == SessionBehavior::Delete) == new.deletes
+                    && session
+                        .node_checks
+                        .iter()
+                        .map(ToString::to_string)
+                        .eq(new.checks.iter().cloned())
+            }
+            (KeyOp::DestroySession { session }, Command::DestroySession(id)) => id.as_str() == session,
+            _ => false,
+        }
+    }
+
+    /// Whether it is owed an entry in the log when it is acknowledged.
+    pub fn is_logged(&self) -> bool {
+        match self {
+            KeyOp::RenewSession { .. } => false,
+            KeyOp::Transact(steps) => !steps.iter().all(|step| step.operation().only_reads()),
+            _ => true,
+        }
+    }
+
+    /// The request.
+    pub fn request(&self) -> Request<Bytes> {
+        match self {
+            KeyOp::One(step) => one(step),
+            KeyOp::Transact(steps) => {
+                let body = Value::Array(steps.iter().map(Step::body).collect());
+                request(Method::PUT, "/v1/txn", body.to_string())
+            }
+            KeyOp::CreateSession(new) => {
+                let body = json!({
+                    "Name": new.name,
+                    "TTL": format!("{}ms", new.ttl_ms),
+                    "LockDelay": format!("{}ms", new.lock_delay_ms),
+                    "Behavior": if new.deletes { "delete" } else { "release" },
+                    "NodeChecks": new.checks,
+                });
+                request(Method::PUT, "/v1/session/create", body.to_string())
+            }
+            KeyOp::DestroySession { session } => request(
+                Method::PUT,
+                &format!("/v1/session/destroy/{session}"),
+                String::new(),
+            ),
+            KeyOp::RenewSession { session } => request(
+                Method::PUT,
+                &format!("/v1/session/renew/{session}"),
+                String::new(),
+            ),
+        }
+    }
+
+    /// What a 200 says.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(&self, body: &[u8]) -> Result<Content, String> {
+        let value: Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
+        match self {
+            KeyOp::One(_) | KeyOp::DestroySession { .. } => {
+                let flag = value
+                    .as_bool()
+                    .ok_or_else(|| format!("{value} is neither true nor false"))?;
+                Ok(Content::Flag(flag))
+            }
+            KeyOp::CreateSession(_) => {
+                let id = value["ID"].as_str().ok_or_else(|| format!("no ID in {value}"))?;
+                Ok(Content::Created(id.to_owned()))
+            }
+            KeyOp::RenewSession { .. } => parse_sessions(&value),
+            KeyOp::Transact(_) => Ok(Content::Keys(each(&value["Results"], |result| {
+                KeySeen::parse(&result["KV"])
+            })?)),
+        }
+    }
+}
+
+fn one(step: &Step) -> Request<Bytes> {
+    let put = |key: &str, value: &str, option: String| {
+        request(Method::PUT, &format!("/v1/kv/{key}{option}"), value.to_owned())
+    };
+    let delete =
+        |key: &str, option: String| request(Method::DELETE, &format!("/v1/kv/{key}{option}"), String::new());
+    match step {
+        Step::Set(key, value) => put(key, value, String::new()),
+        Step::SetIf(key, value, index) => put(key, value, format!("?cas={index}")),
+        Step::Lock(key, value, by) => put(key, value, format!("?acquire={by}")),
+        Step::Unlock(key, value, by) => put(key, value, format!("?release={by}")),
+        Step::Delete(key) => delete(key, String::new()),
+        Step::DeleteIf(key, index) => delete(key, format!("?cas={index}")),
+        Step::DeleteTree(prefix) => delete(prefix, "?recurse".into()),
+        other => unreachable!("read by a question, not by an operation: {other:?}"),
+    }
+}
+
+fn request(method: Method, path: &str, body: String) -> Request<Bytes> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .body(Bytes::from(body))
+        .expect("simulated names are valid in a path")
+}
+
+/// A key of a simulation.
+pub fn key(name: &str) -> Key {
+    Key::parse(name.to_owned()).expect("simulated keys are short")
+}
+
+/// What clients tell each other: ids of sessions by name, and the index of each key that was read last.
+#[derive(Clone, Debug, Default)]
+pub struct Notes(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    sessions: BTreeMap<String, String>,
+    indexes: BTreeMap<String, u64>,
+}
+
+impl Notes {
+    /// An operation of a schedule with everything filled in that is known only while it runs.
+    pub fn resolve(&self, mut op: Op) -> Op {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = |session: &mut String| {
+            if let Some(id) = known.sessions.get(session) {
+                session.clone_from(id);
+            }
+        };
+        let step = |step: &mut Step| {
+            let (session, index) = step.references();
+            session.into_iter().for_each(name);
+            if let Some((key, index)) = index
+                && *index == LAST_SEEN
+            {
+                *index = known.indexes.get(&key).copied().unwrap_or(0);
+            }
+        };
+        match &mut op {
+            Op::Keys(KeyOp::One(one)) => step(one),
+            Op::Keys(KeyOp::Transact(steps)) => steps.iter_mut().for_each(step),
+            Op::Keys(KeyOp::DestroySession { session } | KeyOp::RenewSession { session }) => name(session),
+            _ => {}
+        }
+        op
+    }
+
+    /// Takes note of what an answer tells.
+    pub fn take(&self, op: &Op, outcome: &Outcome) {
+        let Outcome::Done(answer) = outcome else { return };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (op, &answer.content) {
+            (Op::Keys(KeyOp::CreateSession(new)), Some(Content::Created(id))) => {
+                known.sessions.insert(new.name.clone(), id.clone());
+            }
+            (_, Some(Content::Keys(seen))) => {
+                let indexes = seen.iter().map(|seen| (seen.key.clone(), seen.modify_index));
+                known.indexes.extend(indexes);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Display for KeyOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyOp::One(step) => write!(f, "{step}"),
+            KeyOp::Transact(steps) => {
+                let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+                write!(f, "transact [{}]", steps.join("; "))
+            }
+            KeyOp::CreateSession(new) => {
+                write!(f, "create session {} ttl {} ms", new.name, new.ttl_ms)?;
+                write!(f, " delay {} ms", new.lock_delay_ms)?;
+                f.write_str(if new.deletes { " deletes" } else { "" })?;
+                new.checks
+                    .iter()
+                    .try_for_each(|check| write!(f, " bound to {check}"))
+            }
+            KeyOp::DestroySession { session } => write!(f, "destroy session {session}"),
+            KeyOp::RenewSession { session } => write!(f, "renew session {session}"),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Set(key, value) => write!(f, "set {key} {value}"),
+            Step::SetIf(key, value, index) => write!(f, "set {key} {value} if at {index}"),
+            Step::Lock(key, value, by) => write!(f, "lock {key} {value} by {by}"),
+            Step::Unlock(key, value, by) => write!(f, "unlock {key} {value} by {by}"),
+            Step::Delete(key) => write!(f, "delete {key}"),
+            Step::DeleteIf(key, index) => write!(f, "delete {key} if at {index}"),
+            Step::DeleteTree(prefix) => write!(f, "delete all with {prefix}"),
+            Step::Get(key) => write!(f, "get {key}"),
+            Step::GetTree(prefix) => write!(f, "get all with {prefix}"),
+            Step::CheckIndex(key, index) => write!(f, "{key} is at {index}"),
+            Step::CheckSession(key, by) => write!(f, "{key} is held by {by}"),
+            Step::CheckNotExists(key) => write!(f, "there is no {key}"),
+        }
+    }
+}
+
+/// A value as answers show it.
+pub fn base64(bytes: &[u8]) -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    STANDARD.encode(bytes)
+}
