@@ -267,11 +267,11 @@ mod tests {
     }
 
     #[test]
-    fn another_index_than_that_of_the_restore_is_not() {
+    fn a_restore_that_tells_no_index_is_not() {
         let mut story = story();
         let (_, file) = story.save();
         let restore = story.restore(&file);
-        story.change_answer(restore, |answer| answer.index = Some(file.index));
+        story.change_answer(restore, |answer| answer.index = None);
         assert!(complaint(story).contains("took the registry from index"));
     }
 
