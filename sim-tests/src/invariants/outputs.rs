@@ -16,7 +16,7 @@ use crate::{
     history::{History, Operation, Outcome},
     matching::is_shared_check,
     operation::{Op, Target},
-    time::{Time, drift_of},
+    time::drift_of,
     truth::Entry,
 };
 
@@ -162,7 +162,12 @@ impl Reported<'_> {
                 && it.operation.returned >= self.operation.invoked
                 && it.is_about(&key, &owners)
         };
-        if told.iter().any(|it| is_other(&it)) || registered_anew(history, &key, self.operation.invoked, due)
+        // A registration sets the output, too, and may come after a report that overlaps it.
+        if told.iter().any(|it| is_other(&it))
+            || truth.registers(
+                &key,
+                truth.applied_until(self.operation.invoked)..truth.applied_until(due),
+            )
         {
             return Ok(());
         }
@@ -190,6 +195,7 @@ impl Reported<'_> {
     }
 }
 
+<<<<<<< HEAD
 /// Whether a check was registered, or everything restored, in that time: that sets its output, too, and may come after a report that overlaps it.
 fn registered_anew(history: &History, key: &CheckKey, from: Time, until: Time) -> bool {
     let truth = history.truth();
@@ -204,6 +210,8 @@ fn registered_anew(history: &History, key: &CheckKey, from: Time, until: Time) -
     })
 }
 
+=======
+>>>>>>> main
 /// Every instance that ever had a check: a report of one may have been about it.
 fn owners(history: &History, key: &CheckKey) -> BTreeSet<InstanceId> {
     let mut owners = BTreeSet::new();
