@@ -10,7 +10,7 @@ use std::{
 
 use sider_core::{
     limits::READ_TIMEOUT,
-    registry::{CheckKey, Command, NodeName, Refusal, Reply, ServiceName, Topic},
+    registry::{CheckKey, Command, NodeName, Refusal, Reply, Restore, ServiceName, Topic},
 };
 
 use crate::{
@@ -272,7 +272,7 @@ impl Truth {
         self.calm_at(from).is_some_and(|(_, end)| until <= end)
     }
 
-    /// Whether one of these entries registers a check.
+    /// Whether one of these entries registers a check, or restores everything.
     pub fn registers(&self, key: &CheckKey, entries: Range<Point>) -> bool {
         self.entries[entries].iter().any(|entry| match &entry.command {
             Some((Command::Register(registrations), _)) => {
@@ -280,6 +280,7 @@ impl Truth {
                     check.id == key.id && check.node == key.node && check.namespace == key.namespace
                 })
             }
+            Some((Command::Restore(Restore::Commit { .. }), _)) => true,
             _ => false,
         })
     }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sider_core::{
     limits::{EXPIRY_BOUND, OUTPUT_HOLD},
-    registry::{CheckKey, CheckTarget, CheckUpdate, Command, InstanceId, Restore},
+    registry::{CheckKey, CheckTarget, CheckUpdate, Command, InstanceId},
 };
 
 use super::Violation;
@@ -195,23 +195,6 @@ impl Reported<'_> {
     }
 }
 
-<<<<<<< HEAD
-/// Whether a check was registered, or everything restored, in that time: that sets its output, too, and may come after a report that overlaps it.
-fn registered_anew(history: &History, key: &CheckKey, from: Time, until: Time) -> bool {
-    let truth = history.truth();
-    let meanwhile = truth.applied_until(from)..truth.applied_until(until);
-    truth.entries[meanwhile].iter().any(|entry| match &entry.command {
-        Some((Command::Register(registrations), _)) => registrations
-            .iter()
-            .flat_map(|it| &it.checks)
-            .any(|check| check.id == key.id && check.node == key.node),
-        Some((Command::Restore(Restore::Commit { .. }), _)) => true,
-        _ => false,
-    })
-}
-
-=======
->>>>>>> main
 /// Every instance that ever had a check: a report of one may have been about it.
 fn owners(history: &History, key: &CheckKey) -> BTreeSet<InstanceId> {
     let mut owners = BTreeSet::new();

@@ -147,7 +147,7 @@ fn adapt(op: &mut Op, round: u64) {
 
 fn fresh(freshness: Freshness) -> Freshness {
     match freshness {
-        Freshness::Stale => Freshness::Default,
+        Freshness::Stale | Freshness::MaxStale(_) => Freshness::Default,
         other => other,
     }
 }
