@@ -329,7 +329,7 @@ impl Probe {
 pub struct CheckDefinition {
     /// What to run.
     pub probe: Probe,
-    /// Between two runs.
+    /// Between two runs. A TTL check is not run: see [`CheckDefinition::ALONE`].
     pub interval: Duration,
     /// Of one run.
     pub timeout: Duration,
@@ -341,9 +341,6 @@ pub struct CheckDefinition {
     pub failures_before_critical: u32,
     /// Critical for this long, its instance is deregistered; zero is never.
     pub deregister_critical_service_after: Duration,
-    /// Whether it was registered by itself and not with its instance: Consul shows the times of such a check even where
-    /// they are zero.
-    pub registered_alone: bool,
 }
 
 impl Default for CheckDefinition {
@@ -356,12 +353,20 @@ impl Default for CheckDefinition {
             failures_before_warning: 0,
             failures_before_critical: 0,
             deregister_critical_service_after: Duration::ZERO,
-            registered_alone: false,
         }
     }
 }
 
 impl CheckDefinition {
+    /// The interval of a TTL check that was registered by itself and not with its instance. Consul shows the times of such
+    /// a check even where they are zero, and nothing else tells the two apart.
+    pub const ALONE: Duration = Duration::from_nanos(1);
+
+    /// Whether it is of a TTL check that was registered by itself.
+    pub fn is_alone(&self) -> bool {
+        self.ttl().is_some() && self.interval == CheckDefinition::ALONE
+    }
+
     /// The TTL, for a TTL check.
     pub fn ttl(&self) -> Option<Duration> {
         match self.probe {

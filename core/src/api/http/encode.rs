@@ -296,9 +296,8 @@ impl<'a> Encoder<'a> {
     fn check<'b>(&self, check: &'b Check, service: Option<(&'b ServiceName, &'b [String])>) -> CheckBody<'b> {
         let of_agent = check.node == *self.agent_node;
         let shown = |duration: std::time::Duration| match duration {
-            duration if of_agent && (check.definition.registered_alone || !duration.is_zero()) => {
-                duration::format(duration)
-            }
+            _ if of_agent && check.definition.is_alone() => "0s".to_owned(),
+            duration if of_agent && !duration.is_zero() => duration::format(duration),
             _ => String::new(),
         };
         CheckBody {
@@ -382,7 +381,8 @@ pub(crate) fn definition(definition: &CheckDefinition) -> Value {
             body.insert(name.into(), count.into());
         }
     }
-    if definition.registered_alone {
+    if definition.is_alone() {
+        body.remove("Interval");
         body.insert("RegisteredAlone".into(), true.into());
     }
     match &definition.probe {

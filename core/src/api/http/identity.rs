@@ -63,6 +63,7 @@ async fn own(State(server): State<Server>) -> Reply {
         status: Some(status.clone()),
         digest: None,
         version: String::new(),
+        command_version: None,
     };
     let name = config.agent_node.as_str();
     let leads = status.role == Role::Leader;

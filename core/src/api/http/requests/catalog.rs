@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     address, body_namespace,
-    check::{cut_output, parse_args, parse_common, parse_described_tcp, parse_http, parse_ttl, status},
+    check::{
+        alone, cut_output, parse_args, parse_common, parse_described_tcp, parse_http, parse_ttl, status,
+    },
     meta, service,
 };
 use crate::{
@@ -210,8 +212,10 @@ fn parse_definition(fields: &Fields<'_>) -> Result<CheckDefinition, ApiError> {
     } else {
         parse_args(fields)?.map_or(Probe::External, Probe::Cmd)
     };
-    definition.registered_alone = fields.flag("RegisteredAlone")?;
-    Ok(definition)
+    Ok(match fields.flag("RegisteredAlone")? {
+        true => alone(definition),
+        false => definition,
+    })
 }
 
 /// Parses a body of `/v1/catalog/deregister`: a node, or one of its services (`ServiceID`) or checks (`CheckID`).

@@ -125,10 +125,7 @@ pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError
         node: place.node.name.clone(),
         name: fields.bounded_text("Name", NAME_BYTES_MAX)?,
         instance,
-        definition: CheckDefinition {
-            registered_alone: true,
-            ..parse_definition(&fields, form, place.scripts)?
-        },
+        definition: alone(parse_definition(&fields, form, place.scripts)?),
         status: status(&fields)?,
         output: String::new(),
         notes: fields.bounded_text("Notes", CHECK_NOTES_BYTES_MAX)?,
@@ -140,6 +137,17 @@ pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError
         checks: vec![check],
         replace_checks: false,
     })
+}
+
+/// A definition of a check that is registered by itself.
+pub(super) fn alone(definition: CheckDefinition) -> CheckDefinition {
+    match definition.ttl() {
+        Some(_) => CheckDefinition {
+            interval: CheckDefinition::ALONE,
+            ..definition
+        },
+        None => definition,
+    }
 }
 
 /// A check in the body of its instance's registration.
@@ -208,7 +216,6 @@ pub(super) fn parse_common(fields: &Fields<'_>) -> Result<CheckDefinition, ApiEr
         failures_before_warning: count("FailuresBeforeWarning")?,
         failures_before_critical: count("FailuresBeforeCritical")?,
         deregister_critical_service_after: period(fields, "DeregisterCriticalServiceAfter", Duration::ZERO)?,
-        registered_alone: false,
     })
 }
 

@@ -191,7 +191,9 @@ fn bad_services_are_refused_with_a_reason() {
     );
     check(
         json!({"Name": "x", "Port": "8080"}),
-        expect!["Request decode failed: json: cannot unmarshal string into Go struct field .Alias.Port of type int"],
+        expect![
+            "Request decode failed: json: cannot unmarshal string into Go struct field .Alias.Port of type int"
+        ],
     );
     check(
         json!({"Name": "x", "Address": "0.0.0.0"}),
@@ -444,7 +446,10 @@ fn catalog_registrations() {
         check default/own "own" of its node External every 0ns timeout 0ns after 0/0/0 deregister 0ns status - notes """#]]
     .assert_eq(&show(&registration));
 
-    check_refused(parse(json!({"Address": "1.1.1.1"})), expect!["500 Must provide node"]);
+    check_refused(
+        parse(json!({"Address": "1.1.1.1"})),
+        expect!["500 Must provide node"],
+    );
     check_refused(
         parse(json!({"Node": "n"})),
         expect!["Must provide address if SkipNodeUpdate is not set"],
