@@ -399,11 +399,11 @@ fn scripts_where_they_are_allowed() {
 fn checks_by_themselves() {
     let parse = |body: Value| parse_check(&body, &place());
     let of_node = parse(json!({"ID": "mem", "Name": "Memory", "Notes": "n", "TTL": "25s"})).expect("valid");
-    expect![[r#"check default/mem "Memory" of its node Ttl(25s) every 0ns timeout 0ns after 0/0/0 deregister 0ns status - notes "n""#]]
+    expect![[r#"check default/mem "Memory" of its node Ttl(25s) every 1ns timeout 0ns after 0/0/0 deregister 0ns status - notes "n""#]]
         .assert_eq(&show(&of_node));
     let of_instance =
         json!({"Name": "c", "ServiceID": "redis", "TTL": "25s", "Status": "critical", "ns": "blue"});
-    expect![[r#"check blue/c "c" of redis Ttl(25s) every 0ns timeout 0ns after 0/0/0 deregister 0ns status critical notes """#]]
+    expect![[r#"check blue/c "c" of redis Ttl(25s) every 1ns timeout 0ns after 0/0/0 deregister 0ns status critical notes """#]]
         .assert_eq(&show(&parse(of_instance).expect("valid")));
     check_refused(
         parse(json!({"ID": "x", "TTL": "25s"})),
