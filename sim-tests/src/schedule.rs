@@ -54,6 +54,10 @@ pub struct Shape {
     pub sync_us: (u64, u64),
     /// How much each server's clock runs wrong, in parts per million.
     pub drift_ppm: Vec<i32>,
+    /// The version of commands that its servers know when they are first started. Schedules that were kept before
+    /// there was a second one stay with the first.
+    #[serde(default = "first_version")]
+    pub command_version: u8,
     /// Limits of the servers that are smaller than in production, if any are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub squeeze: Option<Squeeze>,
@@ -84,6 +88,10 @@ pub struct Squeeze {
     pub decisions_in_flight: usize,
     /// Checks that expire with one command.
     pub expiries_per_command: usize,
+}
+
+fn first_version() -> u8 {
+    1
 }
 
 /// What happens to an agent.
@@ -233,6 +241,11 @@ pub enum Trouble {
     },
     /// Servers lose their disks and come back empty, under their ids. They may take no part any more.
     Wipe(Who),
+    /// Servers are killed, and started again as the newest program.
+    Upgrade(Who),
+    /// Servers are killed, and started again as a program that knows only the first version of commands. If the cluster
+    /// has moved on, they stop and say so.
+    Downgrade(Who),
     /// A server is removed, and another one joins for it.
     Replace(Who),
     /// A server that is down is to join.
@@ -352,7 +365,7 @@ impl Trouble {
     }
 
     /// Whether it may make a server stop by itself.
-    pub fn breaks_disks(&self) -> bool {
+    pub fn may_stop_servers(&self) -> bool {
         matches!(
             self,
             Trouble::FailedSync(_)
@@ -361,6 +374,7 @@ impl Trouble {
                 | Trouble::DeadSync(_)
                 | Trouble::Rot { .. }
                 | Trouble::Wipe(_)
+                | Trouble::Downgrade(_)
         )
     }
 }
@@ -487,6 +501,8 @@ impl fmt::Display for Trouble {
                 }
                 write!(f, " {step} number {nth}, for {down_ms} ms, {times} times")
             }
+            Trouble::Upgrade(who) => write!(f, "{who} is restarted as the newest program"),
+            Trouble::Downgrade(who) => write!(f, "{who} is restarted as an older program"),
             Trouble::Wipe(who) => write!(f, "{who} loses its disk"),
             Trouble::Replace(who) => write!(f, "{who} is replaced by a new server"),
             Trouble::JoinDown => f.write_str("a server that is down is to join"),

@@ -21,7 +21,7 @@ use super::{
 use crate::runtime::{Disk, Runtime};
 
 const CLUSTER: &str = "cluster";
-const SERVER: &str = "server";
+pub(crate) const SERVER: &str = "server";
 
 /// A cluster's id.
 pub(crate) type ClusterId = u64;
