@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 use crate::{
-    history::{Fact, Heard},
+    history::{Disk, Fact, Heard},
     recorder::{number, time},
     trap::{Snare, Step},
     words,
@@ -126,6 +126,10 @@ struct Member {
     server: Option<Server>,
     /// Why the last process stopped by itself.
     stopped: Option<String>,
+    /// The id of the disk that it has, as its last process told.
+    disk: u64,
+    /// Whether it lost one.
+    lost_disk: bool,
     /// What is to happen when it tells of something.
     snare: Snare,
 }
@@ -176,6 +180,8 @@ impl Cluster {
             host,
             server: None,
             stopped: None,
+            disk: 0,
+            lost_disk: false,
             snare: Snare::default(),
         });
         number
@@ -299,6 +305,7 @@ impl Cluster {
     pub fn lose_disk(&self, server: usize) {
         self.power_cut(server, Survival::Nothing);
         self.host(server).disk().lose_everything();
+        self.lock()[server].lost_disk = true;
         self.0.witness.noted(self.0.world.now(), server, Fact::Wiped);
     }
 
@@ -499,6 +506,8 @@ impl Cluster {
                 vec![],
             ),
             Formation::Bootstrap if of_the_first => (Bootstrap::Wait, vec![]),
+            // Whoever starts it again on an empty disk must not tell it to start another cluster.
+            Formation::Join if number == 0 && self.lock()[0].lost_disk => (Bootstrap::Wait, vec![]),
             Formation::Join if number == 0 => (Bootstrap::Cluster([self.identity(0)].into()), vec![]),
             Formation::Join if of_the_first => (Bootstrap::Wait, vec![self.http_address(0)]),
             Formation::Implicit => (Bootstrap::Implicit, vec![]),
@@ -566,6 +575,10 @@ impl Observer for Reporter {
         });
         self.witness.observed(self.world.now(), self.number, &observation);
         if let Some(cluster) = self.cluster.upgrade() {
+            if let Observation::Identified { member } = observation {
+                let disk = Disk::parse(member).unwrap_or_default().id;
+                Cluster(cluster.clone()).lock()[self.number].disk = disk;
+            }
             self.look_at_disks(&cluster, &observation);
         }
         self.snare.see(&observation);
@@ -604,16 +617,22 @@ impl Reporter {
                 if cluster.applied.fetch_max(*log_index + 1, Ordering::Relaxed) > *log_index {
                     return;
                 }
-                let all = cluster
+                let ids: Vec<u64> = cluster
                     .members
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .len();
-                let holders =
-                    holders((0..all).map(|number| disk(number).durable(Keyspace::Log, &log_key(*log_index))));
+                    .iter()
+                    .map(|member| member.disk)
+                    .collect();
+                let held = |number: usize| disk(number).durable(Keyspace::Log, &log_key(*log_index));
+                let holders = holders((0..ids.len()).map(held));
+                let on = holders.into_iter().map(|holder| Disk {
+                    server: number(holder),
+                    id: ids[holder],
+                });
                 note(Fact::Held {
                     log_index: *log_index,
-                    on: holders.into_iter().map(number).collect(),
+                    on: on.collect(),
                 });
             }
             _ => {}
@@ -635,6 +654,7 @@ fn holders(values: impl Iterator<Item = Option<Bytes>>) -> Vec<usize> {
 /// What the trace hashes of an observation: its numbers, and of a command the hash that its entry has.
 fn content(observation: &Observation<'_>) -> [u8; 56] {
     let mut numbers = match observation {
+        Observation::Identified { member } => vec![15, Disk::parse(member).unwrap_or_default().id],
         Observation::BecameLeader { term } => vec![1, *term],
         Observation::LostLeadership { term } => vec![2, *term],
         Observation::VoteSaved {

@@ -31,7 +31,7 @@ use crate::{
     observe::{NoObserver, SharedObserver},
     raft::{
         ApplyListener, Committed, Consensus, MembershipError, PeerService, ProposeError, RaftStatus,
-        ReadIndexError, Role, ServerAddress, ServerId,
+        DiskId, ReadIndexError, Role, ServerAddress, ServerId,
     },
     registry::{Applied, Command, Registry},
     runtime::NetworkError,
@@ -413,6 +413,12 @@ impl Consensus for Standin {
         };
         RaftStatus {
             id: self.id.clone(),
+            disk: DiskId::default(),
+            disks: state
+                .voters
+                .keys()
+                .map(|id| (id.clone(), DiskId::default()))
+                .collect(),
             role,
             term: state.term,
             leader: state.leader.clone(),
