@@ -317,7 +317,9 @@ impl Saboteur {
         let cluster = &self.0.cluster;
         match &fault.what {
             // A disk that is wiped or rotten stays so; its server is started on it.
-            Trouble::Wipe { .. } | Trouble::Rot { .. } => servers.iter().for_each(|server| self.start(*server)),
+            Trouble::Wipe { .. } | Trouble::Rot { .. } => {
+                servers.iter().for_each(|server| self.start(*server))
+            }
             _ if fault.lasts => {}
             Trouble::Crash(_) | Trouble::PowerCut(..) => {
                 servers.iter().for_each(|server| self.start(*server))

@@ -494,7 +494,10 @@ impl fmt::Display for Trouble {
                 write!(f, " {step} number {nth}, for {down_ms} ms, {times} times")
             }
             Trouble::Wipe { who, out_ms } => {
-                write!(f, "{who} loses its disk, and is added again {out_ms} ms after it came back")
+                write!(
+                    f,
+                    "{who} loses its disk, and is added again {out_ms} ms after it came back"
+                )
             }
             Trouble::Replace(who) => write!(f, "{who} is replaced by a new server"),
             Trouble::JoinDown => f.write_str("a server that is down is to join"),

@@ -73,7 +73,10 @@ pub(super) async fn members(client: &Client, as_json: bool) -> Result<(), CliErr
     for server in servers.into_iter().flatten() {
         if server["lost_data"] == true {
             let id = text(server, "id");
-            println!("{id} lost its data: remove it and add it again (sds remove {id}; sds join {id} {})", text(server, "raft_addr"));
+            println!(
+                "{id} lost its data: remove it and add it again (sds remove {id}; sds join {id} {})",
+                text(server, "raft_addr")
+            );
         }
     }
     Ok(())

@@ -57,7 +57,10 @@ pub(crate) async fn watch_leadership<R: Runtime>(
                 observer.observe(Observation::BecameLeader { term: now.term });
             }
             if leads != led || now.leader != before.leader {
-                let leader = now.leader.as_ref().map_or("nobody", |leader| leader.server.0.as_str());
+                let leader = now
+                    .leader
+                    .as_ref()
+                    .map_or("nobody", |leader| leader.server.0.as_str());
                 tracing::info!(term = now.term, leader, role = ?now.role, "leadership changed");
             }
             if now.membership != before.membership {

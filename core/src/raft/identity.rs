@@ -63,7 +63,11 @@ impl Identity {
             Some(disk) => disk,
             // Another id would make another member of it, one that may promise what this one has promised already.
             None if initialized => {
-                return Err(StoreError::corrupt(Keyspace::Meta, DISK.as_bytes(), "it is missing"));
+                return Err(StoreError::corrupt(
+                    Keyspace::Meta,
+                    DISK.as_bytes(),
+                    "it is missing",
+                ));
             }
             None => {
                 let drawn = DiskId(R::random_u64());

@@ -31,9 +31,7 @@ use serde::{Deserialize, Serialize};
 use super::{RaftStatus, ServerId};
 
 /// A data directory's id: drawn at random when it is first used, and gone with it.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DiskId(pub u64);
 
 impl fmt::Display for DiskId {

@@ -89,7 +89,9 @@ impl<R: Runtime> Members<R> {
                 known.raft
             )));
         }
-        let member = self.introduce(&id, &address, known.map(|(member, _)| member)).await?;
+        let member = self
+            .introduce(&id, &address, known.map(|(member, _)| member))
+            .await?;
         let is_begun = match known {
             None => {
                 self.change(ChangeMembers::AddNodes([(member.clone(), address)].into()), true)
@@ -161,7 +163,10 @@ impl<R: Runtime> Members<R> {
         let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
         if !voters.contains(member) {
             return self
-                .change(ChangeMembers::RemoveNodes(BTreeSet::from([member.clone()])), false)
+                .change(
+                    ChangeMembers::RemoveNodes(BTreeSet::from([member.clone()])),
+                    false,
+                )
                 .await;
         }
         if voters.len() == 1 {
@@ -169,8 +174,11 @@ impl<R: Runtime> Members<R> {
                 "{id} is the last voter: a cluster can't be without one"
             )));
         }
-        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([member.clone()])), false)
-            .await
+        self.change(
+            ChangeMembers::RemoveVoters(BTreeSet::from([member.clone()])),
+            false,
+        )
+        .await
     }
 
     /// See [`super::Consensus::transfer_leader`].

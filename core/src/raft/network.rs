@@ -282,13 +282,23 @@ impl<R: Runtime> Peer<R> {
 
     /// An error after which the target is left alone for a while.
     fn unreachable(&self, reason: impl ToString) -> RpcError<R> {
-        let reason = format!("{} at {}: {}", self.target.server, self.address, reason.to_string());
+        let reason = format!(
+            "{} at {}: {}",
+            self.target.server,
+            self.address,
+            reason.to_string()
+        );
         RPCError::Unreachable(Unreachable::from_string(reason))
     }
 
     /// An error after which the target is asked again.
     fn no_answer(&self, reason: impl ToString) -> RpcError<R> {
-        let reason = format!("{} at {}: {}", self.target.server, self.address, reason.to_string());
+        let reason = format!(
+            "{} at {}: {}",
+            self.target.server,
+            self.address,
+            reason.to_string()
+        );
         RPCError::Network(RaftNetworkError::from_string(reason))
     }
 
@@ -301,9 +311,7 @@ impl<R: Runtime> Peer<R> {
                 }
                 self.unreachable(WAY_BACK)
             }
-            Answer::WrongServer(actual) => {
-                self.unreachable(format!("the server there is {}", actual.server))
-            }
+            Answer::WrongServer(actual) => self.unreachable(format!("the server there is {}", actual.server)),
             Answer::WrongCluster => self.unreachable("it belongs to another cluster"),
             Answer::Stopped(reason) => self.unreachable(format!("it stopped: {reason}")),
             Answer::Malformed => self.unreachable("it does not understand this server"),
@@ -350,7 +358,8 @@ impl<R: Runtime> Peer<R> {
             AppendEntriesResponse::PartialSuccess(matched) => self.matched.note(&self.target, term, *matched),
             // The library would take this leader down for it.
             AppendEntriesResponse::Conflict if previous <= self.matched.get(&self.target, term) => {
-                let reason = "it has lost a part of its log: remove it, delete its data directory, and add it again";
+                let reason =
+                    "it has lost a part of its log: remove it, delete its data directory, and add it again";
                 tracing::error!(server = %self.target.server, reason);
                 return (Err(self.unreachable(reason)), false);
             }

@@ -114,8 +114,7 @@ impl<R: Runtime> RaftNode<R> {
         )
         .await?;
         let state = load_state(&disk, &journal, listener.clone(), &observer).await?;
-        let me =
-            Identity::load::<R>(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
+        let me = Identity::load::<R>(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
         observer.observe(Observation::Identified {
             member: &me.member().to_string(),
         });
@@ -133,7 +132,13 @@ impl<R: Runtime> RaftNode<R> {
             .await
             .map_err(|error| start_error(&journal, &error.to_string()))?;
         let receiver = Receiver::new(disk, journal.clone());
-        let peers = Arc::new(PeerServer::new(me.clone(), raft.clone(), log.clone(), receiver, service));
+        let peers = Arc::new(PeerServer::new(
+            me.clone(),
+            raft.clone(),
+            log.clone(),
+            receiver,
+            service,
+        ));
         listen::<R>(&network, &peers)
             .await
             .map_err(|error| StartError::Listen {

@@ -105,7 +105,10 @@ pub(crate) fn answer<R: Runtime>(frame: &Bytes) -> Said {
         Answer::TransferLeader(Ok(())) => "takes over".into(),
         Answer::TransferLeader(Err(error)) => format!("does not take over: {error}"),
         Answer::Service => return Said::Service(tail),
-        Answer::WrongServer(this) => format!("is {}, on disk {}, not the one that is meant", this.server, this.disk),
+        Answer::WrongServer(this) => format!(
+            "is {}, on disk {}, not the one that is meant",
+            this.server, this.disk
+        ),
         Answer::WrongCluster => "belongs to another cluster".into(),
         Answer::OutOfOrder => "refuses: an append before this one is missing".into(),
         Answer::Malformed => "refuses: the message makes no sense".into(),
@@ -113,7 +116,11 @@ pub(crate) fn answer<R: Runtime>(frame: &Bytes) -> Said {
             "is {}, on disk {}{}",
             member.server,
             member.disk,
-            if is_used { ", and took part in a cluster" } else { "" }
+            if is_used {
+                ", and took part in a cluster"
+            } else {
+                ""
+            }
         ),
         Answer::Stopped(why) => format!("serves no more: {why}"),
     })

@@ -193,7 +193,9 @@ impl PeerReport {
     /// Whether the server that answers has another disk than the one by which it is a member: it takes no part any more
     /// until it is removed and added again.
     pub fn lost_its_data(&self) -> bool {
-        self.status.as_ref().is_some_and(|status| status.disk != self.disk)
+        self.status
+            .as_ref()
+            .is_some_and(|status| status.disk != self.disk)
     }
 }
 

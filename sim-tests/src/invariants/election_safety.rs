@@ -112,7 +112,10 @@ impl<'a> Polls<'a> {
             return Ok(());
         }
         let names: Vec<String> = votes.iter().map(ToString::to_string).collect();
-        Err(format!("leads term {term} with the votes of {}", names.join(", ")))
+        Err(format!(
+            "leads term {term} with the votes of {}",
+            names.join(", ")
+        ))
     }
 }
 
@@ -285,7 +288,9 @@ mod tests {
     fn a_vote_on_another_disk_does_not_count() {
         let violation = verdict(elected_by([2, 3])).expect_err("no majority");
         assert!(
-            violation.what.contains("s2 leads term 2 with the votes of s2, s3"),
+            violation
+                .what
+                .contains("s2 leads term 2 with the votes of s2, s3"),
             "{violation}"
         );
     }

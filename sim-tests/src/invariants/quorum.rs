@@ -90,7 +90,10 @@ mod tests {
     use crate::history::ServerNumber;
 
     fn set(servers: &[u8]) -> BTreeSet<Disk> {
-        servers.iter().map(|server| ServerNumber(*server).into()).collect()
+        servers
+            .iter()
+            .map(|server| ServerNumber(*server).into())
+            .collect()
     }
 
     fn configure(story: &mut Story, log_index: u64, voters: &[&[u8]]) {

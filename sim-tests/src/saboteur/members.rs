@@ -50,7 +50,8 @@ impl Saboteur {
                 json!({ "ID": id.0.as_str(), "Addr": address.raft }),
             );
             for _ in 0..ADD_AGAIN_TRIES {
-                self.change(*server, false, "/v1/raft/remove", removed.clone()).await;
+                self.change(*server, false, "/v1/raft/remove", removed.clone())
+                    .await;
                 if self.change(*server, true, "/v1/raft/join", added.clone()).await == Some(true) {
                     break;
                 }

@@ -8,13 +8,14 @@ use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use super::{
     Stores, address, entry,
     harness::{Cluster, Member, config, start, until},
-    id, log_id, membership_entry,
+    id, log_id, member, membership_entry,
     platform::{TestDisk, TestWorld},
     register,
 };
 use crate::{
     raft::{
-        Consensus, MembershipError, ProposeError, RaftConfig, ReadIndexError, Role, StartError,
+        Consensus, MembershipError, ProposeError, RaftConfig, ReadIndexError, Role, StartError, identity,
+        log::put_meta,
         types::{Entry, Payload, Proposal},
     },
     runtime::Network,

@@ -343,7 +343,10 @@ async fn a_wiped_founder_does_not_lead_the_past() {
     // It gets the log's beginning, and then nothing for a while.
     let mut adding = node.add_server(id("a"), address("a"));
     until("it has the first membership", || {
-        assert!((&mut adding).now_or_never().is_none(), "it was too fast for this test");
+        assert!(
+            (&mut adding).now_or_never().is_none(),
+            "it was too fast for this test"
+        );
         (!cluster.member("a").node.status().voters.is_empty()).then_some(())
     })
     .await;
@@ -373,7 +376,8 @@ async fn a_disk_keeps_its_id() {
 async fn a_cluster_begins_when_all_its_servers_are_there_and_new() {
     let mut cluster = Cluster::new(&["a", "b"], |config| config).await;
     let list: BTreeMap<_, _> = ["a", "b", "c"].map(|name| (id(name), address(name))).into();
-    let found = async |cluster: &Cluster, name: &str| cluster.member(name).node.initialize(list.clone()).await;
+    let found =
+        async |cluster: &Cluster, name: &str| cluster.member(name).node.initialize(list.clone()).await;
     let outcome = found(&cluster, "a").await;
     assert!(matches!(outcome, Err(MembershipError::Refused(_))), "{outcome:?}");
     cluster.start("c", TestDisk::default()).await;
@@ -403,7 +407,10 @@ async fn a_join_that_was_begun_is_not_said_to_be_undone() {
     let node = &cluster.member(&old).node;
     let mut adding = node.add_server(id("d"), address("d"));
     until("it is a member", || {
-        assert!((&mut adding).now_or_never().is_none(), "it was too fast for this test");
+        assert!(
+            (&mut adding).now_or_never().is_none(),
+            "it was too fast for this test"
+        );
         node.status().learners.contains_key(&id("d")).then_some(())
     })
     .await;
@@ -418,7 +425,10 @@ async fn a_join_that_was_begun_is_not_said_to_be_undone() {
         cluster.world.heal();
     };
     let ((added, _), ()) = futures_util::future::join(both, elected).await;
-    assert!(matches!(added, Err(MembershipError::OutcomeUnknown(_))), "{added:?}");
+    assert!(
+        matches!(added, Err(MembershipError::OutcomeUnknown(_))),
+        "{added:?}"
+    );
     let leader = cluster.leader_among(&voters).await;
     let status = cluster.member(&leader).node.status();
     assert!(status.learners.contains_key(&id("d")), "{status:?}");

@@ -10,7 +10,9 @@ use super::{entry, id, log_id, member, membership_entry, platform::TestRuntime};
 use crate::{
     raft::{
         ServerId,
-        message::{self, Addressee, Answer, AppendOrder, Envelope, FrameError, PROTOCOL_VERSION, PeerMessage},
+        message::{
+            self, Addressee, Answer, AppendOrder, Envelope, FrameError, PROTOCOL_VERSION, PeerMessage,
+        },
         snapshot::{Chunk, ChunkAnswer, End, Header},
         types::{Entry, Payload, SnapshotMeta, StoredMembership, Types, Vote},
     },
@@ -222,7 +224,10 @@ fn unsound_messages_are_refused() {
             assert!(envelope(message).check().is_err());
         }
     }
-    let mut nameless = envelope(PeerMessage::Vote(VoteRequest::new(Vote::new(4, member("a")), None)));
+    let mut nameless = envelope(PeerMessage::Vote(VoteRequest::new(
+        Vote::new(4, member("a")),
+        None,
+    )));
     assert_eq!(nameless.check(), Ok(()));
     nameless.to = Addressee::Server(id("b"));
     assert!(nameless.check().is_err(), "for whatever disk there is");

@@ -30,8 +30,8 @@ use super::{Platform, Server, ServerConfig, Wiring, signal::Signal};
 use crate::{
     observe::{NoObserver, SharedObserver},
     raft::{
-        ApplyListener, Committed, Consensus, MembershipError, PeerService, ProposeError, RaftStatus,
-        DiskId, ReadIndexError, Role, ServerAddress, ServerId,
+        ApplyListener, Committed, Consensus, DiskId, MembershipError, PeerService, ProposeError, RaftStatus,
+        ReadIndexError, Role, ServerAddress, ServerId,
     },
     registry::{Applied, Command, Registry},
     runtime::NetworkError,
