@@ -9,7 +9,7 @@ use sider_sim_tests::{
     sweep::{Orders, Sweep, sweep, sweep_by},
 };
 
-const SCHEDULES: u64 = 2_000;
+const SCHEDULES: u64 = 5_000;
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("SIDER_SIM_SEEDS") else {
