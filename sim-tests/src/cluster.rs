@@ -128,8 +128,8 @@ struct Member {
     stopped: Option<String>,
     /// The id of the disk that it has, as its last process told.
     disk: u64,
-    /// Whether it lost one.
-    lost_disk: bool,
+    /// The disks that it lost, by their ids, with the log that was safe on each of them.
+    lost_disks: Vec<(u64, BTreeMap<Bytes, Bytes>)>,
     /// What is to happen when it tells of something.
     snare: Snare,
 }
@@ -181,7 +181,7 @@ impl Cluster {
             server: None,
             stopped: None,
             disk: 0,
-            lost_disk: false,
+            lost_disks: Vec::new(),
             snare: Snare::default(),
         });
         number
@@ -304,8 +304,15 @@ impl Cluster {
     /// A server's disk is replaced by an empty one; its process is killed if it runs.
     pub fn lose_disk(&self, server: usize) {
         self.power_cut(server, Survival::Nothing);
-        self.host(server).disk().lose_everything();
-        self.lock()[server].lost_disk = true;
+        let disk = self.host(server).disk();
+        let log = disk.keys(Keyspace::Log).into_iter();
+        let log = log.filter_map(|key| Some((key.clone(), disk.durable(Keyspace::Log, &key)?)));
+        let log = log.collect();
+        disk.lose_everything();
+        let mut members = self.lock();
+        let member = &mut members[server];
+        member.lost_disks.push((member.disk, log));
+        drop(members);
         self.0.witness.noted(self.0.world.now(), server, Fact::Wiped);
     }
 
@@ -506,8 +513,9 @@ impl Cluster {
                 vec![],
             ),
             Formation::Bootstrap if of_the_first => (Bootstrap::Wait, vec![]),
-            // Whoever starts it again on an empty disk must not tell it to start another cluster.
-            Formation::Join if number == 0 && self.lock()[0].lost_disk => (Bootstrap::Wait, vec![]),
+            // Whoever starts it again on an empty disk must not tell it to start another cluster, and adds it himself: what
+            // a server asks for on its own may take a minute, longer than a run.
+            Formation::Join if !self.lock()[number].lost_disks.is_empty() => (Bootstrap::Wait, vec![]),
             Formation::Join if number == 0 => (Bootstrap::Cluster([self.identity(0)].into()), vec![]),
             Formation::Join if of_the_first => (Bootstrap::Wait, vec![self.http_address(0)]),
             Formation::Implicit => (Bootstrap::Implicit, vec![]),
@@ -617,22 +625,9 @@ impl Reporter {
                 if cluster.applied.fetch_max(*log_index + 1, Ordering::Relaxed) > *log_index {
                     return;
                 }
-                let ids: Vec<u64> = cluster
-                    .members
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .iter()
-                    .map(|member| member.disk)
-                    .collect();
-                let held = |number: usize| disk(number).durable(Keyspace::Log, &log_key(*log_index));
-                let holders = holders((0..ids.len()).map(held));
-                let on = holders.into_iter().map(|holder| Disk {
-                    server: number(holder),
-                    id: ids[holder],
-                });
                 note(Fact::Held {
                     log_index: *log_index,
-                    on: on.collect(),
+                    on: holders(held(cluster, &log_key(*log_index))),
                 });
             }
             _ => {}
@@ -640,15 +635,40 @@ impl Reporter {
     }
 }
 
-/// Those who hold the same, the most of them.
-fn holders(values: impl Iterator<Item = Option<Bytes>>) -> Vec<usize> {
-    let mut holders: BTreeMap<Bytes, Vec<usize>> = BTreeMap::new();
-    for (number, value) in values.enumerate() {
-        if let Some(value) = value {
-            holders.entry(value).or_default().push(number);
-        }
+/// What is safe under a key of the log, on each disk. One that was lost since counts, too: what was acknowledged when it
+/// was there was acknowledged rightly, and the answer may still have been under way.
+fn held(cluster: &Parts, key: &[u8]) -> Vec<(Disk, Bytes)> {
+    let members = cluster.members.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut held = Vec::new();
+    for (nth, member) in members.iter().enumerate() {
+        let server = number(nth);
+        let now = member.host.disk().durable(Keyspace::Log, key);
+        held.extend(now.map(|value| {
+            (
+                Disk {
+                    server,
+                    id: member.disk,
+                },
+                value,
+            )
+        }));
+        let lost = member.lost_disks.iter();
+        let before = lost.filter_map(|(id, log)| Some((Disk { server, id: *id }, log.get(key)?.clone())));
+        held.extend(before);
     }
-    holders.into_values().max_by_key(Vec::len).unwrap_or_default()
+    held
+}
+
+/// Those who hold the same, the most of them.
+fn holders(held: Vec<(Disk, Bytes)>) -> BTreeSet<Disk> {
+    let mut holders: BTreeMap<Bytes, BTreeSet<Disk>> = BTreeMap::new();
+    for (disk, value) in held {
+        holders.entry(value).or_default().insert(disk);
+    }
+    holders
+        .into_values()
+        .max_by_key(BTreeSet::len)
+        .unwrap_or_default()
 }
 
 /// What the trace hashes of an observation: its numbers, and of a command the hash that its entry has.

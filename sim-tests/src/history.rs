@@ -525,10 +525,8 @@ impl Record {
 
     /// Whether a server has lost its disk and was not added again since: it is no member, though its name may be one's.
     pub fn is_out(&self, server: ServerNumber, at: Time) -> bool {
-        let mine = self.observations.iter().filter(|seen| seen.server == server);
-        let wiped = mine
-            .filter(|seen| seen.what == Fact::Wiped && seen.at <= at)
-            .next_back();
+        let is_loss = |seen: &&Observed| seen.server == server && seen.what == Fact::Wiped && seen.at <= at;
+        let wiped = self.observations.iter().rfind(is_loss);
         wiped.is_some_and(|wiped| {
             !self.memberships.iter().any(|change| {
                 change.server == server

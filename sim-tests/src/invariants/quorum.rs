@@ -164,10 +164,8 @@ mod tests {
         let mut story = Story::new();
         configure(&mut story, 0, &[&[1, 2, 3]]);
         let mut on = set(&[1, 3]);
-        on.insert(Disk {
-            id: 7,
-            ..on.pop_last().expect("there are two")
-        });
+        let third = on.pop_last().expect("there are two");
+        on.insert(Disk { id: 7, ..third });
         story.observe(1, Fact::Held { log_index: 1, on });
         assert!(complaint(story).contains("safe on s1, s3 only"));
     }

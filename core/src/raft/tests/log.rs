@@ -258,7 +258,7 @@ async fn spoilt_entries_are_named_with_the_way_out() {
             .to_string();
         assert!(error.contains("Log/0000000000000001 is corrupt"), "{error}");
         assert!(error.contains(reason), "{error}");
-        assert!(error.contains("join it again"), "{error}");
+        assert!(error.contains("add it again"), "{error}");
     }
 }
 
