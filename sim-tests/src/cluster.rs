@@ -124,6 +124,8 @@ struct Member {
     host: Host,
     /// The handle of the process that runs.
     server: Option<Server>,
+    /// How it is asked.
+    http: Option<HttpHandler>,
     /// Why the last process stopped by itself.
     stopped: Option<String>,
     /// The id of the disk that it has, as its last process told.
@@ -179,6 +181,7 @@ impl Cluster {
         self.lock().push(Member {
             host,
             server: None,
+            http: None,
             stopped: None,
             disk: 0,
             lost_disks: Vec::new(),
@@ -240,9 +243,9 @@ impl Cluster {
         server: usize,
         request: ::http::Request<Bytes>,
     ) -> Option<::http::Response<Bytes>> {
-        let routes = http::router(self.server(server)?);
-        let routes = Arc::new(OnceLock::from(routes));
-        Some(http_handler(routes)(request).await)
+        self.server(server)?;
+        let handler = self.lock()[server].http.clone()?;
+        Some(handler(request).await)
     }
 
     /// Kills a server's process.
@@ -463,8 +466,9 @@ impl Cluster {
     async fn run(&self, number: usize, host: &Host) -> Result<Finish, String> {
         let network = host.network(RAFT_PORT);
         let routes = Arc::new(OnceLock::new());
+        let handler = http_handler(routes.clone());
         network
-            .serve_http(HTTP_PORT, http_handler(routes.clone()))
+            .serve_http(HTTP_PORT, handler.clone())
             .map_err(|error| error.to_string())?;
         let observer = Arc::new(Reporter {
             world: self.0.world.clone(),
@@ -481,7 +485,11 @@ impl Cluster {
             .map_err(|error| error.to_string())?;
         // Nobody else sets them, so they are not set yet.
         let _ = routes.set(http::router(running.server.clone()));
-        self.lock()[number].server = Some(running.server.clone());
+        {
+            let member = &mut self.lock()[number];
+            member.server = Some(running.server.clone());
+            member.http = Some(handler);
+        }
         let finish = running.finished().await;
         if finish == Finish::GaveWay {
             server::wipe(&disk).await.map_err(|error| error.to_string())?;

@@ -213,12 +213,14 @@ pub enum Freshness {
     Consistent,
     /// `?stale`.
     Stale,
+    /// `?max_stale`, in milliseconds: as new as that, or linearizable.
+    MaxStale(u64),
 }
 
 impl Freshness {
     /// Whether the answer must be of a moment between request and answer.
     pub fn linearizable(self) -> bool {
-        !matches!(self, Freshness::Stale)
+        matches!(self, Freshness::Default | Freshness::Consistent)
     }
 }
 
@@ -314,11 +316,12 @@ impl fmt::Display for Ask {
 
 impl fmt::Display for Freshness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Freshness::Default => "default",
-            Freshness::Consistent => "consistent",
-            Freshness::Stale => "stale",
-        })
+        match self {
+            Freshness::Default => f.write_str("default"),
+            Freshness::Consistent => f.write_str("consistent"),
+            Freshness::Stale => f.write_str("stale"),
+            Freshness::MaxStale(ms) => write!(f, "at most {ms} ms stale"),
+        }
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use sider_core::{
     limits::READ_TIMEOUT,
-    registry::{Command, NodeName, Refusal, Reply, ServiceName, Topic},
+    registry::{CheckKey, Command, NodeName, Refusal, Reply, ServiceName, Topic},
 };
 
 use crate::{
@@ -261,6 +262,18 @@ impl Truth {
     /// Whether it was calm all the time from `from` to `until`.
     pub fn calm_between(&self, from: Time, until: Time) -> bool {
         self.calm_at(from).is_some_and(|(_, end)| until <= end)
+    }
+
+    /// Whether one of these entries registers a check.
+    pub fn registers(&self, key: &CheckKey, entries: Range<Point>) -> bool {
+        self.entries[entries].iter().any(|entry| match &entry.command {
+            Some((Command::Register(registrations), _)) => {
+                registrations.iter().flat_map(|it| &it.checks).any(|check| {
+                    check.id == key.id && check.node == key.node && check.namespace == key.namespace
+                })
+            }
+            _ => false,
+        })
     }
 
     /// By when a server has looked for the first time at what a request of `invoked` asks for: `quick` after it where all

@@ -375,6 +375,7 @@ fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> Strin
         Freshness::Default => {}
         Freshness::Consistent => parameters.push("consistent".into()),
         Freshness::Stale => parameters.push("stale".into()),
+        Freshness::MaxStale(ms) => parameters.push(format!("max_stale={ms}ms")),
     }
     if let Some((index, wait_ms)) = wait {
         parameters.push(format!("index={index}"));

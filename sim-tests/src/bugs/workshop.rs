@@ -51,7 +51,10 @@ impl Workshop {
     /// # Errors
     /// A file can't be read or written.
     pub(super) fn clean(&self) -> Result<(), String> {
-        let wanted = files_of(&self.source).map_err(|error| error.to_string())?;
+        let mut wanted = files_of(&self.source).map_err(|error| error.to_string())?;
+        // Cargo's settings reach the copy as it is below the working tree. Flags that are set twice would be other flags,
+        // for which everything is compiled again.
+        wanted.retain(|file| !file.starts_with(".cargo"));
         for file in &wanted {
             let (from, to) = (self.source.join(file), self.tree.join(file));
             let copied = || -> io::Result<()> {

@@ -323,10 +323,12 @@ impl<'a> Plan<'a> {
     fn followers(&mut self) {
         for _ in 0..self.dice.between(2, 6) {
             let ask = self.ask();
+            let most_ms = self.dice.between(1, 3_000);
             let freshness = *self.dice.weighted(&[
                 (5, Freshness::Default),
                 (1, Freshness::Consistent),
                 (2, Freshness::Stale),
+                (1, Freshness::MaxStale(most_ms)),
             ]);
             let first = self.dice.server(self.cluster);
             let hops = self.dice.chance(50);
@@ -360,7 +362,11 @@ impl<'a> Plan<'a> {
                 self.chain(at_ms, vec![op]);
             }
             Kind::StaleRead => {
-                let op = self.read(Freshness::Stale);
+                let freshness = match self.dice.chance(30) {
+                    true => Freshness::MaxStale(self.dice.between(1, 3_000)),
+                    false => Freshness::Stale,
+                };
+                let op = self.read(freshness);
                 self.chain(at_ms, vec![op]);
             }
             Kind::WriteThenRead => {
@@ -551,13 +557,19 @@ impl<'a> Plan<'a> {
             (Target::Check(_), true) => ReportForm::Path,
             (Target::Check(_), false) => ReportForm::Update,
         };
-        (
-            Op::Report {
-                form,
-                reports: vec![report],
-            },
-            ask,
-        )
+        let mut reports = vec![report];
+        // Two about the same in one call: the second is the newer one.
+        if form == ReportForm::Batch || self.dice.chance(15) {
+            let another = self.one_report();
+            let target = reports[0].target.clone();
+            reports.push(Report { target, ..another });
+        }
+        let form = if reports.len() > 1 {
+            ReportForm::Batch
+        } else {
+            form
+        };
+        (Op::Report { form, reports }, ask)
     }
 
     fn one_report(&mut self) -> Report {

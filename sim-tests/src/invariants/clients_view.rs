@@ -162,19 +162,28 @@ fn calls<'a>(
         }
         Op::Report { reports, .. } => {
             let each_refused = operation.answer().map(|answer| answer.refused.as_slice());
+            let is_refused = |nth: usize| {
+                let one = each_refused.and_then(|each| each.get(nth)).copied();
+                one.unwrap_or(refused)
+            };
+            // Of several reports about one check in a call, the last is the newest.
+            let overtaken = |nth: usize| {
+                let mut later = (nth + 1..).zip(&reports[nth + 1..]);
+                later.any(|(at, later)| later.target == reports[nth].target && !is_refused(at))
+            };
             let ours = reports
                 .iter()
                 .enumerate()
-                .filter(|(_, report)| match &report.target {
+                .filter(|(nth, report)| match &report.target {
+                    _ if overtaken(*nth) => false,
                     Target::Check(check) => owners.get(check).copied() == Some(id),
                     Target::Instance(instance) => instance == id,
                 });
             ours.map(|(nth, report)| {
-                let one = each_refused.and_then(|each| each.get(nth)).copied();
                 call(About::Report {
                     target: &report.target,
                     status: report.status,
-                    refused: one.unwrap_or(refused),
+                    refused: is_refused(nth),
                 })
             })
             .collect()

@@ -16,7 +16,7 @@ use crate::{
     history::{History, Operation, Outcome},
     matching::is_shared_check,
     operation::{Op, Target},
-    time::{Time, drift_of},
+    time::drift_of,
     truth::Entry,
 };
 
@@ -162,7 +162,12 @@ impl Reported<'_> {
                 && it.operation.returned >= self.operation.invoked
                 && it.is_about(&key, &owners)
         };
-        if told.iter().any(|it| is_other(&it)) || registered_anew(history, &key, self.operation.invoked, due)
+        // A registration sets the output, too, and may come after a report that overlaps it.
+        if told.iter().any(|it| is_other(&it))
+            || truth.registers(
+                &key,
+                truth.applied_until(self.operation.invoked)..truth.applied_until(due),
+            )
         {
             return Ok(());
         }
@@ -188,19 +193,6 @@ impl Reported<'_> {
             _ => Ok(()),
         }
     }
-}
-
-/// Whether a check was registered in that time: that sets its output, too, and may come after a report that overlaps it.
-fn registered_anew(history: &History, key: &CheckKey, from: Time, until: Time) -> bool {
-    let truth = history.truth();
-    let meanwhile = truth.applied_until(from)..truth.applied_until(until);
-    truth.entries[meanwhile].iter().any(|entry| match &entry.command {
-        Some((Command::Register(registrations), _)) => registrations
-            .iter()
-            .flat_map(|it| &it.checks)
-            .any(|check| check.id == key.id && check.node == key.node),
-        _ => false,
-    })
 }
 
 /// Every instance that ever had a check: a report of one may have been about it.

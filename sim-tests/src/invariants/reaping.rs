@@ -100,15 +100,14 @@ fn not_late(history: &History, from: Time, until: Time) -> Result<(), Violation>
             if due >= until {
                 continue;
             }
-            let kept = |check: &Check| (check.create_index, check.renewals, check.status);
-            let points = point..=truth.applied_until(due);
-            let lasts = points.into_iter().all(|at| {
-                truth
-                    .state(at)
-                    .check(&check.key())
-                    .is_some_and(|it| kept(it) == kept(check))
+            let kept = |check: &Check| (check.create_index, check.status);
+            let (key, last) = (check.key(), truth.applied_until(due));
+            let lasts = (point..=last).all(|at| {
+                let state = truth.state(at);
+                state.check(&key).is_some_and(|it| kept(it) == kept(check))
             });
-            if lasts {
+            // A registration starts the time anew; that it is reported again does not.
+            if lasts && !truth.registers(&key, point..last) {
                 let what = format!(
                     "{} is critical since {since}, and asks for {after:?}; it is there at {due}",
                     check.id

@@ -38,7 +38,8 @@ pub fn check(history: &History) -> Result<(), Violation> {
         as_asked(freshness, told)
             .and_then(|()| match freshness.linearizable() {
                 true => just_confirmed(told),
-                false => contact_was_there(history, operation, told, &alone)
+                false => as_new_as_asked(freshness, told)
+                    .and_then(|()| contact_was_there(history, operation, told, &alone))
                     .and_then(|()| in_touch_while_calm(history, operation, told)),
             })
             .map_err(|what| {
@@ -53,7 +54,7 @@ fn as_asked(freshness: Freshness, told: &Told) -> Result<(), String> {
     let expected = match freshness {
         Freshness::Default => "leader",
         Freshness::Consistent => "consistent",
-        Freshness::Stale => "stale",
+        Freshness::Stale | Freshness::MaxStale(_) => "stale",
     };
     if told.consistency == expected {
         Ok(())
@@ -62,6 +63,17 @@ fn as_asked(freshness: Freshness, told: &Told) -> Result<(), String> {
             "the answer says it is {:?}, not {expected:?}",
             told.consistency
         ))
+    }
+}
+
+/// Held against what the answer says; whether that is so is another question.
+fn as_new_as_asked(freshness: Freshness, told: &Told) -> Result<(), String> {
+    match freshness {
+        Freshness::MaxStale(ms) if told.last_contact > Duration::from_millis(ms) => Err(format!(
+            "the last contact is said to be {:?} ago; the client takes no more than {ms} ms",
+            told.last_contact
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -229,6 +241,19 @@ mod tests {
         let read = story.read(2, Ask::Services, Freshness::Default);
         story.tell(read, true, 30, "leader");
         assert!(complaint(story).contains("is as of now"));
+    }
+
+    #[test]
+    fn an_older_contact_than_the_client_takes_is_not() {
+        let read = |most_ms: u64| {
+            let mut story = Story::new();
+            story.wait_ms(5_000);
+            let read = story.read(2, Ask::Services, Freshness::MaxStale(most_ms));
+            story.tell(read, true, 300, "stale");
+            story
+        };
+        assert_eq!(check(&read(300).finish()), Ok(()));
+        assert!(complaint(read(299)).contains("takes no more than 299 ms"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::Violation;
 use crate::{
     content::Content,
     history::{Bounds, Fact, FaultSpan, History, Operation},
-    operation::{Ask, Op},
+    operation::{Ask, Freshness, Op},
     time::{Time, drift_of},
     truth::Point,
 };
@@ -147,11 +147,8 @@ impl<'a> Wait<'a> {
     /// is over and has settled; it never excuses the answer.
     fn owed_by(&self, seen_by_all: Time) -> (Time, Bound) {
         let late = lateness(&self.history.bounds);
-        let stale = !self
-            .operation
-            .op
-            .asked()
-            .is_some_and(|(_, freshness)| freshness.linearizable());
+        let asked = self.operation.op.asked();
+        let stale = asked.is_some_and(|(_, freshness)| freshness == Freshness::Stale);
         if self.history.truth().calm_between(seen_by_all, seen_by_all + late) {
             return (seen_by_all + late, Bound::Calm);
         }
@@ -276,7 +273,7 @@ fn lateness(bounds: &Bounds) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
-    use crate::{history::FaultKind, operation::Freshness};
+    use crate::history::FaultKind;
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("a bad wait").what

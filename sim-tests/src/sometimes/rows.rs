@@ -99,6 +99,10 @@ table! {
     Usual "a batch registers several instances at once": |h| {
         commands(h, |command, _| matches!(command, Command::Register(all) if all.len() > 1))
     };
+    Usual "two reports about one check come in one call": |h| count(h, |op| {
+        matches!(&op.op, Op::Report { reports, .. } if reports.len() == 2 && reports[0].target == reports[1].target
+            && reports[0].status != reports[1].status)
+    });
     Usual "a batch of reports is refused in part": |h| count(h, |op| {
         op.answer().is_some_and(|it| it.refused.contains(&true) && it.refused.contains(&false))
     });
@@ -180,6 +184,10 @@ table! {
     };
     Usual "a stale answer comes long after the last contact": |h| count(h, |op| {
         op.answer().and_then(|it| it.told.as_ref()).is_some_and(|it| it.last_contact > Duration::from_secs(1))
+    });
+    Usual "a server answers by itself, as new as the client asks": |h| count(h, |op| is_bounded(op) && contact_ago(op) > Duration::ZERO);
+    Usual "a server asks the leader, for its state is too old for the client": |h| count(h, |op| {
+        is_bounded(op) && contact_ago(op).is_zero() && leader_at(h, op.returned).is_some_and(|it| it != op.server)
     });
     Usual "a server answers a stale read right after its start": |h| count(h, |op| {
         is_stale(op) && op.is_done() && h.truth().started_before(op.server, op.invoked)
@@ -540,6 +548,17 @@ fn is_fresh_read(op: &Operation) -> bool {
     op.op
         .asked()
         .is_some_and(|(_, freshness)| freshness.linearizable())
+}
+
+/// Whether the client bounds how old the answer may be, and got one.
+fn is_bounded(op: &Operation) -> bool {
+    let asked = op.op.asked();
+    op.is_done() && asked.is_some_and(|(_, freshness)| matches!(freshness, Freshness::MaxStale(_)))
+}
+
+fn contact_ago(op: &Operation) -> Duration {
+    let told = op.answer().and_then(|answer| answer.told.as_ref());
+    told.map_or(Duration::ZERO, |told| told.last_contact)
 }
 
 fn is_stale(op: &Operation) -> bool {

@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// Where each failure is saved: its schedule, a report, its trace, and a page that shows it. `target/sim` by default.
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
+    /// Where the trace hash of every seed is written, one a line: equal files say that equal things happened.
+    #[arg(long, value_name = "FILE")]
+    hashes: Option<PathBuf>,
     /// `json` prints an object for each failure and one for the whole, one a line.
     #[arg(long, value_enum, default_value_t = Format::Words)]
     format: Format,
@@ -94,12 +97,17 @@ impl Arguments {
         let done = sweep_by(&Orders {
             seeds: self.seeds.clone().unwrap_or(orderly),
             jobs: jobs(self.jobs),
-            hashes: false,
+            hashes: self.hashes.is_some(),
             failed: &failed,
             goes_on: &goes_on,
         });
         progress.clear();
         self.tell_all(&done, clock());
+        if let Some(file) = &self.hashes {
+            let line = |(seed, hash): &(u64, u64)| format!("{seed} {hash:016x}\n");
+            let lines: String = done.hashes.iter().map(line).collect();
+            fs::write(file, lines).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
         match problems
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner)
