@@ -39,6 +39,8 @@ pub struct Timing {
     pub snapshot_interval: Option<Duration>,
     /// Entries between two checkpoints.
     pub snapshot_threshold: Option<u64>,
+    /// Entries kept in the log below a checkpoint.
+    pub log_keep: Option<u64>,
 }
 
 /// Flags that the file may set too.
@@ -121,6 +123,7 @@ impl Timing {
             election_max: self.election_max.or(other.election_max),
             snapshot_interval: self.snapshot_interval.or(other.snapshot_interval),
             snapshot_threshold: self.snapshot_threshold.or(other.snapshot_threshold),
+            log_keep: self.log_keep.or(other.log_keep),
         }
     }
 }
@@ -151,6 +154,7 @@ fn read_timing(section: &mut Section) -> Result<Timing, String> {
         election_max: section.duration("election_timeout_max")?,
         snapshot_interval: section.duration("snapshot_interval")?,
         snapshot_threshold: section.number("snapshot_threshold")?,
+        log_keep: section.number("snapshot_log_keep")?,
     })
 }
 
@@ -432,6 +436,7 @@ mod tests {
             election_timeout_max: 0.4s
             snapshot_interval: 1m
             snapshot_threshold: 100
+            snapshot_log_keep: 50
             datacenter: no
             dns: off
             raft-bootstrap: false
@@ -453,6 +458,7 @@ mod tests {
             election_max: ms(400),
             snapshot_interval: ms(60_000),
             snapshot_threshold: Some(100),
+            log_keep: Some(50),
         };
         assert_eq!(file.timing, timing);
         assert_eq!(file.flags["datacenter"], "no");

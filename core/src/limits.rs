@@ -276,5 +276,18 @@ pub const AGENT_SYNC_INTERVAL: Duration = Duration::from_secs(30);
 pub const AGENT_AFTERMATH: Duration = WRITE_TIMEOUT.saturating_add(Duration::from_secs(1));
 /// A stopping agent tries to deregister its node for this long.
 pub const AGENT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a snapshot file that is to be restored: the server that restores it holds it in memory while it checks it;
+/// more is 413.
+pub const RESTORE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// One step of a restore waits this long for its commit; the last one replaces the whole state.
+pub const RESTORE_STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// The leader takes a restore for given up when it lays down nothing for so long: longer than any of its steps takes.
+pub const RESTORE_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Pieces of a snapshot file that are made before they are taken.
+pub const SNAPSHOT_PIECES_AHEAD: usize = 2;
+/// A leader looks this often whether all members read a newer version of commands than is written.
+pub const UPGRADE_TICK: Duration = Duration::from_secs(1);
+/// A command that older members can't read waits this long for all of them to be known to read it; then it is refused.
+pub const NEWER_COMMAND_WAIT: Duration = Duration::from_millis(500);
 /// Rows deleted in one batch when a disk is wiped.
 pub const WIPE_BATCH: usize = 1_000;

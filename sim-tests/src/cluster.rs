@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 use crate::{
-    history::{Disk, Fact, Heard},
+    history::{Bounds, Disk, Fact, Heard},
     recorder::{number, time},
     trap::{Snare, Step},
     words,
@@ -134,6 +134,8 @@ struct Member {
     lost_disks: Vec<(u64, BTreeMap<Bytes, Bytes>)>,
     /// What is to happen when it tells of something.
     snare: Snare,
+    /// The version of commands that its program knows.
+    command_version: u8,
 }
 
 impl Cluster {
@@ -186,6 +188,7 @@ impl Cluster {
             disk: 0,
             lost_disks: Vec::new(),
             snare: Snare::default(),
+            command_version: self.0.options.raft.command_version,
         });
         number
     }
@@ -347,6 +350,16 @@ impl Cluster {
                 self.restart(server);
             }
         }
+    }
+
+    /// The version of commands that a server's program knows.
+    pub fn command_version(&self, server: usize) -> u8 {
+        self.lock()[server].command_version
+    }
+
+    /// Exchanges a server's program by one that knows this version of commands; it runs from the next start on.
+    pub fn set_command_version(&self, server: usize, version: u8) {
+        self.lock()[server].command_version = version;
     }
 
     /// A server's HTTP address.
@@ -514,6 +527,7 @@ impl Cluster {
         let options = &self.0.options;
         let mut raft = options.raft.clone();
         (raft.id, raft.address) = self.identity(number);
+        raft.command_version = self.command_version(number);
         let of_the_first = number < options.servers;
         let (bootstrap, join) = match options.formation {
             Formation::Bootstrap if number == 0 => (
@@ -534,6 +548,7 @@ impl Cluster {
             server: ServerConfig {
                 // Shorter than users may have it: a schedule lasts seconds.
                 session_ttl_min: Duration::from_millis(100),
+                restore_idle: Bounds::default().restore_idle,
                 ..options.server.clone()
             },
             bootstrap,

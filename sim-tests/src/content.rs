@@ -1,12 +1,14 @@
 //! What a client reads, in one form for both sides: parsed from an answer's JSON, or computed by the model.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde_json::Value;
-use sider_core::registry::CheckStatus;
+use sider_core::registry::{Check, CheckStatus, Instance, Key, KeyValue, Node, Session, Snapshot};
 
 use crate::{
     keys::{self, KeySeen, SessionSeen},
+    model::State,
     operation::Ask,
 };
 
@@ -31,6 +33,66 @@ pub enum Content {
     Flag(bool),
     /// The id of a session that was created.
     Created(String),
+    /// The whole state, from a snapshot file.
+    Snapshot(Box<StateSeen>),
+}
+
+/// A whole state, as a snapshot file holds it. Everything by its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSeen {
+    /// The registry's index.
+    pub index: u64,
+    /// Nodes.
+    pub nodes: Vec<Node>,
+    /// Instances.
+    pub instances: Vec<Instance>,
+    /// Checks.
+    pub checks: Vec<Check>,
+    /// What keys hold.
+    pub keys: Vec<KeyValue>,
+    /// Sessions.
+    pub sessions: Vec<Session>,
+    /// Locks that nobody can take for a while, with their delay and the index at which it began.
+    pub delays: BTreeMap<Key, (Duration, u64)>,
+}
+
+impl StateSeen {
+    /// What a file holds.
+    ///
+    /// # Errors
+    /// It is no sound snapshot.
+    pub fn parse(file: &Bytes) -> Result<StateSeen, String> {
+        let snapshot = Snapshot::parse(file).map_err(|error| error.to_string())?;
+        let registry = snapshot.registry();
+        let delay = |key: &Key| Some((key.clone(), registry.lock_delay(key)?));
+        Ok(StateSeen {
+            index: registry.index(),
+            nodes: registry.nodes().cloned().collect(),
+            instances: registry.instances().cloned().collect(),
+            checks: registry.checks().cloned().collect(),
+            keys: registry.keys().cloned().collect(),
+            sessions: registry.sessions().cloned().collect(),
+            delays: registry.lock_delays().filter_map(delay).collect(),
+        })
+    }
+
+    /// What a state of the model holds.
+    pub fn of(state: &State) -> StateSeen {
+        fn sorted<T: Clone, K: Ord>(things: &[Arc<T>], key: impl Fn(&T) -> K) -> Vec<T> {
+            let mut things: Vec<T> = things.iter().map(|thing| T::clone(thing)).collect();
+            things.sort_by_key(key);
+            things
+        }
+        StateSeen {
+            index: state.index,
+            nodes: sorted(&state.nodes, |node| node.name.clone()),
+            instances: sorted(&state.instances, Instance::key),
+            checks: sorted(&state.checks, Check::key),
+            keys: sorted(&state.keys, |held| held.key.clone()),
+            sessions: sorted(&state.sessions, |session| session.id.clone()),
+            delays: state.delays().clone(),
+        }
+    }
 }
 
 /// An instance as a client sees it.

@@ -108,6 +108,10 @@ pub struct Bounds {
     pub agent_nodes: Vec<String>,
     /// A client's wait for an answer beyond what it allowed the server to wait.
     pub patience: Duration,
+    /// Whether servers may be of an older program.
+    pub older_programs: bool,
+    /// How long the leader leaves the parts of a restore alone that lays down no more of them.
+    pub restore_idle: Duration,
 }
 
 impl Default for Bounds {
@@ -120,6 +124,8 @@ impl Default for Bounds {
             first_voters: Vec::new(),
             agent_nodes: Vec::new(),
             patience: Duration::from_secs(8),
+            older_programs: false,
+            restore_idle: Duration::from_secs(3),
         }
     }
 }

@@ -12,6 +12,7 @@
 //! 4. [`model`] is the registry once more, as plainly as possible, with its [`answers`]; [`truth`] lets it carry out the
 //!    committed log, and [`matching`] finds out which operation put which entry there.
 //! 5. [`invariants`] hold the history against that truth.
+//! 6. [`torture`] does the same with real processes.
 
 pub mod time;
 
@@ -76,3 +77,5 @@ pub mod wgl;
 pub mod invariants;
 
 pub mod sometimes;
+
+pub mod torture;

@@ -9,14 +9,14 @@
 
 use sider_core::registry::{
     CheckKey, CheckTarget, CheckUpdate, Command, Deregister, InstanceKey, Namespace, NodeName, Registration,
-    SessionId,
+    Restore, SessionId,
 };
 
 use crate::{
     history::{Operation, Outcome, Record},
     keys::KeyOp,
     model::State,
-    operation::{CatalogEntry, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
+    operation::{CatalogEntry, Damage, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
     time::Time,
     truth::Entry,
 };
@@ -71,7 +71,16 @@ fn source(
         | Command::DeregisterCritical(_)
         | Command::RenewSessions(_)
         | Command::ExpireSessions(_)
-        | Command::EndLockDelays(_) => return Source::Internal,
+        | Command::EndLockDelays(_)
+        | Command::RaiseVersion(_) => return Source::Internal,
+        Command::Restore(Restore::Stage { .. } | Restore::Discard { .. }) => {
+            let asked = |it: &Operation| matches!(it.op, Op::Restore { .. }) && it.invoked <= entry.appended;
+            return if record.operations.iter().any(asked) {
+                Source::Internal
+            } else {
+                Source::Nobody
+            };
+        }
         Command::UpdateChecks(updates) => {
             let mut excused = |update: &CheckUpdate| {
                 update.status.is_none()
@@ -87,6 +96,7 @@ fn source(
         }
         Command::Register(_)
         | Command::Deregister(_)
+        | Command::Restore(Restore::Commit { .. })
         | Command::Transact(_)
         | Command::CreateSession(_)
         | Command::DestroySession(_) => {}
@@ -165,6 +175,7 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
                     .zip(registrations)
                     .all(|(service, it)| registers(*form, service, it))
         }
+        (Op::Restore { damage: Damage::None }, Command::Restore(Restore::Commit { .. })) => true,
         (Op::CatalogRegister(entry), Command::Register(registrations)) => {
             matches!(registrations.as_slice(), [registration] if catalogs(entry, registration))
         }

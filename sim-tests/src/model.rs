@@ -13,7 +13,7 @@ use std::{
 use sider_core::registry::{
     Check, CheckDefinitionUpdate, CheckKey, CheckStatus, CheckTarget, CheckUpdate, Command, Deregister,
     Expiry, Instance, InstanceKey, Key, KeyValue, Namespace, Node, NodeName, Refusal, Registration, Reply,
-    Session, Topic,
+    Restore, Session, Topic,
 };
 
 /// A state of the registry. Cheap to clone: unchanged things are shared.
@@ -33,9 +33,21 @@ pub struct State {
     pub sessions: Vec<Arc<Session>>,
     /// Locks that nobody can take, with their delay and the index at which it began.
     delays: BTreeMap<Key, (Duration, u64)>,
+    /// The index that every topic has at least: that of the last restore.
+    pub floor: u64,
+    /// The version of commands that the cluster writes.
+    pub version: u8,
+    /// Parts of a snapshot file that is being restored, and of which restore.
+    staged: (u64, Vec<Vec<u8>>),
 }
 
 impl State {
+    /// The restore of which parts are laid down, and how many; `None` while there are none.
+    pub fn staged(&self) -> Option<(u64, usize)> {
+        let (restore, parts) = &self.staged;
+        (!parts.is_empty()).then_some((*restore, parts.len()))
+    }
+
     /// Carries out a command; gives its reply and whether it took an index.
     pub fn apply(&mut self, command: &Command) -> (Result<Reply, Refusal>, bool) {
         let before = self.clone();
@@ -52,6 +64,11 @@ impl State {
             Command::DeregisterCritical(expiries) => Ok(Reply::Each(
                 expiries.iter().map(|expiry| self.reap(expiry)).collect(),
             )),
+            Command::Restore(step) => self.restore(step),
+            Command::RaiseVersion(version) => {
+                self.version = self.version.max(*version);
+                Ok(Reply::Done)
+            }
             Command::Transact(operations) => self.transact(operations, index),
             Command::CreateSession(new) => self.begin_session(&new.session, new.node.as_ref(), index),
             Command::DestroySession(id) => Ok(Reply::Deregistered(self.end_session(id, index))),
@@ -75,11 +92,108 @@ impl State {
         self.end_orphans(&before, index);
         self.keep_what_did_not_change(&before);
         self.keep_keys_that_did_not_change(&before);
+        if let Command::Restore(Restore::Commit { index: of_file, .. }) = command {
+            // Above the index of either, whatever has changed; and so has every question from then on.
+            self.index = index.max(of_file.max(&1) + 1);
+            self.floor = self.index;
+            for check in &mut self.checks {
+                Arc::make_mut(check).renewals = self.index << 20;
+            }
+            return (reply, true);
+        }
         let changed = self.signature() != before.signature();
         if changed {
             self.index = index;
         }
         (reply, changed)
+    }
+
+    fn restore(&mut self, step: &Restore) -> Result<Reply, Refusal> {
+        let refused = || Err(Refusal::Invalid("the restore was given up".into()));
+        match step {
+            Restore::Stage { restore, part, rows } => {
+                if *part == 0 && self.staged.0 != *restore {
+                    self.staged = (*restore, Vec::new());
+                }
+                if (self.staged.0, self.staged.1.len()) != (*restore, *part as usize) {
+                    return refused();
+                }
+                self.staged.1.push(rows.clone());
+            }
+            Restore::Discard { restore } => {
+                if self.staged.0 == *restore {
+                    self.staged.1.clear();
+                }
+            }
+            Restore::Commit {
+                restore,
+                parts,
+                index,
+                ..
+            } => {
+                if (self.staged.0, self.staged.1.len()) != (*restore, *parts as usize) {
+                    return refused();
+                }
+                let (_, parts) = std::mem::take(&mut self.staged);
+                let file = parts
+                    .iter()
+                    .try_fold(State::default(), |file, part| file.with_rows(part));
+                let Ok(file) = file else { return refused() };
+                self.nodes = file.nodes;
+                self.instances = file.instances;
+                self.checks = file.checks;
+                // Keys are written at the restore's own index; what they held is kept below, where it is the same.
+                let at = self.index.max(*index).max(1) + 1;
+                let known = std::mem::replace(&mut self.keys, file.keys);
+                for held in &mut self.keys {
+                    let known = known.iter().find(|it| it.key == held.key);
+                    let held = Arc::make_mut(held);
+                    held.version = known.map_or(1, |it| it.version + 1);
+                    held.create_index = known.map_or(at, |it| it.create_index);
+                    held.modify_index = at;
+                }
+                self.sessions = file.sessions;
+                for session in &mut self.sessions {
+                    Arc::make_mut(session).renewals = at << 20;
+                }
+                self.delays = file.delays;
+                for (_, since) in self.delays.values_mut() {
+                    *since = at;
+                }
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    /// With the things in packed rows of a snapshot file: kind and key, then a version and the thing itself.
+    fn with_rows(mut self, packed: &[u8]) -> Result<State, String> {
+        let mut rest = packed;
+        while !rest.is_empty() {
+            let (key, value) = (next_part(&mut rest)?, next_part(&mut rest)?);
+            let thing = value.get(1..).ok_or("an empty row")?;
+            let wrong = |error: postcard::Error| error.to_string();
+            match key.first() {
+                Some(0x10) => self.nodes.push(postcard::from_bytes(thing).map_err(wrong)?),
+                Some(0x11) => self.instances.push(postcard::from_bytes(thing).map_err(wrong)?),
+                Some(0x12) => self.checks.push(postcard::from_bytes(thing).map_err(wrong)?),
+                Some(0x13) => {
+                    let name = key.get(9..).ok_or("a key without a revision")?;
+                    let held: Option<Arc<KeyValue>> = postcard::from_bytes(thing).map_err(wrong)?;
+                    // Older revisions come first.
+                    self.keys.retain(|it| it.key.as_bytes() != name);
+                    self.keys.extend(held);
+                }
+                Some(0x14) => self.sessions.push(postcard::from_bytes(thing).map_err(wrong)?),
+                Some(0x15) => {
+                    let key = Key::parse(key[1..].to_vec()).map_err(|error| error.to_string())?;
+                    self.delays
+                        .insert(key, postcard::from_bytes(thing).map_err(wrong)?);
+                }
+                // Indexes of topics: all of them are new after a restore.
+                _ => {}
+            }
+        }
+        Ok(self)
     }
 
     /// The index that the next change takes. An empty registry already answers with index 1, so its first change
@@ -555,6 +669,15 @@ fn contradiction(registration: &Registration) -> Option<String> {
         }
     }
     None
+}
+
+/// What comes next of a packed row: it stands behind its length in 4 bytes.
+fn next_part<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], String> {
+    let (length, behind) = rest.split_first_chunk::<4>().ok_or("cut off")?;
+    let length = u32::from_be_bytes(*length) as usize;
+    let (part, behind) = behind.split_at_checked(length).ok_or("cut off")?;
+    *rest = behind;
+    Ok(part)
 }
 
 fn mark(kind: &str, key: &impl Hash, create_index: u64, modify_index: u64) -> u64 {

@@ -56,6 +56,13 @@ pub enum Op {
         /// How fresh.
         freshness: Freshness,
     },
+    /// Saves the whole state as a file.
+    Save,
+    /// Replaces the whole state by that of the file that was saved last; skipped while there is none.
+    Restore {
+        /// What happened to the file on its way.
+        damage: Damage,
+    },
     /// Waits until what is asked has an index above `index`.
     Wait {
         /// What.
@@ -67,6 +74,17 @@ pub enum Op {
         /// How long the server may wait.
         wait_ms: u64,
     },
+}
+
+/// What happened to a file between saving and restoring it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Damage {
+    /// Nothing.
+    None,
+    /// Its end is missing, from so many thousandths of its length on.
+    CutOff(u16),
+    /// One bit is another, at so many thousandths of its length.
+    Flipped(u16),
 }
 
 /// How a registration is written down.
@@ -217,6 +235,24 @@ pub enum Freshness {
     MaxStale(u64),
 }
 
+impl Damage {
+    /// A file with this damage.
+    pub fn done_to(self, file: &[u8]) -> Vec<u8> {
+        let at = |thousandths: u16| file.len() * usize::from(thousandths) / 1_000;
+        let mut file = file.to_vec();
+        match self {
+            Damage::None => {}
+            Damage::CutOff(place) => file.truncate(at(place)),
+            Damage::Flipped(place) => {
+                if let Some(byte) = file.get_mut(at(place)) {
+                    *byte ^= 1 << (place % 8);
+                }
+            }
+        }
+        file
+    }
+}
+
 impl Freshness {
     /// Whether the answer must be of a moment between request and answer.
     pub fn linearizable(self) -> bool {
@@ -251,7 +287,7 @@ impl Service {
 impl Op {
     /// Whether it may change the registry.
     pub fn is_write(&self) -> bool {
-        !matches!(self, Op::Read { .. } | Op::Wait { .. })
+        !matches!(self, Op::Read { .. } | Op::Wait { .. } | Op::Save)
     }
 
     /// Whether it is owed an entry in the log when it is acknowledged.
@@ -383,6 +419,9 @@ impl fmt::Display for Op {
             }
             Op::Keys(op) => write!(f, "{op}"),
             Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
+            Op::Save => f.write_str("save a snapshot"),
+            Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
+            Op::Restore { damage } => write!(f, "restore the last snapshot, {damage:?}"),
             Op::Wait {
                 ask,
                 freshness,

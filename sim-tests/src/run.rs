@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sider_core::{
     limits::CLOCK_DRIFT_PPM_MAX,
     raft::{RaftConfig, ServerAddress, ServerId},
+    registry::Command,
     server::ServerConfig,
 };
 use sider_runtime_sim::{Message, Options, SimTask, TraceLine, World, run_with};
@@ -19,7 +20,7 @@ use crate::{
     saboteur::Saboteur,
     schedule::{Schedule, Shape, Squeeze},
     time::Time,
-    workload::{Player, sleep_until},
+    workload::{Files, Player, sleep_until},
 };
 
 /// What came of a run.
@@ -84,6 +85,7 @@ fn bounds(schedule: &Schedule) -> Bounds {
         latency: Duration::from_micros(schedule.cluster.latency_us.1)
             + Duration::from_micros(schedule.cluster.sync_us.1),
         first_voters: (0..schedule.cluster.servers).map(ServerNumber).collect(),
+        older_programs: schedule.cluster.command_version < Command::NEWEST_VERSION,
         ..Bounds::default()
     }
 }
@@ -103,6 +105,7 @@ pub fn cluster_options(shape: &Shape) -> ClusterOptions {
     raft.snapshot_threshold = shape.snapshot_threshold;
     raft.snapshot_interval = Duration::from_secs(5);
     raft.log_keep = shape.log_keep;
+    raft.command_version = shape.command_version;
     let mut server = ServerConfig::default();
     if let Some(squeeze) = shape.squeeze {
         squeeze.apply(&mut raft, &mut server);
@@ -150,12 +153,14 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
         .map(|action| action.client)
         .max()
         .unwrap_or(0);
+    let files = Files::default();
     let notes = Notes::default();
     let player = |number: u8| Player {
         world: world.clone(),
         number,
         client: cluster.client(&format!("c{number}")),
         recorder: recorder.clone(),
+        files: files.clone(),
         notes: notes.clone(),
     };
     let players: Vec<Player> = (0..=clients).map(player).collect();

@@ -11,6 +11,7 @@ use std::{
 
 use rand::{RngExt as _, rngs::StdRng};
 use serde_json::{Value, json};
+use sider_core::registry::Command;
 use sider_runtime_sim::{Link, Survival, SyncFault, World};
 
 use self::links::Lasting;
@@ -38,6 +39,8 @@ struct Parts {
     shape: Shape,
     recorder: Recorder,
     client: Client,
+    /// Whether servers are upgraded in this run.
+    upgrades: bool,
     /// Chooses what bit flips.
     dice: Mutex<StdRng>,
     state: Mutex<State>,
@@ -67,6 +70,10 @@ impl Saboteur {
             shape: schedule.cluster.clone(),
             recorder: recorder.clone(),
             client: cluster.client("operator"),
+            upgrades: schedule
+                .faults
+                .iter()
+                .any(|fault| matches!(fault.what, Trouble::Upgrade(_) | Trouble::Downgrade(_))),
             dice: Mutex::new(world.rng("saboteur")),
             state: Mutex::default(),
         }));
@@ -149,6 +156,16 @@ impl Saboteur {
         let cluster = &self.0.cluster;
         match &fault.what {
             Trouble::Crash(_) => servers.iter().for_each(|server| cluster.crash(*server)),
+            Trouble::Upgrade(_) | Trouble::Downgrade(_) => {
+                let version = match fault.what {
+                    Trouble::Downgrade(_) => 1,
+                    _ => Command::NEWEST_VERSION,
+                };
+                for server in servers {
+                    cluster.crash(*server);
+                    cluster.set_command_version(*server, version);
+                }
+            }
             Trouble::PowerCut(_, kept) => {
                 servers
                     .iter()
@@ -321,7 +338,7 @@ impl Saboteur {
                 servers.iter().for_each(|server| self.start(*server))
             }
             _ if fault.lasts => {}
-            Trouble::Crash(_) | Trouble::PowerCut(..) => {
+            Trouble::Crash(_) | Trouble::PowerCut(..) | Trouble::Upgrade(_) | Trouble::Downgrade(_) => {
                 servers.iter().for_each(|server| self.start(*server))
             }
             Trouble::Trap { .. } => {
@@ -412,12 +429,27 @@ impl Saboteur {
             .filter(|server| !broken.contains(server))
             .collect();
         sound.iter().for_each(|server| self.resume(*server));
+        self.finish_upgrade();
         cluster.heal_except(&broken);
         self.set_normal();
         self.set_network();
         sound.iter().for_each(|server| self.start(*server));
         recorder.healed(now(world));
         world.trace("healed", "");
+    }
+
+    /// A rolling upgrade that has begun is completed: a cluster whose servers know different versions is no whole one.
+    fn finish_upgrade(&self) {
+        let cluster = &self.0.cluster;
+        if !self.0.upgrades {
+            return;
+        }
+        for server in 0..cluster.len() {
+            if cluster.command_version(server) < Command::NEWEST_VERSION {
+                cluster.set_command_version(server, Command::NEWEST_VERSION);
+                cluster.restart(server);
+            }
+        }
     }
 
     /// Asks every server who the members are.
@@ -488,6 +520,8 @@ fn who(what: &Trouble) -> Option<Who> {
         | Trouble::Remove(who)
         | Trouble::Trap { who, .. }
         | Trouble::Wipe { who, .. }
+        | Trouble::Upgrade(who)
+        | Trouble::Downgrade(who)
         | Trouble::Replace(who)
         | Trouble::Flap { who, .. }
         | Trouble::Swallow(who)
@@ -502,7 +536,7 @@ fn who(what: &Trouble) -> Option<Who> {
 
 fn kind(what: &Trouble) -> FaultKind {
     match what {
-        what if what.breaks_disks() => FaultKind::BrokenDisk,
+        what if what.may_stop_servers() => FaultKind::BrokenDisk,
         what if what.disturbs() => FaultKind::Disturbing,
         _ => FaultKind::Harmless,
     }

@@ -54,6 +54,10 @@ pub struct Shape {
     pub sync_us: (u64, u64),
     /// How much each server's clock runs wrong, in parts per million.
     pub drift_ppm: Vec<i32>,
+    /// The version of commands that its servers know when they are first started. Schedules that were kept before
+    /// there was a second one stay with the first.
+    #[serde(default = "first_version")]
+    pub command_version: u8,
     /// Limits of the servers that are smaller than in production, if any are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub squeeze: Option<Squeeze>,
@@ -84,6 +88,10 @@ pub struct Squeeze {
     pub decisions_in_flight: usize,
     /// Checks that expire with one command.
     pub expiries_per_command: usize,
+}
+
+fn first_version() -> u8 {
+    1
 }
 
 /// What happens to an agent.
@@ -239,6 +247,11 @@ pub enum Trouble {
         /// How long it runs until the operator begins.
         out_ms: u64,
     },
+    /// Servers are killed, and started again as the newest program.
+    Upgrade(Who),
+    /// Servers are killed, and started again as a program that knows only the first version of commands. If the cluster
+    /// has moved on, they stop and say so.
+    Downgrade(Who),
     /// A server is removed, and another one joins for it.
     Replace(Who),
     /// A server that is down is to join.
@@ -358,7 +371,7 @@ impl Trouble {
     }
 
     /// Whether it may make a server stop by itself.
-    pub fn breaks_disks(&self) -> bool {
+    pub fn may_stop_servers(&self) -> bool {
         matches!(
             self,
             Trouble::FailedSync(_)
@@ -367,6 +380,7 @@ impl Trouble {
                 | Trouble::DeadSync(_)
                 | Trouble::Rot { .. }
                 | Trouble::Wipe { .. }
+                | Trouble::Downgrade(_)
         )
     }
 }
@@ -499,6 +513,8 @@ impl fmt::Display for Trouble {
                     "{who} loses its disk, and is added again {out_ms} ms after it came back"
                 )
             }
+            Trouble::Upgrade(who) => write!(f, "{who} is restarted as the newest program"),
+            Trouble::Downgrade(who) => write!(f, "{who} is restarted as an older program"),
             Trouble::Replace(who) => write!(f, "{who} is replaced by a new server"),
             Trouble::JoinDown => f.write_str("a server that is down is to join"),
             Trouble::Flap { who, every_ms } => {

@@ -4,7 +4,10 @@
 use std::{ops::Range, time::Duration};
 
 use rand::RngExt as _;
-use sider_core::{registry::CheckStatus, runtime::Keyspace};
+use sider_core::{
+    registry::{CheckStatus, Command},
+    runtime::Keyspace,
+};
 use sider_runtime_sim::{Options, SimTask, Survival, World, run_with};
 
 use crate::{
@@ -18,7 +21,7 @@ use crate::{
     saboteur::note_configurations,
     schedule::Shape,
     time::Time,
-    workload::Player,
+    workload::{Files, Player},
 };
 
 /// Longer than any server takes to answer.
@@ -91,6 +94,7 @@ pub fn three() -> Shape {
         latency_us: (100, 1_000),
         sync_us: (500, 3_000),
         drift_ppm: vec![0; 3],
+        command_version: Command::NEWEST_VERSION,
         squeeze: None,
     }
 }
@@ -114,6 +118,7 @@ impl Stage {
             number: 0,
             client,
             recorder: recorder.clone(),
+            files: Files::default(),
             notes: Notes::default(),
         };
         let stage = Stage {
@@ -220,6 +225,33 @@ impl Stage {
         self.fault(FaultKind::Disturbing, &[server], "stands still");
         self.cluster.host(server).pause();
         self.recorder.note(&self.world, server, Fact::Paused);
+    }
+
+    /// Exchanges a server's program for one that knows this version of commands, and starts it. If that one is too old
+    /// for the cluster, it stops by itself.
+    pub fn exchange(&self, server: usize, command_version: u8) {
+        let older = command_version < self.cluster.command_version(server);
+        let kind = if older {
+            FaultKind::BrokenDisk
+        } else {
+            FaultKind::Disturbing
+        };
+        self.fault(
+            kind,
+            &[server],
+            &format!("is exchanged for version {command_version}"),
+        );
+        self.cluster.set_command_version(server, command_version);
+        self.cluster.restart(server);
+        // An old program may stop at any time from now on.
+        if !older {
+            self.over(&[server]);
+        }
+    }
+
+    /// The snapshot that a client saved last; a script may bring one along.
+    pub fn files(&self) -> &Files {
+        &self.player.files
     }
 
     /// Lets a stopped process go on.

@@ -10,7 +10,7 @@ use std::{
 
 use sider_core::{
     limits::READ_TIMEOUT,
-    registry::{CheckKey, Command, NodeName, Refusal, Reply, ServiceName, Topic},
+    registry::{CheckKey, Command, NodeName, Refusal, Reply, Restore, ServiceName, Topic},
 };
 
 use crate::{
@@ -36,6 +36,8 @@ pub struct Truth {
     pub sources: Vec<Source>,
     caused: BTreeMap<u32, usize>,
     topic_steps: BTreeMap<Topic, Vec<Step>>,
+    /// Restores from a snapshot: from each on, every topic has at least its index, also those that nothing is known of.
+    restores: Vec<Step>,
     applied_anywhere: Vec<(Time, u64)>,
     applied_at: BTreeMap<ServerNumber, Vec<(Time, Option<u64>)>>,
     starts: BTreeMap<ServerNumber, Vec<Time>>,
@@ -101,6 +103,7 @@ impl Truth {
             caused: caused(&sources),
             sources,
             topic_steps: topic_steps(&entries),
+            restores: restores(&entries),
             applied_anywhere: applied_anywhere(record),
             applied_at: applied_at(record),
             starts: starts(record),
@@ -204,7 +207,7 @@ impl Truth {
 
     /// The steps of a topic's index, oldest first. Before the first its index is 1.
     pub fn steps(&self, topic: &Topic) -> &[Step] {
-        self.topic_steps.get(topic).map_or(&[], Vec::as_slice)
+        self.topic_steps.get(topic).unwrap_or(&self.restores)
     }
 
     /// A topic's index at a point.
@@ -250,6 +253,11 @@ impl Truth {
         self.content(ask, one).without_output() != self.content(ask, other).without_output()
     }
 
+    /// The positions in [`Truth::entries`] of restores that replaced the state, in order.
+    pub fn restored(&self) -> impl Iterator<Item = usize> + '_ {
+        self.restores.iter().map(|step| step.point - 1)
+    }
+
     /// The calm span that `time` lies in.
     pub fn calm_at(&self, time: Time) -> Option<(Time, Time)> {
         let at = self
@@ -264,7 +272,7 @@ impl Truth {
         self.calm_at(from).is_some_and(|(_, end)| until <= end)
     }
 
-    /// Whether one of these entries registers a check.
+    /// Whether one of these entries registers a check, or restores everything.
     pub fn registers(&self, key: &CheckKey, entries: Range<Point>) -> bool {
         self.entries[entries].iter().any(|entry| match &entry.command {
             Some((Command::Register(registrations), _)) => {
@@ -272,6 +280,7 @@ impl Truth {
                     check.id == key.id && check.node == key.node && check.namespace == key.namespace
                 })
             }
+            Some((Command::Restore(Restore::Commit { .. }), _)) => true,
             _ => false,
         })
     }
@@ -396,7 +405,27 @@ fn topic_steps(entries: &[Entry]) -> BTreeMap<Topic, Vec<Step>> {
             steps.entry(topic.clone()).or_default().push(step);
         }
     }
+    let restores = restores(entries);
+    for steps in steps.values_mut() {
+        steps.extend(&restores);
+        steps.sort_by_key(|step| step.point);
+        steps.dedup();
+    }
     steps
+}
+
+fn restores(entries: &[Entry]) -> Vec<Step> {
+    let step = |(position, entry): (usize, &Entry)| {
+        let floor = entry.state.floor;
+        let before = position
+            .checked_sub(1)
+            .map_or(0, |before| entries[before].state.floor);
+        (floor != before).then_some(Step {
+            point: position + 1,
+            index: floor,
+        })
+    };
+    entries.iter().enumerate().filter_map(step).collect()
 }
 
 /// Topics that show something else than before, in order.

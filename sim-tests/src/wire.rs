@@ -11,7 +11,7 @@ use sider_core::{
 };
 
 use crate::{
-    content::Content,
+    content::{Content, StateSeen},
     history::{Answer, Outcome, Told},
     operation::{
         Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
@@ -65,6 +65,9 @@ pub fn request(op: &Op) -> Request<Bytes> {
             put("/v1/catalog/deregister", Some(body))
         }
         Op::Report { form, reports } => report_request(*form, reports),
+        Op::Save => get("/v1/snapshot"),
+        // Its body is a file that only the client has: see [`restore`].
+        Op::Restore { .. } => put("/v1/snapshot", None),
         Op::Keys(op) => op.request(),
         Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
         Op::Wait {
@@ -74,6 +77,13 @@ pub fn request(op: &Op) -> Request<Bytes> {
             wait_ms,
         } => get(&read_path(ask, *freshness, Some((*index, *wait_ms)))),
     }
+}
+
+/// The request that restores this file.
+pub fn restore(file: Vec<u8>) -> Request<Bytes> {
+    let mut request = put("/v1/snapshot", None);
+    *request.body_mut() = Bytes::from(file);
+    request
 }
 
 /// What a client makes of an answer.
@@ -93,6 +103,10 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
         500 if text().starts_with("No cluster leader") => Outcome::Failed(text()),
         500 if text().starts_with("outcome unknown") => Outcome::Unknown(text()),
         503 | 429 => Outcome::Failed(text()),
+        400 if matches!(op, Op::Restore { .. }) => Outcome::Refused {
+            status,
+            reason: text(),
+        },
         // A key that is not there, or nothing with a prefix.
         404 if matches!(
             op.asked(),
@@ -133,6 +147,7 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
         refused: Vec::new(),
     };
     match op {
+        Op::Save => done.content = Some(Content::Snapshot(Box::new(StateSeen::parse(answer.body())?))),
         Op::Read { ask, .. } | Op::Wait { ask, .. } => {
             done.content = Some(Content::parse(ask, answer.body())?);
             done.told = Some(told(answer)?);

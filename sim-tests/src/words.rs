@@ -92,6 +92,13 @@ fn answered(answer: &Answer) -> String {
 pub fn content(content: &Content) -> String {
     let text = match content {
         Content::Instances(instances) => list(instances.iter().map(instance)),
+        Content::Snapshot(state) => format!(
+            "index {}, {} nodes, {} instances, {} checks",
+            state.index,
+            state.nodes.len(),
+            state.instances.len(),
+            state.checks.len()
+        ),
         Content::Checks(checks) => list(checks.iter().map(check)),
         Content::Services(services) => list(services.keys()),
         Content::Nodes(nodes) => list(nodes.iter().map(|node| &node.name)),
@@ -197,6 +204,16 @@ pub fn command(command: &Command) -> String {
                 .map(|it| format!("{} if still renewed {} times", it.check.id, it.renewals_seen));
             format!("expire {}", list(each))
         }
+        Command::Restore(sider_core::registry::Restore::Stage { restore, part, rows }) => {
+            format!("restore {restore:016x}: part {part}, {} bytes", rows.len())
+        }
+        Command::Restore(sider_core::registry::Restore::Commit { restore, index, .. }) => {
+            format!("restore {restore:016x}: replace the state by that of index {index}")
+        }
+        Command::Restore(sider_core::registry::Restore::Discard { restore }) => {
+            format!("restore {restore:016x}: give up")
+        }
+        Command::RaiseVersion(version) => format!("write commands of version {version}"),
         Command::DeregisterCritical(expiries) => {
             format!(
                 "deregister what stayed critical: {}",

@@ -1,7 +1,11 @@
 //! Simulated clients: they send real HTTP requests, wait as long as they like, and write down what they see.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use sider_core::limits::WAIT_SPREAD_DIVISOR;
 use sider_runtime_sim::World;
 
@@ -32,8 +36,26 @@ pub struct Player {
     pub client: Client,
     /// Where it writes.
     pub recorder: Recorder,
+    /// Where it keeps snapshots.
+    pub files: Files,
     /// What clients tell each other.
     pub notes: Notes,
+}
+
+/// The snapshot that was saved last by any client. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Files(Arc<Mutex<Option<Bytes>>>);
+
+impl Files {
+    /// Keeps a file in place of the one before.
+    pub fn keep(&self, file: Bytes) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    }
+
+    /// The file that was kept last.
+    pub fn last(&self) -> Option<Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Player {
@@ -44,6 +66,9 @@ impl Player {
         match action.what {
             Doing::Chain(ops) => {
                 for (server, op) in ops {
+                    if matches!(op, Op::Restore { .. }) && self.files.last().is_none() {
+                        continue;
+                    }
                     self.perform(server, op, patience).await;
                 }
             }
@@ -85,10 +110,16 @@ impl Player {
             _ => Duration::ZERO,
         };
         let limit = wait + wait / WAIT_SPREAD_DIVISOR + patience;
-        let answer = self
-            .client
-            .send(usize::from(server), wire::request(&op), limit)
-            .await;
+        let request = match (&op, self.files.last()) {
+            (Op::Restore { damage }, Some(file)) => wire::restore(damage.done_to(&file)),
+            _ => wire::request(&op),
+        };
+        let answer = self.client.send(usize::from(server), request, limit).await;
+        if let (Op::Save, Ok(answer)) = (&op, &answer)
+            && answer.status().is_success()
+        {
+            self.files.keep(answer.body().clone());
+        }
         let outcome = wire::outcome(&op, answer);
         self.notes.take(&op, &outcome);
         let heard = Some(self.client.heard_by(usize::from(server)));

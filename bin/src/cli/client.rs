@@ -15,6 +15,8 @@ use super::CliError;
 
 /// How long a plain request may take. Blocking queries add their wait.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the answer to a request may take that carries a snapshot.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A client of one or more servers of a cluster.
 #[derive(Clone, Debug)]
@@ -87,8 +89,43 @@ impl Client {
             .await
     }
 
-    /// A connection refused means that nothing was done, so the next address is tried; any later failure is final, for a
-    /// write must not be sent twice.
+    /// `GET path` of something large, which `take` gets piece by piece.
+    ///
+    /// # Errors
+    /// No server answers, it refuses, it breaks off, or `take` fails.
+    pub async fn download(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&Bytes) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let (address, response) = self
+            .request(Method::GET, path, Bytes::new(), TRANSFER_TIMEOUT)
+            .await?;
+        if response.status() != StatusCode::OK {
+            return answer(&address, response).await.map(|_| ());
+        }
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| CliError::Unexpected {
+                address: address.clone(),
+                reason: format!("it broke off: {error}"),
+            })?;
+            if let Some(piece) = frame.data_ref() {
+                take(piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `PUT path` with something large.
+    ///
+    /// # Errors
+    /// No server answers, or it refuses.
+    pub async fn upload(&self, path: &str, body: Bytes) -> Result<Answer, CliError> {
+        let (address, response) = self.request(Method::PUT, path, body, TRANSFER_TIMEOUT).await?;
+        answer(&address, response).await
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -96,10 +133,23 @@ impl Client {
         body: Option<String>,
         extra: Duration,
     ) -> Result<Answer, CliError> {
+        let body = Bytes::from(body.unwrap_or_default());
+        let (address, response) = self.request(method, path, body, REQUEST_TIMEOUT + extra).await?;
+        answer(&address, response).await
+    }
+
+    /// A connection refused means that nothing was done, so the next address is tried; any later failure is final, for a
+    /// write must not be sent twice. Gives the head of an answer, and whose it is.
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<(String, http::Response<hyper::body::Incoming>), CliError> {
         let mut reason = String::new();
         for address in &self.addresses {
-            let body = Full::new(Bytes::from(body.clone().unwrap_or_default()));
-            let mut request = Request::new(body);
+            let mut request = Request::new(Full::new(body.clone()));
             *request.method_mut() = method.clone();
             *request.uri_mut() = format!("http://{address}{path}")
                 .parse()
@@ -108,27 +158,26 @@ impl Client {
                 http::header::CONTENT_TYPE,
                 HeaderValue::from_static("application/json"),
             );
-            let response =
-                match tokio::time::timeout(REQUEST_TIMEOUT + extra, self.http.request(request)).await {
-                    Ok(Ok(response)) => response,
-                    Ok(Err(error)) if error.is_connect() => {
-                        reason = "connection refused".into();
-                        continue;
-                    }
-                    Ok(Err(error)) => {
-                        return Err(CliError::Unreachable {
-                            addresses: address.clone(),
-                            reason: error.to_string(),
-                        });
-                    }
-                    Err(_) => {
-                        return Err(CliError::Unreachable {
-                            addresses: address.clone(),
-                            reason: "no answer in time".into(),
-                        });
-                    }
-                };
-            return answer(address, response).await;
+            let response = match tokio::time::timeout(timeout, self.http.request(request)).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) if error.is_connect() => {
+                    reason = "connection refused".into();
+                    continue;
+                }
+                Ok(Err(error)) => {
+                    return Err(CliError::Unreachable {
+                        addresses: address.clone(),
+                        reason: error.to_string(),
+                    });
+                }
+                Err(_) => {
+                    return Err(CliError::Unreachable {
+                        addresses: address.clone(),
+                        reason: "no answer in time".into(),
+                    });
+                }
+            };
+            return Ok((address.clone(), response));
         }
         Err(CliError::Unreachable {
             addresses: self.addresses.join(", "),

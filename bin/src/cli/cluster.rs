@@ -49,6 +49,7 @@ pub(super) async fn members(client: &Client, as_json: bool) -> Result<(), CliErr
             "last_log_index",
             "lag",
             "version",
+            "command_version",
         ]
         .iter()
         .map(|field| match *field {
@@ -68,6 +69,7 @@ pub(super) async fn members(client: &Client, as_json: bool) -> Result<(), CliErr
         "LAST INDEX",
         "LAG",
         "VERSION",
+        "COMMANDS",
     ];
     output::table(&headings, rows.collect());
     for server in servers.into_iter().flatten() {

@@ -6,8 +6,10 @@
 mod catalog;
 mod client;
 mod cluster;
+mod debug;
 mod demo;
 mod output;
+mod snapshot;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -62,6 +64,10 @@ enum Command {
     Remove(cluster::RemoveArgs),
     /// Hand leadership to another server.
     Transfer(cluster::TransferArgs),
+    /// Save the whole state to a file, restore it, or look at a file.
+    Snapshot(snapshot::SnapshotArgs),
+    /// Look at what a stopped server left on its disk.
+    Debug(debug::DebugArgs),
     /// Show one server's Raft state.
     Stats,
     /// Print the version of this program and of the server.
@@ -154,6 +160,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Join(args) => cluster::join(&client, &args, json).await,
         Command::Remove(args) => cluster::remove(&client, &args, json).await,
         Command::Transfer(args) => cluster::transfer(&client, &args, json).await,
+        Command::Snapshot(args) => snapshot::run(&client, &args, json).await,
+        Command::Debug(args) => debug::run(&args).await,
         Command::Stats => cluster::stats(&client, json).await,
         Command::Version => cluster::version(&client, json).await,
         Command::Demo(args) => demo::run(&args).await,

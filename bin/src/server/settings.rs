@@ -152,6 +152,7 @@ impl Settings {
             election_max: timing.election_max.unwrap_or(defaults.election_max),
             snapshot_interval: timing.snapshot_interval.unwrap_or(defaults.snapshot_interval),
             snapshot_threshold: timing.snapshot_threshold.unwrap_or(defaults.snapshot_threshold),
+            log_keep: timing.log_keep.unwrap_or(defaults.log_keep),
             ..defaults
         }
     }

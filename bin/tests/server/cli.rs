@@ -101,6 +101,51 @@ async fn members_come_lead_and_go() {
 }
 
 #[tokio::test]
+async fn a_state_moves_into_a_new_cluster_as_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = Place::new("old", folder.path()).start(&[]).await;
+    let new = Place::new("new", folder.path()).start(&[]).await;
+    old.ready().await;
+    new.ready().await;
+    for number in 0..300 {
+        old.register("api", &format!("api-{number}")).await.unwrap();
+    }
+    new.register("late", "late-1").await.unwrap();
+    let path = folder.path().join("backup.snap");
+    let file = path.to_str().unwrap();
+
+    let saved = printed(&old, &["snapshot", "save", file]);
+    assert!(saved.contains("index 301"), "{saved}");
+    assert!(printed(&old, &["snapshot", "verify", file]).starts_with("sound"));
+    let inspected = json(&old, &["snapshot", "inspect", file, "--json"]);
+    assert_eq!(inspected["Instances"], 300);
+    assert_eq!(inspected["Services"][0]["Service"], "api");
+
+    // What is damaged is refused by the program, and by a server that gets it all the same.
+    let whole = std::fs::read(&path).unwrap();
+    let cut = folder.path().join("cut.snap");
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    for command in ["verify", "restore", "inspect"] {
+        let refused = sds(&new, &["snapshot", command, cut.to_str().unwrap()]);
+        assert!(!refused.status.success(), "{command}");
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(error.contains("cut.snap: it is cut off"), "{error}");
+    }
+    let refused = new.try_send("PUT", "/v1/snapshot", "{}").await;
+    assert!(
+        format!("{refused:?}").contains("not a snapshot file"),
+        "{refused:?}"
+    );
+    assert_eq!(new.instances("late").await, ["late-1"]);
+
+    let restored = printed(&new, &["snapshot", "restore", file]);
+    assert!(restored.contains("index 302"), "{restored}");
+    assert_eq!(new.instances("late").await, Vec::<String>::new());
+    assert_eq!(new.instances("api").await.len(), 300);
+    assert!(printed(&new, &["members"]).contains("COMMANDS"));
+}
+
+#[tokio::test]
 async fn load_is_driven_and_measured() {
     let folder = tempfile::tempdir().unwrap();
     let server = Place::new("node1", folder.path()).start(&["-dev"]).await;

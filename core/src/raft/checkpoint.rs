@@ -335,6 +335,22 @@ impl<'a, V: DiskView> RowPages<'a, V> {
     }
 }
 
+/// The log index, registry's index and digest of the checkpoint on a disk, if there is one.
+///
+/// # Errors
+/// The disk fails, or the record is corrupt or of a newer version.
+pub(crate) async fn stored_checkpoint<D: Disk>(disk: &D) -> Result<Option<(u64, u64, u128)>, StoreError> {
+    let record: Option<Record> = read_meta(disk, CHECKPOINT).await?;
+    let told = |record: Record| {
+        (
+            record.log_id.map_or(0, |log_id| log_id.index),
+            record.index,
+            record.digest,
+        )
+    };
+    Ok(record.map(told))
+}
+
 /// A consistent view of `disk`.
 ///
 /// # Errors

@@ -63,6 +63,17 @@ pub enum StoreError {
         /// The newest version known here.
         known: u8,
     },
+    /// The state is of a cluster that writes commands which this server can't read.
+    #[error(
+        "the cluster writes version {needed} of its log's commands, this server reads up to {known}: start a server of \
+         a version that knows it"
+    )]
+    NewerCluster {
+        /// What it writes.
+        needed: u8,
+        /// What this server reads.
+        known: u8,
+    },
     /// A value makes no sense.
     #[error(
         "{keyspace:?}/{key} is corrupt: {reason}; remove this server from the cluster, delete its data directory and \

@@ -22,7 +22,7 @@ use super::{
 use crate::runtime::{Keyspace, Runtime};
 
 const CLUSTER: &str = "cluster";
-const SERVER: &str = "server";
+pub(crate) const SERVER: &str = "server";
 pub(crate) const DISK: &str = "disk";
 
 /// A cluster's id.

@@ -31,9 +31,9 @@ use crate::{
     runtime::{Change, Disk, Keyspace, Runtime},
 };
 
-const VOTE: &str = "vote";
-const PURGED: &str = "purged";
-const COMMITTED: &str = "committed";
+pub(crate) const VOTE: &str = "vote";
+pub(crate) const PURGED: &str = "purged";
+pub(crate) const COMMITTED: &str = "committed";
 
 /// The log of one server. Clones share it; openraft writes through one of them and reads through the others.
 pub(crate) struct LogStore<R: Runtime> {

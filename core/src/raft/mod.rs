@@ -7,6 +7,7 @@ mod applied;
 mod background;
 mod checkpoint;
 mod codec;
+mod dump;
 mod founding;
 mod identity;
 mod journal;
@@ -28,6 +29,7 @@ mod watch;
 pub(crate) mod words;
 
 pub use codec::StoreError;
+pub use dump::{StoreSummary, StoredContent, StoredEntry, dump};
 pub use member::DiskId;
 pub use node::{RaftNode, StartError};
 
@@ -82,6 +84,9 @@ pub struct RaftConfig {
     pub snapshot_interval: Duration,
     /// Applied entries kept in the log below the checkpoint, for followers that lag a little.
     pub log_keep: u64,
+    /// The newest version of commands that this server reads and writes: [`Command::NEWEST_VERSION`], unless it plays
+    /// an older program, before a rolling upgrade or in a test of one.
+    pub command_version: u8,
     /// How much is done in one go.
     pub portions: Portions,
 }
@@ -132,6 +137,7 @@ impl RaftConfig {
             snapshot_threshold: 8192,
             snapshot_interval: Duration::from_secs(20),
             log_keep: 1024,
+            command_version: Command::NEWEST_VERSION,
             portions: Portions::default(),
         }
     }
@@ -283,6 +289,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn read_index(&self) -> BoxFuture<'_, Result<u64, ReadIndexError>>;
     /// Ends when an entry is applied here; an error when the server stops.
     fn wait_applied(&self, log_index: u64) -> BoxFuture<'_, Result<(), ReadIndexError>>;
+    /// The newest version of commands that this server reads.
+    fn command_version(&self) -> u8;
     /// The state.
     fn registry(&self) -> &RwLock<Registry>;
     /// What is known now.

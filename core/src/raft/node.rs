@@ -32,7 +32,7 @@ use super::{
     peer::PeerServer,
     reads::ReadIndexes,
     snapshot::Receiver,
-    state::{Progress, StateMachine},
+    state::{Progress, StateMachine, check_version},
     types::{CommittedLeaderId, Proposal, StoredMembership, Types},
 };
 use crate::{
@@ -113,7 +113,14 @@ impl<R: Runtime> RaftNode<R> {
             observer.clone(),
         )
         .await?;
-        let state = load_state(&disk, &journal, listener.clone(), &observer).await?;
+        let state = load_state(
+            &disk,
+            &journal,
+            listener.clone(),
+            &observer,
+            config.command_version,
+        )
+        .await?;
         let me = Identity::load::<R>(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
         observer.observe(Observation::Identified {
             member: &me.member().to_string(),
@@ -230,8 +237,15 @@ impl<R: Runtime> RaftNode<R> {
 
     /// Proposes a command; with a term, only while this server leads in it.
     async fn propose_command(&self, command: Command, term: Option<u64>) -> Result<Committed, ProposeError> {
+        let (needed, known) = (command.least_version(), self.state.command_version());
+        if needed > known {
+            return Err(ProposeError::Stopped(
+                StoreError::NewerCluster { needed, known }.to_string(),
+            ));
+        }
         let (responder, outcome) = OneshotResponder::new_pair();
-        let write = self.raft.write(Proposal::new(command)).responder(responder);
+        let proposal = Proposal::new(command, self.written_version(), R::wall_ms());
+        let write = self.raft.write(proposal).responder(responder);
         let write = match term {
             Some(term) => write.with_leader(CommittedLeaderId::new(term)),
             None => write,
@@ -261,6 +275,17 @@ impl<R: Runtime> RaftNode<R> {
                 "the server stopped before the command was applied".to_string(),
             )),
         }
+    }
+
+    /// The version of commands that is written now: what every member can read, as far as this server has applied.
+    /// One that has not got there yet writes an older version, which everybody reads too.
+    fn written_version(&self) -> u8 {
+        let registry = self
+            .state
+            .registry()
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        registry.command_version().min(self.state.command_version())
     }
 
     /// Why this server stopped: the disk's failure, if that is behind it.
@@ -350,6 +375,10 @@ impl<R: Runtime> Consensus for RaftNode<R> {
             waited.map_err(|_| ReadIndexError::Stopped(self.stop_reason("it is shutting down")))
         }
         .boxed()
+    }
+
+    fn command_version(&self) -> u8 {
+        self.state.command_version()
     }
 
     fn registry(&self) -> &RwLock<Registry> {
@@ -509,9 +538,11 @@ pub(crate) async fn load_state<R: Runtime>(
     journal: &Journal,
     listener: Arc<dyn ApplyListener>,
     observer: &SharedObserver,
+    command_version: u8,
 ) -> Result<StateMachine<R>, StoreError> {
     let (checkpoints, registry, record) =
         Checkpoints::load(disk.clone(), journal.clone(), observer.clone()).await?;
+    check_version(&registry, command_version)?;
     let progress = Progress {
         applied: record.as_ref().and_then(|record| record.log_id),
         membership: record.map_or_else(StoredMembership::default, |record| record.membership),
@@ -523,6 +554,7 @@ pub(crate) async fn load_state<R: Runtime>(
         checkpoints,
         listener,
         observer.clone(),
+        command_version,
     ))
 }
 

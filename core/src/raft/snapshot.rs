@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use xxhash_rust::xxh3::Xxh3;
@@ -15,11 +15,11 @@ use super::{
     types::{SnapshotMeta, Vote},
 };
 use crate::{
-    registry::Registry,
+    registry::{Registry, pack, packed_len, unpack},
     runtime::{Change, Disk, Keyspace, Runtime},
 };
 
-/// The head of a chunk; its rows follow it packed (see [`pack`]).
+/// The head of a chunk; its rows follow it packed (see [`crate::registry::pack`]).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Chunk {
     /// The leader's vote.
@@ -168,6 +168,11 @@ pub(crate) struct ReceivedSnapshot {
 }
 
 impl ReceivedSnapshot {
+    /// The registry in it.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     /// The registry in it; the incoming rows are free to go.
     pub(crate) fn into_registry(self) -> Registry {
         self.registry
@@ -292,30 +297,4 @@ impl<R: Runtime> Receiver<R> {
         };
         Ok(Received::Answer(ChunkAnswer::Restart(reason)))
     }
-}
-
-/// Appends a row: key and value, each behind its length in 4 bytes.
-fn pack(packed: &mut BytesMut, key: &[u8], value: &[u8]) {
-    for part in [key, value] {
-        packed.put_u32(u32::try_from(part.len()).expect("a row is far smaller than 4 GiB"));
-        packed.put_slice(part);
-    }
-}
-
-fn packed_len(key: &[u8], value: &[u8]) -> usize {
-    4 + key.len() + 4 + value.len()
-}
-
-/// The rows that were packed; `None` if these are not packed rows.
-fn unpack(mut packed: Bytes) -> Option<Vec<(Bytes, Bytes)>> {
-    fn part(packed: &mut Bytes) -> Option<Bytes> {
-        let length = packed.try_get_u32().ok()? as usize;
-        (length <= packed.len()).then(|| packed.split_to(length))
-    }
-
-    let mut rows = Vec::new();
-    while !packed.is_empty() {
-        rows.push((part(&mut packed)?, part(&mut packed)?));
-    }
-    Some(rows)
 }

@@ -38,6 +38,8 @@ pub(crate) struct State<R: Runtime> {
     applied: Arc<AppliedIndex>,
     listener: Arc<dyn ApplyListener>,
     observer: SharedObserver,
+    /// The newest version of commands that this server reads.
+    command_version: u8,
 }
 
 /// What was applied, and what of it the checkpoint lacks. Changed together with the registry, under its write lock.
@@ -62,6 +64,7 @@ impl<R: Runtime> StateMachine<R> {
         checkpoints: Checkpoints<R>,
         listener: Arc<dyn ApplyListener>,
         observer: SharedObserver,
+        command_version: u8,
     ) -> Self {
         let log_index = progress.applied.map_or(0, |log_id| log_id.index);
         listener.replaced(&registry, log_index);
@@ -79,7 +82,13 @@ impl<R: Runtime> StateMachine<R> {
             checkpoints,
             listener,
             observer,
+            command_version,
         }))
+    }
+
+    /// The newest version of commands that this server reads.
+    pub(crate) fn command_version(&self) -> u8 {
+        self.0.command_version
     }
 
     /// The registry.
@@ -100,7 +109,7 @@ impl<R: Runtime> StateMachine<R> {
         let index = entry.log_id.index;
         let command = match &entry.payload {
             Payload::Normal(proposal) => {
-                let command = proposal.command();
+                let command = proposal.command(self.0.command_version);
                 Some(command.map_err(|error| StoreError::Command { index, error })?)
             }
             Payload::Blank | Payload::Membership(_) => None,
@@ -193,6 +202,10 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine<R> {
         meta: &SnapshotMeta,
         snapshot: SnapshotData<R::Disk>,
     ) -> Result<(), io::Error> {
+        // Looked at before anything of this server's own is touched.
+        if let SnapshotData::Received(received) = &snapshot {
+            check_version(received.registry(), self.0.command_version)?;
+        }
         let new = self.0.checkpoints.install(meta, snapshot).await?;
         let log_index = meta.last_log_id.map_or(0, |log_id| log_id.index);
         let (index, digest) = (new.index(), new.digest());
@@ -218,6 +231,18 @@ impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine<R> {
     async fn get_current_snapshot(&mut self) -> Result<Option<StateSnapshot<R>>, io::Error> {
         Ok(self.0.checkpoints.current().await?)
     }
+}
+
+/// Whether a server that reads commands up to version `known` may go on from this state.
+///
+/// # Errors
+/// Its cluster writes newer ones.
+pub(crate) fn check_version(registry: &Registry, known: u8) -> Result<(), StoreError> {
+    let needed = registry.command_version();
+    if needed > known {
+        return Err(StoreError::NewerCluster { needed, known });
+    }
+    Ok(())
 }
 
 /// Makes one checkpoint.

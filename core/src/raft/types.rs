@@ -103,9 +103,10 @@ pub(crate) struct Proposal {
 }
 
 impl Proposal {
-    pub(crate) fn new(command: Command) -> Self {
+    /// A command as this version writes it, at this wall time.
+    pub(crate) fn new(command: Command, version: u8, proposed_ms: u64) -> Self {
         Proposal {
-            bytes: command.encode(),
+            bytes: command.encode(version, proposed_ms),
             command: Some(Arc::new(command)),
         }
     }
@@ -118,14 +119,14 @@ impl Proposal {
         &self.bytes
     }
 
-    /// The command.
+    /// The command, for a server that reads versions up to `known`.
     ///
     /// # Errors
     /// It is corrupt or of a newer version.
-    pub(crate) fn command(&self) -> Result<Arc<Command>, RowError> {
+    pub(crate) fn command(&self, known: u8) -> Result<Arc<Command>, RowError> {
         match &self.command {
             Some(command) => Ok(command.clone()),
-            None => Command::decode(&self.bytes).map(Arc::new),
+            None => Command::decode(&self.bytes, known).map(|logged| Arc::new(logged.command)),
         }
     }
 }

@@ -32,6 +32,41 @@ pub enum Command {
     ExpireSessions(Vec<SessionExpiry>),
     /// Lets locks be taken again after their delay; each is done or refused by itself.
     EndLockDelays(Vec<LockDelayEnd>),
+    /// Replaces the whole state by that of a snapshot file, in steps. Since version 2.
+    Restore(Restore),
+    /// From here on the log may hold commands up to this version: every member can read them. Since version 2.
+    RaiseVersion(u8),
+}
+
+/// A step of a restore. The file's rows are first laid down in parts, which nothing but the last step looks at; so a
+/// file may be larger than an entry of the log, and yet takes effect at one moment or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Restore {
+    /// Lays down one part.
+    Stage {
+        /// Chosen at random for each restore. The first part of one discards what is left of any other.
+        restore: u64,
+        /// Counts the parts from 0.
+        part: u32,
+        /// Rows, packed as in the file.
+        rows: Vec<u8>,
+    },
+    /// Replaces the state by what was laid down.
+    Commit {
+        /// Which restore.
+        restore: u64,
+        /// So many parts it has.
+        parts: u32,
+        /// The registry's index in the file.
+        index: u64,
+        /// The digest of the file's rows.
+        digest: u128,
+    },
+    /// Forgets what was laid down.
+    Discard {
+        /// Which restore.
+        restore: u64,
+    },
 }
 
 /// A node with what runs on it.
@@ -161,6 +196,8 @@ pub enum Reply {
     Transacted(Vec<OperationResult>),
     /// The session is there.
     SessionCreated,
+    /// It was done, and there is nothing to say about it.
+    Done,
 }
 
 /// Why a command was not carried out. The same on every server.

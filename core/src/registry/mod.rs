@@ -12,7 +12,9 @@
 //!    back; `apply` has one file for each command. None of these knows of topics, events or rows.
 //! 3. What follows from it: `difference` finds the topics whose answer changed by comparing before and after;
 //!    `topics` keeps their indexes; `state` puts it all together.
-//! 4. `answer` answers queries, those with a `filter` too; `rows` says how things are stored, digested and logged; `restore` reads them back.
+//! 4. `answer` answers queries, those with a `filter` too; `rows` says how things are stored and digested, `restore` reads them back; `logged` says
+//!    how commands are written to the log, `snapshot` how a state is written to a file.
+//! 5. `replace` carries out what concerns the state as a whole: a restore from a file, a new version of commands.
 //!
 //! Four rules hold everywhere, and the tests beside this crate check them on random commands:
 //!
@@ -28,12 +30,15 @@ mod difference;
 mod event;
 mod filter;
 mod kv;
+mod logged;
 mod model;
 mod operation;
 mod query;
+mod replace;
 mod restore;
 mod rows;
 mod session;
+mod snapshot;
 mod state;
 mod tables;
 mod topics;
@@ -41,11 +46,12 @@ mod transaction;
 
 pub use command::{
     CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, LockDelayEnd, NewSession,
-    Refusal, Registration, Reply, SessionExpiry,
+    Refusal, Registration, Reply, Restore, SessionExpiry,
 };
 pub use event::{Applied, Event, RowChange};
 pub use filter::{Filter, FilterError, Record, Shape};
 pub use kv::{Compacted, InvalidKey, Key, KeyValue};
+pub use logged::LoggedCommand;
 pub use model::{
     Check, CheckDefinition, CheckId, CheckKey, CheckKind, CheckStatus, Instance, InstanceId, InstanceKey,
     InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, SessionId, Weights,
@@ -54,6 +60,8 @@ pub use operation::{KeyWrite, Operation, OperationError, OperationRefusal, Opera
 pub use query::{InstanceHealth, ListedCheck, Query, Topic, TopicVersion, View};
 pub use rows::RowError;
 pub use session::{Session, SessionBehavior};
+pub use snapshot::{Snapshot, SnapshotError, SnapshotWriter};
+pub(crate) use snapshot::{pack, packed_len, unpack};
 pub use state::Registry;
 
 use topics::TopicKind;

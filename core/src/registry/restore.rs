@@ -8,7 +8,7 @@ use super::{
     Namespace, Registry,
     rows::{
         Row, RowError, check_key, corrupt_row, index_key, instance_key, node_key, row_hash, session_key,
-        version_key,
+        staged_key, version_key,
     },
 };
 
@@ -37,6 +37,7 @@ fn take_in(registry: &mut Registry, row: Row) {
     match row {
         Row::Index(index) => registry.index = index,
         Row::Floor(kind, index) => registry.topics.restore_floor(kind, index),
+        Row::CommandVersion(version) => registry.version = version,
         Row::Node(node) => {
             let name = node.name.clone();
             registry.tables.set_node(&name, Some(node));
@@ -59,6 +60,7 @@ fn take_in(registry: &mut Registry, row: Row) {
             registry.tables.set_delay(&key, Some(delay));
         }
         Row::Topic(topic, index) => registry.topics.restore(topic, index),
+        Row::Staged(part, restore, rows) => registry.staged.take_in(part, restore, rows),
     }
 }
 
@@ -95,6 +97,9 @@ fn check_references(registry: &Registry) -> Result<(), RowError> {
             }
             _ => {}
         }
+    }
+    if let Some(reason) = registry.staged.incomplete() {
+        return Err(corrupt_row(&staged_key(0), reason));
     }
     check_sessions(registry)?;
     let newest = registry.topics.newest().max(registry.history.newest_revision());

@@ -1,4 +1,4 @@
-//! How the state is stored and digested, and how commands are written to the log.
+//! How the state is stored and digested.
 //!
 //! Every thing is one row. Its key is a kind byte and the thing's key, encoded so that rows sort as the things do; its
 //! value is a version byte and postcard. A row's encoding is a function of what it holds, so equal states have equal
@@ -12,19 +12,18 @@ use serde::{Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    Check, CheckKey, Command, Instance, InstanceKey, Key, KeyValue, Node, NodeName, RowChange, Session,
-    SessionId, Topic, TopicKind, kv::LockDelay,
+    Check, CheckKey, Instance, InstanceKey, Key, KeyValue, Node, NodeName, RowChange, Session, SessionId,
+    Topic, TopicKind, kv::LockDelay,
 };
 
 /// The version of rows that is written. A new one comes with every change of what a row holds.
 const ROW_VERSION: u8 = 1;
-/// The version of commands that is written. A new one comes with every change of [`Command`].
-const COMMAND_VERSION: u8 = 1;
 
 // Kinds of rows, in the order in which they are read back.
 const INDEX: u8 = 0x01;
 const FLOOR: u8 = 0x02;
 const COMPACTED: u8 = 0x03;
+const COMMAND_VERSION: u8 = 0x04;
 const NODE: u8 = 0x10;
 const INSTANCE: u8 = 0x11;
 const CHECK: u8 = 0x12;
@@ -32,6 +31,7 @@ const VERSION: u8 = 0x13;
 const SESSION: u8 = 0x14;
 const LOCK_DELAY: u8 = 0x15;
 const TOPIC: u8 = 0x20;
+const STAGED: u8 = 0x30;
 
 /// Stored bytes that can't be read: a row, or a command of the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +63,8 @@ pub(super) enum Row {
     Index(u64),
     /// The index of every topic of a kind that has no row of its own, at least.
     Floor(TopicKind, u64),
+    /// The version of commands that every member can read; there is none for the first.
+    CommandVersion(u8),
     Node(Arc<Node>),
     Instance(Arc<Instance>),
     Check(Arc<Check>),
@@ -74,6 +76,8 @@ pub(super) enum Row {
     LockDelay(Key, LockDelay),
     /// The index of a topic.
     Topic(Topic, u64),
+    /// A part of a restore: its place, which restore it is of, and its packed rows.
+    Staged(u32, u64, Arc<Vec<u8>>),
 }
 
 impl Row {
@@ -82,6 +86,7 @@ impl Row {
         match self {
             Row::Index(index) => (index_key(), value(index)),
             Row::Floor(kind, index) => (floor_key(*kind), value(&(kind, index))),
+            Row::CommandVersion(version) => (command_version_key(), value(version)),
             Row::Node(node) => (node_key(&node.name), value(node)),
             Row::Instance(instance) => (instance_key(&instance.key()), value(instance)),
             Row::Check(check) => (check_key(&check.key()), value(check)),
@@ -90,6 +95,7 @@ impl Row {
             Row::Session(session) => (session_key(&session.id), value(session)),
             Row::LockDelay(key, delay) => (lock_delay_key(key), value(delay)),
             Row::Topic(topic, index) => (topic_key(topic), value(&(topic, index))),
+            Row::Staged(part, restore, rows) => (staged_key(*part), value(&(part, restore, rows))),
         }
     }
 
@@ -102,6 +108,7 @@ impl Row {
                 let (kind, index) = decode(name, ROW_VERSION, value)?;
                 Row::Floor(kind, index)
             }
+            Some(&COMMAND_VERSION) => Row::CommandVersion(decode(name, ROW_VERSION, value)?),
             Some(&NODE) => Row::Node(decode(name, ROW_VERSION, value)?),
             Some(&INSTANCE) => Row::Instance(decode(name, ROW_VERSION, value)?),
             Some(&CHECK) => Row::Check(decode(name, ROW_VERSION, value)?),
@@ -123,6 +130,10 @@ impl Row {
                 let (topic, index) = decode(name, ROW_VERSION, value)?;
                 Row::Topic(topic, index)
             }
+            Some(&STAGED) => {
+                let (part, restore, rows) = decode(name, ROW_VERSION, value)?;
+                Row::Staged(part, restore, rows)
+            }
             _ => return Err(corrupt_row(key, "its kind is unknown to this server")),
         };
         if row.encode() != (key.clone(), value.clone()) {
@@ -138,6 +149,16 @@ pub(super) fn index_key() -> Bytes {
 
 pub(super) fn floor_key(kind: TopicKind) -> Bytes {
     Bytes::copy_from_slice(&[FLOOR, kind as u8])
+}
+
+pub(super) fn command_version_key() -> Bytes {
+    Bytes::from_static(&[COMMAND_VERSION])
+}
+
+pub(super) fn staged_key(part: u32) -> Bytes {
+    let mut key = vec![STAGED];
+    key.extend_from_slice(&part.to_be_bytes());
+    Bytes::from(key)
 }
 
 pub(super) fn node_key(name: &NodeName) -> Bytes {
@@ -254,12 +275,16 @@ impl KeyWriter {
     }
 }
 
-fn encode(version: u8, content: &impl Serialize) -> Bytes {
+pub(super) fn encode(version: u8, content: &impl Serialize) -> Bytes {
     let bytes = postcard::to_extend(content, vec![version]);
     Bytes::from(bytes.expect("what the registry holds can be serialised, and memory does not refuse it"))
 }
 
-fn decode<T: DeserializeOwned>(name: impl Fn() -> String, known: u8, bytes: &[u8]) -> Result<T, RowError> {
+pub(super) fn decode<T: DeserializeOwned>(
+    name: impl Fn() -> String,
+    known: u8,
+    bytes: &[u8],
+) -> Result<T, RowError> {
     let corrupt = |reason: String| RowError::Corrupt { key: name(), reason };
     let Some((&found, content)) = bytes.split_first() else {
         return Err(corrupt("it is empty".into()));
@@ -320,20 +345,5 @@ impl RowLog {
             changes.push(RowChange { key, value: after });
         }
         changes
-    }
-}
-
-impl Command {
-    /// Its bytes in the log: a version byte, then postcard.
-    pub fn encode(&self) -> Bytes {
-        encode(COMMAND_VERSION, self)
-    }
-
-    /// The command that [`Command::encode`] gave.
-    ///
-    /// # Errors
-    /// The bytes are corrupt, or of a newer version (the error names it).
-    pub fn decode(bytes: &[u8]) -> Result<Command, RowError> {
-        decode(|| "command".into(), COMMAND_VERSION, bytes)
     }
 }

@@ -10,10 +10,11 @@ use super::{
     Topic, TopicVersion, View, answer, apply,
     difference::difference,
     kv::History,
+    replace::Staged,
     restore,
     rows::{
-        Row, RowError, RowLog, check_key, index_key, instance_key, lock_delay_key, node_key, session_key,
-        value,
+        Row, RowError, RowLog, check_key, command_version_key, index_key, instance_key, lock_delay_key,
+        node_key, session_key, value,
     },
     tables::Tables,
     topics::Topics,
@@ -28,11 +29,20 @@ pub struct Registry {
     pub(super) history: History,
     pub(super) index: u64,
     pub(super) digest: u128,
+    /// See [`Registry::command_version`]; 0 is 1.
+    pub(super) version: u8,
+    /// What was laid down of a snapshot file that is being restored.
+    pub(super) staged: Staged,
 }
 
 impl Registry {
     /// Carries out a command. Total: what can't be done is a refusal in the reply, and changes nothing.
     pub fn apply(&mut self, command: &Command) -> Applied {
+        match command {
+            Command::Restore(step) => return self.restore_step(step),
+            Command::RaiseVersion(version) => return self.raise_version(*version),
+            _ => {}
+        }
         let mut transaction = Transaction::new(&mut self.tables, next_index(self.index));
         match apply::apply(&mut transaction, command) {
             Ok(reply) => {
@@ -109,6 +119,11 @@ impl Registry {
         self.tables.checks().map(AsRef::as_ref)
     }
 
+    /// Every node, by name; O(all).
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.tables.nodes().map(AsRef::as_ref)
+    }
+
     /// Every instance, by key. For metrics; O(all).
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.tables.instances().map(AsRef::as_ref)
@@ -122,6 +137,11 @@ impl Registry {
     /// Every session, by id. For a leader that has just been elected; O(all).
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.tables.sessions().all().map(AsRef::as_ref)
+    }
+
+    /// What every key holds, by key; O(all).
+    pub fn keys(&self) -> impl Iterator<Item = &KeyValue> {
+        self.tables.keys().all().map(AsRef::as_ref)
     }
 
     /// For how long nobody can take the lock on a key, and the index at which that began.
@@ -164,6 +184,7 @@ impl Registry {
             .into_iter()
             .chain(self.topics.floor_rows())
             .chain(self.history.compacted_row())
+            .chain((self.version > 0).then_some(Row::CommandVersion(self.version)))
             .chain(nodes)
             .chain(instances)
             .chain(checks)
@@ -171,7 +192,14 @@ impl Registry {
             .chain(sessions)
             .chain(delays)
             .chain(self.topics.index_rows())
+            .chain(self.staged.rows())
             .map(|row| row.encode())
+    }
+
+    /// The rows that a snapshot file holds, in key order: all but those that are about this cluster's own servers.
+    pub(super) fn snapshot_rows(&self) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
+        let own = |key: &Bytes| *key == command_version_key() || Staged::is_key(key);
+        self.rows().filter(move |(key, _)| !own(key))
     }
 
     /// The registry that [`Registry::rows`] came from, digest included. The rows may come in any order.
@@ -220,7 +248,7 @@ impl Registry {
         }
     }
 
-    fn refuse(&self, refusal: Refusal) -> Applied {
+    pub(super) fn refuse(&self, refusal: Refusal) -> Applied {
         Applied {
             reply: Err(refusal),
             index: self.index,
@@ -234,11 +262,11 @@ impl Registry {
 
 /// The index after an index. The first one is 2: topics that nothing happened to have index 1, so that they can be
 /// waited for, and who waits for more than 1 must be woken by the first write.
-fn next_index(index: u64) -> u64 {
+pub(super) fn next_index(index: u64) -> u64 {
     index.max(1).saturating_add(1)
 }
 
-fn log_rows(changes: &Changes, rows: &mut RowLog) {
+pub(super) fn log_rows(changes: &Changes, rows: &mut RowLog) {
     for (name, change) in &changes.nodes {
         let (before, after) = (
             change.before.as_ref().map(value),
@@ -274,7 +302,7 @@ fn log_rows(changes: &Changes, rows: &mut RowLog) {
 }
 
 /// Tells what happened from what is different, in the order that [`Applied::events`] promises.
-fn events(changes: &Changes) -> Vec<Event> {
+pub(super) fn events(changes: &Changes) -> Vec<Event> {
     let mut gone = [Vec::new(), Vec::new(), Vec::new()];
     let mut there = Vec::new();
     for (name, change) in &changes.nodes {

@@ -44,6 +44,27 @@ pub(super) enum TopicKind {
     KeyPrefix,
 }
 
+impl TopicKind {
+    /// All that keep a floor: prefixes of keys go by their keys'.
+    const ALL: [TopicKind; 15] = [
+        TopicKind::Service,
+        TopicKind::ServicePassing,
+        TopicKind::ServiceInstances,
+        TopicKind::ServiceChecks,
+        TopicKind::Services,
+        TopicKind::Nodes,
+        TopicKind::NodeServices,
+        TopicKind::NodeChecks,
+        TopicKind::Checks,
+        TopicKind::ChecksInState,
+        TopicKind::Namespace,
+        TopicKind::Key,
+        TopicKind::Session,
+        TopicKind::SessionsOfNode,
+        TopicKind::Sessions,
+    ];
+}
+
 impl Topic {
     pub(super) fn kind(&self) -> TopicKind {
         match self {
@@ -211,6 +232,21 @@ impl Topics {
                 let tombstones = self.tombstones.entry(topic.kind()).or_default();
                 tombstones.insert((*index, Arc::clone(topic)));
             }
+        }
+    }
+
+    /// Forgets what is known of each topic: all of them, known and unknown, have this index from here on.
+    pub(super) fn restart(&mut self, index: u64, rows: &mut RowLog) {
+        for (topic, before) in std::mem::take(&mut self.indexes) {
+            set_row(rows, &topic, Some(before), None);
+        }
+        self.tombstones.clear();
+        self.touched.clear();
+        self.directories = Directories::default();
+        for kind in TopicKind::ALL {
+            let before = self.floors.insert(kind, index);
+            let row = |floor: u64| value(&(kind, floor));
+            rows.set(floor_key(kind), before.map(row), Some(row(index)));
         }
     }
 

@@ -105,6 +105,7 @@ impl Inner {
                 }
                 Err(Failure::Refused(reason)) => return Err(ServerError::Refused(reason)),
                 Err(Failure::Stopped(reason)) => return Err(ServerError::Stopped(reason)),
+                Err(Failure::OlderMember(needed)) => return Err(ServerError::OlderMember(needed)),
             }
             if !self.leader_may_change(seen, search_until).await {
                 return Err(ServerError::NoLeader);
@@ -254,6 +255,7 @@ impl Inner {
 
     /// Proposes a command at this server.
     pub(super) async fn propose(&self, command: Command, deadline: Instant) -> Result<Written, Failure> {
+        self.ensure_all_read(&command, deadline).await?;
         let proposal = self.consensus.propose(command);
         match self.platform().until(deadline, proposal).await {
             None => Err(Failure::OutcomeUnknown(

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::{
     PeerReport,
@@ -39,14 +39,14 @@ impl Inner {
         let voters = status.voters.iter().map(|(id, address)| (id, address, true));
         let learners = status.learners.iter().map(|(id, address)| (id, address, false));
         join_all(voters.chain(learners).map(async |(id, address, voter)| {
-            let answer = if *id == status.id {
-                Some((
-                    status.clone(),
-                    self.shared.digests().newest().1,
-                    VERSION.to_owned(),
-                ))
+            let (answer, command_version) = if *id == status.id {
+                let digest = self.shared.digests().newest().1;
+                let own = (status.clone(), digest, VERSION.to_owned());
+                (Some(own), Some(self.consensus.command_version()))
             } else {
-                self.ask_status(address).await
+                let asked = join(self.ask_status(address), self.ask_command_version(address));
+                let (status, version) = asked.await;
+                (status, version.ok())
             };
             let (status, digest, version) = match answer {
                 Some((status, digest, version)) => (Some(status), Some(digest), version),
@@ -60,6 +60,7 @@ impl Inner {
                 status,
                 digest,
                 version,
+                command_version,
             }
         }))
         .await
@@ -97,6 +98,7 @@ impl Inner {
             if address.http.is_empty() {
                 address.http = http;
             }
+            self.ensure_reads_commands(&id, &address).await?;
         } else if let Some(own) = status.voters.get(&id) {
             if address.raft != own.raft {
                 let reason = format!("the leader itself is called {id}, at {}", own.raft);
@@ -221,6 +223,7 @@ impl Inner {
             PeerRequest::PrepareJoin { id, leader } => {
                 PeerResponse::PrepareJoin(self.prepare_join(&id, &leader))
             }
+            PeerRequest::CommandVersion => PeerResponse::CommandVersion(self.consensus.command_version()),
             PeerRequest::Digest(log_index) => PeerResponse::Digest(self.digest_at(log_index).await),
             PeerRequest::Diverged { log_index, digest } => {
                 self.compare_with_majority(log_index, digest).await;
@@ -240,4 +243,4 @@ impl Inner {
 }
 
 /// This program's version.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server),
 //! [`reads`] and [`blocking`] (what any server can do), with [`hub`] and [`views`]; [`countdown`], [`deadlines`],
-//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`membership`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
+//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`membership`], [`upgrade`], [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
 //! and a network), [`standin`] (one without, for tests).
 
 mod blocking;
@@ -26,8 +26,10 @@ mod receipts;
 mod renewals;
 mod session_renewals;
 mod signal;
+mod snapshot;
 pub mod standin;
 mod start;
+mod upgrade;
 mod views;
 mod wiring;
 mod words;
@@ -39,6 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     occupancy::Occupancy,
     platform::{Platform, RuntimePlatform},
+    snapshot::SnapshotStream,
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
     views::SharedView,
     wiring::{Finish, Wiring},
@@ -53,6 +56,7 @@ use crate::{
     raft::{DiskId, MembershipError, RaftStatus, ServerAddress, ServerId},
     registry::{
         CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, Session, SessionId,
+        Snapshot,
     },
     runtime::Instant,
 };
@@ -123,6 +127,12 @@ pub enum ServerError {
     /// The membership change can't be done. (400)
     #[error("{0}")]
     Refused(String),
+    /// Not every member reads commands of this version yet. Nothing was done. (503)
+    #[error(
+        "this needs every server of the cluster to be up and to read commands of version {0}, and one does not yet: see \
+         /v1/cluster/status"
+    )]
+    OlderMember(u8),
     /// The server is stopping or broken. (503)
     #[error("server stopped: {0}")]
     Stopped(String),
@@ -151,6 +161,8 @@ pub struct ServerConfig {
     pub expiries_per_command: usize,
     /// Shortest TTL of a session: see [`crate::limits::SESSION_TTL_MIN`].
     pub session_ttl_min: Duration,
+    /// See [`crate::limits::RESTORE_IDLE_MAX`].
+    pub restore_idle: Duration,
 }
 
 impl Default for ServerConfig {
@@ -166,6 +178,7 @@ impl Default for ServerConfig {
             decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
             expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
             session_ttl_min: crate::limits::SESSION_TTL_MIN,
+            restore_idle: limits::RESTORE_IDLE_MAX,
         }
     }
 }
@@ -187,6 +200,8 @@ pub struct PeerReport {
     pub digest: Option<u128>,
     /// Its version of the program; empty when it does not answer.
     pub version: String,
+    /// The newest version of the log's commands that it reads; `None` when it does not answer.
+    pub command_version: Option<u8>,
 }
 
 impl PeerReport {
@@ -320,6 +335,27 @@ impl Server {
     /// Asks every member for its status, side by side, within a second.
     pub async fn cluster(&self) -> Vec<PeerReport> {
         self.0.cluster().await
+    }
+    /// The version of commands that the cluster writes, as far as this server has applied.
+    pub fn command_version(&self) -> u8 {
+        self.0.registry().command_version()
+    }
+    /// The state as of now (`stale`: as this server has it at once), in pieces of a snapshot file. They are made as
+    /// they are taken.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub async fn save_snapshot(&self, stale: bool) -> Result<SnapshotStream, ServerError> {
+        let registry = self.inspect(stale, Registry::clone).await?;
+        Ok(self.0.stream_snapshot(registry))
+    }
+    /// Replaces the state by that of a file, on all servers at one moment or not at all; gives the index after it.
+    ///
+    /// # Errors
+    /// No leader, outcome unknown, refused (another restore is under way, or not every member knows what a restore
+    /// is), over a limit, stopped.
+    pub async fn restore_snapshot(&self, snapshot: &Snapshot) -> Result<Written, ServerError> {
+        self.0.restore_snapshot(snapshot).await
     }
     /// Adds a member through the leader; an empty HTTP address is asked from the new member itself.
     ///

@@ -57,6 +57,8 @@ pub(super) enum Failure {
     Refused(String),
     /// As [`ServerError::Stopped`]; nothing was done.
     Stopped(String),
+    /// As [`ServerError::OlderMember`].
+    OlderMember(u8),
 }
 
 /// A message from another server.
@@ -91,6 +93,9 @@ pub(super) enum PeerRequest {
         /// The digest of most.
         digest: u128,
     },
+    /// Which versions of commands do you read? A server of the first version does not know this question.
+    CommandVersion,
+    // Variants are added at the end only, here and in what answers them: servers of two versions talk to each other.
 }
 
 /// What a server says to [`PeerRequest::PrepareJoin`].
@@ -131,6 +136,8 @@ pub(super) enum PeerResponse {
     Noted,
     /// The server can't answer yet or any more, or does not know this message. Nothing was done.
     Unavailable(String),
+    /// To `CommandVersion`: the newest one.
+    CommandVersion(u8),
 }
 
 /// The bytes of a message.
@@ -163,6 +170,7 @@ impl From<ServerError> for Failure {
             ServerError::OverLimit { limit, .. } => Failure::OverLimit(limit as u64),
             ServerError::Refused(reason) => Failure::Refused(reason),
             ServerError::Stopped(reason) => Failure::Stopped(reason),
+            ServerError::OlderMember(needed) => Failure::OlderMember(needed),
         }
     }
 }

@@ -81,6 +81,8 @@ pub(super) struct Inner {
     pub(super) in_flight: AtomicUsize,
     /// Servers being added by this one.
     pub(super) adopting: AtomicUsize,
+    /// Held by whoever restores a snapshot through this server.
+    pub(super) restoring: Semaphore,
     /// The leader that errands are sent to, and how many more may be under way: [`ServerConfig::forwards_in_flight`].
     pub(super) forwards: Mutex<(String, Arc<Semaphore>)>,
     /// What was sent to and received from others, to carry out once what is delivered twice.
@@ -157,6 +159,7 @@ impl Wiring {
             implicit,
             in_flight: AtomicUsize::new(0),
             adopting: AtomicUsize::new(0),
+            restoring: Semaphore::new(1),
         });
         self.service
             .inner
@@ -164,6 +167,8 @@ impl Wiring {
             .unwrap_or_else(|_| unreachable!("`connect` consumes the wiring: it happens once"));
         expiry::begin(&inner);
         super::divergence::begin(&inner);
+        super::upgrade::begin(&inner);
+        super::snapshot::begin(&inner);
         Server(inner)
     }
 }

@@ -31,6 +31,7 @@ pub fn peer_request<R: Runtime>(frame: &Bytes) -> String {
         Ok(PeerRequest::Diverged { log_index, .. }) => {
             format!("tells the digest of most at entry {log_index}")
         }
+        Ok(PeerRequest::CommandVersion) => "asks which commands it reads".into(),
         Err(error) => format!("an unreadable message: {error}"),
     }
 }
@@ -62,6 +63,9 @@ pub fn peer_answer<R: Runtime>(frame: &Bytes) -> String {
             Failure::OverLimit(limit) => format!("not done: over the limit of {limit}"),
             Failure::Refused(why) => format!("refused: {why}"),
             Failure::Stopped(why) => format!("not done: it serves no more: {why}"),
+            Failure::OlderMember(needed) => {
+                format!("not done: not every member reads commands of version {needed}")
+            }
         },
         Ok(PeerResponse::Status { status, .. }) => {
             format!(
@@ -76,6 +80,7 @@ pub fn peer_answer<R: Runtime>(frame: &Bytes) -> String {
         Ok(PeerResponse::Digest(None)) => "its digest there is unknown".into(),
         Ok(PeerResponse::Noted) => "has noted it".into(),
         Ok(PeerResponse::Unavailable(why)) => format!("can't answer: {why}"),
+        Ok(PeerResponse::CommandVersion(version)) => format!("reads commands up to version {version}"),
         Err(error) => format!("an unreadable answer: {error}"),
     }
 }

@@ -111,8 +111,11 @@ impl Judge {
         let place = &format!("{place}: {command:?}");
         let before = self.registry.clone();
         let applied = self.registry.apply(command);
-        let decoded = Command::decode(&command.encode());
-        assert_eq!(decoded.as_ref(), Ok(command), "{place}: encoding");
+        for version in command.least_version()..=Command::NEWEST_VERSION {
+            let decoded = Command::decode(&command.encode(version, 7), version);
+            let decoded = decoded.map(|logged| logged.command);
+            assert_eq!(decoded.as_ref(), Ok(command), "{place}: encoding");
+        }
         let again = before.clone().apply(command);
         assert_eq!(again, applied, "{place}: not deterministic");
 

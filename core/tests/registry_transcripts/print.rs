@@ -29,6 +29,7 @@ pub(crate) fn applied(applied: &Applied) -> String {
                 .into(),
             );
         }
+        Ok(Reply::Done) => lines.push("done".into()),
         Ok(Reply::Each(outcomes)) => lines.extend(outcomes.iter().map(|outcome| match outcome {
             Ok(()) => "done".into(),
             Err(refusal) => format!("refused: {refusal}"),

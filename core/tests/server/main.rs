@@ -11,4 +11,5 @@ mod membership;
 mod metrics;
 mod reads;
 mod renewals;
+mod upgrades;
 mod writes;

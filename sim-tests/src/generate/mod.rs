@@ -9,7 +9,12 @@ mod work;
 
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 
-use crate::schedule::{AgentPlan, Order, Schedule, Shape, Squeeze};
+use sider_core::registry::Command;
+
+use crate::{
+    operation::Op,
+    schedule::{AgentPlan, Doing, Order, Schedule, Shape, Squeeze},
+};
 
 /// When clients begin.
 const BEGIN_MS: u64 = 700;
@@ -37,7 +42,11 @@ pub fn generate(seed: u64) -> Schedule {
     let cluster = shape(&mut dice);
     let faults = troubles::draw(&mut dice, &cluster, pace);
     let mut actions = work::draw(&mut dice, &cluster, pace);
-    let first_agent = dice.chance(20).then(|| agent(&mut dice, pace));
+    let restores = actions.iter().any(|action| {
+        matches!(&action.what, Doing::Chain(ops) if ops.iter().any(|(_, op)| matches!(op, Op::Restore { .. })))
+    });
+    // An agent takes up to half a minute to bring back what a restore took away.
+    let first_agent = (dice.chance(20) && !restores).then(|| agent(&mut dice, pace));
     if first_agent.is_some() {
         work::rob_the_agent(&mut dice, &cluster, pace, &mut actions);
     }
@@ -119,12 +128,17 @@ fn shape(dice: &mut Dice) -> Shape {
         latency_us,
         sync_us,
         drift_ppm,
-        squeeze: dice.chance(35).then(|| squeeze(dice)),
+        command_version: if dice.chance(12) {
+            1
+        } else {
+            Command::NEWEST_VERSION
+        },
+        squeeze: dice.chance(35).then(|| squeeze(dice, latency_us.1)),
     }
 }
 
 /// Some of the limits, small.
-fn squeeze(dice: &mut Dice) -> Squeeze {
+fn squeeze(dice: &mut Dice, latency_us_max: u64) -> Squeeze {
     let mut small = |from: u64, to: u64| match dice.chance(40) {
         true => dice.between(from, to),
         false => 0,
@@ -134,7 +148,8 @@ fn squeeze(dice: &mut Dice) -> Squeeze {
         append_entries: small(1, 4),
         append_bytes: size(small(50, 600)),
         appends_in_flight: size(small(1, 3)),
-        snapshot_chunk_bytes: size(small(50, 1_000)),
+        // Each chunk is a round: over slow links tiny ones would take longer than a disturbance may last.
+        snapshot_chunk_bytes: size(small(50 + latency_us_max / 40, 1_000)),
         journal_writes: size(small(1, 4)),
         log_cache_entries: size(small(1, 6)),
         log_read_entries: size(small(1, 4)),
@@ -193,7 +208,7 @@ impl Dice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::{Doing, Trouble};
+    use crate::schedule::Trouble;
 
     #[test]
     fn a_seed_always_gives_the_same_schedule_and_survives_being_saved() {
@@ -235,7 +250,7 @@ mod tests {
         troubles.sort();
         troubles.dedup();
         // All but the one that is never drawn: a disk whose syncs lie.
-        assert_eq!(troubles.len(), 32, "{troubles:?}");
+        assert_eq!(troubles.len(), 34, "{troubles:?}");
         let mut operations: Vec<String> = Vec::new();
         for action in schedules.iter().flat_map(|it| &it.actions) {
             match &action.what {
@@ -245,7 +260,7 @@ mod tests {
         }
         operations.sort();
         operations.dedup();
-        assert_eq!(operations.len(), 9, "{operations:?}");
+        assert_eq!(operations.len(), 11, "{operations:?}");
         assert!(
             schedules.iter().any(|it| it.faults.is_empty()),
             "some must be calm"

@@ -1,5 +1,7 @@
 //! Draws faults.
 
+use sider_core::registry::Command;
+
 use super::{BEGIN_MS, Dice, Pace};
 use crate::{
     schedule::{Fault, Kept, Quality, Shape, Trouble, Who},
@@ -85,7 +87,10 @@ const KINDS: [Kind; 32] = [
 
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if dice.chance(7) {
+    let upgrades = cluster.command_version < Command::NEWEST_VERSION;
+    if upgrades {
+        roll_upgrade(dice, cluster, pace, &mut faults);
+    } else if dice.chance(7) {
         return faults;
     }
     // Few kinds in each world, so that each of them gets its chance alone.
@@ -93,7 +98,8 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
     let kinds: Vec<Kind> = (0..few).map(|_| *dice.pick(&KINDS)).collect();
     // What is broken for good leaves just a majority: it must not shrink by other means.
     let changes_members = kinds.iter().any(|kind| matches!(kind, Kind::Membership));
-    let breaks = !changes_members && dice.chance(20);
+    // A server that is down for good is never upgraded.
+    let breaks = !changes_members && !upgrades && dice.chance(20);
     if breaks {
         break_for_good(dice, cluster, pace, &mut faults);
     }
@@ -105,8 +111,8 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
         add(dice, cluster, kind, at_ms, &mut faults);
         lengthen(&mut faults[first..], pace);
     }
-    // Only where nothing else is gone for good.
-    if !breaks && !changes_members && dice.chance(9) {
+    // Only where nothing else is gone for good, be it for an older program that can't go on.
+    if !breaks && !changes_members && !upgrades && dice.chance(9) {
         lose_a_disk(dice, cluster, pace, &mut faults);
     }
     for fault in &mut faults {
@@ -114,6 +120,32 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
     }
     faults.sort_by_key(|fault| fault.at_ms);
     faults
+}
+
+/// A rolling upgrade: one server after the other comes back as the newer program. In some worlds one of them is taken
+/// back to the older one before the last has moved on.
+fn roll_upgrade(dice: &mut Dice, cluster: &Shape, pace: Pace, faults: &mut Vec<Fault>) {
+    let mut at_ms = dice.between(BEGIN_MS + 500, pace.heal_ms / 3);
+    let taken_back = dice
+        .chance(40)
+        .then(|| dice.between(0, u64::from(cluster.servers) - 1));
+    for server in 0..cluster.servers {
+        let who = Who::Server(server);
+        let mut restart = |at_ms: u64, for_ms: u64, what: Trouble| {
+            faults.push(Fault {
+                at_ms,
+                for_ms,
+                what,
+                lasts: false,
+            });
+        };
+        restart(at_ms, dice.between(50, 600), Trouble::Upgrade(who));
+        if taken_back == Some(u64::from(server)) {
+            at_ms += dice.between(700, 1_500);
+            restart(at_ms, dice.between(50, 600), Trouble::Downgrade(who));
+        }
+        at_ms = (at_ms + dice.between(300, 2_500)).min(pace.heal_ms - 200);
+    }
 }
 
 /// Breaks up to a minority of the servers, and never heals them.

@@ -6,7 +6,7 @@ use super::{BEGIN_MS, Dice, Pace, keys};
 use crate::{
     agency,
     operation::{
-        Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck,
+        Ask, CatalogEntry, Damage, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck,
     },
     schedule::{Action, Doing, Shape},
 };
@@ -38,9 +38,10 @@ enum Kind {
     Keys,
     Session,
     Transaction,
+    Backup,
 }
 
-const KINDS: [(Kind, u64); 15] = [
+const KINDS: [(Kind, u64); 16] = [
     (Kind::Register, 10),
     (Kind::RegisterAgain, 6),
     (Kind::Deregister, 6),
@@ -53,6 +54,7 @@ const KINDS: [(Kind, u64); 15] = [
     (Kind::StaleRead, 8),
     (Kind::WriteThenRead, 14),
     (Kind::Burst, 5),
+    (Kind::Backup, 2),
     (Kind::Keys, 18),
     (Kind::Session, 4),
     (Kind::Transaction, 8),
@@ -377,6 +379,22 @@ impl<'a> Plan<'a> {
                     freshness,
                 };
                 self.chain(at_ms, vec![write, Op::Read { ask, freshness }, again]);
+            }
+            // Some of the files are restored, some of them damaged: most lie in a drawer for ever.
+            Kind::Backup => {
+                self.chain(at_ms, vec![Op::Save]);
+                if self.dice.chance(60) {
+                    let place = u16::try_from(self.dice.between(0, 1_000)).unwrap_or(0);
+                    let whole = [
+                        (4, Damage::None),
+                        (1, Damage::CutOff(place)),
+                        (1, Damage::Flipped(place)),
+                    ];
+                    let damage = *self.dice.weighted(&whole);
+                    let later = at_ms + self.dice.between(200, 3_000);
+                    let again = self.read(Freshness::Default);
+                    self.chain(later, vec![Op::Restore { damage }, again]);
+                }
             }
             // Many at the same moment, at one server or at all: what shares a round to the leader, or a sync.
             Kind::Burst => {

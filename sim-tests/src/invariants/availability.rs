@@ -40,6 +40,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         match &operation.outcome {
             // Who hangs up before the connection is made has only himself to blame.
             Outcome::Failed(reason) if operation.impatient && reason.ends_with("timed out") => {}
+            Outcome::Failed(_) if needs_an_upgrade(history, operation) => {}
             Outcome::Failed(reason) => {
                 return violation(format!(
                     "{} of {} failed while all was well: {reason}",
@@ -64,6 +65,16 @@ pub fn check(history: &History) -> Result<(), Violation> {
     }
     elections_have_reasons(history)?;
     stops_have_reasons(history)
+}
+
+/// What an older program does not know is refused until the last server is exchanged.
+fn needs_an_upgrade(history: &History, operation: &Operation) -> bool {
+    let truth = history.truth();
+    let is_newer =
+        matches!(operation.op, Op::Restore { .. }) || matches!(&operation.op, Op::Keys(op) if op.is_logged());
+    is_newer
+        && history.bounds.older_programs
+        && truth.state(truth.applied_before(operation.invoked)).version < 2
 }
 
 /// A server ends by itself only for want of its disk, or when it was removed.
@@ -174,6 +185,27 @@ mod tests {
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("not available").what
+    }
+
+    /// A write to a key that is refused, while all is well.
+    fn refused_key(older_programs: bool) -> Story {
+        let mut story = story();
+        let step = crate::keys::Step::Set("k".into(), "v".into());
+        let id = story.keys(crate::keys::KeyOp::One(step));
+        story.set_outcome(id, Outcome::Failed("this needs every server".into()));
+        story.record().bounds.older_programs = older_programs;
+        story.wait_ms(5_000);
+        story
+    }
+
+    #[test]
+    fn what_an_older_program_does_not_know_may_be_refused() {
+        assert_eq!(check(&refused_key(true).finish()), Ok(()));
+    }
+
+    #[test]
+    fn where_all_know_it_it_may_not() {
+        assert!(complaint(refused_key(false)).contains("failed while all was well"));
     }
 
     #[test]

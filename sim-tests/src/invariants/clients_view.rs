@@ -38,6 +38,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
 /// # Errors
 /// No order explains what clients saw of an instance.
 pub fn check_operations(operations: &[Operation]) -> Result<(), Violation> {
+    let operations = &before_restores(operations);
     let owners = owners(operations);
     for (id, services) in services(operations) {
         let calls: Vec<Call<About<'_>>> = operations
@@ -56,6 +57,28 @@ pub fn check_operations(operations: &[Operation]) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// A restore is no step of one instance: what comes after one is left to the judges that know the log, and of what was
+/// under way then nobody knows whether it came before.
+fn before_restores(operations: &[Operation]) -> Vec<Operation> {
+    let restores = operations
+        .iter()
+        .filter(|it| matches!(it.op, Op::Restore { .. }) && it.may_have_happened());
+    let Some(first) = restores.map(|it| it.invoked).min() else {
+        return operations.to_vec();
+    };
+    let mut before: Vec<Operation> = operations
+        .iter()
+        .filter(|it| it.invoked < first)
+        .cloned()
+        .collect();
+    for operation in before.iter_mut().filter(|it| it.returned >= first) {
+        if !matches!(operation.outcome, Outcome::Failed(_)) {
+            operation.outcome = Outcome::Unknown("a restore was under way".into());
+        }
+    }
+    before
 }
 
 /// What an operation is, as far as it is about one instance.

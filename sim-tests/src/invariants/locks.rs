@@ -124,6 +124,8 @@ fn may_end(operation: &Operation, holder: &Acquired<'_>) -> bool {
         Op::Keys(KeyOp::One(step)) => step_ends(step),
         Op::Keys(KeyOp::Transact(steps)) => steps.iter().any(step_ends),
         Op::Keys(KeyOp::DestroySession { session }) => session == holder.session,
+        // Locks are held as they were when the file was saved.
+        Op::Restore { .. } => true,
         // The servers' shared node takes all its sessions with it.
         Op::CatalogDeregister {
             node,
@@ -199,6 +201,19 @@ mod tests {
         story.wait_ms(1_200);
         grant(&mut story, &other);
         assert!(complaint(story).contains("had the lock"));
+    }
+
+    #[test]
+    fn as_it_was_when_it_was_saved_is_fine() {
+        let mut story = Story::new();
+        let (one, other) = two(&mut story, 0, 0);
+        grant(&mut story, &other);
+        let (_, file) = story.save();
+        story.keys(KeyOp::One(Step::Unlock("k".into(), "free".into(), other.clone())));
+        grant(&mut story, &one);
+        story.restore(&file);
+        grant(&mut story, &other);
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod availability;
+pub mod backups;
 pub mod clients_view;
 pub mod digest;
 pub mod durability;
@@ -57,7 +58,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 28] = [
+pub const ALL: [(&str, Check); 29] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -74,6 +75,7 @@ pub const ALL: [(&str, Check); 28] = [
     (sessions::NAME, sessions::check),
     (staleness::NAME, staleness::check),
     (monotonic_index::NAME, monotonic_index::check),
+    (backups::NAME, backups::check),
     (watches::NAME, watches::check),
     (watch_guarantees::NAME, watch_guarantees::check),
     (outputs::NAME, outputs::check),

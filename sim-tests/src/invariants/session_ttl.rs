@@ -1,7 +1,7 @@
 //! A session that is renewed lives, one that is not renewed ends; and its locks stay untaken for their delay (SPEC §6).
 //!
 //! As for checks: a session ends for want of a renewal not before its full TTL since the last acknowledged renewal was
-//! sent, since its creation, and since its leader's election. A lock can be taken again not before its delay has passed
+//! sent, since its creation, since a restore that brought it back, and since its leader's election. A lock can be taken again not before its delay has passed
 //! since its holder's session ended, and since the leader's election. While it is calm, neither comes later than by the
 //! stated bound. All with what clocks may drift.
 
@@ -81,6 +81,9 @@ fn not_early(history: &History, position: Point, entry: &Entry, id: &SessionId) 
         "its creation",
         began(history, position, |state| state.session(id).is_some()),
     )?;
+    if let Some(restored) = truth.restored().filter(|at| *at < position).last() {
+        early("a restore", truth.entries[restored].applied)?;
+    }
     if let Some(leader) = truth.leaders.iter().find(|leader| leader.term == entry.term) {
         early("the election of its leader", leader.from)?;
     }
@@ -171,11 +174,14 @@ fn not_late(history: &History, from: Time, until: Time) -> Result<(), Violation>
 
 /// When a session may have been renewed: from when to when.
 fn signs_of_life(history: &History, id: &SessionId, from: Time, until: Time) -> Vec<(Time, Time)> {
+    let truth = history.truth();
+    let restores = truth.restored().map(|at| truth.entries[at].applied);
     let mut signs: Vec<(Time, Time)> = history
         .operations
         .iter()
         .filter(|it| renews(&it.op, id) && it.returned >= from && it.invoked <= until)
         .map(|it| (it.invoked, if it.is_done() { it.returned } else { until }))
+        .chain(restores.map(|at| (at, at)))
         .collect();
     signs.sort();
     signs
@@ -319,6 +325,31 @@ mod tests {
             renew(&mut story, &session);
         }
         assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_whole_ttl_after_a_restore_is_fine() {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        let session = story.session("s", TTL, 0);
+        let (_, file) = story.save();
+        story.wait_ms(TTL);
+        story.restore(&file);
+        story.wait_ms(TTL + 100);
+        story.expire_session(&session);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn soon_after_a_restore_is_not() {
+        let mut story = Story::new();
+        let session = story.session("s", TTL, 0);
+        let (_, file) = story.save();
+        story.wait_ms(TTL);
+        story.restore(&file);
+        story.wait_ms(TTL - 100);
+        story.expire_session(&session);
+        assert!(complaint(story).contains("after a restore"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Tells small histories for the tests of the invariants: three servers, the first of which leads. Everything it tells
 //! is correct until a test spoils it.
 
+mod backups;
 mod keys;
 
 use std::{sync::Arc, time::Duration};

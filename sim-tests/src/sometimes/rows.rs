@@ -7,7 +7,7 @@ use std::{
 
 use sider_core::registry::{Command, Refusal, Reply};
 
-use super::{HowOften, Situation};
+use super::{HowOften, Situation, whole};
 use crate::{
     history::{Disk, Fact, FaultSpan, History, MembershipChange, Observed, Operation, Outcome, ServerNumber},
     invariants::watches::{self, Bound},
@@ -123,6 +123,16 @@ table! {
         count(h, |op| op.op.is_write() && op.is_done() && leader_changes_during(h, op))
     };
     Usual "two writes about one instance overlap": overlapping_writes;
+
+    // Backups and upgrades.
+    Usual "a backup is saved": whole::saved;
+    Usual "a backup is restored": whole::restored;
+    Usual "a restore brings sessions back or takes them away": whole::sessions_replaced;
+    Usual "a damaged backup is refused": whole::damaged_refused;
+    Usual "a restore fails half-way": whole::failed_half_way;
+    Rare "the leader takes away what is left of a restore": whole::taken_away;
+    Usual "a cluster moves on to newer commands": whole::moved_on;
+    Usual "what an older member can't read is refused": whole::refused_for_an_older_member;
 
     // Checks.
     Usual "a check expires": |h| expiries(h).count() as u64;

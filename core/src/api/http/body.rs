@@ -103,8 +103,17 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
 /// Many clients send all of a body before they look for an answer, and take a connection that closes meanwhile for a
 /// fault. So of one that is too large the rest is read too and dropped, up to [`BODY_DRAIN_BYTES_MAX`].
 async fn read(request: Request) -> Result<Bytes, ApiError> {
-    if announces_too_much(request.headers()) {
-        return Err(too_large());
+    read_up_to(request, BODY_BYTES_MAX).await
+}
+
+/// Reads a whole body of at most so many bytes; of a larger one as much is read and dropped as [`read`] would.
+///
+/// # Errors
+/// It is larger, or breaks off.
+pub(super) async fn read_up_to(request: Request, max: usize) -> Result<Bytes, ApiError> {
+    let drain_max = max.max(BODY_DRAIN_BYTES_MAX);
+    if announces_too_much(request.headers(), max) {
+        return Err(too_large(max));
     }
     let mut body = request.into_body();
     let mut bytes = BytesMut::new();
@@ -113,38 +122,38 @@ async fn read(request: Request) -> Result<Bytes, ApiError> {
         let frame = frame.map_err(|error| decode_error(format!("the body could not be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         size += data.len();
-        if size <= BODY_BYTES_MAX {
+        if size <= max {
             bytes.extend_from_slice(&data);
-        } else if size <= BODY_DRAIN_BYTES_MAX {
+        } else if size <= drain_max {
             bytes.clear();
         } else {
             break;
         }
     }
-    if size > BODY_BYTES_MAX {
-        return Err(too_large());
+    if size > max {
+        return Err(too_large(max));
     }
     Ok(bytes.freeze())
 }
 
 /// Whether a body is refused by its announced length, before any of it is read.
-fn announces_too_much(headers: &HeaderMap) -> bool {
+fn announces_too_much(headers: &HeaderMap, max: usize) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     // A client that asks first waits for the answer: it need not send the body at all.
     let asks_first = text(EXPECT).is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
     let readable = if asks_first {
-        BODY_BYTES_MAX
+        max
     } else {
-        BODY_DRAIN_BYTES_MAX
+        max.max(BODY_DRAIN_BYTES_MAX)
     };
     let announced = text(CONTENT_LENGTH).and_then(|length| length.parse::<usize>().ok());
     announced.is_some_and(|length| length > readable)
 }
 
-fn too_large() -> ApiError {
+fn too_large(max: usize) -> ApiError {
     ApiError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("Request body is too large: at most {BODY_BYTES_MAX} bytes are expected"),
+        format!("Request body is too large: at most {max} bytes are expected"),
     )
 }
 

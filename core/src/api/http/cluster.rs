@@ -90,6 +90,7 @@ async fn stats(State(server): State<Server>) -> Reply {
         "digest_index": digest_index,
         "fatal": status.fatal,
         "version": env!("CARGO_PKG_VERSION"),
+        "command_version": server.command_version(),
     }))
 }
 
@@ -129,6 +130,7 @@ async fn status(State(server): State<Server>) -> Reply {
     let leader = status.known_leader();
     Reply::json(&json!({
         "leader": leader.map_or("", |(id, _)| &id.0),
+        "command_version": server.command_version(),
         "servers": servers,
     }))
 }
@@ -152,6 +154,7 @@ fn server_status(report: &PeerReport, newest: u64) -> Value {
         "lag": status.map(|status| newest.saturating_sub(status.last_log_index)),
         "digest": report.digest.map(hex),
         "version": report.version,
+        "command_version": report.command_version,
     })
 }
 

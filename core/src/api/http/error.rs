@@ -88,7 +88,7 @@ impl From<ServerError> for ApiError {
             ServerError::NoLeader | ServerError::OutcomeUnknown(_) => StatusCode::INTERNAL_SERVER_ERROR,
             ServerError::OverLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
             ServerError::Refused(_) => StatusCode::BAD_REQUEST,
-            ServerError::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ServerError::OlderMember(_) | ServerError::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         ApiError::new(status, error.to_string())
     }

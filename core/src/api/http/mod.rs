@@ -1,6 +1,7 @@
 //! The HTTP API, as an axum router without IO: hyper serves it in production, the simulator calls it directly.
 //!
-//! One file for each resource: `agent`, `catalog`, `health`, `kv`, `session`, `txn`, `cluster`, `batch`, `operation`. Their handlers
+//! One file for each resource: `agent`, `catalog`, `health`, `kv`, `session`, `txn`, `cluster`, `batch`, `snapshot`,
+//! `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
 //! [`reply`] (headers of answers), [`error`] (errors in one line), [`duration`] (Go's durations).
@@ -33,6 +34,7 @@ pub(crate) mod pretty;
 pub mod reply;
 pub mod requests;
 mod session;
+mod snapshot;
 mod txn;
 
 use axum::{
@@ -60,6 +62,7 @@ pub fn router(server: Server) -> Router {
         .merge(cluster::routes())
         .merge(batch::routes())
         .merge(operation::routes())
+        .merge(snapshot::routes())
         .merge(kv::routes())
         .merge(session::routes())
         .merge(txn::routes())

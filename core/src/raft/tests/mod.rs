@@ -88,7 +88,7 @@ pub(crate) fn register(number: u64) -> Command {
 pub(crate) fn entry(term: u64, index: u64) -> Entry {
     Entry {
         log_id: log_id(term, index),
-        payload: Payload::Normal(Proposal::new(register(index))),
+        payload: Payload::Normal(Proposal::new(register(index), 1, 0)),
     }
 }
 
@@ -187,7 +187,14 @@ impl Stores {
             observer.clone(),
         )
         .await?;
-        let state = load_state(&disk, &journal, listened.clone(), &observer).await?;
+        let state = load_state(
+            &disk,
+            &journal,
+            listened.clone(),
+            &observer,
+            Command::NEWEST_VERSION,
+        )
+        .await?;
         Ok(Stores {
             disk,
             journal,

@@ -39,5 +39,8 @@ fn carry_out(transaction: &mut Transaction<'_>, command: &Command) -> Result<Rep
         Command::RenewSessions(ids) => Ok(sessions::renew(transaction, ids)),
         Command::ExpireSessions(expiries) => Ok(sessions::expire(transaction, expiries)),
         Command::EndLockDelays(ends) => Ok(sessions::end_lock_delays(transaction, ends)),
+        Command::Restore(_) | Command::RaiseVersion(_) => {
+            unreachable!("what concerns the state as a whole is carried out without a transaction of its own")
+        }
     }
 }

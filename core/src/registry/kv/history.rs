@@ -62,7 +62,6 @@ impl History {
         {
             return;
         }
-        let before = self.compacted;
         let count = KEY_VERSIONS_KEPT_MAX - KEY_VERSIONS_FOLD;
         let bytes = KEY_VERSION_BYTES_KEPT_MAX - KEY_VERSION_BYTES_KEPT_MAX / 8;
         while self.superseded_count > count || self.superseded_bytes > bytes {
@@ -71,12 +70,11 @@ impl History {
             };
             self.compact(*at, rows);
         }
-        let row = |revision: u64| value(&revision);
-        rows.set(
-            compacted_key(),
-            (before > 0).then(|| row(before)),
-            Some(row(self.compacted)),
-        );
+    }
+
+    /// Drops everything that was before `revision`, after which the history is another one.
+    pub(in crate::registry) fn restart(&mut self, revision: u64, rows: &mut RowLog) {
+        self.compact(revision, rows);
     }
 
     /// What a key held at a revision; `None` if it was not there.
@@ -173,7 +171,9 @@ impl History {
 
     /// Drops everything that was superseded by `revision`.
     fn compact(&mut self, revision: u64, rows: &mut RowLog) {
+        let before = (self.compacted > 0).then(|| value(&self.compacted));
         self.compacted = self.compacted.max(revision);
+        rows.set(compacted_key(), before, Some(value(&self.compacted)));
         while let Some(entry) = self.superseded.first_entry()
             && entry.key().0 <= revision
         {

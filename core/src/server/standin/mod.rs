@@ -64,15 +64,23 @@ pub fn member(
         platform: platform.clone(),
         listener: wiring.listener(),
         service: wiring.service(),
-        registry: RwLock::default(),
+        registry: RwLock::new(registry_of_today()),
         changed: Signal::default(),
         state: Mutex::new(State {
             confirming: true,
+            command_version: Command::NEWEST_VERSION,
             ..State::default()
         }),
     });
     let server = wiring.connect(standin.clone(), implicit);
     (server, standin)
+}
+
+/// A state that is told already what its members read, so that nothing is proposed but what a test asks for.
+fn registry_of_today() -> Registry {
+    let mut registry = Registry::default();
+    registry.apply(&Command::RaiseVersion(Command::NEWEST_VERSION));
+    registry
 }
 
 /// See the module's page.
@@ -103,6 +111,8 @@ struct State {
     /// Proposed and neither applied nor lost yet.
     held: Vec<(Command, oneshot::Sender<Result<Committed, ProposeError>>)>,
     log_index: u64,
+    /// The newest version of commands that it reads.
+    command_version: u8,
     /// Applied in place of the next command.
     instead: Option<Command>,
     read_rounds: u64,
@@ -148,6 +158,18 @@ impl Standin {
             let _ = sender.send(Err(ProposeError::OutcomeUnknown("leadership was lost".into())));
         }
         self.announce();
+    }
+
+    /// Which version of commands it reads.
+    pub fn set_command_version(&self, version: u8) {
+        self.state().command_version = version;
+        self.announce();
+    }
+
+    /// As if its cluster had been begun by the first version of the program, which it is itself.
+    pub fn begin_as_first_version(&self) {
+        *self.registry.write().expect("no holder of this lock panics") = Registry::default();
+        self.set_command_version(1);
     }
 
     /// Whether a quorum answers: while it does not, read indexes wait.
@@ -398,6 +420,10 @@ impl Consensus for Standin {
             }
         }
         .boxed()
+    }
+
+    fn command_version(&self) -> u8 {
+        self.state().command_version
     }
 
     fn registry(&self) -> &RwLock<Registry> {

@@ -8,6 +8,7 @@ mod replay;
 mod run;
 mod schedules;
 mod shrink;
+mod torture;
 
 use std::{
     io::{self, Write as _},
@@ -34,6 +35,7 @@ enum Command {
     LeaseMap(lease_map::Arguments),
     Show(schedules::Show),
     Save(schedules::Save),
+    Torture(torture::Arguments),
     Bugs(bugs::Arguments),
     #[command(hide = true)]
     Hunt(bugs::Hunt),
@@ -52,6 +54,7 @@ impl Command {
             Command::LeaseMap(arguments) => arguments.carry_out(),
             Command::Show(arguments) => arguments.carry_out(),
             Command::Save(arguments) => arguments.carry_out(),
+            Command::Torture(arguments) => arguments.carry_out(),
             Command::Bugs(arguments) => arguments.carry_out(),
             Command::Hunt(hunt) => hunt.carry_out(),
             Command::Invariants => {

@@ -1,0 +1,162 @@
+//! How commands are written to the log, in which version.
+//!
+//! The versions that there are:
+//!
+//! | version | since | an entry's bytes behind the version |
+//! |---|---|---|
+//! | 1 | the first | the command, which is one about the catalog or checks |
+//! | 2 | there are keys, sessions, transactions and restores | the leader's wall time at the proposal in milliseconds since 1970, and the command |
+//!
+//! A cluster writes the newest version that every member can read: see [`Registry::command_version`]. It moves on only,
+//! by a [`Command::RaiseVersion`] that the leader proposes when it has asked every member. A server of an older version
+//! that comes back later meets an entry that it can't read, and stops before it applies it.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Command, Registry, Restore, RowError, rows};
+
+/// A command of the log, with what was written beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedCommand {
+    /// The command.
+    pub command: Command,
+    /// The wall clock of the leader that proposed it, in milliseconds since the Unix epoch; `None` in version 1. For
+    /// people who read logs: wall clocks jump, and nothing is decided by it.
+    pub proposed_ms: Option<u64>,
+}
+
+/// Version 2, borrowed for writing and owned for reading.
+#[derive(Serialize, Deserialize)]
+struct Stamped<C> {
+    proposed_ms: u64,
+    command: C,
+}
+
+impl Command {
+    /// The newest version of commands that this program writes and reads.
+    pub const NEWEST_VERSION: u8 = 2;
+
+    /// The oldest version that can say this command.
+    pub fn least_version(&self) -> u8 {
+        match self {
+            Command::Register(_)
+            | Command::Deregister(_)
+            | Command::UpdateChecks(_)
+            | Command::ExpireChecks(_)
+            | Command::DeregisterCritical(_) => 1,
+            Command::Transact(_)
+            | Command::CreateSession(_)
+            | Command::DestroySession(_)
+            | Command::RenewSessions(_)
+            | Command::ExpireSessions(_)
+            | Command::EndLockDelays(_)
+            | Command::Restore(Restore::Stage { .. } | Restore::Commit { .. } | Restore::Discard { .. })
+            | Command::RaiseVersion(_) => 2,
+        }
+    }
+
+    /// Its bytes in the log, in this version, or in the oldest that can say it: a version byte, then postcard.
+    pub fn encode(&self, version: u8, proposed_ms: u64) -> Bytes {
+        match version.max(self.least_version()) {
+            0 | 1 => rows::encode(1, self),
+            _ => rows::encode(
+                2,
+                &Stamped {
+                    proposed_ms,
+                    command: self,
+                },
+            ),
+        }
+    }
+
+    /// The command that [`Command::encode`] gave, for a server that reads versions up to `known`.
+    ///
+    /// # Errors
+    /// The bytes are corrupt, or of a newer version (the error names it).
+    pub fn decode(bytes: &[u8], known: u8) -> Result<LoggedCommand, RowError> {
+        let known = known.min(Command::NEWEST_VERSION);
+        fn read<T: DeserializeOwned>(known: u8, bytes: &[u8]) -> Result<T, RowError> {
+            rows::decode(|| "command".into(), known, bytes)
+        }
+        let logged = match bytes.first() {
+            Some(2) if known >= 2 => {
+                let Stamped { proposed_ms, command } = read::<Stamped<Command>>(known, bytes)?;
+                LoggedCommand {
+                    command,
+                    proposed_ms: Some(proposed_ms),
+                }
+            }
+            _ => LoggedCommand {
+                command: read(known, bytes)?,
+                proposed_ms: None,
+            },
+        };
+        let version = bytes.first().copied().unwrap_or_default();
+        if logged.command.least_version() > version {
+            return Err(RowError::Corrupt {
+                key: "command".into(),
+                reason: format!("there is no such command in version {version}"),
+            });
+        }
+        Ok(logged)
+    }
+}
+
+impl Registry {
+    /// The version of commands that every member of the cluster can read: what a leader writes. Never goes back.
+    pub fn command_version(&self) -> u8 {
+        self.version.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::{Deregister, NodeName};
+
+    fn plain() -> Command {
+        Command::Deregister(Deregister::Node(NodeName::parse("host").expect("a valid name")))
+    }
+
+    #[test]
+    fn a_newer_server_reads_both_versions() {
+        let old = Command::decode(&plain().encode(1, 77), 2).expect("version 1 is read");
+        assert_eq!((old.command, old.proposed_ms), (plain(), None));
+        let new = Command::decode(&plain().encode(2, 77), 2).expect("version 2 is read");
+        assert_eq!((new.command, new.proposed_ms), (plain(), Some(77)));
+    }
+
+    #[test]
+    fn an_older_server_names_the_version_that_it_lacks() {
+        let error = Command::decode(&plain().encode(2, 77), 1).expect_err("version 2 is not known");
+        let RowError::UnknownVersion { found, known, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!((found, known), (2, 1));
+        // A version that is not invented yet, at the newest server.
+        let mut bytes = plain().encode(2, 77).to_vec();
+        bytes[0] = 3;
+        assert!(matches!(
+            Command::decode(&bytes, u8::MAX),
+            Err(RowError::UnknownVersion {
+                found: 3,
+                known: 2,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn what_an_older_version_can_not_say_is_written_in_the_newer() {
+        let discard = Command::Restore(Restore::Discard { restore: 7 });
+        assert_eq!(discard.encode(1, 0)[0], 2);
+        assert_eq!(Command::RaiseVersion(2).encode(1, 0)[0], 2);
+        // And where it is found in the older all the same, it was not written by us.
+        let forged = rows::encode(1, &discard);
+        assert!(matches!(
+            Command::decode(&forged, 2),
+            Err(RowError::Corrupt { .. })
+        ));
+    }
+}

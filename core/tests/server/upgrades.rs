@@ -1,0 +1,64 @@
+//! What a cluster with an older member is not asked for, and what is left of restores that were given up.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sider_core::{
+    limits,
+    registry::{Command, Key, KeyWrite, Operation, Restore},
+    server::{Platform as _, ServerError, standin},
+};
+
+fn set_key() -> Command {
+    Command::Transact(vec![Operation::SetKey(KeyWrite {
+        key: Key::parse("k").expect("a valid key"),
+        value: Bytes::from_static(b"v"),
+        flags: 0,
+    })])
+}
+
+fn lay_down(restore: u64, part: u32) -> Command {
+    let rows = vec![1];
+    Command::Restore(Restore::Stage { restore, part, rows })
+}
+
+#[test]
+fn what_an_older_member_can_not_read_is_refused_until_it_is_exchanged() {
+    let (server, standin, platform) = standin::server();
+    standin.begin_as_first_version();
+    let digest = server.digest();
+    let refused = platform.run(server.write(set_key()));
+    assert_eq!(refused, Err(ServerError::OlderMember(2)));
+    assert_eq!(server.digest(), digest, "nothing was proposed");
+    standin.set_command_version(2);
+    platform.advance(limits::UPGRADE_TICK * 2);
+    assert_eq!(server.command_version(), 2);
+    assert!(platform.run(server.write(set_key())).is_ok());
+}
+
+#[test]
+fn a_new_cluster_has_keys_at_once() {
+    let (server, standin, platform) = standin::server();
+    standin.begin_as_first_version();
+    standin.set_command_version(2);
+    let before = platform.now();
+    assert!(platform.run(server.write(set_key())).is_ok());
+    assert!(platform.now().saturating_since(before) < limits::NEWER_COMMAND_WAIT);
+}
+
+#[test]
+fn the_leader_discards_a_restore_that_does_not_go_on() {
+    let (server, standin, platform) = standin::server();
+    let staged = || {
+        platform
+            .run(server.inspect(true, |registry| registry.staged()))
+            .expect("it serves")
+    };
+    standin.apply(&lay_down(7, 0));
+    platform.advance(limits::RESTORE_IDLE_MAX - Duration::from_secs(20));
+    standin.apply(&lay_down(7, 1));
+    platform.advance(limits::RESTORE_IDLE_MAX - Duration::from_secs(20));
+    assert_eq!(staged(), Some((7, 2)), "it may go on");
+    platform.advance(Duration::from_secs(40));
+    assert_eq!(staged(), None);
+}

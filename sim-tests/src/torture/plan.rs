@@ -1,0 +1,153 @@
+//! What a run is to do, drawn from its seed.
+
+use std::time::Duration;
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+use super::SERVERS;
+use crate::{
+    generate::generate,
+    operation::{Freshness, Op, ReportForm},
+    schedule::{Action, Doing},
+};
+
+/// Clients that wait for longer than any server takes.
+const PATIENT_MS: u64 = 8_000;
+
+/// See the module's page.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// What clients do.
+    pub(super) actions: Vec<Action>,
+    /// What is done to servers, and when; one after the other.
+    pub(super) harms: Vec<(Duration, Harm)>,
+}
+
+/// What is done to a server.
+#[derive(Clone, Debug)]
+pub(super) enum Harm {
+    /// It is killed, and started again.
+    Kill {
+        /// Which one.
+        server: usize,
+        /// For how long it stays down.
+        down: Duration,
+    },
+    /// It stands still, and goes on.
+    Stand {
+        /// Which one.
+        server: usize,
+        /// For how long.
+        still: Duration,
+    },
+    /// It is cut off from all other servers.
+    Cut {
+        /// Which one.
+        server: usize,
+        /// Whether its connections stay open, and nothing passes.
+        silent: bool,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// The disk that is small fills up, and is emptied.
+    Fill {
+        /// For how long it is full.
+        lasts: Duration,
+    },
+}
+
+impl Plan {
+    pub(super) fn draw(seed: u64, length: Duration) -> Plan {
+        let mut dice = StdRng::seed_from_u64(seed);
+        let mut actions = Vec::new();
+        let mut begins = 0;
+        let mut round = 0;
+        let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        // Schedules of the simulator one behind the other; each names its own things anew, and other versions.
+        while begins < length_ms {
+            let schedule = generate(seed.wrapping_add(round * 1_000_003));
+            let last = schedule
+                .actions
+                .iter()
+                .map(|action| action.at_ms)
+                .max()
+                .unwrap_or(0);
+            for action in schedule.actions {
+                let at_ms = begins + action.at_ms;
+                if at_ms < length_ms {
+                    actions.push(adapted(action, at_ms, begins, round, length_ms));
+                }
+            }
+            begins += last.max(1_000);
+            round += 1;
+        }
+        let mut harms = Vec::new();
+        let mut at = Duration::from_millis(dice.random_range(1_000..2_500));
+        while at + Duration::from_secs(4) < length {
+            let lasts = Duration::from_millis(dice.random_range(200..2_500));
+            let server = dice.random_range(0..SERVERS);
+            let harm = match dice.random_range(0..8) {
+                0..=2 => Harm::Kill { server, down: lasts },
+                3 | 4 => Harm::Stand { server, still: lasts },
+                5 | 6 => Harm::Cut {
+                    server,
+                    silent: dice.random_range(0..2) == 0,
+                    lasts,
+                },
+                _ => Harm::Fill { lasts },
+            };
+            harms.push((at, harm));
+            at += lasts + Duration::from_millis(dice.random_range(300..3_000));
+        }
+        Plan { actions, harms }
+    }
+}
+
+/// An action as it can be judged here. What a server had at a moment is not known, so nobody reads stale; and outputs, which
+/// change without an index, do not change at all.
+fn adapted(mut action: Action, at_ms: u64, begins: u64, round: u64, length_ms: u64) -> Action {
+    action.at_ms = at_ms;
+    action.patience_ms = action.patience_ms.min(PATIENT_MS);
+    match &mut action.what {
+        Doing::Chain(ops) => ops.iter_mut().for_each(|(_, op)| adapt(op, round)),
+        Doing::Follow {
+            freshness, until_ms, ..
+        } => {
+            *freshness = fresh(*freshness);
+            *until_ms = (*until_ms + begins).min(length_ms);
+        }
+    }
+    action
+}
+
+fn adapt(op: &mut Op, round: u64) {
+    match op {
+        Op::Register { services, .. } => {
+            let of_round = u32::try_from(round * 10_000).unwrap_or(0);
+            services
+                .iter_mut()
+                .for_each(|service| service.version += of_round);
+        }
+        Op::Report { form, reports } => {
+            reports.iter_mut().for_each(|report| report.output = None);
+            // This form always sends one.
+            if *form == ReportForm::Update {
+                *form = ReportForm::Path;
+            }
+        }
+        Op::CatalogRegister(entry) => {
+            if let Some((_, _, output)) = &mut entry.check {
+                output.clear();
+            }
+        }
+        Op::Read { freshness, .. } | Op::Wait { freshness, .. } => *freshness = fresh(*freshness),
+        _ => {}
+    }
+}
+
+fn fresh(freshness: Freshness) -> Freshness {
+    match freshness {
+        Freshness::Stale | Freshness::MaxStale(_) => Freshness::Default,
+        other => other,
+    }
+}

@@ -1,0 +1,343 @@
+//! Real servers: started, hurt, healed and stopped. None outlives the run, however that ends.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{Options, evidence::Raw, http, proxy::Links};
+
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(100);
+/// A server that is told to stop has this long.
+const STOP: Duration = Duration::from_secs(20);
+/// The server whose disk is small enough to fill up.
+const SMALL: usize = 2;
+/// Bytes of that disk. fjall lays files out ahead.
+const SMALL_DISK: &str = "size=256m";
+
+/// Kills what is left of a run when the run is gone: it hears of each process, and of the end by the end of its input.
+const GUARD: &str = "trap '' INT TERM HUP; pids=' '; while read -r op pid; do \
+    case $op in +) pids=\"$pids$pid \";; -) pids=$(echo \"$pids\" | sed \"s/ $pid / /\");; esac; done; \
+    for pid in $pids; do kill -9 $pid 2>/dev/null; done";
+
+/// All servers of a run.
+pub(super) struct Servers {
+    programs: PathBuf,
+    folder: PathBuf,
+    seats: Vec<Seat>,
+    links: Links,
+    guard: Mutex<Option<(Child, ChildStdin)>>,
+    /// Whether the small disk is one.
+    small: bool,
+}
+
+/// A server's place: its addresses and its process.
+struct Seat {
+    id: String,
+    http: SocketAddr,
+    /// Where clients reach it.
+    clients: SocketAddr,
+    data: PathBuf,
+    flags: Vec<String>,
+    child: Mutex<Option<Child>>,
+}
+
+impl Servers {
+    pub(super) fn start(options: &Options, count: usize) -> Result<Servers, String> {
+        let text = |error: std::io::Error| error.to_string();
+        let mut guard = Command::new("sh")
+            .args(["-c", GUARD])
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("sh: {error}"))?;
+        let input = guard.stdin.take().expect("it was asked for");
+        let links = Links::default();
+        let folder = options.folder.clone();
+        let small = mount_small(&folder.join(format!("s{SMALL}")));
+        let mut seats = Vec::new();
+        for server in 0..count {
+            let (http, raft) = (free_address().map_err(text)?, free_address().map_err(text)?);
+            seats.push(Seat {
+                id: format!("s{server}"),
+                http,
+                clients: links.open_way(server, http, false).map_err(text)?,
+                data: folder.join(format!("s{server}")).join("data"),
+                flags: vec![
+                    format!("-http={http}"),
+                    format!("-raft-bind={raft}"),
+                    format!(
+                        "-raft-advertise={}",
+                        links.open_way(server, raft, true).map_err(text)?
+                    ),
+                ],
+                child: Mutex::new(None),
+            });
+        }
+        let config = folder.join("cluster.json");
+        // Entries stay in the log, so that it can be read afterwards; checkpoints are made all the same.
+        let settings = json!({ "snapshot_threshold": 200, "snapshot_log_keep": 10_000_000 });
+        fs::write(&config, settings.to_string()).map_err(text)?;
+        for seat in &mut seats {
+            seat.flags.push(format!("-config={}", config.display()));
+            seat.flags.push(format!("-raft-id={}", seat.id));
+            seat.flags.push(format!("-raft-dir={}", seat.data.display()));
+            seat.flags.extend(["-grpc=off", "-dns=off"].map(str::to_owned));
+            let first = seat.id == "s0";
+            seat.flags.push(format!("-raft-bootstrap={first}"));
+        }
+        let servers = Servers {
+            programs: options.programs.clone(),
+            folder,
+            seats,
+            links,
+            guard: Mutex::new(Some((guard, input))),
+            small,
+        };
+        (0..count).for_each(|server| servers.restart(server));
+        for server in 1..count {
+            servers.add(server)?;
+        }
+        Ok(servers)
+    }
+
+    pub(super) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Where clients reach a server.
+    pub(super) fn client_address(&self, server: usize) -> SocketAddr {
+        self.seats[server].clients
+    }
+
+    /// Starts a server's process unless it runs.
+    pub(super) fn restart(&self, server: usize) {
+        let seat = &self.seats[server];
+        let mut child = lock(&seat.child);
+        if let Some(running) = child.as_mut()
+            && matches!(running.try_wait(), Ok(None))
+        {
+            return;
+        }
+        let log = self.folder.join(format!("{}.log", seat.id));
+        let log = fs::File::options().create(true).append(true).open(log);
+        let (Ok(out), Some(err)) = (&log, log.as_ref().ok().and_then(|log| log.try_clone().ok())) else {
+            return;
+        };
+        let Ok(out) = out.try_clone() else { return };
+        let started = Command::new(self.programs.join("sds-server"))
+            .args(&seat.flags)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn();
+        if let Ok(started) = started {
+            self.tell_guard('+', started.id());
+            self.links.started(server, started.id());
+            *child = Some(started);
+        }
+    }
+
+    /// Ends a server's process at once.
+    pub(super) fn kill(&self, server: usize) {
+        if let Some(mut child) = lock(&self.seats[server].child).take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+            self.tell_guard('-', child.id());
+        }
+    }
+
+    /// Sends a signal to a server's process.
+    pub(super) fn signal(&self, server: usize, signal: &str) {
+        if let Some(child) = lock(&self.seats[server].child).as_mut()
+            && matches!(child.try_wait(), Ok(None))
+        {
+            let pid = child.id().to_string();
+            // `kill` can fail only because the process has just ended.
+            let _ = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
+        }
+    }
+
+    /// Fills the small disk; gives whose it is, or `None` if there is none.
+    pub(super) fn fill_disk(&self) -> Option<usize> {
+        if !self.small {
+            return None;
+        }
+        let mut filler = fs::File::create(self.filler()).ok()?;
+        let zeros = vec![0; 1 << 16];
+        while filler.write_all(&zeros).is_ok() {}
+        Some(SMALL)
+    }
+
+    pub(super) fn empty_disk(&self) {
+        // It may not be there.
+        let _ = fs::remove_file(self.filler());
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.folder.join(format!("s{SMALL}")).join("filler")
+    }
+
+    /// Ends every harm.
+    pub(super) fn heal(&self) {
+        self.links.heal();
+        self.empty_disk();
+        for server in 0..self.seats.len() {
+            self.signal(server, "CONT");
+            self.restart(server);
+        }
+    }
+
+    /// What each server says of itself; `null` where it does not answer.
+    pub(super) fn stats(&self) -> Vec<Value> {
+        let request = ::http::Request::get("/v1/raft/stats")
+            .body(Bytes::new())
+            .expect("a valid request");
+        let ask = |seat: &Seat| match http::send(seat.http, &request, Duration::from_secs(2)) {
+            Raw::Answer {
+                status: 200, body, ..
+            } => serde_json::from_slice(&body).unwrap_or_default(),
+            _ => Value::Null,
+        };
+        self.seats.iter().map(ask).collect()
+    }
+
+    /// Waits until what the servers say of themselves fulfils a condition. Servers that have ended are started again.
+    pub(super) fn wait_until(
+        &self,
+        what: &str,
+        within: Duration,
+        condition: impl Fn(&[Value]) -> bool,
+    ) -> Result<(), String> {
+        let deadline = Instant::now() + within;
+        loop {
+            let stats = self.stats();
+            if stats.iter().all(|it| !it.is_null()) && condition(&stats) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let folder = self.folder.display();
+                return Err(format!(
+                    "it was never so that {what}: {stats:?}; everything is in {folder}"
+                ));
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Adds a server to the cluster of the first.
+    fn add(&self, server: usize) -> Result<(), String> {
+        let seat = &self.seats[server];
+        let raft = seat
+            .flags
+            .iter()
+            .find_map(|flag| flag.strip_prefix("-raft-advertise="));
+        let body = json!({ "ID": seat.id, "Addr": raft, "HTTP": seat.http.to_string() });
+        let request = ::http::Request::post("/v1/raft/join")
+            .body(Bytes::from(body.to_string()))
+            .expect("a valid request");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let answer = http::send(self.seats[0].http, &request, Duration::from_secs(15));
+            match &answer {
+                Raw::Answer { status: 200, .. } => return Ok(()),
+                // To join twice is to join.
+                _ if Instant::now() < deadline => thread::sleep(LOOK),
+                _ => return Err(format!("{} could not be added: {answer:?}", seat.id)),
+            }
+        }
+    }
+
+    /// Stops every server as an operator would.
+    pub(super) fn stop(&self) -> Result<(), String> {
+        (0..self.seats.len()).for_each(|server| self.signal(server, "TERM"));
+        let deadline = Instant::now() + STOP;
+        for seat in &self.seats {
+            let mut child = lock(&seat.child);
+            let Some(running) = child.as_mut() else { continue };
+            while matches!(running.try_wait(), Ok(None)) {
+                if Instant::now() >= deadline {
+                    return Err(format!("{} does not stop within {STOP:?}", seat.id));
+                }
+                thread::sleep(LOOK);
+            }
+            self.tell_guard('-', running.id());
+            *child = None;
+        }
+        Ok(())
+    }
+
+    /// What `sds debug log` prints of each stopped server.
+    pub(super) fn logs(&self) -> Result<Vec<String>, String> {
+        let read = |seat: &Seat| {
+            let output = Command::new(self.programs.join("sds"))
+                .args(["debug", "log"])
+                .arg(&seat.data)
+                .output()
+                .map_err(|error| format!("sds: {error}"))?;
+            match output.status.success() {
+                true => String::from_utf8(output.stdout).map_err(|error| error.to_string()),
+                false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            }
+        };
+        self.seats.iter().map(read).collect()
+    }
+
+    fn tell_guard(&self, what: char, process: u32) {
+        if let Some((_, input)) = lock(&self.guard).as_mut() {
+            // Without a guard the servers are killed by `drop` alone.
+            let _ = writeln!(input, "{what} {process}");
+        }
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        (0..self.seats.len()).for_each(|server| self.kill(server));
+        if self.small {
+            let folder = self.folder.join(format!("s{SMALL}"));
+            // What it held is kept with the rest.
+            let kept = self.folder.join(format!("s{SMALL}-kept"));
+            let _ = Command::new("cp").arg("-r").args([&folder, &kept]).status();
+            let _ = Command::new("umount").arg(&folder).status();
+        }
+        if let Some((mut guard, input)) = lock(&self.guard).take() {
+            drop(input);
+            let _ = guard.wait();
+        }
+    }
+}
+
+/// Mounts a small disk of memory, where this process may.
+fn mount_small(folder: &Path) -> bool {
+    let mounted = fs::create_dir_all(folder).is_ok()
+        && Command::new("mount")
+            .args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"])
+            .arg(folder)
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+    if !mounted {
+        eprintln!("torture: no small disk can be mounted here, so none fills up");
+    }
+    mounted
+}
+
+/// An address that is free now; servers take it at once.
+fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
