@@ -18,8 +18,8 @@ use super::{
     write,
 };
 use crate::{
-    raft::{Role, ServerId},
-    server::{CONSUL_VERSION, PeerReport, Server},
+    raft::{Role, ServerAddress, ServerId},
+    server::{CONSUL_VERSION, Server},
 };
 
 /// Consul's builds without a date have this one.
@@ -56,15 +56,6 @@ pub(super) fn server_name(server: &Server, id: &ServerId) -> String {
 async fn own(State(server): State<Server>) -> Reply {
     let config = server.config();
     let status = server.status();
-    let report = PeerReport {
-        id: status.id.clone(),
-        address: server.address().clone(),
-        voter: status.voters.contains_key(&status.id),
-        status: Some(status.clone()),
-        digest: None,
-        version: String::new(),
-        command_version: None,
-    };
     let name = config.agent_node.as_str();
     let leads = status.role == Role::Leader;
     let raft_address = &server.address().raft;
@@ -107,7 +98,7 @@ async fn own(State(server): State<Server>) -> Reply {
                 "term": status.term.to_string(),
             },
         },
-        "Member": member(&server, &report, false),
+        "Member": member(&server, &status.id, server.address(), true, false),
         "Meta": { "consul-network-segment": "", "consul-version": CONSUL_VERSION },
     }))
 }
@@ -123,22 +114,22 @@ async fn members(State(server): State<Server>, options: Options) -> Result<Reply
     let reports = server.cluster().await;
     let members: Vec<_> = reports
         .iter()
-        .map(|report| member(&server, report, wan))
+        .map(|report| member(&server, &report.id, &report.address, report.status.is_some(), wan))
         .collect();
     Ok(Reply::json(&members))
 }
 
-fn member(server: &Server, report: &PeerReport, wan: bool) -> Value {
+fn member(server: &Server, id: &ServerId, address: &ServerAddress, alive: bool, wan: bool) -> Value {
     let config = server.config();
-    let (host, port) = split_address(&report.address.raft);
-    let name = server_name(server, &report.id);
+    let (host, port) = split_address(&address.raft);
+    let name = server_name(server, id);
     let mut tags = Map::new();
     let alone = server.status().voters.len() == 1;
     for (tag, value) in [
         ("acls", "0".to_owned()),
         ("build", format!("{CONSUL_VERSION}:")),
         ("dc", config.datacenter.clone()),
-        ("id", report.id.0.to_string()),
+        ("id", id.0.to_string()),
         ("port", port.to_string()),
         ("raft_vsn", "3".to_owned()),
         ("role", "consul".to_owned()),
@@ -157,7 +148,7 @@ fn member(server: &Server, report: &PeerReport, wan: bool) -> Value {
         "Addr": host,
         "Port": port,
         "Tags": tags,
-        "Status": if report.status.is_some() { ALIVE } else { FAILED },
+        "Status": if alive { ALIVE } else { FAILED },
         "ProtocolMin": 1,
         "ProtocolMax": 5,
         "ProtocolCur": 2,
@@ -262,7 +253,7 @@ async fn join(
     let joined = server
         .join(
             id,
-            crate::raft::ServerAddress {
+            ServerAddress {
                 raft: address.clone(),
                 http: String::new(),
             },
