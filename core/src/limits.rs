@@ -178,6 +178,8 @@ pub const SNAPSHOT_CHUNK_ATTEMPTS: usize = 5;
 pub const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Linearizable reads waiting for a read index at the leader; more are refused.
 pub const READS_WAITING_MAX: usize = 65_536;
+/// Members whose disk is gone that a server remembers to have told of.
+pub const LOST_MEMBERS_MAX: usize = 64;
 /// How long a new member may take to catch up before it gets its vote; then it stays without one.
 pub const JOIN_CATCH_UP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Entries that a new member may lack when it gets its vote.
@@ -226,6 +228,8 @@ pub const PEER_STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 pub const MEMBERSHIP_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A server that is to be added must answer within this time; else the change is refused.
 pub const JOIN_CONTACT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two attempts to begin a cluster of several servers, at first; it doubles up to [`JOIN_RETRY_MAX`].
+pub const FOUND_RETRY_MIN: Duration = Duration::from_millis(50);
 /// Between two attempts to join, at first; it doubles up to [`JOIN_RETRY_MAX`].
 pub const JOIN_RETRY_MIN: Duration = Duration::from_millis(200);
 /// Between two attempts to join, at most.

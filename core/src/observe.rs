@@ -9,6 +9,11 @@ use crate::registry::{Applied, Command};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Observation<'a> {
+    /// A starting server has read, or has just drawn, the id of its disk.
+    Identified {
+        /// Its name, `#`, and the disk's id in hex: who it is among the members.
+        member: &'a str,
+    },
     /// This server became the leader of a term.
     BecameLeader {
         /// The term.
@@ -23,7 +28,7 @@ pub enum Observation<'a> {
     VoteSaved {
         /// Its term.
         term: u64,
-        /// Whom it is for.
+        /// Whom it is for: a name and a disk, as in [`Observation::Identified`].
         voted_for: &'a str,
         /// Whether a quorum is known to have granted it.
         committed: bool,
@@ -41,8 +46,8 @@ pub enum Observation<'a> {
     Configured {
         /// Log index.
         log_index: u64,
-        /// Their ids: a majority of each list is needed, of two while one membership gives way to another.
-        voters: &'a [Vec<&'a str>],
+        /// Their names and disks, as in [`Observation::Identified`]: a majority of each list is needed, of two while one membership gives way to another.
+        voters: &'a [Vec<String>],
     },
     /// Entries above this index were removed.
     Truncated {

@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 use crate::{
-    history::{Bounds, Fact, Heard},
+    history::{Bounds, Disk, Fact, Heard},
     recorder::{number, time},
     trap::{Snare, Step},
     words,
@@ -128,6 +128,10 @@ struct Member {
     http: Option<HttpHandler>,
     /// Why the last process stopped by itself.
     stopped: Option<String>,
+    /// The id of the disk that it has, as its last process told.
+    disk: u64,
+    /// The disks that it lost, by their ids, with the log that was safe on each of them.
+    lost_disks: Vec<(u64, BTreeMap<Bytes, Bytes>)>,
     /// What is to happen when it tells of something.
     snare: Snare,
     /// The version of commands that its program knows.
@@ -181,6 +185,8 @@ impl Cluster {
             server: None,
             http: None,
             stopped: None,
+            disk: 0,
+            lost_disks: Vec::new(),
             snare: Snare::default(),
             command_version: self.0.options.raft.command_version,
         });
@@ -304,7 +310,15 @@ impl Cluster {
     /// A server's disk is replaced by an empty one; its process is killed if it runs.
     pub fn lose_disk(&self, server: usize) {
         self.power_cut(server, Survival::Nothing);
-        self.host(server).disk().lose_everything();
+        let disk = self.host(server).disk();
+        let log = disk.keys(Keyspace::Log).into_iter();
+        let log = log.filter_map(|key| Some((key.clone(), disk.durable(Keyspace::Log, &key)?)));
+        let log = log.collect();
+        disk.lose_everything();
+        let mut members = self.lock();
+        let member = &mut members[server];
+        member.lost_disks.push((member.disk, log));
+        drop(members);
         self.0.witness.noted(self.0.world.now(), server, Fact::Wiped);
     }
 
@@ -521,6 +535,9 @@ impl Cluster {
                 vec![],
             ),
             Formation::Bootstrap if of_the_first => (Bootstrap::Wait, vec![]),
+            // Whoever starts it again on an empty disk must not tell it to start another cluster, and adds it himself: what
+            // a server asks for on its own may take a minute, longer than a run.
+            Formation::Join if !self.lock()[number].lost_disks.is_empty() => (Bootstrap::Wait, vec![]),
             Formation::Join if number == 0 => (Bootstrap::Cluster([self.identity(0)].into()), vec![]),
             Formation::Join if of_the_first => (Bootstrap::Wait, vec![self.http_address(0)]),
             Formation::Implicit => (Bootstrap::Implicit, vec![]),
@@ -589,6 +606,10 @@ impl Observer for Reporter {
         });
         self.witness.observed(self.world.now(), self.number, &observation);
         if let Some(cluster) = self.cluster.upgrade() {
+            if let Observation::Identified { member } = observation {
+                let disk = Disk::parse(member).unwrap_or_default().id;
+                Cluster(cluster.clone()).lock()[self.number].disk = disk;
+            }
             self.look_at_disks(&cluster, &observation);
         }
         self.snare.see(&observation);
@@ -627,16 +648,9 @@ impl Reporter {
                 if cluster.applied.fetch_max(*log_index + 1, Ordering::Relaxed) > *log_index {
                     return;
                 }
-                let all = cluster
-                    .members
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .len();
-                let holders =
-                    holders((0..all).map(|number| disk(number).durable(Keyspace::Log, &log_key(*log_index))));
                 note(Fact::Held {
                     log_index: *log_index,
-                    on: holders.into_iter().map(number).collect(),
+                    on: holders(held(cluster, &log_key(*log_index))),
                 });
             }
             _ => {}
@@ -644,20 +658,46 @@ impl Reporter {
     }
 }
 
-/// Those who hold the same, the most of them.
-fn holders(values: impl Iterator<Item = Option<Bytes>>) -> Vec<usize> {
-    let mut holders: BTreeMap<Bytes, Vec<usize>> = BTreeMap::new();
-    for (number, value) in values.enumerate() {
-        if let Some(value) = value {
-            holders.entry(value).or_default().push(number);
-        }
+/// What is safe under a key of the log, on each disk. One that was lost since counts, too: what was acknowledged when it
+/// was there was acknowledged rightly, and the answer may still have been under way.
+fn held(cluster: &Parts, key: &[u8]) -> Vec<(Disk, Bytes)> {
+    let members = cluster.members.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut held = Vec::new();
+    for (nth, member) in members.iter().enumerate() {
+        let server = number(nth);
+        let now = member.host.disk().durable(Keyspace::Log, key);
+        held.extend(now.map(|value| {
+            (
+                Disk {
+                    server,
+                    id: member.disk,
+                },
+                value,
+            )
+        }));
+        let lost = member.lost_disks.iter();
+        let before = lost.filter_map(|(id, log)| Some((Disk { server, id: *id }, log.get(key)?.clone())));
+        held.extend(before);
     }
-    holders.into_values().max_by_key(Vec::len).unwrap_or_default()
+    held
+}
+
+/// Those who hold the same, the most of them.
+fn holders(held: Vec<(Disk, Bytes)>) -> BTreeSet<Disk> {
+    let mut holders: BTreeMap<Bytes, BTreeSet<Disk>> = BTreeMap::new();
+    for (disk, value) in held {
+        holders.entry(value).or_default().insert(disk);
+    }
+    holders
+        .into_values()
+        .max_by_key(BTreeSet::len)
+        .unwrap_or_default()
 }
 
 /// What the trace hashes of an observation: its numbers, and of a command the hash that its entry has.
 fn content(observation: &Observation<'_>) -> [u8; 56] {
     let mut numbers = match observation {
+        Observation::Identified { member } => vec![15, Disk::parse(member).unwrap_or_default().id],
         Observation::BecameLeader { term } => vec![1, *term],
         Observation::LostLeadership { term } => vec![2, *term],
         Observation::VoteSaved {

@@ -24,6 +24,39 @@ use crate::{content::Content, operation::Op, time::Time, truth::Truth};
 )]
 pub struct ServerNumber(pub u8);
 
+/// A server on one of its disks, as members are known to each other: one that lost its disk comes back on another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Disk {
+    /// The server.
+    pub server: ServerNumber,
+    /// The id of its disk.
+    pub id: u64,
+}
+
+impl Disk {
+    /// That of a member's name as servers tell it, `s<number>#<id in hex>`. In the judges' tests a server is named alone,
+    /// and then has the disk 0.
+    pub fn parse(member: &str) -> Option<Disk> {
+        let (server, id) = member.split_once('#').unwrap_or((member, "0"));
+        Some(Disk {
+            server: ServerNumber::parse(server)?,
+            id: u64::from_str_radix(id, 16).ok()?,
+        })
+    }
+}
+
+impl From<ServerNumber> for Disk {
+    fn from(server: ServerNumber) -> Disk {
+        Disk { server, id: 0 }
+    }
+}
+
+impl fmt::Display for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.server.fmt(f)
+    }
+}
+
 /// A finished run, with what follows from it computed once.
 #[derive(Debug)]
 pub struct History {
@@ -199,6 +232,11 @@ pub enum Fact {
     },
     /// Its disk was emptied.
     Wiped,
+    /// See [`Observation::Identified`].
+    Identified {
+        /// Its disk.
+        disk: Disk,
+    },
     /// It stands still from now on.
     Paused,
     /// It goes on.
@@ -217,7 +255,7 @@ pub enum Fact {
     VoteSaved {
         /// Term.
         term: u64,
-        /// For whom.
+        /// For whom: a server on one of its disks.
         voted_for: String,
         /// Whether it says that a quorum granted it: then it takes note of a leader, and is no vote of its own.
         committed: bool,
@@ -236,15 +274,15 @@ pub enum Fact {
         /// Log index.
         log_index: u64,
         /// The voters: a majority of each set is needed.
-        voters: Vec<BTreeSet<ServerNumber>>,
+        voters: Vec<BTreeSet<Disk>>,
     },
     /// Seen from outside, at the moment at which an entry was first applied anywhere: on whose disks it was safe from a
     /// loss of power.
     Held {
         /// Log index.
         log_index: u64,
-        /// The servers.
-        on: BTreeSet<ServerNumber>,
+        /// The disks.
+        on: BTreeSet<Disk>,
     },
     /// Seen from outside: this server relied on something that a loss of power would have taken away.
     NotDurable {
@@ -470,6 +508,9 @@ impl Record {
 impl Record {
     /// Whether a server is a voting member at a moment, by what the operator was told; `None` where that is unknown.
     pub fn is_member(&self, server: ServerNumber, at: Time) -> Option<bool> {
+        if self.is_out(server, at) {
+            return None;
+        }
         let first = &self.bounds.first_voters;
         let mut changes: Vec<&MembershipChange> = self
             .memberships
@@ -488,6 +529,21 @@ impl Record {
             })
     }
 
+    /// Whether a server has lost its disk and was not added again since: it is no member, though its name may be one's.
+    pub fn is_out(&self, server: ServerNumber, at: Time) -> bool {
+        let is_loss = |seen: &&Observed| seen.server == server && seen.what == Fact::Wiped && seen.at <= at;
+        let wiped = self.observations.iter().rfind(is_loss);
+        wiped.is_some_and(|wiped| {
+            !self.memberships.iter().any(|change| {
+                change.server == server
+                    && change.joins
+                    && change.done == Some(true)
+                    && change.returned >= wiped.at
+                    && change.returned <= at
+            })
+        })
+    }
+
     /// Whether a server is broken for good at a moment.
     pub fn is_broken(&self, server: ServerNumber, at: Time) -> bool {
         self.faults.iter().any(|fault| {
@@ -502,7 +558,8 @@ impl Record {
             .max_by_key(|told| (told.applied, told.at))
     }
 
-    /// Members that are up in the end and not broken for good: those of the last configuration that anyone told, or all if none was told.
+    /// Members that are up in the end and not broken for good: those of the last configuration that anyone told, or all if
+    /// none was told. One that lost its disk is not among them if it was added again too late to have caught up.
     pub fn members_in_the_end(&self) -> Vec<ServerNumber> {
         let mut up: BTreeMap<ServerNumber, bool> = BTreeMap::new();
         for seen in &self.observations {
@@ -515,6 +572,7 @@ impl Record {
         let configuration = self.newest_configuration();
         let member = |server: &ServerNumber| {
             !self.is_broken(*server, self.ended)
+                && !self.is_out(*server, self.ended - self.bounds.recovery)
                 && configuration
                     .is_none_or(|told| told.voters.contains(server) || told.learners.contains(server))
         };
@@ -529,6 +587,9 @@ impl Fact {
     /// What the judges keep of an observation; `None` for what only metrics care about.
     pub fn of(observation: &Observation<'_>) -> Option<Fact> {
         Some(match observation {
+            Observation::Identified { member } => Fact::Identified {
+                disk: Disk::parse(member)?,
+            },
             Observation::BecameLeader { term } => Fact::BecameLeader { term: *term },
             Observation::LostLeadership { term } => Fact::LostLeadership { term: *term },
             Observation::VoteSaved {
@@ -549,7 +610,7 @@ impl Fact {
                 log_index: *log_index,
                 voters: voters
                     .iter()
-                    .map(|ids| ids.iter().filter_map(|id| ServerNumber::parse(id)).collect())
+                    .map(|ids| ids.iter().filter_map(|id| Disk::parse(id)).collect())
                     .collect(),
             },
             Observation::Truncated { after } => Fact::Truncated { after: *after },

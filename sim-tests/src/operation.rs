@@ -383,6 +383,13 @@ impl fmt::Display for ReportForm {
     }
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Target::Check(id) | Target::Instance(id)) = self;
+        f.write_str(id)
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -409,8 +416,7 @@ impl fmt::Display for Op {
             Op::Report { form, reports } => {
                 write!(f, "report ({form})")?;
                 reports.iter().try_for_each(|report| {
-                    let (Target::Check(id) | Target::Instance(id)) = &report.target;
-                    write!(f, " {id} {}", report.status.as_str())?;
+                    write!(f, " {} {}", report.target, report.status.as_str())?;
                     report
                         .output
                         .iter()

@@ -135,6 +135,11 @@ impl Saboteur {
         } else {
             world.sleep(Duration::from_millis(fault.for_ms)).await;
         }
+        if let Trouble::Wipe { out_ms, .. } = fault.what {
+            servers.iter().for_each(|server| self.start(*server));
+            world.sleep(Duration::from_millis(out_ms)).await;
+            self.add_again(&servers).await;
+        }
         if !self.lock().healed {
             self.end(place, &fault, &servers).await;
             recorder.fault_ended(noted, now(world));
@@ -176,7 +181,7 @@ impl Saboteur {
                     );
                 }
             }
-            Trouble::Wipe(_) => servers.iter().for_each(|server| cluster.lose_disk(*server)),
+            Trouble::Wipe { .. } => servers.iter().for_each(|server| cluster.lose_disk(*server)),
             Trouble::Rot { space, restart, .. } => {
                 for server in servers {
                     if *restart {
@@ -329,7 +334,9 @@ impl Saboteur {
         let cluster = &self.0.cluster;
         match &fault.what {
             // A disk that is wiped or rotten stays so; its server is started on it.
-            Trouble::Wipe(_) | Trouble::Rot { .. } => servers.iter().for_each(|server| self.start(*server)),
+            Trouble::Wipe { .. } | Trouble::Rot { .. } => {
+                servers.iter().for_each(|server| self.start(*server))
+            }
             _ if fault.lasts => {}
             Trouble::Crash(_) | Trouble::PowerCut(..) | Trouble::Upgrade(_) | Trouble::Downgrade(_) => {
                 servers.iter().for_each(|server| self.start(*server))
@@ -512,7 +519,7 @@ fn who(what: &Trouble) -> Option<Who> {
         | Trouble::WallJump(who, _)
         | Trouble::Remove(who)
         | Trouble::Trap { who, .. }
-        | Trouble::Wipe(who)
+        | Trouble::Wipe { who, .. }
         | Trouble::Upgrade(who)
         | Trouble::Downgrade(who)
         | Trouble::Replace(who)

@@ -239,8 +239,14 @@ pub enum Trouble {
         /// How many times in a row.
         times: u8,
     },
-    /// Servers lose their disks and come back empty, under their ids. They may take no part any more.
-    Wipe(Who),
+    /// A server loses its disk and comes back empty, under its id. It may take no part any more, until the operator has
+    /// removed it and added it again.
+    Wipe {
+        /// Whose.
+        who: Who,
+        /// How long it runs until the operator begins.
+        out_ms: u64,
+    },
     /// Servers are killed, and started again as the newest program.
     Upgrade(Who),
     /// Servers are killed, and started again as a program that knows only the first version of commands. If the cluster
@@ -373,7 +379,7 @@ impl Trouble {
                 | Trouble::FullDisk(_)
                 | Trouble::DeadSync(_)
                 | Trouble::Rot { .. }
-                | Trouble::Wipe(_)
+                | Trouble::Wipe { .. }
                 | Trouble::Downgrade(_)
         )
     }
@@ -501,9 +507,14 @@ impl fmt::Display for Trouble {
                 }
                 write!(f, " {step} number {nth}, for {down_ms} ms, {times} times")
             }
+            Trouble::Wipe { who, out_ms } => {
+                write!(
+                    f,
+                    "{who} loses its disk, and is added again {out_ms} ms after it came back"
+                )
+            }
             Trouble::Upgrade(who) => write!(f, "{who} is restarted as the newest program"),
             Trouble::Downgrade(who) => write!(f, "{who} is restarted as an older program"),
-            Trouble::Wipe(who) => write!(f, "{who} loses its disk"),
             Trouble::Replace(who) => write!(f, "{who} is replaced by a new server"),
             Trouble::JoinDown => f.write_str("a server that is down is to join"),
             Trouble::Flap { who, every_ms } => {

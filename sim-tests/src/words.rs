@@ -136,6 +136,8 @@ pub fn fact(fact: &Fact, all: bool) -> Option<String> {
         Fact::Stopped {
             by_itself: Some(reason),
         } => format!("stops by itself: {reason}"),
+        Fact::Wiped => "has an empty disk from now on".into(),
+        Fact::Identified { disk } if all => format!("is on disk {:016x}", disk.id),
         Fact::Paused => "stands still".into(),
         Fact::Resumed => "goes on".into(),
         Fact::BecameLeader { term } => format!("LEADS term {term}"),
@@ -148,12 +150,12 @@ pub fn fact(fact: &Fact, all: bool) -> Option<String> {
             term,
             voted_for,
             committed: false,
-        } if all => format!("votes for {voted_for} in term {term}"),
+        } if all => format!("votes for {} in term {term}", by_name(voted_for)),
         Fact::VoteSaved {
             term,
             voted_for,
             committed: true,
-        } if all => format!("takes note that {voted_for} leads term {term}"),
+        } if all => format!("takes note that {} leads term {term}", by_name(voted_for)),
         Fact::Appended { index, term, .. } if all => format!("appends entry {index} of term {term}"),
         Fact::Applied(entry) if all => {
             let command = entry.command.as_ref().map_or(String::new(), |(command, _)| {
@@ -168,6 +170,11 @@ pub fn fact(fact: &Fact, all: bool) -> Option<String> {
         Fact::Purged { upto } if all => format!("purges its log up to entry {upto}"),
         _ => return None,
     })
+}
+
+/// The server of a member's name.
+fn by_name(member: &str) -> &str {
+    member.split('#').next().unwrap_or(member)
 }
 
 /// What a server tells of itself, all of it.

@@ -52,7 +52,11 @@ pub(super) async fn members(client: &Client, as_json: bool) -> Result<(), CliErr
             "command_version",
         ]
         .iter()
-        .map(|field| text(server, field))
+        .map(|field| match *field {
+            // What it says of its role is true of no member.
+            "role" if server["lost_data"] == true => "lost data".to_owned(),
+            field => text(server, field),
+        })
         .collect()
     });
     let headings = [
@@ -68,6 +72,15 @@ pub(super) async fn members(client: &Client, as_json: bool) -> Result<(), CliErr
         "COMMANDS",
     ];
     output::table(&headings, rows.collect());
+    for server in servers.into_iter().flatten() {
+        if server["lost_data"] == true {
+            let id = text(server, "id");
+            println!(
+                "{id} lost its data: remove it and add it again (sds remove {id}; sds join {id} {})",
+                text(server, "raft_addr")
+            );
+        }
+    }
     Ok(())
 }
 

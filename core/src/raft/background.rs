@@ -7,7 +7,8 @@ use openraft::{Raft, RaftMetrics, ServerState, async_runtime::WatchReceiver};
 use tokio::sync::oneshot;
 
 use super::{
-    ApplyListener, Role, ServerId,
+    ApplyListener, Role,
+    member::MemberId,
     state::StateMachine,
     types::{LogId, Types},
     watch,
@@ -22,7 +23,7 @@ use crate::{
 struct Leadership {
     role: Option<Role>,
     term: u64,
-    leader: Option<ServerId>,
+    leader: Option<MemberId>,
     membership: Option<LogId>,
     stopped: bool,
 }
@@ -56,7 +57,10 @@ pub(crate) async fn watch_leadership<R: Runtime>(
                 observer.observe(Observation::BecameLeader { term: now.term });
             }
             if leads != led || now.leader != before.leader {
-                let leader = now.leader.as_ref().map_or("nobody", |leader| leader.0.as_str());
+                let leader = now
+                    .leader
+                    .as_ref()
+                    .map_or("nobody", |leader| leader.server.0.as_str());
                 tracing::info!(term = now.term, leader, role = ?now.role, "leadership changed");
             }
             if now.membership != before.membership {

@@ -77,7 +77,7 @@ pub enum StoreError {
     /// A value makes no sense.
     #[error(
         "{keyspace:?}/{key} is corrupt: {reason}; remove this server from the cluster, delete its data directory and \
-         join it again under a new id"
+         add it again"
     )]
     Corrupt {
         /// Its keyspace.
@@ -90,7 +90,7 @@ pub enum StoreError {
     /// A command in the log can't be carried out by this version of the program, or is corrupt.
     #[error(
         "log entry {index} can't be applied: {error}; start a server of a version that knows it, or, if the log is \
-         corrupt, delete this server's data directory and join it again under a new id"
+         corrupt, remove this server, delete its data directory and add it again"
     )]
     Command {
         /// Index of its entry.

@@ -68,7 +68,7 @@ pub async fn dump<D: Disk>(
     let vote: Option<Vote> = read_meta(disk, super::log::VOTE).await?;
     summary(StoreSummary {
         server: read_meta(disk, super::identity::SERVER).await?,
-        vote: vote.map(|vote| (vote.leader_id.term, vote.leader_id.voted_for)),
+        vote: vote.map(|vote| (vote.leader_id.term, vote.leader_id.voted_for.server)),
         committed: index(read_meta(disk, super::log::COMMITTED).await?),
         purged: index(read_meta(disk, super::log::PURGED).await?),
         checkpoint: stored_checkpoint(disk).await?,
@@ -99,8 +99,8 @@ fn stored_entry(key: &Bytes, value: &Bytes) -> Result<StoredEntry, StoreError> {
         Payload::Blank => StoredContent::Blank,
         Payload::Normal(proposal) => StoredContent::Command(proposal.bytes().clone()),
         Payload::Membership(members) => {
-            let voters: Vec<ServerId> = members.voter_ids().collect();
-            let learners = members.nodes().map(|(id, _)| id.clone());
+            let voters: Vec<ServerId> = members.voter_ids().map(|member| member.server).collect();
+            let learners = members.nodes().map(|(member, _)| member.server.clone());
             let learners = learners.filter(|id| !voters.contains(id)).collect();
             StoredContent::Membership(voters, learners)
         }

@@ -1,4 +1,4 @@
-//! Who a server is: its own id, and the cluster that it belongs to.
+//! Who a server is: its own name and disk, and the cluster that it belongs to.
 //!
 //! Addresses are given to other servers, ids are used again, and a wiped server may be started into a new cluster while
 //! an old one still knows it. So every message names its sender, its addressee and the sender's cluster, and a server
@@ -17,11 +17,13 @@ use super::{
     codec::StoreError,
     journal::Journal,
     log::{put_meta, read_meta},
+    member::{DiskId, MemberId},
 };
-use crate::runtime::{Disk, Runtime};
+use crate::runtime::{Keyspace, Runtime};
 
 const CLUSTER: &str = "cluster";
 pub(crate) const SERVER: &str = "server";
+pub(crate) const DISK: &str = "disk";
 
 /// A cluster's id.
 pub(crate) type ClusterId = u64;
@@ -29,20 +31,20 @@ pub(crate) type ClusterId = u64;
 /// A server's identity. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Identity {
-    id: ServerId,
+    member: MemberId,
     cluster: Arc<Mutex<Option<ClusterId>>>,
     journal: Journal,
 }
 
 impl Identity {
-    /// Loads the identity of a server. A cluster's id without its log is left from an initialisation that came to
-    /// nothing, and not taken up.
+    /// Loads the identity of a server, and gives the disk an id if it has none. A cluster's id without its log is left
+    /// from an initialisation that came to nothing, and not taken up.
     ///
     /// # Errors
     /// The disk fails, or what it holds is corrupt, of a newer version, or another server's.
-    pub(crate) async fn load<D: Disk>(
+    pub(crate) async fn load<R: Runtime>(
         id: ServerId,
-        disk: &D,
+        disk: &R::Disk,
         journal: Journal,
         initialized: bool,
     ) -> Result<Self, StoreError> {
@@ -50,22 +52,45 @@ impl Identity {
             true => read_meta(disk, CLUSTER).await?,
             false => None,
         };
-        match read_meta::<D, ServerId>(disk, SERVER).await? {
+        match read_meta::<R::Disk, ServerId>(disk, SERVER).await? {
             // It may have promised something under that id: nobody else may go on with it.
             Some(found) if initialized && found != id => return Err(StoreError::OtherServer { found, id }),
             Some(found) if found == id => {}
             _ => journal.later(vec![put_meta(SERVER, &id)]).await?,
         }
+        let known = read_meta::<R::Disk, DiskId>(disk, DISK).await?;
+        let disk = match known {
+            Some(disk) => disk,
+            // Another id would make another member of it, one that may promise what this one has promised already.
+            None if initialized => {
+                return Err(StoreError::corrupt(
+                    Keyspace::Meta,
+                    DISK.as_bytes(),
+                    "it is missing",
+                ));
+            }
+            None => {
+                let drawn = DiskId(R::random_u64());
+                // Durable before anyone is told of it.
+                journal.commit(vec![put_meta(DISK, &drawn)]).await?;
+                drawn
+            }
+        };
         Ok(Identity {
-            id,
+            member: MemberId { server: id, disk },
             cluster: Arc::new(Mutex::new(cluster)),
             journal,
         })
     }
 
-    /// This server's id.
+    /// This server's name.
     pub(crate) fn id(&self) -> &ServerId {
-        &self.id
+        &self.member.server
+    }
+
+    /// This server on its disk: who it is among the members.
+    pub(crate) fn member(&self) -> &MemberId {
+        &self.member
     }
 
     /// The cluster that it belongs to, if it does.
@@ -99,13 +124,13 @@ impl Identity {
 
     /// Gives an id to a cluster that is being initialised, unless this server belongs to one. That of a single server
     /// is drawn at random. Several may be initialised with the same list each, which is one cluster: its id follows
-    /// from the list.
+    /// from the list, with everyone's disks.
     ///
     /// # Errors
     /// The disk failed.
     pub(crate) async fn found<R: Runtime>(
         &self,
-        members: &BTreeMap<ServerId, ServerAddress>,
+        members: &BTreeMap<MemberId, ServerAddress>,
     ) -> Result<(), StoreError> {
         let cluster = match members.len() {
             1 => R::random_u64(),

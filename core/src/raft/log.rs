@@ -264,8 +264,8 @@ impl<R: Runtime> LogStore<R> {
             });
             if let Payload::Membership(membership) = &entry.payload {
                 let configs = membership.get_joint_config().iter();
-                let voters: Vec<Vec<&str>> = configs
-                    .map(|voters| voters.iter().map(|id| id.0.as_str()).collect())
+                let voters: Vec<Vec<String>> = configs
+                    .map(|voters| voters.iter().map(ToString::to_string).collect())
                     .collect();
                 self.observer.observe(Observation::Configured {
                     log_index: index,
@@ -446,14 +446,14 @@ impl<R: Runtime> RaftLogStorage<Types<R>> for LogStore<R> {
         self.journal.commit(vec![change]).await?;
         {
             let mut state = self.state();
-            if !vote.committed && vote.leader_id.voted_for == self.id {
+            if !vote.committed && vote.leader_id.voted_for.server == self.id {
                 state.elections += 1;
             }
             state.vote = Some(vote.clone());
         }
         self.observer.observe(Observation::VoteSaved {
             term: vote.leader_id.term,
-            voted_for: &vote.leader_id.voted_for.0,
+            voted_for: &vote.leader_id.voted_for.to_string(),
             committed: vote.committed,
         });
         Ok(())

@@ -17,8 +17,12 @@ use openraft::{
 use tokio::sync::{Mutex, oneshot};
 
 use super::{
-    MembershipError, ServerAddress, ServerId, identity::Identity, network::HandedOn, state::StateMachine,
-    types::Types,
+    MembershipError, ServerAddress, ServerId, founding,
+    identity::Identity,
+    member::{MemberId, WAY_BACK},
+    network::HandedOn,
+    state::StateMachine,
+    types::{Membership, Types},
 };
 use crate::{limits, runtime::Runtime};
 
@@ -27,6 +31,7 @@ type Metrics<R> = RaftMetrics<Types<R>>;
 /// Changes the membership of the cluster through this server.
 pub(crate) struct Members<R: Runtime> {
     me: Identity,
+    network: R::Network,
     raft: Raft<Types<R>, StateMachine<R>>,
     handed_on: HandedOn,
     /// Held while a change is being committed; openraft refuses a second one meanwhile.
@@ -34,9 +39,15 @@ pub(crate) struct Members<R: Runtime> {
 }
 
 impl<R: Runtime> Members<R> {
-    pub(crate) fn new(me: Identity, raft: Raft<Types<R>, StateMachine<R>>, handed_on: HandedOn) -> Self {
+    pub(crate) fn new(
+        me: Identity,
+        network: R::Network,
+        raft: Raft<Types<R>, StateMachine<R>>,
+        handed_on: HandedOn,
+    ) -> Self {
         Members {
             me,
+            network,
             raft,
             handed_on,
             one_at_a_time: Mutex::new(()),
@@ -52,6 +63,9 @@ impl<R: Runtime> Members<R> {
             let reason = format!("{} is not among the members of the new cluster", self.me.id());
             return Err(MembershipError::Refused(reason));
         }
+        let members = founding::gather::<R>(&self.me, &self.network, &members)
+            .await
+            .map_err(MembershipError::Refused)?;
         self.me.found::<R>(&members).await.map_err(refused)?;
         match self.raft.initialize(members).await {
             Ok(()) => Ok(()),
@@ -68,31 +82,74 @@ impl<R: Runtime> Members<R> {
         let metrics = self.metrics();
         self.ensure_leader(&metrics)?;
         let membership = metrics.membership_config.membership();
-        let known = membership.get_node(&id);
-        if let Some(known) = known.filter(|known| known.raft != address.raft) {
+        let known = find(membership, &id);
+        if let Some((_, known)) = known.filter(|(_, known)| known.raft != address.raft) {
             return Err(MembershipError::Refused(format!(
                 "server {id} is a member at {} already: remove it first, or join under another id",
                 known.raft
             )));
         }
-        match known {
+        let member = self
+            .introduce(&id, &address, known.map(|(member, _)| member))
+            .await?;
+        let is_begun = match known {
             None => {
-                self.change(ChangeMembers::AddNodes([(id.clone(), address)].into()), true)
+                self.change(ChangeMembers::AddNodes([(member.clone(), address)].into()), true)
                     .await?;
+                true
             }
-            Some(known) if known.http != address.http && !address.http.is_empty() => {
+            Some((_, known)) if known.http != address.http && !address.http.is_empty() => {
                 // The same server at the same Raft address: nothing changes for Raft.
-                self.change(ChangeMembers::SetNodes([(id.clone(), address)].into()), true)
+                self.change(ChangeMembers::SetNodes([(member.clone(), address)].into()), true)
                     .await?;
+                true
             }
-            Some(_) => {}
-        }
-        if membership.voter_ids().any(|voter| voter == id) {
+            Some(_) => false,
+        };
+        if membership.voter_ids().any(|voter| voter == member) {
             return Ok(());
         }
-        self.wait_caught_up(&id).await?;
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
-            .await
+        self.wait_caught_up(&member).await?;
+        let promoted = self
+            .change(ChangeMembers::AddVoterIds(BTreeSet::from([member])), true)
+            .await;
+        match promoted {
+            // "Nothing was done" would not be true: it is a member by now, and stays one.
+            Err(MembershipError::NotLeader { .. }) if is_begun => Err(MembershipError::OutcomeUnknown(
+                format!("leadership was lost before {id} got its vote: join it again"),
+            )),
+            Err(MembershipError::Refused(reason)) if is_begun => Err(MembershipError::OutcomeUnknown(
+                format!("{id} is a member without a vote: {reason}"),
+            )),
+            promoted => promoted,
+        }
+    }
+
+    /// Who is at the address of a server that is to be added. Of a member (`known`), it is only made sure that it still
+    /// has its data: it need not answer.
+    async fn introduce(
+        &self,
+        id: &ServerId,
+        address: &ServerAddress,
+        known: Option<&MemberId>,
+    ) -> Result<MemberId, MembershipError> {
+        if id == self.me.id() {
+            return Ok(self.me.member().clone());
+        }
+        match (
+            founding::introduce::<R>(&self.me, &self.network, id, address).await,
+            known,
+        ) {
+            (Ok(found), Some(known)) if known.has_lost_data(&found.member) => Err(MembershipError::Refused(
+                format!("server {id} is a member, but {WAY_BACK}"),
+            )),
+            (Ok(found), _) => Ok(found.member),
+            (Err(_), Some(known)) => Ok(known.clone()),
+            (Err(reason), None) => Err(MembershipError::Refused(format!(
+                "server {id} at {} can't be added: {reason}",
+                address.raft
+            ))),
+        }
     }
 
     /// See [`super::Consensus::remove_server`].
@@ -100,13 +157,16 @@ impl<R: Runtime> Members<R> {
         let metrics = self.metrics();
         self.ensure_leader(&metrics)?;
         let membership = metrics.membership_config.membership();
-        if membership.get_node(&id).is_none() {
+        let Some((member, _)) = find(membership, &id) else {
             return Err(MembershipError::Refused(format!("there is no member {id}")));
-        }
-        let voters: BTreeSet<ServerId> = membership.voter_ids().collect();
-        if !voters.contains(&id) {
+        };
+        let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+        if !voters.contains(member) {
             return self
-                .change(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false)
+                .change(
+                    ChangeMembers::RemoveNodes(BTreeSet::from([member.clone()])),
+                    false,
+                )
                 .await;
         }
         if voters.len() == 1 {
@@ -114,8 +174,11 @@ impl<R: Runtime> Members<R> {
                 "{id} is the last voter: a cluster can't be without one"
             )));
         }
-        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false)
-            .await
+        self.change(
+            ChangeMembers::RemoveVoters(BTreeSet::from([member.clone()])),
+            false,
+        )
+        .await
     }
 
     /// See [`super::Consensus::transfer_leader`].
@@ -123,14 +186,15 @@ impl<R: Runtime> Members<R> {
         let metrics = self.metrics();
         self.ensure_leader(&metrics)?;
         let to = self.successor(&metrics, to)?;
-        if to == *self.me.id() {
+        if to == *self.me.member() {
             return Ok(());
         }
         // A leader that hands its office on takes no writes until another is elected: make sure that one can be.
         let matched = self.matched(&metrics, &to);
         if matched.is_none_or(|matched| lag(&metrics, matched) > limits::ENTRIES_PER_APPEND_MAX) {
             return Err(MembershipError::Refused(format!(
-                "{to} lags too far behind to lead"
+                "{} lags too far behind to lead",
+                to.server
             )));
         }
         self.handed_on.set(metrics.current_term);
@@ -139,7 +203,7 @@ impl<R: Runtime> Members<R> {
             .transfer_leader(to.clone())
             .await
             .map_err(refused)?;
-        let me = self.me.id().clone();
+        let me = self.me.member().clone();
         let elsewhere = |metrics: &Metrics<R>| {
             metrics.state != ServerState::Leader
                 && metrics
@@ -150,12 +214,13 @@ impl<R: Runtime> Members<R> {
         match self.wait(limits::TRANSFER_TIMEOUT, elsewhere).await {
             Some(metrics) if metrics.current_leader == Some(to.clone()) => Ok(()),
             Some(metrics) => Err(MembershipError::OutcomeUnknown(format!(
-                "leadership went to {} instead of {to}",
+                "leadership went to {} instead of {}",
                 metrics
                     .current_leader
-                    .map_or("nobody".to_string(), |leader| leader.to_string())
+                    .map_or("nobody".to_string(), |leader| leader.server.to_string()),
+                to.server
             ))),
-            None => Err(self.transfer_failed(&to).await),
+            None => Err(self.transfer_failed(&to.server).await),
         }
     }
 
@@ -173,32 +238,33 @@ impl<R: Runtime> Members<R> {
         }
     }
 
-    fn successor(&self, metrics: &Metrics<R>, to: Option<ServerId>) -> Result<ServerId, MembershipError> {
-        let voters: BTreeSet<ServerId> = metrics.membership_config.voter_ids().collect();
+    fn successor(&self, metrics: &Metrics<R>, to: Option<ServerId>) -> Result<MemberId, MembershipError> {
+        let mut voters = metrics.membership_config.voter_ids();
         match to {
-            Some(to) if voters.contains(&to) => Ok(to),
-            Some(to) => Err(MembershipError::Refused(format!("{to} is not a voter"))),
+            Some(to) => voters
+                .find(|voter| voter.server == to)
+                .ok_or_else(|| MembershipError::Refused(format!("{to} is not a voter"))),
             None => voters
-                .into_iter()
-                .filter(|voter| voter != self.me.id())
+                .filter(|voter| voter != self.me.member())
                 .max_by_key(|voter| self.matched(metrics, voter))
                 .ok_or_else(|| MembershipError::Refused("there is no other voter".to_string())),
         }
     }
 
-    fn matched(&self, metrics: &Metrics<R>, id: &ServerId) -> Option<u64> {
-        let matched = metrics.replication.as_ref()?.get(id)?.as_ref()?;
+    fn matched(&self, metrics: &Metrics<R>, member: &MemberId) -> Option<u64> {
+        let matched = metrics.replication.as_ref()?.get(member)?.as_ref()?;
         Some(matched.index)
     }
 
     /// Waits until a new member lacks only a few entries.
-    async fn wait_caught_up(&self, id: &ServerId) -> Result<(), MembershipError> {
+    async fn wait_caught_up(&self, member: &MemberId) -> Result<(), MembershipError> {
         let caught_up = |metrics: &Metrics<R>| {
             metrics.state != ServerState::Leader
                 || self
-                    .matched(metrics, id)
+                    .matched(metrics, member)
                     .is_some_and(|matched| lag(metrics, matched) <= limits::JOIN_LAG_MAX)
         };
+        let id = &member.server;
         match self.wait(limits::JOIN_CATCH_UP_TIMEOUT, caught_up).await {
             Some(metrics) if metrics.state == ServerState::Leader => Ok(()),
             Some(_) => Err(MembershipError::OutcomeUnknown(format!(
@@ -215,7 +281,7 @@ impl<R: Runtime> Members<R> {
     /// Commits a change, after any that is under way.
     async fn change(
         &self,
-        change: ChangeMembers<ServerId, ServerAddress>,
+        change: ChangeMembers<MemberId, ServerAddress>,
         retain: bool,
     ) -> Result<(), MembershipError> {
         let committed = async {
@@ -281,18 +347,18 @@ impl<R: Runtime> Members<R> {
         let votes = metrics
             .membership_config
             .voter_ids()
-            .any(|voter| voter == *self.me.id());
+            .any(|voter| voter == *self.me.member());
         if metrics.state == ServerState::Leader && votes {
             return Ok(());
         }
         let leader = metrics
             .current_leader
             .clone()
-            .filter(|leader| leader != self.me.id());
+            .filter(|leader| leader != self.me.member());
         Err(MembershipError::NotLeader {
-            leader: leader.and_then(|id| {
-                let address = metrics.membership_config.get_node(&id)?.clone();
-                Some((id, address))
+            leader: leader.and_then(|leader| {
+                let address = metrics.membership_config.get_node(&leader)?.clone();
+                Some((leader.server, address))
             }),
         })
     }
@@ -315,6 +381,11 @@ impl<R: Runtime> Members<R> {
         };
         async move { R::timeout(timeout, met).await.flatten() }
     }
+}
+
+/// The member of a name. There are never two: a name is added only when it is free.
+fn find<'a>(membership: &'a Membership, id: &ServerId) -> Option<(&'a MemberId, &'a ServerAddress)> {
+    membership.nodes().find(|(member, _)| member.server == *id)
 }
 
 fn lag<R: Runtime>(metrics: &Metrics<R>, matched: u64) -> u64 {

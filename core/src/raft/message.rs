@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{
     ServerId,
     identity::ClusterId,
+    member::MemberId,
     snapshot::{Chunk, ChunkAnswer},
     types::Types,
 };
@@ -19,16 +20,37 @@ use crate::runtime::Runtime;
 /// The version of the protocol between servers.
 pub(crate) const PROTOCOL_VERSION: u8 = 1;
 
+/// For whom a message is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Addressee {
+    /// For whoever is at the address: the sender does not know who that is.
+    Anyone,
+    /// For the server of this name, whatever became of its disk.
+    Server(ServerId),
+    /// For the server of this name, on this disk. All that Raft says is for a member.
+    Member(MemberId),
+}
+
+impl Addressee {
+    /// Whether a message is for the server with this name and disk.
+    pub(crate) fn is(&self, member: &MemberId) -> bool {
+        match self {
+            Addressee::Anyone => true,
+            Addressee::Server(server) => *server == member.server,
+            Addressee::Member(addressed) => addressed == member,
+        }
+    }
+}
+
 /// A message with its addresses. Names are checked, not only addresses: an address may have been given to another
 /// server since.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub(crate) struct Envelope<R: Runtime> {
-    pub(crate) from: ServerId,
+    pub(crate) from: MemberId,
     /// The sender's; `None` while it belongs to none, and for [`PeerMessage::Service`] to a stranger.
     pub(crate) cluster: Option<ClusterId>,
-    /// `None` where the sender does not know who is at the address; only [`PeerMessage::Service`] may lack it.
-    pub(crate) to: Option<ServerId>,
+    pub(crate) to: Addressee,
     pub(crate) message: PeerMessage<R>,
 }
 
@@ -38,8 +60,8 @@ impl<R: Runtime> Envelope<R> {
     /// # Errors
     /// Says why not.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
-        if self.to.is_none() || self.cluster.is_none() {
-            return Err("a message of Raft's names no addressee or no cluster");
+        if !matches!(self.to, Addressee::Member(_)) || self.cluster.is_none() {
+            return Err("a message of Raft's names no member or no cluster");
         }
         let (vote, committed) = match &self.message {
             PeerMessage::Append { request, .. } => {
@@ -55,7 +77,7 @@ impl<R: Runtime> Envelope<R> {
                 (&chunk.vote, true)
             }
             PeerMessage::TransferLeader(request) => (request.from_leader(), true),
-            PeerMessage::Service => return Ok(()),
+            PeerMessage::Service | PeerMessage::Introduce => return Ok(()),
         };
         if vote.leader_id.voted_for != self.from || vote.committed != committed {
             return Err("a vote is not its sender's");
@@ -108,6 +130,8 @@ pub(crate) enum PeerMessage<R: Runtime> {
     TransferLeader(TransferLeaderRequest<Types<R>>),
     /// Not Raft's; the message follows.
     Service,
+    /// Who is there? Asked before anyone is made a member.
+    Introduce,
 }
 
 /// An answer.
@@ -121,7 +145,7 @@ pub(crate) enum Answer<R: Runtime> {
     /// The answer follows.
     Service,
     /// The message was for another server than this one.
-    WrongServer(ServerId),
+    WrongServer(MemberId),
     /// The sender belongs to another cluster than this server.
     WrongCluster,
     /// An append request did not come in its turn.
@@ -130,6 +154,13 @@ pub(crate) enum Answer<R: Runtime> {
     Malformed,
     /// The server is stopping or broken.
     Stopped(String),
+    /// To [`PeerMessage::Introduce`].
+    Introduced {
+        /// The name and the disk of whoever answers.
+        member: MemberId,
+        /// Whether that disk has ever taken part in a cluster.
+        is_used: bool,
+    },
 }
 
 /// The place of an append request in its stream.

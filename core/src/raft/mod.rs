@@ -8,9 +8,11 @@ mod background;
 mod checkpoint;
 mod codec;
 mod dump;
+mod founding;
 mod identity;
 mod journal;
 mod log;
+mod member;
 mod membership;
 mod message;
 mod network;
@@ -28,6 +30,7 @@ pub(crate) mod words;
 
 pub use codec::StoreError;
 pub use dump::{StoreSummary, StoredContent, StoredEntry, dump};
+pub use member::DiskId;
 pub use node::{RaftNode, StartError};
 
 use std::{collections::BTreeMap, fmt, sync::RwLock, time::Duration};
@@ -217,6 +220,8 @@ pub enum Role {
 pub struct RaftStatus {
     /// This server.
     pub id: ServerId,
+    /// The disk that it has.
+    pub disk: DiskId,
     /// Its part.
     pub role: Role,
     /// Its term.
@@ -237,6 +242,9 @@ pub struct RaftStatus {
     pub voters: BTreeMap<ServerId, ServerAddress>,
     /// Members without a vote.
     pub learners: BTreeMap<ServerId, ServerAddress>,
+    /// The disk by which each member is known. A server that has another one lost its data: it is no member any more,
+    /// and has to be removed and added again.
+    pub disks: BTreeMap<ServerId, DiskId>,
     /// At a leader: the last index known to be on each member's disk.
     pub matched: BTreeMap<ServerId, u64>,
     /// Time since the leader was last heard of (at a leader: since a quorum last acknowledged); `None`: never.
@@ -294,7 +302,8 @@ pub trait Consensus: Send + Sync + 'static {
         message: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Bytes, NetworkError>>;
-    /// Starts a new cluster of these members, this server among them. Only on an empty disk.
+    /// Starts a new cluster of these members, this server among them. Only on an empty disk, and if all of them answer
+    /// and have empty disks, too: the cluster must know their disks. If not, it may be tried again.
     fn initialize(
         &self,
         members: BTreeMap<ServerId, ServerAddress>,

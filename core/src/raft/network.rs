@@ -1,7 +1,7 @@
 //! The sending side of Raft's messages, over [`Network::call`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::pin,
     sync::{
@@ -31,11 +31,12 @@ use openraft::{
 };
 
 use super::{
-    Portions, ServerAddress, ServerId,
+    Portions, ServerAddress,
     checkpoint::{SnapshotData, StoredSnapshot},
     codec::StoreError,
     identity::Identity,
-    message::{self, Answer, AppendOrder, Envelope, PeerMessage},
+    member::{MemberId, WAY_BACK},
+    message::{self, Addressee, Answer, AppendOrder, Envelope, PeerMessage},
     snapshot::{Chunk, ChunkAnswer, Header, Outgoing},
     types::{CommittedLeaderId, LogId, SnapshotMeta, Types, Vote},
 };
@@ -60,12 +61,13 @@ pub(crate) struct Peers<R: Runtime> {
     streams: Arc<AtomicU64>,
     matched: Matched,
     answered: Answered,
+    lost: Lost,
 }
 
 /// A client of one other server.
 pub(crate) struct Peer<R: Runtime> {
     me: Identity,
-    target: ServerId,
+    target: MemberId,
     address: String,
     network: R::Network,
     append_timeout: Duration,
@@ -73,6 +75,7 @@ pub(crate) struct Peer<R: Runtime> {
     streams: Arc<AtomicU64>,
     matched: Matched,
     answered: Answered,
+    lost: Lost,
     handed_on: HandedOn,
     /// Append requests under way at once. With more than one, the other side puts them back into their order.
     window: usize,
@@ -83,15 +86,15 @@ pub(crate) struct Peer<R: Runtime> {
 }
 
 /// The last entry that each server has told a leader of one term to be durable. A server that does not have it any
-/// more has lost its data, and can't be a member any more: it may have voted, or acknowledged entries.
+/// more runs on an old copy of its data, and can't be a member any more: it may have voted, or acknowledged entries.
 #[derive(Clone, Default)]
 struct Matched(Arc<Mutex<MatchedInTerm>>);
 
 /// By server: a leader's term, and the last entry that the server told it of.
-type MatchedInTerm = BTreeMap<ServerId, (u64, Option<LogId>)>;
+type MatchedInTerm = BTreeMap<MemberId, (u64, Option<LogId>)>;
 
 impl Matched {
-    fn note(&self, server: &ServerId, term: u64, matched: Option<LogId>) {
+    fn note(&self, server: &MemberId, term: u64, matched: Option<LogId>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(server.clone()).or_insert((term, None));
         if known.0 < term {
@@ -103,10 +106,25 @@ impl Matched {
     }
 
     /// `None` also at the very beginning of the log: nobody may refuse that.
-    fn get(&self, server: &ServerId, term: u64) -> Option<LogId> {
+    fn get(&self, server: &MemberId, term: u64) -> Option<LogId> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, matched) = all.get(server).filter(|known| known.0 == term)?;
         *matched
+    }
+}
+
+/// Members whose disk was found to be gone, each told of once.
+#[derive(Clone, Default)]
+struct Lost(Arc<Mutex<BTreeSet<MemberId>>>);
+
+impl Lost {
+    /// Whether it was not known yet.
+    fn insert(&self, member: &MemberId) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() == limits::LOST_MEMBERS_MAX {
+            all.pop_first();
+        }
+        all.insert(member.clone())
     }
 }
 
@@ -116,10 +134,10 @@ impl Matched {
 /// entries that are not acknowledged would be sent again and again, and everyone who hears them takes the leader for
 /// alive. So they are held back, too.
 #[derive(Clone, Default)]
-struct Answered(Arc<Mutex<BTreeMap<ServerId, (u64, Instant)>>>);
+struct Answered(Arc<Mutex<BTreeMap<MemberId, (u64, Instant)>>>);
 
 impl Answered {
-    fn note(&self, server: &ServerId, term: u64, now: Instant) {
+    fn note(&self, server: &MemberId, term: u64, now: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(server.clone()).or_insert((term, now));
         if known.0 <= term {
@@ -127,7 +145,7 @@ impl Answered {
         }
     }
 
-    fn is_silent(&self, server: &ServerId, term: u64, now: Instant, longer_than: Duration) -> bool {
+    fn is_silent(&self, server: &MemberId, term: u64, now: Instant, longer_than: Duration) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(server.clone()).or_insert((term, now));
         if known.0 < term {
@@ -172,10 +190,11 @@ impl<R: Runtime> Peers<R> {
             streams: Arc::default(),
             matched: Matched::default(),
             answered: Answered::default(),
+            lost: Lost::default(),
         }
     }
 
-    fn client(&self, target: ServerId, address: &ServerAddress, window: usize) -> Peer<R> {
+    fn client(&self, target: MemberId, address: &ServerAddress, window: usize) -> Peer<R> {
         Peer {
             me: self.me.clone(),
             target,
@@ -186,6 +205,7 @@ impl<R: Runtime> Peers<R> {
             streams: self.streams.clone(),
             matched: self.matched.clone(),
             answered: self.answered.clone(),
+            lost: self.lost.clone(),
             handed_on: self.handed_on.clone(),
             window,
             silence_max: None,
@@ -197,18 +217,18 @@ impl<R: Runtime> Peers<R> {
 impl<R: Runtime> RaftNetworkFactory<Types<R>> for Peers<R> {
     type Network = Peer<R>;
 
-    async fn new_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
+    async fn new_client(&mut self, target: MemberId, node: &ServerAddress) -> Peer<R> {
         Peer {
             silence_max: Some(self.silence_max),
             ..self.client(target, node, self.portions.appends_in_flight.max(1))
         }
     }
 
-    async fn new_heartbeat_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
+    async fn new_heartbeat_client(&mut self, target: MemberId, node: &ServerAddress) -> Peer<R> {
         self.client(target, node, 1)
     }
 
-    async fn new_snapshot_client(&mut self, target: ServerId, node: &ServerAddress) -> Peer<R> {
+    async fn new_snapshot_client(&mut self, target: MemberId, node: &ServerAddress) -> Peer<R> {
         self.client(target, node, 1)
     }
 }
@@ -225,6 +245,7 @@ impl<R: Runtime> Clone for Peer<R> {
             streams: self.streams.clone(),
             matched: self.matched.clone(),
             answered: self.answered.clone(),
+            lost: self.lost.clone(),
             handed_on: self.handed_on.clone(),
             window: self.window,
             silence_max: self.silence_max,
@@ -241,9 +262,9 @@ impl<R: Runtime> Peer<R> {
         timeout: Duration,
     ) -> Result<Answer<R>, RpcError<R>> {
         let envelope = Envelope {
-            from: self.me.id().clone(),
+            from: self.me.member().clone(),
             cluster: self.me.cluster(),
-            to: Some(self.target.clone()),
+            to: Addressee::Member(self.target.clone()),
             message,
         };
         let frame = message::encode(&envelope, tail);
@@ -261,20 +282,36 @@ impl<R: Runtime> Peer<R> {
 
     /// An error after which the target is left alone for a while.
     fn unreachable(&self, reason: impl ToString) -> RpcError<R> {
-        let reason = format!("{} at {}: {}", self.target, self.address, reason.to_string());
+        let reason = format!(
+            "{} at {}: {}",
+            self.target.server,
+            self.address,
+            reason.to_string()
+        );
         RPCError::Unreachable(Unreachable::from_string(reason))
     }
 
     /// An error after which the target is asked again.
     fn no_answer(&self, reason: impl ToString) -> RpcError<R> {
-        let reason = format!("{} at {}: {}", self.target, self.address, reason.to_string());
+        let reason = format!(
+            "{} at {}: {}",
+            self.target.server,
+            self.address,
+            reason.to_string()
+        );
         RPCError::Network(RaftNetworkError::from_string(reason))
     }
 
     fn unexpected(&self, answer: Answer<R>) -> RpcError<R> {
         match answer {
             Answer::OutOfOrder => self.no_answer("an append request came out of its order"),
-            Answer::WrongServer(actual) => self.unreachable(format!("the server there is {actual}")),
+            Answer::WrongServer(actual) if self.target.has_lost_data(&actual) => {
+                if self.lost.insert(&self.target) {
+                    tracing::error!(server = %self.target.server, disk = %self.target.disk, found = %actual.disk, WAY_BACK);
+                }
+                self.unreachable(WAY_BACK)
+            }
+            Answer::WrongServer(actual) => self.unreachable(format!("the server there is {}", actual.server)),
             Answer::WrongCluster => self.unreachable("it belongs to another cluster"),
             Answer::Stopped(reason) => self.unreachable(format!("it stopped: {reason}")),
             Answer::Malformed => self.unreachable("it does not understand this server"),
@@ -322,8 +359,8 @@ impl<R: Runtime> Peer<R> {
             // The library would take this leader down for it.
             AppendEntriesResponse::Conflict if previous <= self.matched.get(&self.target, term) => {
                 let reason =
-                    "it has lost a part of its log: remove it and let it join again under another id";
-                tracing::error!(server = %self.target, reason);
+                    "it has lost a part of its log: remove it, delete its data directory, and add it again";
+                tracing::error!(server = %self.target.server, reason);
                 return (Err(self.unreachable(reason)), false);
             }
             AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
@@ -485,7 +522,7 @@ impl<R: Runtime> RaftNetworkV2<Types<R>> for Peer<R> {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: Snapshot<CommittedLeaderId, ServerId, ServerAddress, SnapshotData<R::Disk>>,
+        snapshot: Snapshot<CommittedLeaderId, MemberId, ServerAddress, SnapshotData<R::Disk>>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {

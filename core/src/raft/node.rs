@@ -25,8 +25,9 @@ use super::{
     identity::Identity,
     journal::Journal,
     log::{self, LogStore},
+    member::MemberId,
     membership::Members,
-    message::{self, Answer, Envelope, PeerMessage},
+    message::{self, Addressee, Answer, Envelope, PeerMessage},
     network::{HandedOn, Peers},
     peer::PeerServer,
     reads::ReadIndexes,
@@ -36,7 +37,7 @@ use super::{
 };
 use crate::{
     limits,
-    observe::SharedObserver,
+    observe::{Observation, SharedObserver},
     registry::{Command, Registry},
     runtime::{Disk as _, Keyspace, Network, NetworkError, Runtime},
 };
@@ -120,7 +121,10 @@ impl<R: Runtime> RaftNode<R> {
             config.command_version,
         )
         .await?;
-        let me = Identity::load(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
+        let me = Identity::load::<R>(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
+        observer.observe(Observation::Identified {
+            member: &me.member().to_string(),
+        });
 
         let handed_on = HandedOn::default();
         let peers = Peers::<R>::new(
@@ -131,11 +135,17 @@ impl<R: Runtime> RaftNode<R> {
             config.portions.clone(),
             handed_on.clone(),
         );
-        let raft = Raft::build(config.id.clone(), settings, peers, log.clone(), state.clone())
+        let raft = Raft::build(me.member().clone(), settings, peers, log.clone(), state.clone())
             .await
             .map_err(|error| start_error(&journal, &error.to_string()))?;
         let receiver = Receiver::new(disk, journal.clone());
-        let peers = Arc::new(PeerServer::new(me.clone(), raft.clone(), receiver, service));
+        let peers = Arc::new(PeerServer::new(
+            me.clone(),
+            raft.clone(),
+            log.clone(),
+            receiver,
+            service,
+        ));
         listen::<R>(&network, &peers)
             .await
             .map_err(|error| StartError::Listen {
@@ -156,7 +166,7 @@ impl<R: Runtime> RaftNode<R> {
             timer_stopped,
         )));
         let (stop_caretaker, caretaker_stopped) = oneshot::channel();
-        let members = Arc::new(Members::new(me.clone(), raft.clone(), handed_on));
+        let members = Arc::new(Members::new(me.clone(), network.clone(), raft.clone(), handed_on));
         drop(R::spawn(members.clone().finish_changes(caretaker_stopped)));
         raft.run();
         // Before its first step the library knows of no members, not even of those on disk: a server that was started
@@ -256,8 +266,9 @@ impl<R: Runtime> RaftNode<R> {
             Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(ProposeError::NotLeader {
                 leader: forward
                     .leader_id
-                    .zip(forward.leader_node)
-                    .filter(|(leader, _)| leader != self.me.id()),
+                    .filter(|leader| leader != self.me.member())
+                    .map(|leader| leader.server)
+                    .zip(forward.leader_node),
             }),
             Ok(Err(error)) => Err(ProposeError::OutcomeUnknown(error.to_string())),
             Err(_) => Err(ProposeError::OutcomeUnknown(
@@ -289,20 +300,21 @@ impl<R: Runtime> RaftNode<R> {
         timeout: Duration,
     ) -> Result<Bytes, NetworkError> {
         let metrics = self.metrics();
-        let there: Vec<&ServerId> = metrics
+        let there: Vec<&MemberId> = metrics
             .membership_config
             .nodes()
             .filter(|(_, node)| node.raft == address)
             .map(|(id, _)| id)
             .collect();
         let envelope = Envelope::<R> {
-            from: self.me.id().clone(),
+            from: self.me.member().clone(),
             // A stranger may belong to another cluster: whoever is about to add it talks to it before.
             cluster: self.me.cluster().filter(|_| !there.is_empty()),
             // Of two members at one address, one is gone: which, only that server knows.
             to: match there[..] {
-                [id] => Some(id.clone()),
-                _ => None,
+                // Not by its disk: one that lost its data is asked how it is, and whether it may be added again.
+                [member] => Addressee::Server(member.server.clone()),
+                _ => Addressee::Anyone,
             },
             message: PeerMessage::Service,
         };
@@ -311,7 +323,7 @@ impl<R: Runtime> RaftNode<R> {
         // An answer other than the service's own says that the service was not asked.
         let reason = match message::decode::<Answer<R>>(&answer) {
             Ok((Answer::Service, answer)) => return Ok(answer),
-            Ok((Answer::WrongServer(actual), _)) => format!("the server there is {actual}"),
+            Ok((Answer::WrongServer(actual), _)) => format!("the server there is {}", actual.server),
             Ok((Answer::WrongCluster, _)) => "it belongs to another cluster".to_string(),
             Ok((Answer::Stopped(reason), _)) => format!("it stopped: {reason}"),
             Ok(_) => "it does not understand this server".to_string(),
@@ -377,23 +389,27 @@ impl<R: Runtime> Consensus for RaftNode<R> {
         let metrics = self.metrics();
         let members = |voters: bool| -> BTreeMap<ServerId, ServerAddress> {
             let membership = metrics.membership_config.membership();
-            let voter_ids: Vec<ServerId> = membership.voter_ids().collect();
+            let voter_ids: Vec<MemberId> = membership.voter_ids().collect();
             membership
                 .nodes()
                 .filter(|(id, _)| voter_ids.contains(id) == voters)
-                .map(|(id, address)| (id.clone(), address.clone()))
+                .map(|(member, address)| (member.server.clone(), address.clone()))
                 .collect()
         };
+        let disks = metrics.membership_config.nodes();
+        let disks = disks.map(|(member, _)| (member.server.clone(), member.disk));
         let (voters, learners) = (members(true), members(false));
-        let leader = metrics.current_leader.as_ref().map(|id| {
-            let address = voters.get(id).or_else(|| learners.get(id));
-            (id.clone(), address.cloned().unwrap_or_default())
+        let leader = metrics.current_leader.as_ref().map(|MemberId { server, .. }| {
+            let address = voters.get(server).or_else(|| learners.get(server));
+            (server.clone(), address.cloned().unwrap_or_default())
         });
         let matched = metrics.replication.iter().flatten();
         let failed = metrics.running_state.as_ref().err();
         let index = |log_id: &Option<super::types::LogId>| log_id.map_or(0, |log_id| log_id.index);
         RaftStatus {
             id: self.me.id().clone(),
+            disk: self.me.member().disk,
+            disks: disks.collect(),
             role: role(metrics.state),
             term: metrics.current_term,
             leader,
@@ -402,7 +418,9 @@ impl<R: Runtime> Consensus for RaftNode<R> {
             applied_index: self.state.applied().get(),
             snapshot_index: index(&metrics.snapshot),
             purged_index: index(&metrics.purged),
-            matched: matched.map(|(id, log_id)| (id.clone(), index(log_id))).collect(),
+            matched: matched
+                .map(|(member, log_id)| (member.server.clone(), index(log_id)))
+                .collect(),
             last_contact_ms: self.last_contact(&metrics),
             elections: self.log.elections(),
             fatal: failed
@@ -457,7 +475,7 @@ impl<R: Runtime> RaftNode<R> {
             if metrics
                 .membership_config
                 .voter_ids()
-                .all(|voter| voter == *self.me.id())
+                .all(|voter| voter == *self.me.member())
             {
                 return Some(0);
             }

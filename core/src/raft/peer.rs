@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Poll,
 };
@@ -18,10 +18,12 @@ use openraft::{
 use tokio::sync::oneshot;
 
 use super::{
-    PeerService, ServerId,
+    PeerService,
     checkpoint::SnapshotData,
     identity::Identity,
-    message::{self, Answer, AppendOrder, Envelope, PeerMessage},
+    log::LogStore,
+    member::{MemberId, WAY_BACK},
+    message::{self, Addressee, Answer, AppendOrder, Envelope, PeerMessage},
     snapshot::{Chunk, ChunkAnswer, Received, Receiver},
     state::StateMachine,
     types::Types,
@@ -35,9 +37,12 @@ use crate::{
 pub(crate) struct PeerServer<R: Runtime> {
     me: Identity,
     raft: Raft<Types<R>, StateMachine<R>>,
+    log: LogStore<R>,
     receiver: Receiver<R>,
     service: Arc<dyn PeerService>,
     order: AppendOrders,
+    /// Whether it was told already that others know this server by another disk.
+    loss_told: AtomicBool,
     /// When the leader was last heard of.
     leader_heard: Mutex<Option<Instant>>,
     /// Messages that made no sense.
@@ -48,15 +53,18 @@ impl<R: Runtime> PeerServer<R> {
     pub(crate) fn new(
         me: Identity,
         raft: Raft<Types<R>, StateMachine<R>>,
+        log: LogStore<R>,
         receiver: Receiver<R>,
         service: Arc<dyn PeerService>,
     ) -> Self {
         PeerServer {
             me,
             raft,
+            log,
             receiver,
             service,
             order: AppendOrders::default(),
+            loss_told: AtomicBool::new(false),
             leader_heard: Mutex::new(None),
             bad_messages: AtomicU64::new(0),
         }
@@ -78,8 +86,9 @@ impl<R: Runtime> PeerServer<R> {
             Ok(message) => message,
             Err(error) => return self.malformed(&error.to_string()),
         };
-        if envelope.to.as_ref().is_some_and(|to| to != self.me.id()) {
-            return encode(&Answer::<R>::WrongServer(self.me.id().clone()));
+        if !envelope.to.is(self.me.member()) {
+            self.note_loss(&envelope.to);
+            return encode(&Answer::<R>::WrongServer(self.me.member().clone()));
         }
         if !self.me.may_listen_to(envelope.cluster) {
             return encode(&Answer::<R>::WrongCluster);
@@ -87,6 +96,12 @@ impl<R: Runtime> PeerServer<R> {
         if let PeerMessage::Service = envelope.message {
             let answer = self.service.serve(tail).await;
             return message::encode(&Answer::<R>::Service, &answer);
+        }
+        if let PeerMessage::Introduce = envelope.message {
+            return encode(&Answer::<R>::Introduced {
+                member: self.me.member().clone(),
+                is_used: self.log.is_initialized(),
+            });
         }
         if let Err(reason) = envelope.check() {
             return self.malformed(reason);
@@ -114,7 +129,18 @@ impl<R: Runtime> PeerServer<R> {
                 result.map_or_else(stopped, Answer::TransferLeader)
             }
             // Answered before Raft was involved.
-            PeerMessage::Service => Answer::Malformed,
+            PeerMessage::Service | PeerMessage::Introduce => Answer::Malformed,
+        }
+    }
+
+    /// Tells once that a message is for this server on a disk that it has no more.
+    fn note_loss(&self, to: &Addressee) {
+        if let Addressee::Member(addressed) = to
+            && addressed.has_lost_data(self.me.member())
+            && !self.loss_told.swap(true, Ordering::Relaxed)
+        {
+            let (expected, found) = (addressed.disk, self.me.member().disk);
+            tracing::error!(%expected, %found, "this server's cluster knows it by another disk: {WAY_BACK}");
         }
     }
 
@@ -126,7 +152,7 @@ impl<R: Runtime> PeerServer<R> {
 
     async fn append(
         &self,
-        from: &ServerId,
+        from: &MemberId,
         order: Option<AppendOrder>,
         request: AppendEntriesRequest<Types<R>>,
     ) -> Answer<R> {
@@ -213,7 +239,7 @@ fn stopped<R: Runtime>(error: impl ToString) -> Answer<R> {
 /// Puts append requests back into the order in which they were sent. Several are under way at once and may overtake
 /// each other; one that came before its predecessor would look to Raft like a gap in this server's log.
 #[derive(Default)]
-pub(crate) struct AppendOrders(Mutex<BTreeMap<ServerId, AppendStream>>);
+pub(crate) struct AppendOrders(Mutex<BTreeMap<MemberId, AppendStream>>);
 
 /// The current stream of one sender.
 struct AppendStream {
@@ -225,7 +251,7 @@ struct AppendStream {
 
 impl AppendOrders {
     /// Waits until all predecessors are through. `false` if they don't come in time, or if the request is outdated.
-    pub(crate) async fn wait_turn<R: Runtime>(&self, from: &ServerId, order: AppendOrder) -> bool {
+    pub(crate) async fn wait_turn<R: Runtime>(&self, from: &MemberId, order: AppendOrder) -> bool {
         let turn = {
             let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if !streams.contains_key(from) && streams.len() == limits::APPENDING_SERVERS_MAX {
@@ -255,7 +281,7 @@ impl AppendOrders {
     }
 
     /// Lets the successor go.
-    pub(crate) fn end_turn(&self, from: &ServerId, order: AppendOrder) {
+    pub(crate) fn end_turn(&self, from: &MemberId, order: AppendOrder) {
         let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(stream) = streams
             .get_mut(from)

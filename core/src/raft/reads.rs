@@ -63,7 +63,10 @@ async fn round<R: Runtime>(raft: &Raft<Types<R>, StateMachine<R>>) -> Result<u64
         Ok((read_log_id, _)) => Ok(read_log_id.index()),
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
             Err(ReadIndexError::NotLeader {
-                leader: forward.leader_id.zip(forward.leader_node),
+                leader: forward
+                    .leader_id
+                    .map(|leader| leader.server)
+                    .zip(forward.leader_node),
             })
         }
         Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {

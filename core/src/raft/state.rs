@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     observe::{Observation, SharedObserver},
-    raft::{ServerAddress, ServerId},
+    raft::{ServerAddress, member::MemberId},
     registry::{Applied, Registry},
     runtime::Runtime,
 };
@@ -165,7 +165,7 @@ impl<R: Runtime> StateMachine<R> {
 
 /// openraft's name for a snapshot, with ours in it.
 pub(crate) type StateSnapshot<R> =
-    Snapshot<CommittedLeaderId, ServerId, ServerAddress, SnapshotData<<R as Runtime>::Disk>>;
+    Snapshot<CommittedLeaderId, MemberId, ServerAddress, SnapshotData<<R as Runtime>::Disk>>;
 
 impl<R: Runtime> RaftStateMachine<Types<R>> for StateMachine<R> {
     type SnapshotData = SnapshotData<R::Disk>;

@@ -10,7 +10,7 @@ use openraft::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{ServerAddress, ServerId, rt::RaftRuntime};
+use super::{ServerAddress, member::MemberId, rt::RaftRuntime};
 use crate::{
     registry::{Applied, Command, RowError},
     runtime::Runtime,
@@ -22,10 +22,10 @@ pub(crate) struct Types<R>(PhantomData<fn() -> R>);
 impl<R: Runtime> RaftTypeConfig for Types<R> {
     type D = Proposal;
     type R = Outcome;
-    type NodeId = ServerId;
+    type NodeId = MemberId;
     type Node = ServerAddress;
     type Term = u64;
-    type LeaderId = leader_id_std::LeaderId<u64, ServerId>;
+    type LeaderId = leader_id_std::LeaderId<u64, MemberId>;
     type Vote = Vote;
     type Payload = Payload;
     type Entry = Entry;
@@ -43,13 +43,13 @@ impl<R: Runtime> RaftTypeConfig for Types<R> {
 
 /// One leader per term, as in the paper; so a term and an index are an entry's whole identity.
 pub(crate) type CommittedLeaderId = leader_id_std::CommittedLeaderId<u64>;
-pub(crate) type Vote = openraft::Vote<leader_id_std::LeaderId<u64, ServerId>>;
+pub(crate) type Vote = openraft::Vote<leader_id_std::LeaderId<u64, MemberId>>;
 pub(crate) type LogId = openraft::LogId<CommittedLeaderId>;
-pub(crate) type Payload = EntryPayload<Proposal, ServerId, ServerAddress>;
+pub(crate) type Payload = EntryPayload<Proposal, MemberId, ServerAddress>;
 pub(crate) type Entry = openraft::Entry<CommittedLeaderId, Payload>;
-pub(crate) type Membership = openraft::Membership<ServerId, ServerAddress>;
-pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId, ServerId, ServerAddress>;
-pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, ServerId, ServerAddress>;
+pub(crate) type Membership = openraft::Membership<MemberId, ServerAddress>;
+pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId, MemberId, ServerAddress>;
+pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, MemberId, ServerAddress>;
 
 // Derived ones would ask the same of `R`, of which no value ever exists.
 impl<R> Copy for Types<R> {}

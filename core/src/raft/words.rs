@@ -49,9 +49,10 @@ pub(crate) fn request<R: Runtime>(frame: &Bytes) -> Said {
         PeerMessage::TransferLeader(request) => format!(
             "hands the leadership of term {} to {}",
             request.from_leader().leader_id.term,
-            request.to_node_id()
+            request.to_node_id().server
         ),
         PeerMessage::Service => return Said::Service(tail),
+        PeerMessage::Introduce => "asks who is there".to_string(),
     })
 }
 
@@ -104,10 +105,23 @@ pub(crate) fn answer<R: Runtime>(frame: &Bytes) -> Said {
         Answer::TransferLeader(Ok(())) => "takes over".into(),
         Answer::TransferLeader(Err(error)) => format!("does not take over: {error}"),
         Answer::Service => return Said::Service(tail),
-        Answer::WrongServer(this) => format!("is {this}, not the one that is meant"),
+        Answer::WrongServer(this) => format!(
+            "is {}, on disk {}, not the one that is meant",
+            this.server, this.disk
+        ),
         Answer::WrongCluster => "belongs to another cluster".into(),
         Answer::OutOfOrder => "refuses: an append before this one is missing".into(),
         Answer::Malformed => "refuses: the message makes no sense".into(),
+        Answer::Introduced { member, is_used } => format!(
+            "is {}, on disk {}{}",
+            member.server,
+            member.disk,
+            if is_used {
+                ", and took part in a cluster"
+            } else {
+                ""
+            }
+        ),
         Answer::Stopped(why) => format!("serves no more: {why}"),
     })
 }

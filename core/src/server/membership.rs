@@ -35,6 +35,7 @@ impl Inner {
     /// Asks every member for its status, side by side.
     pub(super) async fn cluster(&self) -> Vec<PeerReport> {
         let status = self.status();
+        let disks = &status.disks;
         let voters = status.voters.iter().map(|(id, address)| (id, address, true));
         let learners = status.learners.iter().map(|(id, address)| (id, address, false));
         join_all(voters.chain(learners).map(async |(id, address, voter)| {
@@ -55,6 +56,7 @@ impl Inner {
                 id: id.clone(),
                 address: address.clone(),
                 voter,
+                disk: disks.get(id).copied().unwrap_or_default(),
                 status,
                 digest,
                 version,

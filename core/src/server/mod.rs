@@ -53,7 +53,7 @@ use self::{
 };
 use crate::{
     limits,
-    raft::{MembershipError, RaftStatus, ServerAddress, ServerId},
+    raft::{DiskId, MembershipError, RaftStatus, ServerAddress, ServerId},
     registry::{
         CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, Session, SessionId,
         Snapshot,
@@ -192,6 +192,8 @@ pub struct PeerReport {
     pub address: ServerAddress,
     /// Whether it votes.
     pub voter: bool,
+    /// The disk by which it is a member.
+    pub disk: DiskId,
     /// What it says of itself; `None` when it does not answer.
     pub status: Option<RaftStatus>,
     /// Digest of its state at its applied index; `None` when it does not answer.
@@ -200,6 +202,16 @@ pub struct PeerReport {
     pub version: String,
     /// The newest version of the log's commands that it reads; `None` when it does not answer.
     pub command_version: Option<u8>,
+}
+
+impl PeerReport {
+    /// Whether the server that answers has another disk than the one by which it is a member: it takes no part any more
+    /// until it is removed and added again.
+    pub fn lost_its_data(&self) -> bool {
+        self.status
+            .as_ref()
+            .is_some_and(|status| status.disk != self.disk)
+    }
 }
 
 /// A renewal or another report about a check, from a client.

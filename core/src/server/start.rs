@@ -36,7 +36,8 @@ pub struct StartConfig {
 pub enum Bootstrap {
     /// It waits to be added.
     Wait,
-    /// It starts a cluster of these members, itself among them.
+    /// It starts a cluster of these members, itself among them: at once if it is alone, else as soon as all of them
+    /// are there, and are new.
     Cluster(BTreeMap<ServerId, ServerAddress>),
     /// Nobody asked: it starts a cluster of one, which gives way when another cluster adds this server, as long as
     /// nothing was written to it.
@@ -94,8 +95,14 @@ pub async fn start<R: Runtime>(
         Bootstrap::Implicit if !gave_way => Some(BTreeMap::from([(id, address)])),
         Bootstrap::Implicit | Bootstrap::Wait => None,
     };
-    if let Some(members) = members {
-        bootstrap(&server, members).await?;
+    match members {
+        // Nobody else is asked.
+        Some(members) if members.len() == 1 => bootstrap(&server.0, members).await?,
+        Some(members) => {
+            let founding = found(Arc::downgrade(&server.0), members);
+            server.0.platform().spawn(founding.boxed());
+        }
+        None => {}
     }
     if !config.join.is_empty() {
         let joining = join(Arc::downgrade(&server.0), network, config.join);
@@ -104,13 +111,12 @@ pub async fn start<R: Runtime>(
     Ok(Running { server })
 }
 
-/// Starts a cluster if the disk is empty.
-async fn bootstrap(server: &Server, members: BTreeMap<ServerId, ServerAddress>) -> Result<(), StartError> {
-    let status = server.status();
-    if is_member(&status) || status.last_log_index > 0 {
+/// Starts a cluster of this server alone if the disk is empty.
+async fn bootstrap(inner: &Inner, members: BTreeMap<ServerId, ServerAddress>) -> Result<(), StartError> {
+    if belongs(&inner.consensus.status()) {
         return Ok(());
     }
-    match server.0.consensus.initialize(members).await {
+    match inner.consensus.initialize(members).await {
         Ok(()) => Ok(()),
         // It has voted in a cluster already: that one will send it the members.
         Err(MembershipError::Refused(reason)) => {
@@ -124,14 +130,44 @@ async fn bootstrap(server: &Server, members: BTreeMap<ServerId, ServerAddress>) 
     }
 }
 
-fn is_member(status: &RaftStatus) -> bool {
-    status.voters.contains_key(&status.id) || status.learners.contains_key(&status.id)
+/// Starts a cluster of several servers as soon as all of them are there; ends when this server belongs to one.
+async fn found(inner: Weak<Inner>, members: BTreeMap<ServerId, ServerAddress>) {
+    let mut told = String::new();
+    let mut pause = limits::FOUND_RETRY_MIN;
+    while let Some(inner) = inner.upgrade() {
+        if inner.shared.finish().is_some() || belongs(&inner.consensus.status()) {
+            return;
+        }
+        match inner.consensus.initialize(members.clone()).await {
+            Ok(()) => return,
+            Err(error) => {
+                let reason = error.to_string();
+                if reason != told {
+                    tracing::warn!(
+                        reason,
+                        "the cluster begins when all of its servers are there and new; a server that lost its data \
+                         has to be removed and added again"
+                    );
+                    told = reason;
+                }
+            }
+        }
+        let shared = inner.shared.clone();
+        drop(inner);
+        shared.platform.sleep(pause).await;
+        pause = (pause * 2).min(limits::JOIN_RETRY_MAX);
+    }
+}
+
+/// Whether a server takes part in a cluster, or knows one that it was removed from.
+fn belongs(status: &RaftStatus) -> bool {
+    status.is_member() || status.last_log_index > 0
 }
 
 /// Whether a server that was just started knows a cluster that it is no part of: it comes back only if somebody adds
 /// it. (One that is being added may see members before it sees itself among them.)
 fn was_removed(status: &RaftStatus) -> bool {
-    !status.voters.is_empty() && !is_member(status)
+    !status.voters.is_empty() && !status.is_member()
 }
 
 impl Running {
@@ -178,7 +214,7 @@ async fn join<N: Network>(inner: Weak<Inner>, network: N, addresses: Vec<String>
             return;
         };
         let status = inner.consensus.status();
-        if inner.shared.finish().is_some() || status.voters.contains_key(&status.id) {
+        if inner.shared.finish().is_some() || status.is_voter() {
             return;
         }
         match ask_to_join(&inner, &network, address, &status.id).await {

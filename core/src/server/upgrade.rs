@@ -83,7 +83,16 @@ impl Inner {
         };
         // Asked again by the next look if somebody came or went meanwhile.
         let now = self.consensus.status();
-        let same_members = (&now.voters, &now.learners) == (&status.voters, &status.learners);
+        let members = |status: &RaftStatus| {
+            let RaftStatus {
+                voters,
+                learners,
+                disks,
+                ..
+            } = status.clone();
+            (voters, learners, disks)
+        };
+        let same_members = members(&now) == members(&status);
         if version <= written || !same_members || now.term != status.term {
             return;
         }

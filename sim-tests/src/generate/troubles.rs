@@ -99,7 +99,8 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
     // What is broken for good leaves just a majority: it must not shrink by other means.
     let changes_members = kinds.iter().any(|kind| matches!(kind, Kind::Membership));
     // A server that is down for good is never upgraded.
-    if !changes_members && !upgrades && dice.chance(20) {
+    let breaks = !changes_members && !upgrades && dice.chance(20);
+    if breaks {
         break_for_good(dice, cluster, pace, &mut faults);
     }
     let many = dice.between(1, 8);
@@ -109,6 +110,10 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Fault> {
         let first = faults.len();
         add(dice, cluster, kind, at_ms, &mut faults);
         lengthen(&mut faults[first..], pace);
+    }
+    // Only where nothing else is gone for good, be it for an older program that can't go on.
+    if !breaks && !changes_members && !upgrades && dice.chance(9) {
+        lose_a_disk(dice, cluster, pace, &mut faults);
     }
     for fault in &mut faults {
         fault.at_ms = fault.at_ms.min(pace.heal_ms - 100);
@@ -177,6 +182,43 @@ fn break_for_good(dice: &mut Dice, cluster: &Shape, pace: Pace, faults: &mut Vec
             what,
             lasts: true,
         });
+    }
+}
+
+/// One server loses its disk, and an election is at hand in which its vote and its log would count, if they did: with a
+/// leader that is gone, and another server that lags.
+fn lose_a_disk(dice: &mut Dice, cluster: &Shape, pace: Pace, faults: &mut Vec<Fault>) {
+    let mut fault = |at_ms: u64, for_ms: u64, what: Trouble| {
+        faults.push(Fault {
+            at_ms,
+            for_ms,
+            what,
+            lasts: false,
+        })
+    };
+    let at_ms = dice.between(BEGIN_MS + 1_000, pace.heal_ms - 5_000);
+    let loser = dice.server(cluster);
+    if dice.chance(50) {
+        let lags = Who::Server((loser + 1) % cluster.servers);
+        let for_ms = dice.between(200, 900);
+        fault(at_ms.saturating_sub(for_ms), for_ms, Trouble::CutOff(lags));
+    }
+    let down_ms = dice.between(20, 600);
+    let what = Trouble::Wipe {
+        who: Who::Server(loser),
+        out_ms: dice.between(200, 3_500),
+    };
+    fault(at_ms, down_ms, what);
+    if dice.chance(70) {
+        let gone = [
+            Trouble::Crash(Who::Leader),
+            Trouble::CutOff(Who::Leader),
+            Trouble::Pause(Who::Leader),
+            Trouble::Transfer { to: None },
+        ];
+        let gone = dice.pick(&gone).clone();
+        let for_ms = dice.between(500, 2_500);
+        fault(at_ms + down_ms + dice.between(0, 800), for_ms, gone);
     }
 }
 

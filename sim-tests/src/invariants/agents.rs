@@ -9,6 +9,7 @@ use super::Violation;
 use crate::{
     history::{AgentInstance, AgentPromise, History, ServerNumber},
     time::Time,
+    words::list,
 };
 
 /// Its name.
@@ -66,8 +67,10 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
             .collect();
         if statuses != wanted.statuses {
             return violation(format!(
-                "the checks of {}'s instance {id} are {statuses:?} in the end, not {:?}",
-                agent.node, wanted.statuses
+                "the checks of {}'s instance {id} are {} in the end, not {}",
+                agent.node,
+                in_words(&statuses),
+                in_words(&wanted.statuses)
             ));
         }
     }
@@ -99,6 +102,10 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
         ));
     }
     Ok(())
+}
+
+fn in_words(statuses: &[CheckStatus]) -> String {
+    list(statuses.iter().map(|status| status.as_str()))
 }
 
 /// While the servers are calm and the agent runs, none of its checks expires.
@@ -185,7 +192,7 @@ mod tests {
     fn another_status_is_not_fine() {
         let mut story = story(Passing);
         story.register("web-1", 1);
-        assert!(complaint(healed(story)).contains("[Critical] in the end, not [Passing]"));
+        assert!(complaint(healed(story)).contains("are critical in the end, not passing"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::Violation;
 use crate::{
     history::{History, Outcome},
     matching::Source,
+    words,
 };
 
 /// Its name.
@@ -19,9 +20,10 @@ pub fn check(history: &History) -> Result<(), Violation> {
     let truth = history.truth();
     for (entry, source) in truth.entries.iter().zip(&truth.sources) {
         if *source == Source::Nobody {
-            let command = &entry.command.as_ref().map(|(command, _)| command);
+            let command = entry.command.as_ref().map(|(command, _)| words::command(command));
+            let command = command.unwrap_or_else(|| "nothing that it can read".to_owned());
             let what = format!(
-                "entry {} was applied twice, or though it had failed, or nobody asked for it: {command:?}",
+                "entry {} was applied twice, or though it had failed, or nobody asked for it: {command}",
                 entry.log_index
             );
             return Err(Violation::new(NAME, entry.applied, what));

@@ -250,12 +250,12 @@ fn reported(
     found.ok_or_else(|| {
         let what = match wanted {
             Some(status) => format!(
-                "{} was acknowledged, but {target:?} never was {} meanwhile",
+                "{} was acknowledged, but {target} never was {} meanwhile",
                 operation.op,
                 status.as_str()
             ),
             None => format!(
-                "{} was refused, but {target:?} was there all the time",
+                "{} was refused, but {target} was there all the time",
                 operation.op
             ),
         };

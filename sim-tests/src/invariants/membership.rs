@@ -20,7 +20,9 @@ pub fn check(history: &History) -> Result<(), Violation> {
     let voters: BTreeSet<ServerNumber> = last.voters.iter().copied().collect();
     for told in &history.configurations {
         let theirs: BTreeSet<ServerNumber> = told.voters.iter().copied().collect();
-        if voters.contains(&told.server) && theirs != voters {
+        // One that lost its disk knows nobody; its name may be a member's still.
+        let belongs = voters.contains(&told.server) && !history.is_out(told.server, told.at);
+        if belongs && theirs != voters {
             let what = format!(
                 "{} names the voters {}, {} names {}",
                 told.server,

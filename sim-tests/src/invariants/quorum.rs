@@ -2,17 +2,19 @@
 //! before anyone is told of it, it is on the disks of a majority of the voters such that no loss of power can take it away;
 //! so is a vote when it is given, a checkpoint when the log before it is purged, an installed snapshot when it is answered.
 //!
+//! A server that lost its disk has another one since, which is no voter's until it is added again.
+//!
 //! What a loss of power could take away is asked of the disks, not of the servers.
 
 use std::collections::BTreeSet;
 
 use super::Violation;
-use crate::history::{Fact, History, ServerNumber};
+use crate::history::{Disk, Fact, History};
 
 /// Its name.
 pub const NAME: &str = "quorum";
 
-type Voters = Vec<BTreeSet<ServerNumber>>;
+pub(super) type Voters = Vec<BTreeSet<Disk>>;
 
 /// See the module's page.
 ///
@@ -65,13 +67,13 @@ fn in_force<'a>(
         .filter(move |(at, _)| *at > log_index || Some(*at) == before)
 }
 
-fn is_quorum(voters: &Voters, on: &BTreeSet<ServerNumber>) -> bool {
+pub(super) fn is_quorum(voters: &Voters, on: &BTreeSet<Disk>) -> bool {
     voters
         .iter()
         .all(|set| set.intersection(on).count() > set.len() / 2)
 }
 
-fn names(servers: &BTreeSet<ServerNumber>) -> String {
+fn names(servers: &BTreeSet<Disk>) -> String {
     match servers.is_empty() {
         true => "nobody's disk".to_owned(),
         false => servers
@@ -85,9 +87,13 @@ fn names(servers: &BTreeSet<ServerNumber>) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
+    use crate::history::ServerNumber;
 
-    fn set(servers: &[u8]) -> BTreeSet<ServerNumber> {
-        servers.iter().copied().map(ServerNumber).collect()
+    fn set(servers: &[u8]) -> BTreeSet<Disk> {
+        servers
+            .iter()
+            .map(|server| ServerNumber(*server).into())
+            .collect()
     }
 
     fn configure(story: &mut Story, log_index: u64, voters: &[&[u8]]) {
@@ -151,6 +157,17 @@ mod tests {
         configure(&mut story, 2, &[&[1, 2, 3]]);
         held(&mut story, 3, &[1]);
         assert!(complaint(story).contains("safe on s1 only"));
+    }
+
+    #[test]
+    fn a_disk_that_came_in_place_of_a_voters_is_not() {
+        let mut story = Story::new();
+        configure(&mut story, 0, &[&[1, 2, 3]]);
+        let mut on = set(&[1, 3]);
+        let third = on.pop_last().expect("there are two");
+        on.insert(Disk { id: 7, ..third });
+        story.observe(1, Fact::Held { log_index: 1, on });
+        assert!(complaint(story).contains("safe on s1, s3 only"));
     }
 
     #[test]

@@ -23,6 +23,11 @@ pub fn check(history: &History) -> Result<(), Violation> {
         return Err(Violation::new(NAME, history.ended, "no server is up in the end"));
     }
     for server in history.members_in_the_end() {
+        // One that lost its disk serves when the operator has added it again.
+        if history.is_out(server, history.healed) {
+            caught_up(history, server)?;
+            continue;
+        }
         let served = |operation: &&Operation| {
             operation.server == server
                 && operation.is_done()

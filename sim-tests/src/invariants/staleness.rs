@@ -11,7 +11,7 @@ use sider_core::limits::LEADER_SILENCE_MAX;
 
 use super::Violation;
 use crate::{
-    history::{Fact, Heard, History, Operation, ServerNumber, Told},
+    history::{Disk, Fact, Heard, History, Operation, ServerNumber, Told},
     operation::Freshness,
     time::{Time, drift_of},
 };
@@ -161,8 +161,8 @@ impl Alone {
         let mut alone: BTreeMap<ServerNumber, Vec<(Time, bool)>> = BTreeMap::new();
         for seen in &history.observations {
             if let Fact::Configured { voters, .. } = &seen.what {
-                let only = |set: &std::collections::BTreeSet<ServerNumber>| {
-                    set.len() == 1 && set.contains(&seen.server)
+                let only = |set: &std::collections::BTreeSet<Disk>| {
+                    set.len() == 1 && set.iter().all(|disk| disk.server == seen.server)
                 };
                 alone
                     .entry(seen.server)
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn being_alone_needs_no_contact() {
         let mut story = stale(true, 0, 9_000);
-        let only = std::collections::BTreeSet::from([ServerNumber(3)]);
+        let only = std::collections::BTreeSet::from([ServerNumber(3).into()]);
         story.observe(
             3,
             Fact::Configured {

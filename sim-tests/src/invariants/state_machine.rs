@@ -4,7 +4,10 @@
 use sider_core::registry::{Refusal, Reply, Topic};
 
 use super::Violation;
-use crate::history::{Fact, History};
+use crate::{
+    history::{Fact, History},
+    words,
+};
 
 /// Its name.
 pub const NAME: &str = "state_machine";
@@ -23,7 +26,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
             Err(Violation::new(
                 NAME,
                 entry.applied,
-                format!("entry {at}: {what}; it is {command:?}"),
+                format!("entry {at}: {what}; it is: {}", words::command(command)),
             ))
         };
         if words_aside(&effect.reply) != words_aside(reply) {

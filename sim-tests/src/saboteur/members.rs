@@ -18,6 +18,10 @@ use crate::{
 /// A membership change or a transfer is waited for this long.
 const MEMBERSHIP_PATIENCE: Duration = Duration::from_secs(12);
 
+/// How often, and after what pauses, an operator tries to add a server again that lost its disk.
+const ADD_AGAIN_TRIES: usize = 20;
+const ADD_AGAIN_PAUSE: Duration = Duration::from_millis(300);
+
 impl Saboteur {
     /// A new server joins; it is down, or not.
     pub(super) async fn join(&self, is_up: bool) {
@@ -36,6 +40,26 @@ impl Saboteur {
         self.change(server, true, "/v1/raft/join", body).await;
     }
 
+    /// Removes servers that lost their disks and adds them again, until that was done for sure: an operator goes on, also
+    /// after everything else is healed.
+    pub(super) async fn add_again(&self, servers: &[usize]) {
+        for server in servers {
+            let (id, address) = self.0.cluster.identity(*server);
+            let (removed, added) = (
+                json!({ "ID": id.0.as_str() }),
+                json!({ "ID": id.0.as_str(), "Addr": address.raft }),
+            );
+            for _ in 0..ADD_AGAIN_TRIES {
+                self.change(*server, false, "/v1/raft/remove", removed.clone())
+                    .await;
+                if self.change(*server, true, "/v1/raft/join", added.clone()).await == Some(true) {
+                    break;
+                }
+                self.0.world.sleep(ADD_AGAIN_PAUSE).await;
+            }
+        }
+    }
+
     pub(super) async fn remove(&self, servers: &[usize]) {
         for server in servers {
             let body = json!({ "ID": self.0.cluster.identity(*server).0.0.as_str() });
@@ -43,7 +67,7 @@ impl Saboteur {
         }
     }
 
-    async fn change(&self, server: usize, joins: bool, path: &str, body: Value) {
+    async fn change(&self, server: usize, joins: bool, path: &str, body: Value) -> Option<bool> {
         let Parts { world, recorder, .. } = &*self.0;
         let place = recorder.membership_asked(MembershipChange {
             invoked: now(world),
@@ -55,6 +79,7 @@ impl Saboteur {
         });
         let (done, answer) = self.ask(path, body).await;
         recorder.membership_answered(place, now(world), done, answer);
+        done
     }
 
     /// Asks the leader, or any server that is up: done, certainly not done, or unknown; with the answer in words.

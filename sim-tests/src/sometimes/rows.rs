@@ -9,7 +9,7 @@ use sider_core::registry::{Command, Refusal, Reply};
 
 use super::{HowOften, Situation, whole};
 use crate::{
-    history::{Fact, FaultSpan, History, MembershipChange, Observed, Operation, Outcome, ServerNumber},
+    history::{Disk, Fact, FaultSpan, History, MembershipChange, Observed, Operation, Outcome, ServerNumber},
     invariants::watches::{self, Bound},
     operation::{Freshness, Op, ReportForm, Target},
     time::Time,
@@ -267,6 +267,16 @@ table! {
         it.joins && installs(h).any(|seen| seen.server == it.server)
     });
 
+    Usual "a server loses its disk and comes back": |h| {
+        pairs(h, Duration::from_secs(5), |a| *a == Fact::Wiped, |b| *b == Fact::Started)
+    };
+    Usual "somebody is elected while a server is out that lost its disk": |h| {
+        leaderships(h).iter().filter(|it| h.servers().iter().any(|server| h.is_out(*server, it.1))).count() as u64
+    };
+    Usual "a server that lost its disk is added again": |h| changes(h, |it| {
+        it.joins && it.done == Some(true) && h.is_out(it.server, it.invoked)
+    });
+
     // Agents.
     Usual "an agent registers its services": |h| {
         h.agents.iter().filter(|agent| agent_entries(h, &agent.node).next().is_some()).count() as u64
@@ -399,7 +409,7 @@ fn split_votes(h: &History) -> u64 {
             voted_for,
             committed: false,
         } = &seen.what
-            && *voted_for == seen.server.to_string()
+            && Disk::parse(voted_for).is_some_and(|disk| disk.server == seen.server)
         {
             candidates.entry(*term).or_default().insert(seen.server);
         }

@@ -72,6 +72,7 @@ async fn stats(State(server): State<Server>) -> Reply {
     let (digest_index, digest) = server.digest();
     Reply::json(&json!({
         "id": status.id.0,
+        "disk": status.disk.to_string(),
         "state": role(status.role),
         "term": status.term,
         "leader": status.known_leader().map_or("", |(id, _)| &id.0),
@@ -99,6 +100,7 @@ async fn configuration(State(server): State<Server>) -> Reply {
     let member = |(id, address): (&ServerId, &ServerAddress), voter: bool| {
         json!({
             "id": id.0,
+            "disk": status.disks.get(id).map(ToString::to_string),
             "raft_addr": address.raft,
             "http_addr": address.http,
             "leader": is_leader(&status, id),
@@ -141,6 +143,8 @@ fn server_status(report: &PeerReport, newest: u64) -> Value {
         "raft_addr": report.address.raft,
         "http_addr": report.address.http,
         "reachable": status.is_some(),
+        // A server on another disk than the one that was added says of itself what is true of no member.
+        "lost_data": report.lost_its_data(),
         "role": status.map_or("unknown", |status| role(status.role)),
         "voter": report.voter,
         "term": status.map(|status| status.term),

@@ -10,7 +10,7 @@ use openraft::{
 };
 
 use super::{
-    Stores, entry, id, load_checkpoint, log_id, membership_entry,
+    Stores, entry, load_checkpoint, log_id, member, membership_entry,
     platform::{TestDisk, TestRuntime},
 };
 use crate::{
@@ -60,7 +60,7 @@ async fn chunks(stores: &mut Stores, transfer: u64) -> Vec<(Chunk, Bytes)> {
     let mut chunks = Vec::new();
     while let Some((sequence, rows, end)) = outgoing.next().await.unwrap() {
         let chunk = Chunk {
-            vote: Vote::new_committed(3, id("b")),
+            vote: Vote::new_committed(3, member("b")),
             transfer,
             sequence,
             header: Header {
@@ -314,7 +314,7 @@ async fn interrupted_install(
     follower.log.save_committed(Some(log_id(1, 29))).await.unwrap();
     follower
         .log
-        .save_vote(&Vote::new_committed(3, id("b")))
+        .save_vote(&Vote::new_committed(3, member("b")))
         .await
         .unwrap();
     let old = follower.digest();
@@ -360,7 +360,7 @@ async fn an_interrupted_installation_leaves_a_member_that_starts() {
             let (_, disk, old) = interrupted_install(&mut leader, Some(stop), survivors).await;
             let mut stores = Stores::open(disk).await.unwrap();
             let state = StorageHelper::<Types<TestRuntime>, _, _>::new(&mut stores.log, &mut stores.state)
-                .with_id(id("a"))
+                .with_id(member("a"))
                 .get_initial_state()
                 .await
                 .unwrap();

@@ -8,13 +8,14 @@ use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use super::{
     Stores, address, entry,
     harness::{Cluster, Member, config, start, until},
-    id, log_id, membership_entry,
+    id, log_id, member, membership_entry,
     platform::{TestDisk, TestWorld},
     register,
 };
 use crate::{
     raft::{
-        Consensus, MembershipError, ProposeError, RaftConfig, ReadIndexError, Role, StartError,
+        Consensus, MembershipError, ProposeError, RaftConfig, ReadIndexError, Role, StartError, identity,
+        log::put_meta,
         types::{Entry, Payload, Proposal},
     },
     runtime::Network,
@@ -356,7 +357,8 @@ async fn a_log_of_a_newer_version_does_not_start() {
     let entries = vec![membership_entry(1, 0, &["a"]), entry(1, 1), newer];
     stores.log.blocking_append(entries).await.unwrap();
     stores.log.save_committed(Some(log_id(1, 2))).await.unwrap();
-    stores.journal.commit(Vec::new()).await.unwrap();
+    let disk = put_meta(identity::DISK, &member("a").disk);
+    stores.journal.commit(vec![disk]).await.unwrap();
     let network = TestWorld::default().network("a:8501");
     let error = start(config("a"), stores.disk.after_crash(), network)
         .await

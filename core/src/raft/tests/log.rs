@@ -13,7 +13,7 @@ use openraft::{
 };
 use openraft_rt_tokio::TokioOneshot;
 
-use super::{Stores, entry, id, log_id, membership_entry, platform::TestDisk};
+use super::{Stores, entry, log_id, member, membership_entry, platform::TestDisk};
 use crate::{
     limits,
     raft::{
@@ -42,7 +42,7 @@ async fn indexes(stores: &mut Stores, range: std::ops::Range<u64>) -> Vec<u64> {
 }
 
 fn vote(term: u64, name: &str, committed: bool) -> Vote {
-    let mut vote = Vote::new(term, id(name));
+    let mut vote = Vote::new(term, member(name));
     vote.committed = committed;
     vote
 }
@@ -258,7 +258,7 @@ async fn spoilt_entries_are_named_with_the_way_out() {
             .to_string();
         assert!(error.contains("Log/0000000000000001 is corrupt"), "{error}");
         assert!(error.contains(reason), "{error}");
-        assert!(error.contains("join it again"), "{error}");
+        assert!(error.contains("add it again"), "{error}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 
 use super::{
     address,
@@ -68,15 +69,11 @@ async fn a_new_member_that_can_not_be_reached_gets_no_vote() {
     cluster.initialize(&["a"]).await;
     let node = &cluster.member("a").node;
     let result = node.add_server(id("b"), address("b")).await;
-    assert!(
-        matches!(result, Err(MembershipError::OutcomeUnknown(_))),
-        "{result:?}"
-    );
-    assert!(node.status().learners.contains_key(&id("b")));
+    // Nobody knows its disk.
+    assert!(matches!(result, Err(MembershipError::Refused(_))), "{result:?}");
+    assert!(node.status().learners.is_empty());
     // The cluster is as able as before.
     node.propose(register(1)).await.unwrap();
-    node.remove_server(id("b")).await.unwrap();
-    assert!(node.status().learners.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,7 +255,7 @@ async fn a_half_done_membership_change_is_completed() {
 }
 
 /// A member that comes back without its data, under its old name, is left out; the leader outlives it, and the others
-/// go on.
+/// go on. It comes back when it was removed and added again.
 #[tokio::test(start_paused = true)]
 async fn a_wiped_member_is_left_out() {
     let mut cluster = Cluster::of_three().await;
@@ -274,14 +271,167 @@ async fn a_wiped_member_is_left_out() {
     assert_eq!(cluster.leader().await, leader);
     assert_eq!(cluster.member(&leader).node.status().fatal, None);
     assert_eq!(cluster.member(&wiped).node.status().applied_index, 0);
-    // The way out: under another name it is welcome.
     let node = &cluster.member(&leader).node;
+    assert_ne!(
+        node.status().disks[&id(&wiped)],
+        cluster.member(&wiped).node.status().disk
+    );
+    let refused = node.add_server(id(&wiped), address(&wiped)).await;
+    assert!(
+        matches!(&refused, Err(MembershipError::Refused(reason)) if reason.contains("lost its data")),
+        "{refused:?}"
+    );
     node.remove_server(id(&wiped)).await.unwrap();
-    cluster.crash(&wiped);
-    cluster.start("new", TestDisk::default()).await;
-    let node = &cluster.member(&leader).node;
-    node.add_server(id("new"), address("new")).await.unwrap();
+    node.add_server(id(&wiped), address(&wiped)).await.unwrap();
     cluster.agree_at(last).await;
+    let status = cluster.member(&wiped).node.status();
+    assert!(status.is_voter(), "{status:?}");
+}
+
+/// Neither the votes nor the log of a member that lost its data count: with a majority of the others down, nobody is
+/// elected and nothing is committed.
+#[tokio::test(start_paused = true)]
+async fn a_wiped_member_makes_no_majority() {
+    let mut cluster = Cluster::of_three().await;
+    let last = cluster.write(0..10).await;
+    cluster.agree_at(last).await;
+    let leader = cluster.leader().await;
+    let [wiped, follower] = &cluster.others(&leader)[..] else {
+        panic!("there are three");
+    };
+    let (wiped, follower) = (wiped.clone(), follower.clone());
+    cluster.crash(&wiped);
+    cluster.start(&wiped, TestDisk::default()).await;
+    // Its log does not count.
+    let disk = cluster.crash(&follower);
+    let write = cluster.member(&leader).node.propose(register(100));
+    let written = tokio::time::timeout(Duration::from_secs(5), write).await;
+    assert!(written.is_err(), "{written:?}");
+    // Nor do its votes.
+    cluster.crash(&leader);
+    cluster.start(&follower, disk).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for name in [&follower, &wiped] {
+        let status = cluster.member(name).node.status();
+        assert_ne!(status.role, Role::Leader, "{status:?}");
+        assert_eq!(status.commit_index.max(last), last);
+    }
+    let lost = cluster.member(&wiped);
+    assert_eq!(lost.observed.starting_with("vote"), [""; 0]);
+    assert_eq!(lost.node.status().last_log_index, 0);
+}
+
+/// A member that was added again after it lost its data, and is sent a membership of the past in which its name votes
+/// alone, does not take itself for that voter.
+#[tokio::test(start_paused = true)]
+async fn a_wiped_founder_does_not_lead_the_past() {
+    let mut cluster = Cluster::new(&["a"], |config| config).await;
+    cluster.initialize(&["a"]).await;
+    for name in ["b", "c"] {
+        cluster.start(name, TestDisk::default()).await;
+        let node = &cluster.member("a").node;
+        node.add_server(id(name), address(name)).await.unwrap();
+    }
+    let last = cluster.write(0..10).await;
+    cluster.agree_at(last).await;
+    cluster.crash("a");
+    cluster.start("a", TestDisk::default()).await;
+    let rest = ["b".to_string(), "c".to_string()];
+    let leader = cluster.leader_among(&rest).await;
+    let node = &cluster.member(&leader).node;
+    node.remove_server(id("a")).await.unwrap();
+    // It gets the log's beginning, and then nothing for a while.
+    let mut adding = node.add_server(id("a"), address("a"));
+    until("it has the first membership", || {
+        assert!(
+            (&mut adding).now_or_never().is_none(),
+            "it was too fast for this test"
+        );
+        (!cluster.member("a").node.status().voters.is_empty()).then_some(())
+    })
+    .await;
+    cluster.world.cut_off(&address("a").raft);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_ne!(cluster.member("a").node.status().role, Role::Leader);
+    cluster.world.heal();
+    adding.await.unwrap();
+    cluster.agree_at(last).await;
+}
+
+/// A server's disk is known by the same id for as long as it is there.
+#[tokio::test(start_paused = true)]
+async fn a_disk_keeps_its_id() {
+    let mut cluster = Cluster::new(&["a"], |config| config).await;
+    let first = cluster.member("a").node.status().disk;
+    let disk = cluster.crash("a").after_power_cut(0);
+    cluster.start("a", disk).await;
+    assert_eq!(cluster.member("a").node.status().disk, first);
+    cluster.crash("a");
+    cluster.start("a", TestDisk::default()).await;
+    assert_ne!(cluster.member("a").node.status().disk, first);
+}
+
+/// A cluster begins with all of its servers, so that it knows their disks, and with none that was in another.
+#[tokio::test(start_paused = true)]
+async fn a_cluster_begins_when_all_its_servers_are_there_and_new() {
+    let mut cluster = Cluster::new(&["a", "b"], |config| config).await;
+    let list: BTreeMap<_, _> = ["a", "b", "c"].map(|name| (id(name), address(name))).into();
+    let found =
+        async |cluster: &Cluster, name: &str| cluster.member(name).node.initialize(list.clone()).await;
+    let outcome = found(&cluster, "a").await;
+    assert!(matches!(outcome, Err(MembershipError::Refused(_))), "{outcome:?}");
+    cluster.start("c", TestDisk::default()).await;
+    found(&cluster, "a").await.unwrap();
+    let last = cluster.write(0..10).await;
+    cluster.agree_at(last).await;
+    // Its founder is wiped, and is told to found it again.
+    cluster.crash("a");
+    cluster.start("a", TestDisk::default()).await;
+    let outcome = found(&cluster, "a").await;
+    assert!(
+        matches!(&outcome, Err(MembershipError::Refused(reason)) if reason.contains("has taken part")),
+        "{outcome:?}"
+    );
+}
+
+/// A server that became a member, and no voter because leadership was lost in between, is not told that nothing was done.
+#[tokio::test(start_paused = true)]
+async fn a_join_that_was_begun_is_not_said_to_be_undone() {
+    let mut cluster = Cluster::of_three().await;
+    let last = cluster.write(0..10).await;
+    cluster.agree_at(last).await;
+    cluster.start("d", TestDisk::default()).await;
+    let old = cluster.leader().await;
+    let others = cluster.others(&old);
+    let voters: Vec<String> = others.iter().filter(|name| *name != "d").cloned().collect();
+    let node = &cluster.member(&old).node;
+    let mut adding = node.add_server(id("d"), address("d"));
+    until("it is a member", || {
+        assert!(
+            (&mut adding).now_or_never().is_none(),
+            "it was too fast for this test"
+        );
+        node.status().learners.contains_key(&id("d")).then_some(())
+    })
+    .await;
+    // It catches up. Another change comes before its promotion, and can't be committed any more.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut removing = node.remove_server(id(&voters[0]));
+    assert!((&mut removing).now_or_never().is_none());
+    cluster.world.cut_off(&address(&old).raft);
+    let both = async { futures_util::future::join(adding, removing).await };
+    let elected = async {
+        cluster.leader_among(&voters).await;
+        cluster.world.heal();
+    };
+    let ((added, _), ()) = futures_util::future::join(both, elected).await;
+    assert!(
+        matches!(added, Err(MembershipError::OutcomeUnknown(_))),
+        "{added:?}"
+    );
+    let leader = cluster.leader_among(&voters).await;
+    let status = cluster.member(&leader).node.status();
+    assert!(status.learners.contains_key(&id("d")), "{status:?}");
 }
 
 /// One cluster comes of a list that several of its members are initialised with.

@@ -20,11 +20,12 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use self::platform::TestRuntime;
 use super::{
-    ApplyListener, PeerService, ServerAddress, ServerId,
+    ApplyListener, DiskId, PeerService, ServerAddress, ServerId,
     checkpoint::Checkpoints,
     codec::StoreError,
     journal::Journal,
     log::LogStore,
+    member::MemberId,
     node::load_state,
     state::StateMachine,
     types::{CommittedLeaderId, Entry, LogId, Membership, Payload, Proposal},
@@ -35,14 +36,23 @@ use crate::{
 };
 
 /// openraft's storage suite numbers its servers.
-impl From<u64> for ServerId {
+impl From<u64> for MemberId {
     fn from(number: u64) -> Self {
-        ServerId(number.to_string().into())
+        member(&number.to_string())
     }
 }
 
 pub(crate) fn id(name: &str) -> ServerId {
     ServerId(name.into())
+}
+
+/// A member, on a disk of its own.
+pub(crate) fn member(name: &str) -> MemberId {
+    let disk = name.bytes().fold(1, |sum, byte| sum * 256 + u64::from(byte));
+    MemberId {
+        server: id(name),
+        disk: DiskId(disk),
+    }
 }
 
 pub(crate) fn address(name: &str) -> ServerAddress {
@@ -83,8 +93,8 @@ pub(crate) fn entry(term: u64, index: u64) -> Entry {
 }
 
 pub(crate) fn membership_entry(term: u64, index: u64, members: &[&str]) -> Entry {
-    let members: BTreeMap<ServerId, ServerAddress> =
-        members.iter().map(|name| (id(name), address(name))).collect();
+    let members: BTreeMap<MemberId, ServerAddress> =
+        members.iter().map(|name| (member(name), address(name))).collect();
     Entry {
         log_id: log_id(term, index),
         payload: Payload::Membership(Membership::from(members)),

@@ -9,7 +9,7 @@ use std::{
 use futures_util::FutureExt;
 use openraft::async_runtime::{AsyncRuntime, Instant, WatchReceiver, WatchSender};
 
-use super::{id, platform::TestRuntime};
+use super::{member, platform::TestRuntime};
 use crate::{
     limits,
     raft::{
@@ -129,14 +129,14 @@ fn order(stream: u64, sequence: u64) -> AppendOrder {
 #[tokio::test(start_paused = true)]
 async fn append_requests_take_their_turns() {
     let orders = AppendOrders::default();
-    let a = id("a");
+    let a = member("a");
     let mut second = Box::pin(orders.wait_turn::<TestRuntime>(&a, order(1, 2)));
     let mut first = Box::pin(orders.wait_turn::<TestRuntime>(&a, order(1, 1)));
     assert!(futures_util::poll!(&mut second).is_pending());
     assert!(futures_util::poll!(&mut first).is_pending());
     assert!(orders.wait_turn::<TestRuntime>(&a, order(1, 0)).await);
     // Another sender's are not held up.
-    assert!(orders.wait_turn::<TestRuntime>(&id("b"), order(1, 0)).await);
+    assert!(orders.wait_turn::<TestRuntime>(&member("b"), order(1, 0)).await);
     assert!(futures_util::poll!(&mut first).is_pending());
     orders.end_turn(&a, order(1, 0));
     assert_eq!(futures_util::poll!(&mut first), Poll::Ready(true));
@@ -160,7 +160,7 @@ async fn append_requests_take_their_turns() {
 #[tokio::test(start_paused = true)]
 async fn only_so_many_append_requests_and_senders_are_kept() {
     let orders = AppendOrders::default();
-    let a = id("a");
+    let a = member("a");
     let mut waits: Vec<_> = (1..=limits::APPENDS_IN_FLIGHT_MAX as u64 + 1)
         .map(|sequence| Box::pin(orders.wait_turn::<TestRuntime>(&a, order(1, sequence))))
         .collect();

@@ -6,11 +6,13 @@ use openraft::raft::{
     VoteResponse,
 };
 
-use super::{entry, id, log_id, membership_entry, platform::TestRuntime};
+use super::{entry, id, log_id, member, membership_entry, platform::TestRuntime};
 use crate::{
     raft::{
         ServerId,
-        message::{self, Answer, AppendOrder, Envelope, FrameError, PROTOCOL_VERSION, PeerMessage},
+        message::{
+            self, Addressee, Answer, AppendOrder, Envelope, FrameError, PROTOCOL_VERSION, PeerMessage,
+        },
         snapshot::{Chunk, ChunkAnswer, End, Header},
         types::{Entry, Payload, SnapshotMeta, StoredMembership, Types, Vote},
     },
@@ -23,7 +25,7 @@ fn messages() -> Vec<PeerMessage<TestRuntime>> {
         payload: Payload::Blank,
     };
     let request = AppendEntriesRequest {
-        vote: Vote::new_committed(3, id("a")),
+        vote: Vote::new_committed(3, member("a")),
         prev_log_id: Some(log_id(2, 4)),
         entries: vec![blank, entry(3, 5), membership_entry(3, 6, &["a", "b"])],
         leader_commit: None,
@@ -32,7 +34,7 @@ fn messages() -> Vec<PeerMessage<TestRuntime>> {
         unreachable!("that is what it is");
     };
     let chunk = Chunk {
-        vote: Vote::new_committed(3, id("a")),
+        vote: Vote::new_committed(3, member("a")),
         transfer: u64::MAX,
         sequence: 9,
         header: Header {
@@ -45,7 +47,7 @@ fn messages() -> Vec<PeerMessage<TestRuntime>> {
         },
         end: Some(End { rows: 3, checksum: 4 }),
     };
-    let mut vote = VoteRequest::new(Vote::new(4, id("b")), Some(log_id(3, 6)));
+    let mut vote = VoteRequest::new(Vote::new(4, member("b")), Some(log_id(3, 6)));
     vote.leadership_transfer = true;
     vec![
         PeerMessage::Append {
@@ -60,16 +62,17 @@ fn messages() -> Vec<PeerMessage<TestRuntime>> {
         PeerMessage::PreVote(vote),
         PeerMessage::SnapshotChunk(Box::new(chunk)),
         PeerMessage::TransferLeader(TransferLeaderRequest::new(
-            Vote::new_committed(3, id("a")),
-            id("b"),
+            Vote::new_committed(3, member("a")),
+            member("b"),
             Some(log_id(3, 6)),
         )),
         PeerMessage::Service,
+        PeerMessage::Introduce,
     ]
 }
 
 fn answers() -> Vec<Answer<TestRuntime>> {
-    let vote = Vote::new_committed(7, id("c"));
+    let vote = Vote::new_committed(7, member("c"));
     vec![
         Answer::Append(AppendEntriesResponse::Success),
         Answer::Append(AppendEntriesResponse::PartialSuccess(Some(log_id(1, 2)))),
@@ -87,7 +90,11 @@ fn answers() -> Vec<Answer<TestRuntime>> {
             actual: vote,
         })),
         Answer::Service,
-        Answer::WrongServer(id("z")),
+        Answer::WrongServer(member("z")),
+        Answer::Introduced {
+            member: member("z"),
+            is_used: true,
+        },
         Answer::WrongCluster,
         Answer::OutOfOrder,
         Answer::Malformed,
@@ -97,9 +104,9 @@ fn answers() -> Vec<Answer<TestRuntime>> {
 
 fn envelope(message: PeerMessage<TestRuntime>) -> Envelope<TestRuntime> {
     Envelope {
-        from: id("a"),
+        from: member("a"),
         cluster: Some(5),
-        to: Some(id("b")),
+        to: Addressee::Member(member("b")),
         message,
     }
 }
@@ -110,7 +117,8 @@ fn messages_survive_their_encoding() {
         let frame = message::encode(&envelope(message), b"and a tail");
         let (decoded, tail): (Envelope<TestRuntime>, Bytes) = message::decode(&frame).unwrap();
         assert_eq!(tail, Bytes::from_static(b"and a tail"));
-        assert_eq!((&decoded.from, &decoded.to), (&id("a"), &Some(id("b"))));
+        assert_eq!(decoded.from, member("a"));
+        assert_eq!(decoded.to, Addressee::Member(member("b")));
         assert_eq!(message::encode(&decoded, b"and a tail"), frame);
     }
     let [PeerMessage::Append { request, .. }, ..] = &messages()[..] else {
@@ -199,25 +207,31 @@ fn unsound_messages_are_refused() {
     assert!(
         append(|request| {
             request.entries.clear();
-            request.vote = Vote::new(3, id("a"));
+            request.vote = Vote::new(3, member("a"));
         })
         .is_err()
     );
     assert!(
         append(|request| {
             request.entries.clear();
-            request.vote = Vote::new_committed(3, id("x"));
+            request.vote = Vote::new_committed(3, member("x"));
         })
         .is_err()
     );
     for mut message in messages() {
         if let PeerMessage::SnapshotChunk(chunk) = &mut message {
-            chunk.vote = Vote::new_committed(1, id("a"));
+            chunk.vote = Vote::new_committed(1, member("a"));
             assert!(envelope(message).check().is_err());
         }
     }
-    let mut nameless = envelope(PeerMessage::Vote(VoteRequest::new(Vote::new(4, id("a")), None)));
+    let mut nameless = envelope(PeerMessage::Vote(VoteRequest::new(
+        Vote::new(4, member("a")),
+        None,
+    )));
     assert_eq!(nameless.check(), Ok(()));
+    nameless.to = Addressee::Server(id("b"));
+    assert!(nameless.check().is_err(), "for whatever disk there is");
+    nameless.to = Addressee::Member(member("b"));
     nameless.cluster = None;
     assert!(nameless.check().is_err());
 }

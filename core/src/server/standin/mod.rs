@@ -30,7 +30,7 @@ use super::{Platform, Server, ServerConfig, Wiring, signal::Signal};
 use crate::{
     observe::{NoObserver, SharedObserver},
     raft::{
-        ApplyListener, Committed, Consensus, MembershipError, PeerService, ProposeError, RaftStatus,
+        ApplyListener, Committed, Consensus, DiskId, MembershipError, PeerService, ProposeError, RaftStatus,
         ReadIndexError, Role, ServerAddress, ServerId,
     },
     registry::{Applied, Command, Registry},
@@ -439,6 +439,12 @@ impl Consensus for Standin {
         };
         RaftStatus {
             id: self.id.clone(),
+            disk: DiskId::default(),
+            disks: state
+                .voters
+                .keys()
+                .map(|id| (id.clone(), DiskId::default()))
+                .collect(),
             role,
             term: state.term,
             leader: state.leader.clone(),

@@ -44,8 +44,8 @@ pub(super) fn corrupt(path: &Path, what: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
         format!(
-            "data directory {} is corrupt: {what}; restore it from a backup, or move it away and join this server \
-             to its cluster again under a new id",
+            "data directory {} is corrupt: {what}; restore it from a backup, or move it away, remove this \
+             server from its cluster and add it again",
             path.display()
         ),
     )
