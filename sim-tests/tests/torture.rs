@@ -16,7 +16,7 @@ fn real_servers_keep_what_they_promise() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("torture-{}", std::process::id()));
     let options = Options {
         seed: 1,
-        length: Duration::from_secs(15),
+        length: Duration::from_secs(12),
         programs: built(&own),
         folder: folder.clone(),
     };

@@ -151,6 +151,7 @@ struct Replayed {
 }
 
 fn history(evidence: &Evidence) -> Result<History, String> {
+    let ended = Time(evidence.ended_ns) + Bounds::default().recovery * 2;
     let mut record = Record {
         bounds: Bounds {
             first_voters: vec![ServerNumber(0), ServerNumber(1), ServerNumber(2)],
@@ -158,10 +159,11 @@ fn history(evidence: &Evidence) -> Result<History, String> {
         },
         operations: evidence.operations.iter().map(operation).collect(),
         healed: Time(evidence.ended_ns),
-        ended: Time(evidence.ended_ns) + Bounds::default().recovery * 2,
+        ended,
         faults: vec![FaultSpan {
             from: Time(0),
-            until: Time(evidence.ended_ns),
+            // To the very end, so that no time counts as calm.
+            until: ended,
             servers: vec![],
             what: evidence.faults.join("; "),
             kind: FaultKind::BrokenDisk,

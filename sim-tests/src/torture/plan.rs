@@ -18,6 +18,8 @@ const PATIENT_MS: u64 = 8_000;
 const LANES: u64 = 4;
 /// More than a schedule has.
 const CLIENTS_OF_A_LANE: u8 = 40;
+/// Nobody waits for longer: slow worlds of the simulator last minutes.
+const WAIT_MS_MAX: u64 = 5_000;
 /// The shortest TTL that a session may have.
 const SESSION_TTL_MS: u64 = 10_000;
 
@@ -128,9 +130,13 @@ fn adapted(mut action: Action, at_ms: u64, begins: u64, round: u64, length_ms: u
     match &mut action.what {
         Doing::Chain(ops) => ops.iter_mut().for_each(|(_, op)| adapt(op, round)),
         Doing::Follow {
-            freshness, until_ms, ..
+            freshness,
+            until_ms,
+            wait_ms,
+            ..
         } => {
             *freshness = fresh(*freshness);
+            *wait_ms = (*wait_ms).min(WAIT_MS_MAX);
             *until_ms = (*until_ms + begins).min(length_ms);
         }
     }
@@ -160,7 +166,13 @@ fn adapt(op: &mut Op, round: u64) {
         Op::Keys(KeyOp::CreateSession(new)) if new.ttl_ms > 0 => {
             new.ttl_ms = new.ttl_ms.max(SESSION_TTL_MS);
         }
-        Op::Read { freshness, .. } | Op::Wait { freshness, .. } => *freshness = fresh(*freshness),
+        Op::Read { freshness, .. } => *freshness = fresh(*freshness),
+        Op::Wait {
+            freshness, wait_ms, ..
+        } => {
+            *freshness = fresh(*freshness);
+            *wait_ms = (*wait_ms).min(WAIT_MS_MAX);
+        }
         _ => {}
     }
 }
