@@ -303,6 +303,13 @@ impl Stage {
         self.over(&[server]);
     }
 
+    /// A server's disk is replaced by an empty one, and it is started again.
+    pub fn lose_disk(&self, server: usize) {
+        self.fault(FaultKind::BrokenDisk, &[server], "loses its disk");
+        self.cluster.lose_disk(server);
+        self.cluster.restart(server);
+    }
+
     /// Makes everyone's syncs take so long.
     pub fn slow_syncs(&self, ms: u64) {
         let all: Vec<usize> = (0..self.cluster.len()).collect();
@@ -349,6 +356,19 @@ impl Stage {
             .membership_answered(place, now(&self.world), Some(status == 200), text.clone());
         assert_eq!(status, 200, "join: {text}");
         server
+    }
+
+    /// Adds a server again that is there, and was removed.
+    ///
+    /// # Panics
+    /// If it can't.
+    pub async fn add_again(&self, through: usize, server: usize) {
+        let place = self.membership(server, true);
+        let answer = self.player.client.join(through, server).await;
+        let (status, text) = answer.expect("an answer to a join");
+        self.recorder
+            .membership_answered(place, now(&self.world), Some(status == 200), text.clone());
+        assert_eq!(status, 200, "join: {text}");
     }
 
     /// Removes a server.

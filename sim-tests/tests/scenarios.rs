@@ -202,6 +202,46 @@ fn a_server_that_lost_its_disk_is_replaced() {
     });
 }
 
+/// A server that lost its disk makes no majority with one that lags; under its old name it is a member again when it was
+/// removed and added again. Nothing is missing.
+#[test]
+fn a_server_that_lost_its_disk_is_added_again() {
+    perform(150..160, &three(), async |stage: Stage| {
+        let leader = stage.leader().await;
+        let [lost, lags] = stage.others(leader)[..] else {
+            panic!("there are three");
+        };
+        assert!(is_done(&stage.ask(leader, register("web-0", 0, 0)).await));
+        stage.isolate(lags);
+        for n in 1..10 {
+            assert!(is_done(
+                &stage.ask(leader, register(&format!("web-{n}"), n, 0)).await
+            ));
+        }
+        // Only the leader has them now.
+        stage.lose_disk(lost);
+        stage.crash(leader);
+        stage.cluster.world().network().heal();
+        stage.sleep_ms(3_000).await;
+        let leads = stage.cluster.leads();
+        assert_eq!(
+            leads, None,
+            "one of two that do not know what was acknowledged leads"
+        );
+        stage.start(leader);
+        // An operator acts when it is calm: a change over which a new leader loses its office has no known outcome.
+        stage.leader_among(&[leader]).await;
+        stage.sleep_ms(1_000).await;
+        let leader = stage.leader_among(&[leader, lags]).await;
+        stage.remove(leader, lost).await;
+        stage.add_again(leader, lost).await;
+        stage.sleep_ms(1_500).await;
+        let known = stage.look(lost, read_web(Freshness::Default)).await;
+        assert_eq!(instances(&known), 10);
+        assert!(is_done(&stage.ask(lost, register("web-10", 10, 0)).await));
+    });
+}
+
 /// Who waits at a server that missed so much that it gets a snapshot is woken by that.
 #[test]
 fn a_snapshot_wakes_who_waits_for_what_is_in_it() {
