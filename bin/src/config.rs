@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::{Map, Value};
 
+use crate::consul_config;
+
 /// What the config file says. Nothing in it is required.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigFile {
@@ -15,6 +17,10 @@ pub struct ConfigFile {
     pub timing: Timing,
     /// Values of flags, by the flag's name with `_` for `-`.
     pub flags: BTreeMap<&'static str, String>,
+    /// Meta of the node of registrations through `/v1/agent/*`.
+    pub node_meta: BTreeMap<String, String>,
+    /// Keys of Consul's that mean nothing here.
+    pub ignored: Vec<String>,
 }
 
 /// One server in the list of all.
@@ -72,7 +78,13 @@ impl ConfigFile {
 
     fn from_value(value: Value) -> Result<ConfigFile, String> {
         let mut top = Section::new("", value)?;
-        let mut file = ConfigFile::default();
+        let translated = consul_config::translate(&mut top.keys)?;
+        let mut file = ConfigFile {
+            flags: translated.flags,
+            node_meta: translated.node_meta,
+            ignored: translated.ignored,
+            ..ConfigFile::default()
+        };
         for flag in FLAGS {
             if let Some(value) = top.flag(flag)? {
                 file.flags.insert(flag, value);

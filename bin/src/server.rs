@@ -3,6 +3,7 @@
 //! It binds its ports, opens its disk, and gives both to the server in `sider-core`; what happens after that is
 //! decided there. This page starts, restarts and stops it.
 
+mod authority;
 pub mod settings;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
@@ -236,6 +237,12 @@ impl Host {
             role = ?status.role,
             "serving"
         );
+        if !settings.ignored.is_empty() {
+            tracing::warn!(
+                "keys of the config file that mean nothing here: {}",
+                settings.ignored.join(", ")
+            );
+        }
         if !settings.missing.is_empty() {
             tracing::info!("{}: not built in yet, so off", settings.missing.join(" and "));
         }

@@ -91,6 +91,14 @@ pub const WAIT_SPREAD_DIVISOR: u32 = 16;
 pub const WATCHERS_MAX: usize = 200_000;
 /// Rendered views kept by one server; the least recently used go first.
 pub const VIEWS_MAX: usize = 4_096;
+/// A leader looks this often whether its catalog shows the servers as they are.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// A server that did not answer this many looks in a row is shown as failed.
+pub const UPKEEP_MISSES: u32 = 3;
+/// User events that a server keeps, the newest ones, as Consul does.
+pub const EVENTS_MAX: usize = 256;
+/// Bytes of a user event's payload, as in Consul.
+pub const EVENT_PAYLOAD_BYTES_MAX: usize = 512;
 /// A watcher that was woken waits this long for more changes before it answers.
 pub const COALESCE_WINDOW: Duration = Duration::from_millis(2);
 

@@ -9,11 +9,12 @@ use std::{
 use sider_core::{
     limits,
     raft::{RaftConfig, ServerAddress, ServerId},
-    registry::NodeName,
-    server::ServerConfig,
+    registry::{NodeName, ServiceName},
+    server::{ServerConfig, node_id},
 };
 use sider_runtime_tokio::{address, telemetry::LogFormat};
 
+use super::authority;
 use crate::{
     config::{ConfigFile, Peer, Timing},
     flags::{ServerFlags, host_name},
@@ -48,6 +49,8 @@ pub struct Settings {
     pub log_level: String,
     /// How it is logged.
     pub log_format: LogFormat,
+    /// Keys of Consul's in the config file that mean nothing here.
+    pub ignored: Vec<String>,
     /// APIs that would be served if they were built in.
     pub missing: Vec<&'static str>,
 }
@@ -138,6 +141,7 @@ impl Settings {
             log_level: log_level.map_or_else(|| "info".to_owned(), |level| level.text),
             log_format,
             missing: sources.missing_apis(&flags)?,
+            ignored: file.ignored.clone(),
             id,
         })
     }
@@ -263,11 +267,21 @@ impl<'a> Sources<'a> {
     }
 
     fn server_config(&self, flags: &ServerFlags) -> Result<ServerConfig, String> {
-        let mut config = ServerConfig::default();
+        let mut config = ServerConfig {
+            servers_service: Some(ServiceName::parse("consul").expect("a constant that is a name")),
+            make_authority: Some(authority::make),
+            ..ServerConfig::default()
+        };
         if let Some(node) = self.text(&flags.node, "node") {
             config.agent_node =
                 node.check(|text| NodeName::parse(text).map_err(|error| error.to_string()))?;
+            config.agent_node_id = node_id(config.agent_node.as_str());
         }
+        if let Some(id) = self.text(&None, "node_id") {
+            config.agent_node_id = id.text;
+        }
+        config.agent_node_meta = self.file.node_meta.clone();
+        config.script_checks = self.bool(None, "enable_script_checks")?.unwrap_or(false);
         if let Some(datacenter) = self.text(&flags.datacenter, "datacenter") {
             config.datacenter = datacenter.check(parse_datacenter)?;
         }

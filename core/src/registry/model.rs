@@ -329,7 +329,7 @@ impl Probe {
 pub struct CheckDefinition {
     /// What to run.
     pub probe: Probe,
-    /// Between two runs.
+    /// Between two runs. A TTL check is not run: see [`CheckDefinition::ALONE`].
     pub interval: Duration,
     /// Of one run.
     pub timeout: Duration,
@@ -358,6 +358,15 @@ impl Default for CheckDefinition {
 }
 
 impl CheckDefinition {
+    /// The interval of a TTL check that was registered by itself and not with its instance. Consul shows the times of such
+    /// a check even where they are zero, and nothing else tells the two apart.
+    pub const ALONE: Duration = Duration::from_nanos(1);
+
+    /// Whether it is of a TTL check that was registered by itself.
+    pub fn is_alone(&self) -> bool {
+        self.ttl().is_some() && self.interval == CheckDefinition::ALONE
+    }
+
     /// The TTL, for a TTL check.
     pub fn ttl(&self) -> Option<Duration> {
         match self.probe {
@@ -399,6 +408,31 @@ pub struct Check {
 }
 
 impl Node {
+    /// A node with nothing but a name and an address, tagged as Consul tags them.
+    pub fn plain(name: NodeName, address: &str) -> Node {
+        let family = match address.parse::<std::net::IpAddr>() {
+            Ok(std::net::IpAddr::V4(_)) => Some("ipv4"),
+            Ok(std::net::IpAddr::V6(_)) => Some("ipv6"),
+            Err(_) => None,
+        };
+        let mut tagged_addresses = BTreeMap::new();
+        for network in ["lan", "wan"] {
+            tagged_addresses.insert(network.to_owned(), address.to_owned());
+            if let Some(family) = family {
+                tagged_addresses.insert(format!("{network}_{family}"), address.to_owned());
+            }
+        }
+        Node {
+            name,
+            id: String::new(),
+            address: address.to_owned(),
+            tagged_addresses,
+            meta: BTreeMap::new(),
+            create_index: 0,
+            modify_index: 0,
+        }
+    }
+
     /// Itself with the indexes of `other`: for comparing what was registered.
     pub(super) fn with_indexes_of(&self, other: &Node) -> Node {
         Node {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::{
     Applied, Check, CheckKey, Command, Compacted, Event, Instance, InstanceKey, Key, KeyValue, Namespace,
-    Node, NodeName, Operation, OperationError, OperationResult, Query, Refusal, Reply, Session, SessionId,
-    Topic, TopicVersion, View, answer, apply,
+    Node, NodeName, Operation, OperationError, OperationResult, Query, Refusal, Reply, ServiceName, Session,
+    SessionId, Topic, TopicVersion, View, answer, apply,
     difference::difference,
     kv::History,
     replace::Staged,
@@ -169,6 +169,22 @@ impl Registry {
     /// The operations that fail; one that writes does.
     pub fn evaluate(&self, operations: &[Operation]) -> Result<Vec<OperationResult>, Vec<OperationError>> {
         apply::evaluate(&self.tables, operations)
+    }
+
+    /// Whether there is nothing but this node, with the check of whether it is alive, and instances of this service; and
+    /// no key ever was.
+    pub fn holds_only(&self, node: &NodeName, service: &ServiceName) -> bool {
+        self.nodes_are_only(node)
+            && self.instances().all(|instance| instance.service == *service)
+            && self
+                .checks()
+                .all(|check| check.id.as_str() == Session::NODE_ALIVE)
+            && self.sessions().next().is_none()
+            && self.history.newest_revision() == 0
+    }
+
+    fn nodes_are_only(&self, name: &NodeName) -> bool {
+        self.tables.nodes().all(|node| node.name == *name)
     }
 
     /// Every stored row in key order: the registry's complete state, index and topic indexes included.

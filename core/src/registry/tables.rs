@@ -22,6 +22,8 @@ pub(super) type CheckList = BTreeMap<CheckId, Arc<Check>>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     nodes: BTreeMap<NodeName, Arc<Node>>,
+    /// The nodes that have an id.
+    node_ids: BTreeMap<String, NodeName>,
     instances: BTreeMap<InstanceKey, Arc<Instance>>,
     checks: BTreeMap<CheckKey, Arc<Check>>,
     services: BTreeMap<Namespace, BTreeMap<ServiceName, Service>>,
@@ -47,6 +49,11 @@ static NO_CHECKS: CheckList = CheckList::new();
 impl Tables {
     pub(super) fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
         self.nodes.get(name)
+    }
+
+    /// The node that has an id; none for the empty one.
+    pub(super) fn node_of_id(&self, id: &str) -> Option<&NodeName> {
+        self.node_ids.get(id)
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
@@ -203,10 +210,20 @@ impl Tables {
 
     /// Puts a node in its place, or takes it away; gives what was there.
     pub(super) fn set_node(&mut self, name: &NodeName, node: Option<Arc<Node>>) -> Option<Arc<Node>> {
-        match node {
+        let id = node.as_ref().map(|node| node.id.clone()).unwrap_or_default();
+        let before = match node {
             Some(node) => self.nodes.insert(name.clone(), node),
             None => self.nodes.remove(name),
+        };
+        if let Some(before) = &before
+            && self.node_ids.get(&before.id) == Some(name)
+        {
+            self.node_ids.remove(&before.id);
         }
+        if !id.is_empty() {
+            self.node_ids.insert(id, name.clone());
+        }
+        before
     }
 
     /// Puts an instance in its place, or takes it away; gives what was there.

@@ -66,6 +66,16 @@ impl Inner {
         .await
     }
 
+    /// The id of the server at a Raft address.
+    pub(super) async fn name_of(&self, raft_address: &str) -> Option<ServerId> {
+        let address = ServerAddress {
+            raft: raft_address.to_owned(),
+            http: String::new(),
+        };
+        let (status, ..) = self.ask_status(&address).await?;
+        Some(status.id)
+    }
+
     async fn ask_status(&self, address: &ServerAddress) -> Option<(RaftStatus, u128, String)> {
         let message = peer::encode(&PeerRequest::Status);
         let answer = self
@@ -182,12 +192,23 @@ impl Inner {
         ))
     }
 
+    /// Whether nobody ever wrote anything but this server itself.
+    fn unused(&self) -> bool {
+        let config = &self.shared.config;
+        let registry = self.registry();
+        registry.index() == 0
+            || config
+                .servers_service
+                .as_ref()
+                .is_some_and(|service| registry.holds_only(&config.agent_node, service))
+    }
+
     /// Ends this server if nothing was or is being written to its cluster.
     fn give_way(&self) -> bool {
         let used = || {
             self.in_flight.load(Ordering::SeqCst) > 0
                 || self.adopting.load(Ordering::SeqCst) > 0
-                || self.registry().index() > 0
+                || !self.unused()
         };
         if used() {
             return false;
@@ -227,6 +248,10 @@ impl Inner {
             PeerRequest::Digest(log_index) => PeerResponse::Digest(self.digest_at(log_index).await),
             PeerRequest::Diverged { log_index, digest } => {
                 self.compare_with_majority(log_index, digest).await;
+                PeerResponse::Noted
+            }
+            PeerRequest::Event(event) => {
+                self.hear(event);
                 PeerResponse::Noted
             }
         }

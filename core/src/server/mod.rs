@@ -14,6 +14,7 @@ mod countdown;
 mod deadlines;
 mod divergence;
 mod errands;
+mod events;
 mod expiry;
 mod hub;
 mod membership;
@@ -30,19 +31,22 @@ mod snapshot;
 pub mod standin;
 mod start;
 mod upgrade;
+mod upkeep;
 mod views;
 mod wiring;
 mod words;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    events::UserEvent,
     occupancy::Occupancy,
     platform::{Platform, RuntimePlatform},
     snapshot::SnapshotStream,
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
+    upkeep::{CONSUL_VERSION, agent_node},
     views::SharedView,
     wiring::{Finish, Wiring},
     words::{peer_answer, peer_request},
@@ -55,8 +59,8 @@ use crate::{
     limits,
     raft::{DiskId, MembershipError, RaftStatus, ServerAddress, ServerId},
     registry::{
-        CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, Session, SessionId,
-        Snapshot,
+        CheckStatus, CheckTarget, Command, NodeName, Query, Refusal, Registry, Reply, ServiceName, Session,
+        SessionId, Snapshot,
     },
     runtime::Instant,
 };
@@ -145,6 +149,10 @@ pub struct ServerConfig {
     pub agent_node: NodeName,
     /// Its address.
     pub agent_node_address: String,
+    /// Its id: a UUID, the same at all servers.
+    pub agent_node_id: String,
+    /// Its meta, beside Consul's own.
+    pub agent_node_meta: BTreeMap<String, String>,
     /// Name of the datacenter.
     pub datacenter: String,
     /// See [`crate::limits::WRITE_TIMEOUT`].
@@ -161,6 +169,12 @@ pub struct ServerConfig {
     pub expiries_per_command: usize,
     /// Shortest TTL of a session: see [`crate::limits::SESSION_TTL_MIN`].
     pub session_ttl_min: Duration,
+    /// Whether checks that run programs may be registered here.
+    pub script_checks: bool,
+    /// The service that the servers themselves are instances of; without it they are not in their catalog.
+    pub servers_service: Option<ServiceName>,
+    /// Makes a certificate authority for a trust domain, where something can.
+    pub make_authority: Option<MakeAuthority>,
     /// See [`crate::limits::RESTORE_IDLE_MAX`].
     pub restore_idle: Duration,
 }
@@ -170,6 +184,8 @@ impl Default for ServerConfig {
         ServerConfig {
             agent_node: NodeName::parse("sider").expect("a valid constant"),
             agent_node_address: "127.0.0.1".into(),
+            agent_node_id: node_id("sider"),
+            agent_node_meta: BTreeMap::new(),
             datacenter: "dc1".into(),
             write_timeout: crate::limits::WRITE_TIMEOUT,
             read_timeout: crate::limits::READ_TIMEOUT,
@@ -178,8 +194,35 @@ impl Default for ServerConfig {
             decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
             expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
             session_ttl_min: crate::limits::SESSION_TTL_MIN,
+            script_checks: false,
+            servers_service: None,
+            make_authority: None,
             restore_idle: limits::RESTORE_IDLE_MAX,
         }
+    }
+}
+
+/// Makes a certificate authority for a trust domain; an error says why not.
+pub type MakeAuthority = fn(trust_domain: &str) -> Result<Authority, String>;
+
+/// A certificate authority.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// Its certificate, in PEM.
+    pub certificate: String,
+    /// Its private key, in PEM. Never shown.
+    pub private_key: String,
+    /// The identifier of its public key: bytes in hex, with colons.
+    pub key_id: String,
+    /// From when on it is valid, as RFC 3339 writes it.
+    pub not_before: String,
+    /// Until when.
+    pub not_after: String,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Authority({})", self.key_id)
     }
 }
 
@@ -304,8 +347,7 @@ impl Server {
     /// # Panics
     /// Never: a UUID is a name.
     pub fn new_session_id(&self) -> SessionId {
-        let random = [self.0.platform().random_u64(), self.0.platform().random_u64()];
-        SessionId::parse(&uuid(random)).expect("a UUID is a name")
+        SessionId::parse(&self.new_uuid()).expect("a UUID is a name")
     }
     /// Runs `look` on the state, linearizably unless `stale`; for answers that no [`Query`] covers. The state is
     /// locked meanwhile: `look` must be quick.
@@ -324,6 +366,38 @@ impl Server {
         self.0.settle(consistency).await?;
         Ok(look(&self.0.registry()))
     }
+    /// A new random UUID.
+    pub fn new_uuid(&self) -> String {
+        uuid([self.0.platform().random_u64(), self.0.platform().random_u64()])
+    }
+
+    /// This server's own addresses.
+    pub fn address(&self) -> &ServerAddress {
+        &self.0.shared.address
+    }
+
+    /// The id of the server at a Raft address; `None` if nobody answers there within a second.
+    pub async fn name_of(&self, raft_address: &str) -> Option<ServerId> {
+        self.0.name_of(raft_address).await
+    }
+
+    /// Fires a user event, and gives it as it is told to all servers.
+    pub fn fire(&self, event: UserEvent) -> UserEvent {
+        self.0.fire(event)
+    }
+
+    /// The user events that this server heard of, oldest first, of one name if it is given; with the index of the newest.
+    /// With an index that is still that of the newest, waits for news first.
+    pub async fn events(
+        &self,
+        name: Option<&str>,
+        index: Option<u64>,
+        wait: Duration,
+    ) -> (u64, Vec<UserEvent>) {
+        let deadline = self.0.platform().now() + wait;
+        self.0.events(name, index, deadline).await
+    }
+
     /// What this server knows of the cluster, at once.
     pub fn status(&self) -> RaftStatus {
         self.0.status()
@@ -429,6 +503,13 @@ fn uuid([high, low]: [u64; 2]) -> String {
         low >> 48,
         low & 0xffff_ffff_ffff
     )
+}
+
+/// A UUID that is a function of a node's name, for a node whose id nobody set.
+pub fn node_id(name: &str) -> String {
+    let hash = xxhash_rust::xxh3::xxh3_128(name.as_bytes());
+    let (high, low) = ((hash >> 64) as u64, hash as u64);
+    uuid([high, low])
 }
 
 fn unexpected(outcome: &Outcome) -> ServerError {

@@ -62,6 +62,7 @@ impl Inner {
             ),
             passing("outputs being written", flushing, limits::HELD_OUTPUTS_MAX),
             kept("outputs held back", held, limits::HELD_OUTPUTS_MAX),
+            kept("events", shared.events.len(), limits::EVENTS_MAX),
             kept("views", shared.views.len(), config.views),
             kept("digests", shared.digests().len(), limits::DIGESTS_KEPT),
             kept(

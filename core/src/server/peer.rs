@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Renewal, Renewed, ServerError, SessionRenewed, Written, receipts::Stamp};
+use super::{Renewal, Renewed, ServerError, SessionRenewed, UserEvent, Written, receipts::Stamp};
 use crate::{
     raft::{RaftStatus, ServerAddress, ServerId},
     registry::{Command, SessionId},
@@ -95,6 +95,8 @@ pub(super) enum PeerRequest {
     },
     /// Which versions of commands do you read? A server of the first version does not know this question.
     CommandVersion,
+    /// Somebody fired this.
+    Event(UserEvent),
     // Variants are added at the end only, here and in what answers them: servers of two versions talk to each other.
 }
 
@@ -132,7 +134,7 @@ pub(super) enum PeerResponse {
     PrepareJoin(JoinAnswer),
     /// To `Digest`; `None` when it is not known any more, or not yet.
     Digest(Option<u128>),
-    /// To `Diverged`.
+    /// To `Diverged` and `Event`.
     Noted,
     /// The server can't answer yet or any more, or does not know this message. Nothing was done.
     Unavailable(String),

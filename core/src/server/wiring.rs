@@ -21,6 +21,7 @@ use super::{
     deadlines::Deadlines,
     divergence::DigestRing,
     errands::Route,
+    events::Events,
     expiry,
     hub::Hub,
     metrics::Metrics,
@@ -60,6 +61,7 @@ pub(super) struct Shared {
     /// Changes of leadership and membership, and the end.
     pub(super) leadership: Signal,
     pub(super) metrics: Metrics,
+    pub(super) events: Events,
     pub(super) observer: SharedObserver,
     pub(super) started: Instant,
     deadlines: Mutex<Deadlines>,
@@ -116,6 +118,7 @@ impl Wiring {
                 config,
                 leadership: Signal::default(),
                 metrics: Metrics::default(),
+                events: Events::default(),
                 observer,
                 deadlines: Mutex::default(),
                 digests: Mutex::default(),
@@ -167,6 +170,7 @@ impl Wiring {
             .unwrap_or_else(|_| unreachable!("`connect` consumes the wiring: it happens once"));
         expiry::begin(&inner);
         super::divergence::begin(&inner);
+        super::upkeep::begin(&inner);
         super::upgrade::begin(&inner);
         super::snapshot::begin(&inner);
         Server(inner)

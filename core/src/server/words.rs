@@ -31,6 +31,7 @@ pub fn peer_request<R: Runtime>(frame: &Bytes) -> String {
         Ok(PeerRequest::Diverged { log_index, .. }) => {
             format!("tells the digest of most at entry {log_index}")
         }
+        Ok(PeerRequest::Event(event)) => format!("tells of the event {}", event.name),
         Ok(PeerRequest::CommandVersion) => "asks which commands it reads".into(),
         Err(error) => format!("an unreadable message: {error}"),
     }

@@ -105,19 +105,19 @@ fn bad_registrations() {
         "#,
         expect![[r#"
             PUT /v1/catalog/register {"Address":"1.1.1.1"}
-                400 Must provide node
+                500 Must provide node
             PUT /v1/catalog/register {"Node":"n"}
                 400 Must provide address if SkipNodeUpdate is not set
             PUT /v1/catalog/register {"Node":"n","Address":"a","Datacenter":"nope"}
-                400 No path to datacenter: expected "dc1", got "nope"
+                500 No path to datacenter
             PUT /v1/catalog/register?dc=nope {"Node":"n","Address":"a"}
-                400 No path to datacenter: expected "dc1", got "nope"
+                500 No path to datacenter
             PUT /v1/catalog/register {"Node":"n","Address":"a","Check":{"CheckID":"c","ServiceID":"nope"}}
                 404 Unknown service ID "nope". Ensure that the service ID is passed, not the service name.
             PUT /v1/catalog/register {zz
-                400 Request decode failed: key must be a string at line 1 column 2
+                400 Request decode failed: invalid character 'z' looking for beginning of object key string
             PUT /v1/catalog/deregister {}
-                400 Must provide node
+                500 Must provide node
             GET /v1/catalog/register
                 405 method GET not allowed
             DELETE /v1/catalog/register

@@ -38,7 +38,8 @@ pub fn check(history: &History) -> Result<(), Violation> {
         .chain(history.memberships.iter().map(|change| change.server))
         .collect();
     for server in concerned {
-        let belongs = history.is_member(server, history.ended);
+        // What was answered after they told can't show yet.
+        let belongs = history.is_member(server, last.at);
         if belongs.is_some_and(|belongs| belongs != voters.contains(&server)) {
             let what = format!(
                 "{server} should {}be a voter; the voters are {}, the learners {}",
@@ -110,6 +111,17 @@ mod tests {
     fn what_is_unknown_may_be_there() {
         assert_eq!(verdict(story(true, 4, None, &[1, 2, 3])), Ok(()));
         assert_eq!(verdict(story(true, 4, None, &[1, 2, 3, 4])), Ok(()));
+    }
+
+    #[test]
+    fn a_join_that_is_acknowledged_after_all_have_told_is_not_judged() {
+        let mut story = story(true, 4, Some(true), &[1, 2, 3]);
+        let told = story.now();
+        story.wait_ms(10);
+        let later = story.now();
+        story.record().memberships[0].returned = later;
+        assert!(story.record().configurations.iter().all(|it| it.at <= told));
+        assert_eq!(verdict(story), Ok(()));
     }
 
     #[test]

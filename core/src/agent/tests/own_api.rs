@@ -328,7 +328,7 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
             400,
             "Port",
         ),
-        ("service/register", script, 403, "enable_script_checks"),
+        ("service/register", script, 500, "enable_script_checks"),
         (
             "service/register",
             foreign,

@@ -23,10 +23,10 @@ use super::{
 use crate::{
     registry::{
         Check, CheckId, CheckKey, CheckStatus, CheckTarget, Command, Deregister, Filter, Instance,
-        InstanceId, InstanceKey, Namespace, NodeName, Query, Record, Registration, Registry,
-        Reply as Outcome, ServiceName, Shape, View,
+        InstanceId, InstanceKey, Namespace, Node, NodeName, Query, Record, Registration, Registry,
+        Reply as Outcome, ServiceName, Session, Shape, View,
     },
-    server::{Renewal, Server},
+    server::{self, Renewal, Server, ServerConfig},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -63,7 +63,7 @@ pub(super) fn routes() -> Router<Server> {
         .route("/v1/agent/check/update/{*id}", write(update))
         .route(
             "/v1/agent/health/service/id/",
-            read(async || ApiError::bad_request("Missing serviceID")),
+            read(async || ApiError::server_error("Missing serviceID")),
         )
         .route("/v1/agent/health/service/id/{*id}", read(health_by_id))
         .route(
@@ -73,14 +73,21 @@ pub(super) fn routes() -> Router<Server> {
         .route("/v1/agent/health/service/name/{*name}", read(health_by_name))
 }
 
+/// The node of registrations through this API. It is registered as the leader registers it, where the leader does.
+pub(super) fn server_node(config: &ServerConfig) -> Node {
+    match config.servers_service {
+        Some(_) => server::agent_node(config),
+        None => plain_node(config.agent_node.clone(), &config.agent_node_address),
+    }
+}
+
 /// Where registrations through this API go.
 pub(super) fn place(server: &Server, options: &WriteOptions) -> Place {
     let config = server.config();
     Place {
-        node: plain_node(config.agent_node.clone(), &config.agent_node_address),
+        node: server_node(config),
         namespace: options.namespace.clone(),
-        // A server has no host of its own that a client should run programs on.
-        scripts: false,
+        scripts: config.script_checks,
     }
 }
 
@@ -329,6 +336,7 @@ async fn services(State(server): State<Server>, options: Options) -> Result<Repl
         .inspect(options.stale(), |registry| {
             let services: BTreeMap<_, _> = registry
                 .instances_of_node(&options.namespace, encoder.agent_node)
+                .filter(|instance| !is_servers_own(&server, instance))
                 .filter(|instance| passes(filter.as_ref(), Record::Service(instance)))
                 .map(|instance| (instance.id.as_str().to_owned(), encoder.agent_service(instance)))
                 .collect();
@@ -372,6 +380,7 @@ async fn checks(State(server): State<Server>, options: Options) -> Result<Reply,
         .inspect(options.stale(), |registry| {
             let checks: BTreeMap<_, _> = registry
                 .checks_of_node(&options.namespace, encoder.agent_node)
+                .filter(|check| !is_aliveness(check))
                 .map(|check| (check, instance_of(registry, check)))
                 .filter(|(check, instance)| {
                     let service = instance.map(|instance| (&instance.service, instance.tags.as_slice()));
@@ -470,7 +479,7 @@ fn health_of(registry: &Registry, encoder: &Encoder<'_>, instance: &Instance) ->
     let default = Namespace::default();
     let of_node = registry
         .checks_of_node(&default, &key.node)
-        .filter(|check| check.instance.is_none());
+        .filter(|check| check.instance.is_none() && !is_aliveness(check));
     let checks: Vec<&Check> = of_node.chain(registry.checks_of_instance(&key)).collect();
     let status = CheckStatus::aggregate(checks.iter().map(|check| check.status));
     let bodies: Vec<_> = checks
@@ -483,6 +492,16 @@ fn health_of(registry: &Registry, encoder: &Encoder<'_>, instance: &Instance) ->
         "Checks": bodies,
     });
     (status, body)
+}
+
+/// Whether an instance is a server's own, which the leader keeps: an agent's API does not show it, as in Consul.
+fn is_servers_own(server: &Server, instance: &Instance) -> bool {
+    server.config().servers_service.as_ref() == Some(&instance.service)
+}
+
+/// Whether it is the check of whether the node is alive, which an agent's API does not show.
+fn is_aliveness(check: &Check) -> bool {
+    check.instance.is_none() && check.id.as_str() == Session::NODE_ALIVE
 }
 
 fn passes(filter: Option<&Filter>, record: Record<'_>) -> bool {
@@ -498,7 +517,7 @@ fn instance_of<'a>(registry: &'a Registry, check: &Check) -> Option<&'a Instance
     })
 }
 
-fn instance_key(server: &Server, namespace: Option<Namespace>, id: InstanceId) -> InstanceKey {
+pub(super) fn instance_key(server: &Server, namespace: Option<Namespace>, id: InstanceId) -> InstanceKey {
     InstanceKey {
         namespace: namespace.unwrap_or_default(),
         node: agent_node(server),
@@ -506,7 +525,7 @@ fn instance_key(server: &Server, namespace: Option<Namespace>, id: InstanceId) -
     }
 }
 
-fn check_key(server: &Server, namespace: Option<Namespace>, id: CheckId) -> CheckKey {
+pub(super) fn check_key(server: &Server, namespace: Option<Namespace>, id: CheckId) -> CheckKey {
     CheckKey {
         namespace: namespace.unwrap_or_default(),
         node: agent_node(server),

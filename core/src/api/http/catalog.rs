@@ -1,6 +1,7 @@
 //! `/v1/catalog/…`: nodes and what is registered on them.
 
-use axum::{Router, extract::State};
+use axum::{Router, extract::State, middleware::map_response, response::Response};
+use http::StatusCode;
 
 use super::{
     body::JsonBody,
@@ -9,7 +10,7 @@ use super::{
     error::ApiError,
     options::{Name, Options, WriteOptions},
     read,
-    reply::Reply,
+    reply::{self, Reply},
     requests::{parse_catalog_deregistration, parse_catalog_registration},
     write,
 };
@@ -40,6 +41,15 @@ pub(super) fn routes() -> Router<Server> {
             read(async || ApiError::bad_request("Missing node name")),
         )
         .route("/v1/catalog/node-services/{*name}", read(node_services))
+        .layer(map_response(without_freshness))
+}
+
+/// To a read that failed Consul's catalog adds the headers of one of which nothing is known.
+async fn without_freshness(response: Response) -> Response {
+    match response.status() {
+        StatusCode::INTERNAL_SERVER_ERROR => reply::unknown_freshness(response),
+        _ => response,
+    }
 }
 
 /// `PUT /v1/catalog/register`: a node, with a service and checks if there are any.

@@ -25,6 +25,26 @@ pub fn parse(text: &str) -> Option<i64> {
     i64::try_from(if negative { -total } else { total }).ok()
 }
 
+/// Why Go would not parse a text as a duration.
+pub fn complaint(text: &str) -> String {
+    let unsigned = text.trim_start_matches(['-', '+']);
+    let (number, rest) = unsigned.split_at(
+        unsigned
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(unsigned.len()),
+    );
+    let end = rest.find(|c: char| c == '.' || c.is_ascii_digit());
+    let unit = &rest[..end.unwrap_or(rest.len())];
+    match (number, unit) {
+        ("" | ".", _) => format!("time: invalid duration {text:?}"),
+        (_, "") => format!("time: missing unit in duration {text:?}"),
+        (_, unit) if parse(&format!("1{unit}")).is_none() => {
+            format!("time: unknown unit {unit:?} in duration {text:?}")
+        }
+        _ => format!("time: invalid duration {text:?}"),
+    }
+}
+
 /// One number with its unit, and what follows it.
 fn parse_part(text: &str) -> Option<(i128, &str)> {
     let (whole, rest) = split_digits(text);

@@ -17,7 +17,7 @@ pub use self::{
     bodies::AgentServiceBody,
     keys::{TransactionBodyKind, keys, session_view, sessions},
 };
-use super::duration;
+use super::{duration, maintenance};
 use crate::{
     registry::{
         Check, CheckDefinition, CheckKind, CheckStatus, Instance, InstanceHealth, Namespace, Node, NodeName,
@@ -296,6 +296,7 @@ impl<'a> Encoder<'a> {
     fn check<'b>(&self, check: &'b Check, service: Option<(&'b ServiceName, &'b [String])>) -> CheckBody<'b> {
         let of_agent = check.node == *self.agent_node;
         let shown = |duration: std::time::Duration| match duration {
+            _ if of_agent && check.definition.is_alone() => "0s".to_owned(),
             duration if of_agent && !duration.is_zero() => duration::format(duration),
             _ => String::new(),
         };
@@ -309,7 +310,7 @@ impl<'a> Encoder<'a> {
             service_id: check.instance.as_ref().map_or("", |id| id.as_str()),
             service_name: service.map_or("", |(name, _)| name.as_str()),
             service_tags: service.map_or(&[], |(_, tags)| tags),
-            r#type: kind(check.definition.probe.kind()),
+            r#type: kind(check),
             interval: shown(check.definition.interval),
             timeout: shown(check.definition.timeout),
             exposed_port: 0,
@@ -354,7 +355,8 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// A check's definition: what is given of it. `TTL`, `Args` and the thresholds are beyond Consul's.
+/// A check's definition: what is given of it. `TTL`, `Args`, the thresholds and
+/// `RegisteredAlone` are beyond Consul's.
 pub(crate) fn definition(definition: &CheckDefinition) -> Value {
     let mut body = Map::new();
     for (name, duration) in [
@@ -378,6 +380,10 @@ pub(crate) fn definition(definition: &CheckDefinition) -> Value {
         if count != 0 {
             body.insert(name.into(), count.into());
         }
+    }
+    if definition.is_alone() {
+        body.remove("Interval");
+        body.insert("RegisteredAlone".into(), true.into());
     }
     match &definition.probe {
         Probe::Ttl(_) | Probe::External => {}
@@ -411,14 +417,21 @@ pub(crate) fn definition(definition: &CheckDefinition) -> Value {
 }
 
 /// Consul's word for a kind of check; it has none for one that is set from outside.
-fn kind(kind: CheckKind) -> &'static str {
-    match kind {
+fn kind(check: &Check) -> &'static str {
+    match check.definition.probe.kind() {
         CheckKind::Ttl => "ttl",
         CheckKind::Http => "http",
         CheckKind::Tcp => "tcp",
         CheckKind::Cmd => "script",
+        CheckKind::External if is_maintenance(check) => "maintenance",
         CheckKind::External => "",
     }
+}
+
+/// Whether it is one of those that maintenance makes.
+fn is_maintenance(check: &Check) -> bool {
+    let id = check.id.as_str();
+    id == maintenance::OF_NODE || id.starts_with(maintenance::OF_SERVICE)
 }
 
 /// The status that an agent's health answer gives for a health, as Consul does.

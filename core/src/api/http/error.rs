@@ -37,6 +37,11 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// 500, where Consul has it for what a client did wrong: its clients look at the words.
+    pub fn server_error(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
     /// 404 for a check, in Consul's words.
     pub fn unknown_check(id: &str) -> Self {
         ApiError::new(
@@ -104,7 +109,7 @@ impl From<Refusal> for ApiError {
             }
             Refusal::UnknownSession(id) => ApiError::unknown_session(&id),
             Refusal::NotTtl(id) => {
-                ApiError::bad_request(format!("CheckID \"{}\" does not have associated TTL", echo(&id)))
+                ApiError::server_error(format!("CheckID \"{}\" does not have associated TTL", echo(&id)))
             }
             Refusal::Invalid(reason) => ApiError::bad_request(reason),
             Refusal::OtherService { .. }

@@ -4,18 +4,19 @@ use axum::{
     Router,
     extract::{Path, State},
 };
+use bytes::Bytes;
 
 use super::{
     encode::Encoder,
-    error::{ApiError, echo},
+    error::ApiError,
     options::{Name, Options},
     read,
     reply::Reply,
     requests::parse_status,
 };
 use crate::{
-    registry::{NodeName, Query, ServiceName, Shape},
-    server::Server,
+    registry::{CheckStatus, NodeName, Query, ServiceName, Shape},
+    server::{ReadOptions, Server},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -98,11 +99,20 @@ async fn checks_in_state(
     let status = match (state.as_str(), parse_status(&state)) {
         ("any", _) => None,
         (_, Some(status)) => Some(status),
+        // Nothing is in a state that there is not.
         _ => {
-            return Err(ApiError::bad_request(format!(
-                "Unknown check state {:?}: expected any, passing, warning, critical or unknown",
-                echo(&state)
-            )));
+            let read = ReadOptions {
+                index: None,
+                ..options.read
+            };
+            let status = Some(CheckStatus::Unknown);
+            let query = Query::ChecksInState {
+                namespace: options.namespace.clone(),
+                status,
+                node_meta: Vec::new(),
+            };
+            let answer = server.read(query, read).await?;
+            return Ok(Reply::read(&answer, &options, Bytes::from_static(b"[]")));
         }
     };
     let query = Query::ChecksInState {

@@ -18,6 +18,7 @@ use super::{
     error::{ApiError, echo},
     options::{Options, Parameters, WriteOptions},
     reply::Reply,
+    requests::client_key,
     wrong_method,
 };
 use crate::{
@@ -55,10 +56,9 @@ impl FromRequestParts<Server> for KeyPath {
             let error = ApiError::bad_request("Invalid path: expected two hexadecimal digits behind each %");
             return Err(error.into_response());
         };
-        match Key::parse(bytes) {
-            Ok(key) => Ok(KeyPath(key)),
-            Err(error) => Err(ApiError::bad_request(error.to_string()).into_response()),
-        }
+        client_key(bytes)
+            .map(KeyPath)
+            .map_err(IntoResponse::into_response)
     }
 }
 
@@ -249,7 +249,7 @@ fn conflicting(parameters: &Parameters, names: &[&str]) -> Option<Response> {
 }
 
 /// A parameter that is a number, as Go parses and refuses them.
-fn number(parameters: &Parameters, name: &str) -> Result<Option<u64>, ApiError> {
+pub(super) fn number(parameters: &Parameters, name: &str) -> Result<Option<u64>, ApiError> {
     let Some(text) = parameters.all(name).next() else {
         return Ok(None);
     };

@@ -1,35 +1,42 @@
 //! The HTTP API, as an axum router without IO: hyper serves it in production, the simulator calls it directly.
 //!
-//! One file for each resource: `agent`, `catalog`, `health`, `kv`, `session`, `txn`, `cluster`, `batch`, `snapshot`,
-//! `operation`. Their handlers
+//! One file for each resource: `agent`, `maintenance`, `identity`, `catalog`, `health`, `kv`, `session`, `txn`, `prepared`, `event`,
+//! `operator`, `autopilot`, `connect`, `snapshot`, `access`, `cluster`, `batch`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
 //! [`reply`] (headers of answers), [`error`] (errors in one line), [`duration`] (Go's durations).
 //!
 //! Where this API differs from Consul's, on purpose:
-//! - What a client did wrong is a 4xx; Consul has a 500 for some of it, which its clients take as a reason to try again.
-//!   Keys and sessions are answered as Consul does: those who lock with them look at the words.
-//! - `POST` is the same as `PUT`, but for keys. A port outside of 0 to 65535 is refused. Fields that are not known are
-//!   ignored.
-//! - Parameters that would narrow an answer and are not there (`peer`, `partition`, `sg`) are refused, and so
-//!   are kinds of check that nobody would run (gRPC, UDP, alias …), `Ports` and `SocketPath`.
+//! - `POST` is the same as `PUT`, but for keys and prepared queries. A port outside of 0 to 65535 is refused.
+//! - Parameters that would narrow an answer and are not there (`peer`) are refused, and so are kinds of check that nobody
+//!   would run (gRPC, UDP, alias …), `Ports` and `SocketPath`.
 //! - `Kind`, `Proxy`, `Connect` and `Locality` of a registration are ignored: the instance is registered under its own
 //!   name.
 //! - A registration answers with its index and the ids of its checks, where Consul's answer is empty.
+//! - A check of any kind can be reported on, since servers run none.
 //! - In the namespace `default` answers are Consul's to the letter; elsewhere `Namespace` is added to what is in it.
 
+mod access;
 mod agent;
+mod autopilot;
 mod batch;
 pub mod body;
 mod catalog;
 mod cluster;
+mod connect;
 pub mod duration;
 pub mod encode;
 pub mod error;
+mod event;
 mod health;
+mod identity;
 pub(crate) mod kv;
+mod maintenance;
 mod operation;
+mod operator;
 pub mod options;
+mod prepared;
+mod prepared_definition;
 pub(crate) mod pretty;
 pub mod reply;
 pub mod requests;
@@ -66,6 +73,14 @@ pub fn router(server: Server) -> Router {
         .merge(kv::routes())
         .merge(session::routes())
         .merge(txn::routes())
+        .merge(identity::routes())
+        .merge(maintenance::routes())
+        .merge(event::routes())
+        .merge(operator::routes())
+        .merge(access::routes())
+        .merge(autopilot::routes())
+        .merge(connect::routes())
+        .merge(prepared::routes())
         .fallback(unknown_path)
         .layer(from_fn_with_state(server.clone(), finish))
         .with_state(server)

@@ -7,10 +7,7 @@ use axum::{
     http::request::Parts,
 };
 
-use super::{
-    duration,
-    error::{ApiError, echo},
-};
+use super::{duration, error::ApiError};
 use crate::{
     limits::{META_PAIRS_MAX, TAGS_PER_INSTANCE_MAX, WAIT_DEFAULT, WAIT_MAX},
     registry::{
@@ -203,7 +200,7 @@ impl Options {
     pub fn filter(&self, shape: Shape, server: &Server) -> Result<Option<Filter>, ApiError> {
         let parse = |text| Filter::parse(text, shape, &server.config().datacenter);
         let filter = self.parameters.text("filter").map(parse).transpose();
-        filter.map_err(|error| ApiError::bad_request(error.to_string()))
+        filter.map_err(|error| ApiError::server_error(error.to_string()))
     }
 
     /// Whether an answer from local state will do.
@@ -298,29 +295,34 @@ fn node_meta(parameters: &Parameters) -> Result<Vec<(String, String)>, ApiError>
 
 /// Parameters that narrow an answer in a way that is not there: an answer that ignores them would be a wrong one.
 fn refuse_unsupported(parameters: &Parameters) -> Result<(), ApiError> {
-    for name in ["partition", "peer", "sg"] {
-        if parameters.text(name).is_some() {
-            return Err(ApiError::bad_request(format!(
-                "Invalid query parameter: \"{name}\" is not supported: expected a request without it"
-            )));
-        }
+    if parameters.text("partition").is_some() {
+        return Err(ApiError::bad_request(
+            "Invalid query parameter: \"partition\" - Partitions are a Consul Enterprise feature",
+        ));
+    }
+    if parameters.text("sg").is_some() {
+        return Err(ApiError::server_error(
+            "sameness groups are not supported in consul CE",
+        ));
+    }
+    if parameters.text("peer").is_some() {
+        return Err(ApiError::bad_request(
+            "Invalid query parameter: \"peer\" is not supported: expected a request without it",
+        ));
     }
     Ok(())
 }
 
 fn check_datacenter(parameters: &Parameters, datacenter: &str) -> Result<(), ApiError> {
     match parameters.text("dc") {
-        Some(named) if named != datacenter => Err(no_path_to(named, datacenter)),
+        Some(named) if named != datacenter => Err(no_path()),
         _ => Ok(()),
     }
 }
 
 /// The request is for another datacenter.
-pub(super) fn no_path_to(named: &str, datacenter: &str) -> ApiError {
-    ApiError::bad_request(format!(
-        "No path to datacenter: expected {datacenter:?}, got {:?}",
-        echo(named)
-    ))
+pub(super) fn no_path() -> ApiError {
+    ApiError::server_error("No path to datacenter")
 }
 
 /// A kind of name that a path can carry.

@@ -14,6 +14,7 @@ const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader")
 const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 const EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
 const QUERY_BACKEND: HeaderName = HeaderName::from_static("x-consul-query-backend");
+const CACHE: HeaderName = HeaderName::from_static("x-cache");
 const REASON: HeaderName = HeaderName::from_static("x-consul-reason");
 const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
 
@@ -42,6 +43,13 @@ impl Reply {
         Reply::encoded(encode::to_bytes(value))
     }
 
+    /// 200 with nothing: what was asked for is done.
+    pub fn empty() -> Self {
+        let mut reply = Reply::encoded(Bytes::new());
+        reply.content_type("application/json; charset=utf-8");
+        reply
+    }
+
     /// 200 with text.
     pub fn text(text: impl Into<Bytes>) -> Self {
         let mut reply = Reply::encoded(text.into());
@@ -62,6 +70,11 @@ impl Reply {
         reply
             .headers
             .insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
+        if options.parameters.has("cached") {
+            // Views are shared, but none is older than the request.
+            reply.headers.insert(CACHE, HeaderValue::from_static("MISS"));
+            reply.headers.insert(header::AGE, HeaderValue::from_static("0"));
+        }
         reply
     }
 
@@ -71,6 +84,11 @@ impl Reply {
         reply.status = StatusCode::NOT_FOUND;
         reply.headers.remove(header::CONTENT_TYPE);
         reply
+    }
+
+    /// Says that nothing of it is older than the request.
+    pub fn fresh(&mut self) {
+        self.headers.insert(header::AGE, HeaderValue::from_static("0"));
     }
 
     /// The same as bytes of any kind, which no browser shall take for a page.
@@ -138,6 +156,16 @@ impl Reply {
         self.headers
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
+}
+
+/// An error with the headers of an answer of whose freshness nothing is known.
+pub(super) fn unknown_freshness(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CONSUL_INDEX, HeaderValue::from(1));
+    headers.insert(KNOWN_LEADER, HeaderValue::from_static("false"));
+    headers.insert(LAST_CONTACT, HeaderValue::from(0));
+    headers.insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
+    response
 }
 
 impl IntoResponse for Reply {

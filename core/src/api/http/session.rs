@@ -10,7 +10,7 @@ use super::{
     options::{Name, Options, WriteOptions},
     read,
     reply::Reply,
-    requests::{parse_session, plain_node},
+    requests::parse_session,
     write,
 };
 use crate::{
@@ -47,8 +47,7 @@ async fn create(
     let session = parse_session(body.as_ref(), config, server.new_session_id())?;
     let id = session.id.clone();
     // The servers' own node is there as soon as anybody needs it.
-    let node = (session.node == config.agent_node)
-        .then(|| plain_node(config.agent_node.clone(), &config.agent_node_address));
+    let node = (session.node == config.agent_node).then(|| super::agent::server_node(config));
     let written = server
         .write(Command::CreateSession(Box::new(NewSession { session, node })))
         .await?;

@@ -9,6 +9,7 @@ mod deregister_critical;
 mod expire_checks;
 mod key_operations;
 mod register;
+mod rename;
 mod sessions;
 mod transact;
 mod update_checks;

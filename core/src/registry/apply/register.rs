@@ -68,8 +68,11 @@ fn validate(registration: &Registration) -> Result<(), Refusal> {
 
 pub(super) fn put_node(transaction: &mut Transaction<'_>, given: &Node, keep_existing: bool) {
     let index = transaction.index();
+    if keep_existing && transaction.tables().node(&given.name).is_some() {
+        return;
+    }
+    super::rename::take_over(transaction, given);
     let node = match transaction.tables().node(&given.name) {
-        Some(_) if keep_existing => return,
         Some(existing) => {
             let node = given.with_indexes_of(existing);
             if node == **existing {

@@ -53,6 +53,10 @@ impl Directories {
             return directory.newest;
         }
         let mut newest = 0;
+        // There is nothing beneath it, reserved keys apart.
+        if prefix.is_empty() {
+            return newest;
+        }
         let mut from = prefix.as_bytes().to_vec();
         while let Some((key, index)) = first_from(&from)
             && key.starts_with(prefix)
@@ -88,7 +92,9 @@ fn directories_of(key: &Key) -> impl Iterator<Item = Key> + '_ {
         .enumerate()
         .filter(|(_, byte)| **byte == b'/');
     let ends = slashes.map(|(at, _)| at + 1).take(KEY_LEVELS_INDEXED);
-    std::iter::once(0).chain(ends).map(|end| key.cut(end))
+    // Reserved keys are not beneath the empty prefix.
+    let outermost = (!key.is_reserved()).then_some(0);
+    outermost.into_iter().chain(ends).map(|end| key.cut(end))
 }
 
 #[cfg(test)]
@@ -103,6 +109,20 @@ mod tests {
     fn naive(keys: &BTreeMap<Key, u64>, prefix: &Key) -> u64 {
         let beneath = keys.iter().filter(|(key, _)| key.starts_with(prefix));
         beneath.map(|(_, index)| *index).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn reserved_keys_are_not_beneath_the_empty_prefix() {
+        let mut directories = Directories::default();
+        let reserved = Key::reserved("query/1").expect("short enough");
+        directories.raise(&reserved, 7, true);
+        let first = |from: &[u8]| (from <= reserved.as_bytes()).then_some((&reserved, 7));
+        assert_eq!(directories.newest(&Key::default(), first), 0);
+        assert_eq!(directories.newest(&reserved.cut(0), first), 0);
+        assert_eq!(directories.newest(&reserved.cut(1), first), 7);
+        assert_eq!(directories.newest(&reserved.cut(7), first), 7);
+        directories.forget(&reserved);
+        assert!(directories.0.is_empty());
     }
 
     #[test]

@@ -35,14 +35,16 @@ impl KeyTable {
         self.keys.get(key)
     }
 
-    /// The keys with a prefix, in order.
+    /// The keys with a prefix, in order; reserved ones only if the prefix is one of theirs.
     pub(in crate::registry) fn with_prefix<'a>(
         &'a self,
         prefix: &'a Key,
     ) -> impl Iterator<Item = &'a Arc<KeyValue>> + 'a {
+        let reserved = prefix.is_reserved();
         self.keys
             .range((Bound::Included(prefix), Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
+            .filter(move |(key, _)| reserved || !key.is_reserved())
             .map(|(_, value)| value)
     }
 

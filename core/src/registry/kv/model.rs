@@ -31,6 +31,20 @@ impl Key {
         Key::try_from(bytes.into())
     }
 
+    /// A key that no client can name, for what the servers keep of their own: it begins with a zero byte. The empty
+    /// prefix leaves such keys out.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn reserved(name: &str) -> Result<Self, InvalidKey> {
+        Key::parse(format!("\0{name}"))
+    }
+
+    /// Whether it is one of the servers' own.
+    pub fn is_reserved(&self) -> bool {
+        self.0.first() == Some(&0)
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

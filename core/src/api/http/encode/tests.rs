@@ -132,7 +132,7 @@ fn service_health() {
                   "Expose":{}},
                   "Connect":{},
                   "PeerName":"","CreateIndex":2,"ModifyIndex":2},
-                  "Checks":[{"Node":"golden","CheckID":"mem","Name":"Memory","Status":"warning","Notes":"","Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},
+                  "Checks":[{"Node":"golden","CheckID":"mem","Name":"Memory","Status":"warning","Notes":"","Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Type":"ttl","Interval":"0s","Timeout":"0s","ExposedPort":0,"Definition":{},
                   "CreateIndex":4,"ModifyIndex":4},
                 {"Node":"golden","CheckID":"web1-ttl","Name":"web1 ttl","Status":"passing","Notes":"a note","Output":"","ServiceID":"web1","ServiceName":"web","ServiceTags":["primary","v1"],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},
                   "CreateIndex":2,"ModifyIndex":2}]}]"#]],
@@ -149,7 +149,7 @@ fn service_health() {
                   "Expose":{}},
                   "Connect":{},
                   "PeerName":"","Namespace":"blue","CreateIndex":5,"ModifyIndex":5},
-                  "Checks":[{"Node":"golden","CheckID":"mem","Name":"Memory","Status":"warning","Notes":"","Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},
+                  "Checks":[{"Node":"golden","CheckID":"mem","Name":"Memory","Status":"warning","Notes":"","Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Type":"ttl","Interval":"0s","Timeout":"0s","ExposedPort":0,"Definition":{},
                   "CreateIndex":4,"ModifyIndex":4}]}]"#]],
         );
     });
@@ -252,7 +252,7 @@ fn checks() {
                   "CreateIndex":6,"ModifyIndex":6},
                 {"Node":"ext2","CheckID":"c2","Name":"c2","Status":"passing","Notes":"","Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Type":"","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},
                   "CreateIndex":7,"ModifyIndex":7},
-                {"Node":"golden","CheckID":"mem","Name":"Memory","Status":"warning","Notes":"","Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Type":"ttl","Interval":"","Timeout":"","ExposedPort":0,"Definition":{},
+                {"Node":"golden","CheckID":"mem","Name":"Memory","Status":"warning","Notes":"","Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Type":"ttl","Interval":"0s","Timeout":"0s","ExposedPort":0,"Definition":{},
                   "CreateIndex":4,"ModifyIndex":4},
                 {"Node":"golden","CheckID":"service:h1","Name":"Service 'httpsvc' check","Status":"critical","Notes":"","Output":"","ServiceID":"h1","ServiceName":"httpsvc","ServiceTags":[],"Type":"http","Interval":"10s","Timeout":"1s","ExposedPort":0,"Definition":{},
                   "CreateIndex":3,"ModifyIndex":3},
@@ -304,7 +304,7 @@ fn agent() {
             to_bytes(&encoder.agent_check(found, None)),
             expect![[r#"
                 {"CheckID":"mem","CreateIndex":4,"Definition":{},
-                  "ExposedPort":0,"Interval":"","ModifyIndex":4,"Name":"Memory","Node":"golden","Notes":"","Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Status":"warning","Timeout":"","Type":"ttl"}"#]],
+                  "ExposedPort":0,"Interval":"0s","ModifyIndex":4,"Name":"Memory","Node":"golden","Notes":"","Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Status":"warning","Timeout":"0s","Type":"ttl"}"#]],
         );
         check(
             to_bytes(&encoder.agent_health_check(found, None)),

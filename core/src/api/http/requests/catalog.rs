@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     address, body_namespace,
-    check::{cut_output, parse_args, parse_common, parse_http, parse_tcp, parse_ttl, status},
+    check::{
+        alone, cut_output, parse_args, parse_common, parse_described_tcp, parse_http, parse_ttl, status,
+    },
     meta, service,
 };
 use crate::{
@@ -66,7 +68,7 @@ pub fn parse_catalog_registration(
 
 pub(super) fn check_datacenter(fields: &Fields<'_>, datacenter: &str) -> Result<(), ApiError> {
     match fields.text("Datacenter")? {
-        Some(named) if named != datacenter => Err(super::super::options::no_path_to(named, datacenter)),
+        Some(named) if named != datacenter => Err(super::super::options::no_path()),
         _ => Ok(()),
     }
 }
@@ -74,7 +76,7 @@ pub(super) fn check_datacenter(fields: &Fields<'_>, datacenter: &str) -> Result<
 /// A node, its meta under this name. It may lack an address only if it is known already.
 pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> Result<Node, ApiError> {
     let Some(name) = fields.text("Node")? else {
-        return Err(ApiError::bad_request("Must provide node"));
+        return Err(ApiError::server_error("Must provide node"));
     };
     let address = address(fields, "Address")?;
     if address.is_empty() && !known {
@@ -206,11 +208,14 @@ fn parse_definition(fields: &Fields<'_>) -> Result<CheckDefinition, ApiError> {
     } else if let Some(url) = fields.text("HTTP")? {
         parse_http(fields, url)?
     } else if let Some(address) = fields.text("TCP")? {
-        parse_tcp(fields, address)?
+        parse_described_tcp(fields, address)?
     } else {
         parse_args(fields)?.map_or(Probe::External, Probe::Cmd)
     };
-    Ok(definition)
+    Ok(match fields.flag("RegisteredAlone")? {
+        true => alone(definition),
+        false => definition,
+    })
 }
 
 /// Parses a body of `/v1/catalog/deregister`: a node, or one of its services (`ServiceID`) or checks (`CheckID`).
@@ -226,7 +231,7 @@ pub fn parse_catalog_deregistration(
     let namespace = body_namespace(namespace, &fields)?;
     check_datacenter(&fields, datacenter)?;
     let Some(node) = fields.text("Node")? else {
-        return Err(ApiError::bad_request("Must provide node"));
+        return Err(ApiError::server_error("Must provide node"));
     };
     let node = NodeName::parse(node)?;
     Ok(match (fields.text("ServiceID")?, fields.text("CheckID")?) {

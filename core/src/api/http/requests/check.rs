@@ -31,6 +31,58 @@ pub(super) enum Form {
     Consul,
 }
 
+/// What a check's registration may say, in either form.
+const FIELDS: [&str; 48] = [
+    "Addr",
+    "Address",
+    "AliasNode",
+    "AliasService",
+    "Args",
+    "Body",
+    "CheckID",
+    "Cmd",
+    "Command",
+    "DeregisterCriticalServiceAfter",
+    "DisableRedirects",
+    "DockerContainerID",
+    "FailuresBeforeCritical",
+    "FailuresBeforeWarning",
+    "GRPC",
+    "GRPCUseTLS",
+    "H2PING",
+    "H2PingUseTLS",
+    "HTTP",
+    "Header",
+    "ID",
+    "Interval",
+    "Method",
+    "NS",
+    "Name",
+    "Namespace",
+    "Notes",
+    "OSService",
+    "Output",
+    "OutputMaxSize",
+    "ProxyGRPC",
+    "ProxyHTTP",
+    "Script",
+    "ScriptArgs",
+    "ServiceID",
+    "Shell",
+    "Status",
+    "SuccessBeforePassing",
+    "TCP",
+    "TCPUseTLS",
+    "TLSServerName",
+    "TLSSkipVerify",
+    "TTL",
+    "Timeout",
+    "Token",
+    "Type",
+    "UDP",
+    "URL",
+];
+
 /// Between two runs of a check in the short form that names no interval.
 const SHORT_FORM_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -51,6 +103,7 @@ const UNSUPPORTED_PROBES: [&str; 7] = [
 /// 400 that names the field, what is wrong with it and what was expected.
 pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError> {
     let fields = Fields::of(body)?;
+    fields.refuse_unknown(&FIELDS)?;
     let Some(name) = fields.text("Name")? else {
         return Err(ApiError::bad_request("Missing check name"));
     };
@@ -72,7 +125,7 @@ pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError
         node: place.node.name.clone(),
         name: fields.bounded_text("Name", NAME_BYTES_MAX)?,
         instance,
-        definition: parse_definition(&fields, form, place.scripts)?,
+        definition: alone(parse_definition(&fields, form, place.scripts)?),
         status: status(&fields)?,
         output: String::new(),
         notes: fields.bounded_text("Notes", CHECK_NOTES_BYTES_MAX)?,
@@ -86,6 +139,17 @@ pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError
     })
 }
 
+/// A definition of a check that is registered by itself.
+pub(super) fn alone(definition: CheckDefinition) -> CheckDefinition {
+    match definition.ttl() {
+        Some(_) => CheckDefinition {
+            interval: CheckDefinition::ALONE,
+            ..definition
+        },
+        None => definition,
+    }
+}
+
 /// A check in the body of its instance's registration.
 pub(super) fn parse_of_instance(
     fields: &Fields<'_>,
@@ -94,6 +158,7 @@ pub(super) fn parse_of_instance(
     instance: &Instance,
     scripts: bool,
 ) -> Result<CheckDefinitionUpdate, ApiError> {
+    fields.refuse_unknown(&FIELDS)?;
     let mut name = fields.bounded_text("Name", NAME_BYTES_MAX)?;
     if name.is_empty() {
         name = format!("Service '{}' check", instance.service);
@@ -121,7 +186,7 @@ fn parse_definition(fields: &Fields<'_>, form: Form, scripts: bool) -> Result<Ch
     };
     if matches!(definition.probe, Probe::Cmd(_)) && !scripts {
         return Err(ApiError::new(
-            http::StatusCode::FORBIDDEN,
+            http::StatusCode::INTERNAL_SERVER_ERROR,
             "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true",
         ));
     }
@@ -296,11 +361,16 @@ pub(super) fn parse_http(fields: &Fields<'_>, url: &str) -> Result<Probe, ApiErr
     })
 }
 
-pub(super) fn parse_tcp(fields: &Fields<'_>, address: &str) -> Result<Probe, ApiError> {
+fn parse_tcp(fields: &Fields<'_>, address: &str) -> Result<Probe, ApiError> {
     let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
     if !matches!(port, Some(Ok(port)) if port > 0) || address.contains(char::is_whitespace) {
         return Err(fields.error("TCP", format!("expected host:port, got {:?}", echo(address))));
     }
+    parse_described_tcp(fields, address)
+}
+
+/// The same in a description of what somebody else runs, who may know the port.
+pub(super) fn parse_described_tcp(fields: &Fields<'_>, address: &str) -> Result<Probe, ApiError> {
     bounded(fields, "TCP", address.len())?;
     Ok(Probe::Tcp(address.to_owned()))
 }

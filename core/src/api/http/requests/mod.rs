@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     limits::{ADDRESS_BYTES_MAX, META_KEY_CHARS_MAX, META_PAIRS_MAX, META_VALUE_CHARS_MAX},
-    registry::{Namespace, Node, NodeName},
+    registry::{Key, Namespace, Node, NodeName},
 };
 
 /// Where a registration through an agent's API goes: what its body does not say.
@@ -55,27 +55,7 @@ impl Place {
 
 /// A node with nothing but a name and an address, tagged as Consul tags them.
 pub fn plain_node(name: NodeName, address: &str) -> Node {
-    let family = match address.parse::<std::net::IpAddr>() {
-        Ok(std::net::IpAddr::V4(_)) => Some("ipv4"),
-        Ok(std::net::IpAddr::V6(_)) => Some("ipv6"),
-        Err(_) => None,
-    };
-    let mut tagged_addresses = BTreeMap::new();
-    for network in ["lan", "wan"] {
-        tagged_addresses.insert(network.to_owned(), address.to_owned());
-        if let Some(family) = family {
-            tagged_addresses.insert(format!("{network}_{family}"), address.to_owned());
-        }
-    }
-    Node {
-        name,
-        id: String::new(),
-        address: address.to_owned(),
-        tagged_addresses,
-        meta: BTreeMap::new(),
-        create_index: 0,
-        modify_index: 0,
-    }
+    Node::plain(name, address)
 }
 
 /// The items of a body that is a list, or an object with a list by this name.
@@ -95,6 +75,20 @@ pub fn items<'a>(body: &'a Value, name: &str) -> Result<&'a [Value], ApiError> {
         _ => Err(super::body::decode_error(format!(
             "expected a list, or an object with a list named {name}"
         ))),
+    }
+}
+
+/// A key that a client names.
+///
+/// # Errors
+/// It is too long, or one of the servers' own.
+pub fn client_key(bytes: impl Into<bytes::Bytes>) -> Result<Key, ApiError> {
+    let key = Key::parse(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    match key.is_reserved() {
+        true => Err(ApiError::bad_request(
+            "Invalid key: expected one that does not begin with a zero byte",
+        )),
+        false => Ok(key),
     }
 }
 
@@ -129,6 +123,12 @@ fn address(fields: &Fields<'_>, name: &str) -> Result<String, ApiError> {
 
 /// A port; 0 when it is absent.
 fn port(fields: &Fields<'_>, name: &str) -> Result<u16, ApiError> {
+    // In the words of Go's decoder: clients that send text here look for them.
+    if let Some(Value::String(_)) = fields.get(name)? {
+        return Err(super::body::decode_error(format!(
+            "json: cannot unmarshal string into Go struct field .Alias.{name} of type int"
+        )));
+    }
     let port = fields.number(name, 0..=u32::from(u16::MAX))?.unwrap_or_default();
     Ok(u16::try_from(port).expect("the range was checked"))
 }

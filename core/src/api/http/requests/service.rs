@@ -21,6 +21,32 @@ use crate::{
     },
 };
 
+/// What a service's registration may say.
+const FIELDS: [&str; 22] = [
+    "Address",
+    "Check",
+    "Checks",
+    "Connect",
+    "EnableTagOverride",
+    "ID",
+    "Kind",
+    "Locality",
+    "Meta",
+    "NS",
+    "Name",
+    "Namespace",
+    "Port",
+    "Ports",
+    "Proxy",
+    "ReplaceExistingChecks",
+    "Service",
+    "SocketPath",
+    "TaggedAddresses",
+    "Tags",
+    "Token",
+    "Weights",
+];
+
 /// Parses a body of `/v1/agent/service/register`, in either form.
 ///
 /// A body is in the short form if one of its checks has a `type`; the forms differ in their checks only. Fields of
@@ -31,6 +57,7 @@ use crate::{
 /// 400 that names the field, what is wrong with it and what was expected.
 pub fn parse_service(body: &Value, place: &Place) -> Result<Registration, ApiError> {
     let fields = Fields::of(body)?;
+    fields.refuse_unknown(&FIELDS)?;
     let namespace = place.namespace(&fields)?;
     if fields.first_text(&["Name", "Service"])?.is_none() {
         return Err(ApiError::bad_request("Missing service name"));
@@ -58,9 +85,7 @@ pub(super) fn parse_instance(
     refuse_unsupported(fields)?;
     let address = address(fields, "Address")?;
     if ["0.0.0.0", "::", "[::]"].contains(&address.as_str()) {
-        return Err(ApiError::bad_request(
-            "Invalid service address: expected one that others can reach, not a wildcard",
-        ));
+        return Err(ApiError::bad_request("Invalid service address"));
     }
     Ok(Instance {
         namespace,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{catalog, service};
+use super::{catalog, client_key, service};
 use crate::{
     api::http::{
         body::Fields,
@@ -149,7 +149,7 @@ fn unknown(kind: &str, verb: &str) -> Wrong {
 
 fn parse_key(fields: &Fields<'_>) -> Result<Operation, Wrong> {
     let key_text = fields.text("Key")?.unwrap_or_default();
-    let key = Key::parse(key_text.to_owned()).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let key = client_key(key_text.to_owned())?;
     let session = || -> Result<Option<SessionId>, ApiError> {
         Ok(fields.text("Session")?.map(SessionId::parse).transpose()?)
     };

@@ -1,0 +1,288 @@
+//! Consul's keys in a config file of `sds-server`, as the flags that they come to.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// Keys by which a file is known to be Consul's.
+const MARKS: [&str; 9] = [
+    "addresses",
+    "bind_addr",
+    "bootstrap",
+    "bootstrap_expect",
+    "client_addr",
+    "data_dir",
+    "node_name",
+    "ports",
+    "server",
+];
+
+/// Keys of Consul's that mean something else here, or nothing: they are named in one warning.
+const IGNORED: [&str; 52] = [
+    "acl",
+    "acl_agent_master_token",
+    "acl_agent_token",
+    "acl_datacenter",
+    "acl_default_policy",
+    "acl_master_token",
+    "acl_token",
+    "advertise_addr",
+    "advertise_addr_wan",
+    "audit",
+    "auto_config",
+    "auto_encrypt",
+    "autopilot",
+    "ca_file",
+    "cert_file",
+    "check_update_interval",
+    "connect",
+    "disable_checkpoint",
+    "disable_host_node_id",
+    "disable_remote_exec",
+    "disable_update_check",
+    "dns_config",
+    "domain",
+    "encrypt",
+    "enable_debug",
+    "enable_local_script_checks",
+    "experiments",
+    "key_file",
+    "leave_on_terminate",
+    "license_path",
+    "limits",
+    "locality",
+    "partition",
+    "peering",
+    "performance",
+    "primary_datacenter",
+    "raft_protocol",
+    "read_replica",
+    "reconnect_timeout",
+    "recursors",
+    "rejoin_after_leave",
+    "retry_join_wan",
+    "segments",
+    "skip_leave_on_interrupt",
+    "telemetry",
+    "tls",
+    "ui_config",
+    "verify_incoming",
+    "verify_incoming_https",
+    "verify_incoming_rpc",
+    "verify_outgoing",
+    "version",
+];
+
+/// What a file of Consul's comes to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Translated {
+    /// Values of flags, by name.
+    pub(crate) flags: BTreeMap<&'static str, String>,
+    /// Meta of the node.
+    pub(crate) node_meta: BTreeMap<String, String>,
+    /// Keys that were passed over.
+    pub(crate) ignored: Vec<String>,
+}
+
+/// Takes Consul's keys out of a file, if it is one of Consul's; what is left of it are keys of Sider's own.
+///
+/// # Errors
+/// One line that names the key.
+pub(crate) fn translate(keys: &mut Map<String, Value>) -> Result<Translated, String> {
+    let mut translated = Translated::default();
+    if !MARKS.iter().any(|mark| keys.contains_key(*mark)) {
+        return Ok(translated);
+    }
+    if take_bool(keys, "server")? == Some(false) {
+        return Err("server: false: sds-server is a server; on a host of services run sds-agent".to_owned());
+    }
+    let flags = &mut translated.flags;
+    let (name, id) = (take_text(keys, "node_name")?, take_text(keys, "node_id")?);
+    flags.extend(name.clone().map(|name| ("node", name)));
+    flags.extend(id.clone().map(|id| ("node_id", id)));
+    flags.extend(id.or(name).map(|id| ("raft_id", id)));
+    flags.extend(take_text(keys, "data_dir")?.map(|folder| ("raft_dir", folder)));
+    let mut ports = take_section(keys, "ports")?;
+    let mut addresses = take_section(keys, "addresses")?;
+    let bind = take_text(keys, "bind_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let client = take_text(keys, "client_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let http = take_text(&mut addresses, "http")?.unwrap_or(client);
+    if http.starts_with("unix:") {
+        return Err(format!(
+            "addresses.http: {http:?}: expected an IP address, not a socket"
+        ));
+    }
+    flags.insert("http", join(&http, port(&mut ports, "http", 8500)?));
+    flags.insert("raft_bind", join(&bind, port(&mut ports, "server", 8300)?));
+    let bootstrap = take_bool(keys, "bootstrap")?;
+    let expect = keys.remove("bootstrap_expect");
+    let alone = expect
+        .as_ref()
+        .and_then(Value::as_u64)
+        .map(|servers| servers == 1);
+    if let Some(bootstrap) = bootstrap.or(alone) {
+        flags.insert("raft_bootstrap", bootstrap.to_string());
+    }
+    let mut join = Vec::new();
+    for key in ["retry_join", "start_join"] {
+        match keys.remove(key) {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(entries)) => {
+                for entry in entries {
+                    let Value::String(entry) = entry else {
+                        return Err(format!("{key}: expected a list of addresses"));
+                    };
+                    join.push(if entry.contains(':') {
+                        entry
+                    } else {
+                        format!("{entry}:8500")
+                    });
+                }
+            }
+            Some(_) => return Err(format!("{key}: expected a list of addresses")),
+        }
+    }
+    if !join.is_empty() {
+        flags.insert("join", join.join(","));
+    }
+    if let Some(scripts) = take_bool(keys, "enable_script_checks")? {
+        flags.insert("enable_script_checks", scripts.to_string());
+    }
+    if let Some(level) = take_text(keys, "log_level")? {
+        let level = level.to_ascii_lowercase();
+        flags.insert(
+            "log_level",
+            if level == "err" { "error".to_owned() } else { level },
+        );
+    }
+    for (key, value) in take_section(keys, "node_meta")? {
+        let Value::String(text) = value else {
+            return Err(format!("node_meta.{key}: expected text, found {value}"));
+        };
+        translated.node_meta.insert(key, text);
+    }
+    for key in IGNORED {
+        if keys.remove(key).is_some() {
+            translated.ignored.push(key.to_owned());
+        }
+    }
+    translated
+        .ignored
+        .extend(ports.keys().map(|key| format!("ports.{key}")));
+    translated
+        .ignored
+        .extend(addresses.keys().map(|key| format!("addresses.{key}")));
+    Ok(translated)
+}
+
+fn join(host: &str, port: u64) -> String {
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+fn port(ports: &mut Map<String, Value>, key: &str, default: u64) -> Result<u64, String> {
+    match ports.remove(key) {
+        None => Ok(default),
+        Some(value) => value
+            .as_u64()
+            .filter(|port| (1..=65535).contains(port))
+            .ok_or_else(|| format!("ports.{key}: expected a port, found {value}")),
+    }
+}
+
+fn take_text(keys: &mut Map<String, Value>, key: &str) -> Result<Option<String>, String> {
+    match keys.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(format!("{key}: expected text, found {other}")),
+    }
+}
+
+fn take_bool(keys: &mut Map<String, Value>, key: &str) -> Result<Option<bool>, String> {
+    match keys.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(value)),
+        Some(other) => Err(format!("{key}: expected true or false, found {other}")),
+    }
+}
+
+fn take_section(keys: &mut Map<String, Value>, key: &str) -> Result<Map<String, Value>, String> {
+    match keys.remove(key) {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(section)) => Ok(section),
+        Some(other) => Err(format!("{key}: expected keys with values, found {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn translated(file: Value) -> Result<(Translated, Map<String, Value>), String> {
+        let Value::Object(mut keys) = file else {
+            panic!("the file of a test is an object")
+        };
+        Ok((translate(&mut keys)?, keys))
+    }
+
+    #[test]
+    fn consuls_keys_become_flags_and_the_rest_is_left_or_named() {
+        let (translated, rest) = translated(json!({
+            "node_name": "n1", "node_id": "40e4a748-2192-161a-0510-9bf59fe950b5", "data_dir": "/d",
+            "bind_addr": "10.0.0.1", "ports": {"http": 1, "server": 2, "dns": 3}, "bootstrap": true, "server": true,
+            "retry_join": ["a", "b:1"], "log_level": "ERR", "connect": {"enabled": true}, "datacenter": "dc2",
+        }))
+        .unwrap();
+        let flags: Vec<_> = translated
+            .flags
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        assert_eq!(
+            flags,
+            [
+                "http=127.0.0.1:1",
+                "join=a:8500,b:1",
+                "log_level=error",
+                "node=n1",
+                "node_id=40e4a748-2192-161a-0510-9bf59fe950b5",
+                "raft_bind=10.0.0.1:2",
+                "raft_bootstrap=true",
+                "raft_dir=/d",
+                "raft_id=40e4a748-2192-161a-0510-9bf59fe950b5",
+            ]
+        );
+        assert_eq!(translated.ignored, ["connect", "ports.dns"]);
+        assert_eq!(rest.keys().collect::<Vec<_>>(), ["datacenter"]);
+    }
+
+    #[test]
+    fn a_file_of_siders_own_is_left_alone() {
+        let (translated, rest) = translated(json!({"http": ":1", "limits": 5})).unwrap();
+        assert_eq!(translated, Translated::default());
+        assert_eq!(rest.len(), 2);
+    }
+
+    #[test]
+    fn what_can_not_be_is_an_error_that_names_its_key() {
+        for (file, key) in [
+            (json!({"server": false}), "server: false"),
+            (json!({"node_name": 5}), "node_name: expected text"),
+            (json!({"ports": {"http": 70000}}), "ports.http: expected a port"),
+            (json!({"bootstrap": "yes"}), "bootstrap: expected true or false"),
+            (json!({"addresses": {"http": "unix:///x"}}), "addresses.http"),
+            (
+                json!({"data_dir": "/d", "retry_join": [1]}),
+                "retry_join: expected a list",
+            ),
+        ] {
+            let error = translated(file).unwrap_err();
+            assert!(error.starts_with(key), "{error}");
+        }
+    }
+}

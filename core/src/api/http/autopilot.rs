@@ -1,0 +1,207 @@
+//! `/v1/operator/autopilot/…`: how healthy the servers are, and Consul's settings for what keeps them so.
+//!
+//! The settings are kept under a reserved key and shown again; of them nothing is carried out yet.
+
+use axum::{Router, extract::State, routing::get};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{
+    body::{Fields, JsonBody},
+    encode::to_bytes,
+    error::ApiError,
+    identity::server_name,
+    kv,
+    operator::leads,
+    options::{Options, WriteOptions},
+    prepared::key_value,
+    read,
+    reply::Reply,
+    wrong_method,
+};
+use crate::{
+    raft::RaftStatus,
+    registry::{Command, Key, KeyWrite, Operation, Refusal},
+    server::{CONSUL_VERSION, PeerReport, Server},
+};
+
+pub(super) fn routes() -> Router<Server> {
+    Router::new()
+        .route(
+            "/v1/operator/autopilot/configuration",
+            get(configuration)
+                .put(configure)
+                .fallback(|method: Method| async move { wrong_method(&method, "OPTIONS,GET,PUT") }),
+        )
+        .route("/v1/operator/autopilot/health", read(health))
+        .route("/v1/operator/autopilot/state", read(state))
+}
+
+fn key() -> Key {
+    Key::reserved("operator/autopilot").expect("a constant that is short enough")
+}
+
+/// `GET /v1/operator/autopilot/configuration`.
+async fn configuration(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+    let stored = server
+        .inspect(options.stale(), |registry| key_value(registry, &key()))
+        .await?;
+    let (mut body, create_index, modify_index) = match &stored {
+        None => (settings(&Value::Object(serde_json::Map::new()), true)?, 0, 0),
+        Some(stored) => (
+            serde_json::from_slice(&stored.value)
+                .map_err(|error| ApiError::server_error(format!("stored settings can't be read: {error}")))?,
+            stored.create_index,
+            stored.modify_index,
+        ),
+    };
+    body["CreateIndex"] = create_index.into();
+    body["ModifyIndex"] = modify_index.into();
+    Ok(Reply::json(&body))
+}
+
+/// `PUT /v1/operator/autopilot/configuration`, with `?cas` if it was not changed since.
+async fn configure(
+    State(server): State<Server>,
+    options: WriteOptions,
+    JsonBody(body): JsonBody,
+) -> Result<Reply, ApiError> {
+    let write = KeyWrite {
+        key: key(),
+        value: to_bytes(&settings(&body, false)?),
+        flags: 0,
+    };
+    let operation = match kv::number(&options.parameters, "cas")? {
+        Some(index) => Operation::SetKeyIf(write, index),
+        None => Operation::SetKey(write),
+    };
+    let written = server.write(Command::Transact(vec![operation])).await?;
+    match written.reply {
+        Ok(_) => Ok(Reply::json(&true).with_index(written.index)),
+        Err(Refusal::Aborted(_)) => Ok(Reply::json(&false).with_index(written.index)),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// The settings of a body, what it leaves out being Consul's defaults.
+fn settings(body: &Value, cleanup: bool) -> Result<Value, ApiError> {
+    let fields = Fields::of(body)?;
+    let period = |name: &str, default: &str| -> Result<String, ApiError> {
+        let nanos = fields.duration(name)?;
+        let nanos = nanos.and_then(|nanos| u64::try_from(nanos).ok());
+        let given = nanos.filter(|nanos| *nanos > 0);
+        let given = given.map(|nanos| super::duration::format(std::time::Duration::from_nanos(nanos)));
+        Ok(given.unwrap_or_else(|| default.to_owned()))
+    };
+    let trailing = fields.number("MaxTrailingLogs", 0..=u32::MAX)?;
+    Ok(json!({
+        "CleanupDeadServers": cleanup || fields.flag("CleanupDeadServers")?,
+        "LastContactThreshold": period("LastContactThreshold", "200ms")?,
+        "MaxTrailingLogs": trailing.filter(|entries| *entries > 0).unwrap_or(250),
+        "MinQuorum": fields.number("MinQuorum", 0..=u32::MAX)?.unwrap_or_default(),
+        "ServerStabilizationTime": period("ServerStabilizationTime", "10s")?,
+        "RedundancyZoneTag": fields.text("RedundancyZoneTag")?.unwrap_or_default(),
+        "DisableUpgradeMigration": fields.flag("DisableUpgradeMigration")?,
+        "UpgradeVersionTag": fields.text("UpgradeVersionTag")?.unwrap_or_default(),
+    }))
+}
+
+/// One server as autopilot judges it: it is healthy if it answers and is not far behind.
+struct Judged<'a> {
+    report: &'a PeerReport,
+    leader: bool,
+    healthy: bool,
+}
+
+/// How many entries a healthy server may be behind: autopilot's default in Consul.
+const TRAILING_ENTRIES_MAX: u64 = 250;
+
+fn judge<'a>(status: &RaftStatus, reports: &'a [PeerReport]) -> Vec<Judged<'a>> {
+    let known = |report: &PeerReport| report.status.as_ref().map(|status| status.last_log_index);
+    let newest = reports.iter().filter_map(known).max().unwrap_or_default();
+    let judged = reports.iter().map(|report| Judged {
+        report,
+        leader: leads(status, &report.id),
+        healthy: known(report).is_some_and(|last| last + TRAILING_ENTRIES_MAX >= newest),
+    });
+    judged.collect()
+}
+
+/// How many servers may still be lost.
+fn tolerance(judged: &[Judged<'_>]) -> usize {
+    let voters = judged.iter().filter(|server| server.report.voter);
+    let healthy = voters.clone().filter(|server| server.healthy).count();
+    healthy.saturating_sub(voters.count() / 2 + 1)
+}
+
+fn judged_body(server: &Server, judged: &Judged<'_>, status_name: &str) -> Value {
+    let report = judged.report;
+    let status = report.status.as_ref();
+    json!({
+        "ID": report.id.0,
+        "Name": server_name(server, &report.id),
+        "Address": report.address.raft,
+        status_name: if status.is_some() { "alive" } else { "failed" },
+        "Version": CONSUL_VERSION,
+        "LastContact": format!("{}ms", status.and_then(|status| status.last_contact_ms).unwrap_or_default()),
+        "LastTerm": status.map_or(0, |status| status.term),
+        "LastIndex": status.map_or(0, |status| status.last_log_index),
+        "Healthy": judged.healthy,
+        // Since when is not kept.
+        "StableSince": "0001-01-01T00:00:00Z",
+    })
+}
+
+/// `GET /v1/operator/autopilot/health`: 429 if a server is not healthy.
+async fn health(State(server): State<Server>, _: Options) -> Reply {
+    let (status, reports) = (server.status(), server.cluster().await);
+    let judged = judge(&status, &reports);
+    let servers = judged.iter().map(|judged| {
+        let mut body = judged_body(&server, judged, "SerfStatus");
+        body["Leader"] = judged.leader.into();
+        body["Voter"] = judged.report.voter.into();
+        body
+    });
+    let healthy = judged.iter().all(|server| server.healthy);
+    let reply = Reply::json(&json!({
+        "Healthy": healthy,
+        "FailureTolerance": tolerance(&judged),
+        "Servers": servers.collect::<Vec<_>>(),
+    }));
+    match healthy {
+        true => reply,
+        false => reply.with_status(StatusCode::TOO_MANY_REQUESTS, "unhealthy"),
+    }
+}
+
+/// `GET /v1/operator/autopilot/state`.
+async fn state(State(server): State<Server>, _: Options) -> Reply {
+    let (status, reports) = (server.status(), server.cluster().await);
+    let judged = judge(&status, &reports);
+    let servers: serde_json::Map<String, Value> = judged
+        .iter()
+        .map(|judged| {
+            let mut body = judged_body(&server, judged, "NodeStatus");
+            let voter = judged.report.voter;
+            body["ReadReplica"] = false.into();
+            body["Status"] = match (judged.leader, voter) {
+                (true, _) => "leader",
+                (false, true) => "voter",
+                (false, false) => "non-voter",
+            }
+            .into();
+            body["Meta"] = json!({ "consul-network-segment": "", "consul-version": CONSUL_VERSION });
+            body["NodeType"] = "voter".into();
+            (judged.report.id.0.to_string(), body)
+        })
+        .collect();
+    let voters: Vec<_> = status.voters.keys().map(|id| &id.0).collect();
+    Reply::json(&json!({
+        "Healthy": judged.iter().all(|server| server.healthy),
+        "FailureTolerance": tolerance(&judged),
+        "OptimisticFailureTolerance": tolerance(&judged),
+        "Servers": servers,
+        "Leader": status.known_leader().map_or("", |(id, _)| &id.0),
+        "Voters": voters,
+    }))
+}

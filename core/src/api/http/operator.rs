@@ -1,0 +1,179 @@
+//! `/v1/operator/…`: the cluster, as Consul's operators ask for it. What it shows is what `/v1/raft/…` shows.
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    routing::delete,
+};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{
+    error::ApiError,
+    identity::server_name,
+    kv::server_error,
+    options::{Options, WriteOptions},
+    read,
+    reply::Reply,
+    write, wrong_method,
+};
+use crate::{
+    raft::{RaftStatus, ServerId},
+    server::Server,
+};
+
+pub(super) fn routes() -> Router<Server> {
+    Router::new()
+        .route("/v1/operator/raft/configuration", read(configuration))
+        .route(
+            "/v1/operator/raft/peer",
+            delete(remove_peer)
+                .fallback(|method: Method| async move { wrong_method(&method, "OPTIONS,DELETE") }),
+        )
+        .route("/v1/operator/raft/transfer-leader", write(transfer))
+        .route("/v1/operator/usage", read(usage))
+        .route(
+            "/v1/operator/keyring",
+            read(async |_: Request| server_error("Keyring is empty (encryption not enabled)")),
+        )
+}
+
+/// `GET /v1/operator/raft/configuration`: the members of the Raft cluster.
+async fn configuration(State(server): State<Server>, _: Options) -> Reply {
+    let status = server.status();
+    let matched = |id: &ServerId| match *id == status.id {
+        true => status.last_log_index,
+        false => status.matched.get(id).copied().unwrap_or_default(),
+    };
+    let members = status.voters.iter().map(|member| (member, true));
+    let members = members.chain(status.learners.iter().map(|member| (member, false)));
+    let servers: Vec<Value> = members
+        .map(|((id, address), voter)| {
+            json!({
+                "ID": id.0,
+                "Node": server_name(&server, id),
+                "Address": address.raft,
+                "Leader": leads(&status, id),
+                "ProtocolVersion": "3",
+                "Voter": voter,
+                "LastIndex": matched(id),
+            })
+        })
+        .collect();
+    Reply::json(&json!({ "Servers": servers, "Index": 0 }))
+}
+
+pub(super) fn leads(status: &RaftStatus, id: &ServerId) -> bool {
+    status.known_leader().is_some_and(|(leader, _)| leader == id)
+}
+
+/// `DELETE /v1/operator/raft/peer?id=` or `?address=`.
+async fn remove_peer(State(server): State<Server>, options: WriteOptions) -> Result<Reply, ApiError> {
+    let parameters = &options.parameters;
+    let status = server.status();
+    let mut members = status.voters.iter().chain(&status.learners);
+    let id = match (parameters.text("id"), parameters.text("address")) {
+        (None, None) => {
+            return Err(ApiError::bad_request(
+                "Must specify either ?id with the server's ID or ?address with IP:port of peer to remove",
+            ));
+        }
+        (Some(_), Some(_)) => return Err(ApiError::bad_request("Must specify only one of ?id or ?address")),
+        (Some(id), None) => match members.find(|(member, _)| *member.0 == *id) {
+            Some((id, _)) => id.clone(),
+            None => {
+                return Err(server_error(format!(
+                    "id {id:?} was not found in the Raft configuration"
+                )));
+            }
+        },
+        (None, Some(address)) => match members.find(|(_, member)| member.raft == address) {
+            Some((id, _)) => id.clone(),
+            None => {
+                return Err(server_error(format!(
+                    "address {address:?} was not found in the Raft configuration"
+                )));
+            }
+        },
+    };
+    server.remove(id).await?;
+    Ok(Reply::empty())
+}
+
+/// `PUT /v1/operator/raft/transfer-leader`, with `?id` of the leader to be if it matters who.
+async fn transfer(State(server): State<Server>, options: WriteOptions) -> Result<Reply, ApiError> {
+    let to = options.parameters.text("id").map(|id| ServerId(id.into()));
+    server.transfer(to).await?;
+    Ok(Reply::json(&json!({ "Success": true })))
+}
+
+/// `GET /v1/operator/usage`: how much is registered.
+async fn usage(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+    use crate::registry::{Query, View};
+    let namespace = options.namespace.clone();
+    let (services, instances, nodes) = server
+        .inspect(options.stale(), |registry| {
+            let services = Query::Services {
+                namespace: namespace.clone(),
+                node_meta: Vec::new(),
+            };
+            let services = match registry.query(&services) {
+                View::Services(services) => services.len(),
+                _ => 0,
+            };
+            let instances = registry.instances();
+            let instances = instances
+                .filter(|instance| instance.namespace == namespace)
+                .count();
+            let nodes = match registry.query(&Query::Nodes {
+                node_meta: Vec::new(),
+            }) {
+                View::Nodes(nodes) => nodes.len(),
+                _ => 0,
+            };
+            (services, instances, nodes)
+        })
+        .await?;
+    let query = Query::Nodes {
+        node_meta: Vec::new(),
+    };
+    let read = crate::server::ReadOptions {
+        index: None,
+        ..options.read
+    };
+    let answer = server.read(query, read).await?;
+    let kinds = [
+        "api-gateway",
+        "connect-native",
+        "connect-proxy",
+        "ingress-gateway",
+        "mesh-gateway",
+        "terminating-gateway",
+    ];
+    let none: serde_json::Map<String, Value> = kinds
+        .into_iter()
+        .map(|kind| (kind.to_owned(), 0.into()))
+        .collect();
+    let mut usage = serde_json::Map::new();
+    usage.insert(
+        server.config().datacenter.clone(),
+        json!({
+            "Services": services,
+            "ServiceInstances": instances,
+            "ConnectServiceInstances": none,
+            "BillableServiceInstances": instances,
+            "Nodes": nodes,
+        }),
+    );
+    let body = json!({
+        "Usage": usage,
+        "Index": answer.index,
+        "LastContact": 0,
+        "KnownLeader": answer.known_leader,
+        "ConsistencyLevel": options.effective_consistency(),
+        "NotModified": false,
+        "Backend": 0,
+        "ResultsFilteredByACLs": false,
+    });
+    Ok(Reply::read(&answer, &options, super::encode::to_bytes(&body)))
+}
