@@ -5,42 +5,54 @@
 //! than the first answer that shows it. So every entry is taken to be applied at the latest moment that the answers allow:
 //! that makes no sound run look broken. What a server had at a moment, and how soon it did something, is not judged here.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use bytes::Bytes;
 use http::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sider_core::{
-    registry::{Command, Registry},
+    registry::{CheckStatus, CheckTarget, CheckUpdate, Command, InstanceId, Registry},
     runtime::NetworkError,
 };
 
 use crate::{
     history::{
-        AppliedEntry, Bounds, Effect, Fact, FaultKind, FaultSpan, History, Observed, Operation, Record,
-        ServerNumber,
+        AppliedEntry, Bounds, Effect, Fact, FaultKind, FaultSpan, History, Observed, Operation, Outcome,
+        Record, ServerNumber,
     },
     invariants::{
-        Check, Violation, backups, digest, durability, exactly_once, linearizability, log_matching,
-        monotonic_index, state_machine,
+        Check, Violation, backups, clients_view, digest, durability, exactly_once, linearizability, locks,
+        log_matching, monotonic_index, sessions, state_machine, transactions, ttl, watch_guarantees,
     },
     matching::asks_for,
-    operation::Op,
+    operation::{Op, Report, Target},
     time::Time,
     wire,
 };
 
-/// The judges that need no moment inside a server.
-const JUDGES: [Check; 8] = [
+/// The judges that need no moment inside a server. That of TTLs judges here what expires too early: nothing is taken for
+/// calm, so nothing has to expire by any time.
+const JUDGES: [Check; 15] = [
     log_matching::check,
     digest::check,
     state_machine::check,
     exactly_once::check,
     durability::check,
     linearizability::check,
+    clients_view::check,
+    transactions::check,
+    sessions::check,
     monotonic_index::check,
     backups::check,
+    watch_guarantees::check,
+    ttl::check,
+    locks::check,
+    no_server_ended,
 ];
 const FILE: &str = "evidence.json";
 
@@ -83,6 +95,8 @@ pub(super) struct Evidence {
     pub(super) stats: Vec<Value>,
     pub(super) operations: Vec<Line>,
     pub(super) faults: Vec<String>,
+    /// Servers that ended though nothing was done to them, with what they wrote last.
+    pub(super) ended: Vec<(u8, String)>,
     /// What `sds debug log` printed of each server.
     pub(super) logs: Vec<String>,
 }
@@ -111,13 +125,33 @@ pub fn judge(folder: &Path) -> Result<(Vec<Violation>, usize), String> {
     ))
 }
 
+/// A server ends only when it is told to, or for want of its disk.
+fn no_server_ended(history: &History) -> Result<(), Violation> {
+    let ended = history.observations.iter().find_map(|seen| match &seen.what {
+        Fact::Stopped {
+            by_itself: Some(reason),
+        } => Some((seen, reason)),
+        _ => None,
+    });
+    match ended {
+        None => Ok(()),
+        Some((seen, reason)) => {
+            let what = format!("{} stopped by itself: {reason}", seen.server);
+            Err(Violation::new("availability", seen.at, what))
+        }
+    }
+}
+
 /// An entry as a server's log has it, with what it makes of the state.
 struct Replayed {
     entry: AppliedEntry,
     proposed: Option<Time>,
+    /// Statuses that it sets: of which checks, whose they are, and which.
+    statuses: Vec<(CheckTarget, Option<InstanceId>, CheckStatus)>,
 }
 
 fn history(evidence: &Evidence) -> Result<History, String> {
+    let ended = Time(evidence.ended_ns) + Bounds::default().recovery * 2;
     let mut record = Record {
         bounds: Bounds {
             first_voters: vec![ServerNumber(0), ServerNumber(1), ServerNumber(2)],
@@ -125,10 +159,11 @@ fn history(evidence: &Evidence) -> Result<History, String> {
         },
         operations: evidence.operations.iter().map(operation).collect(),
         healed: Time(evidence.ended_ns),
-        ended: Time(evidence.ended_ns) + Bounds::default().recovery * 2,
+        ended,
         faults: vec![FaultSpan {
             from: Time(0),
-            until: Time(evidence.ended_ns),
+            // To the very end, so that no time counts as calm.
+            until: ended,
             servers: vec![],
             what: evidence.faults.join("; "),
             kind: FaultKind::BrokenDisk,
@@ -156,6 +191,15 @@ fn history(evidence: &Evidence) -> Result<History, String> {
             server,
             what: Fact::Started,
         });
+        // When anyone was elected is not known: early enough, for what is judged here.
+        let terms: BTreeSet<u64> = log.iter().map(|replayed| replayed.entry.term).collect();
+        for term in terms {
+            record.observations.push(Observed {
+                at: Time(0),
+                server,
+                what: Fact::BecameLeader { term },
+            });
+        }
         for replayed in log {
             let log_index = replayed.entry.log_index;
             let at = known_by.get(&log_index).copied().unwrap_or(record.ended);
@@ -191,6 +235,15 @@ fn history(evidence: &Evidence) -> Result<History, String> {
             });
         }
     }
+    for (server, reason) in &evidence.ended {
+        record.observations.push(Observed {
+            at: record.ended,
+            server: ServerNumber(*server),
+            what: Fact::Stopped {
+                by_itself: Some(reason.clone()),
+            },
+        });
+    }
     record.observations.sort_by_key(|seen| match &seen.what {
         Fact::Applied(entry) => (seen.at, 1, entry.log_index),
         Fact::Appended { index, .. } => (seen.at, 0, *index),
@@ -202,7 +255,26 @@ fn history(evidence: &Evidence) -> Result<History, String> {
 }
 
 fn operation(line: &Line) -> Operation {
-    let answer = match line.raw.clone() {
+    Operation {
+        id: line.id,
+        client: u32::from(line.client),
+        server: ServerNumber(line.server),
+        op: line.op.clone(),
+        impatient: true,
+        invoked: Time(line.invoked_ns),
+        returned: Time(line.returned_ns),
+        outcome: match outcome(&line.op, &line.raw) {
+            // It shows no index, so by when what it says was true is not known.
+            Outcome::Refused { reason, .. } if !line.op.is_logged() => Outcome::Unknown(reason),
+            outcome => outcome,
+        },
+        heard: Default::default(),
+    }
+}
+
+/// What a client makes of what came back.
+pub(super) fn outcome(op: &Op, raw: &Raw) -> Outcome {
+    let answer = match raw.clone() {
         Raw::Answer { status, index, body } => {
             let mut answer = Response::new(Bytes::from(body));
             *answer.status_mut() = ::http::StatusCode::from_u16(status).unwrap_or_default();
@@ -222,17 +294,7 @@ fn operation(line: &Line) -> Operation {
             reason,
         }),
     };
-    Operation {
-        id: line.id,
-        client: u32::from(line.client),
-        server: ServerNumber(line.server),
-        op: line.op.clone(),
-        impatient: true,
-        invoked: Time(line.invoked_ns),
-        returned: Time(line.returned_ns),
-        outcome: wire::outcome(&line.op, answer),
-        heard: Default::default(),
-    }
+    wire::outcome(op, answer)
 }
 
 /// Carries a server's log out once more, up to what it had applied.
@@ -263,6 +325,10 @@ fn replay(log: &str, applied: u64, began_ms: u64) -> Result<Vec<Replayed>, Strin
         // To the end of the millisecond: what was asked for in it came before.
         let proposed = logged.as_ref().and_then(|logged| logged.proposed_ms);
         let proposed = proposed.map(|ms| Time::ms((ms + 1).saturating_sub(began_ms)));
+        let statuses = logged
+            .iter()
+            .flat_map(|it| statuses(&registry, &it.command))
+            .collect();
         let command = logged.map(|logged| {
             let applied = registry.apply(&logged.command);
             let effect = Effect {
@@ -282,9 +348,24 @@ fn replay(log: &str, applied: u64, began_ms: u64) -> Result<Vec<Replayed>, Strin
                 digest: registry.digest(),
             },
             proposed,
+            statuses,
         });
     }
     Ok(replayed)
+}
+
+fn statuses(registry: &Registry, command: &Command) -> Vec<(CheckTarget, Option<InstanceId>, CheckStatus)> {
+    let Command::UpdateChecks(updates) = command else {
+        return Vec::new();
+    };
+    let status = |update: &CheckUpdate| {
+        let owner = match &update.target {
+            CheckTarget::Check(key) => registry.check(key).and_then(|check| check.instance.clone()),
+            CheckTarget::TtlChecksOf(key) => Some(key.id.clone()),
+        };
+        Some((update.target.clone(), owner, update.status?))
+    };
+    updates.iter().filter_map(status).collect()
 }
 
 /// The states that a server names itself: its checkpoint's, and its last.
@@ -315,6 +396,7 @@ fn latest_moments(log: &[Replayed], record: &Record) -> BTreeMap<u64, Time> {
     let mut bounds: Vec<Time> = vec![record.ended; log.len()];
     let mut note = |at: usize, operation: &Operation| bounds[at] = bounds[at].min(operation.returned);
     let mut taken = vec![false; log.len()];
+    let mut given: BTreeSet<(usize, usize)> = BTreeSet::new();
     for operation in &record.operations {
         let Some(index) = operation.answer().and_then(|answer| answer.index) else {
             continue;
@@ -325,17 +407,31 @@ fn latest_moments(log: &[Replayed], record: &Record) -> BTreeMap<u64, Time> {
         }
         // A write that changed nothing shows no index of its own.
         let window = (operation.invoked, operation.returned);
-        let own = (first..log.len())
+        let mut own = (first..log.len())
             .take_while(|at| log[*at].entry.index == index)
-            .find(|at| {
-                let replayed = &log[*at];
-                let command = replayed.entry.command.as_ref();
-                !taken[*at]
-                    && replayed
-                        .proposed
-                        .is_some_and(|at| window.0 <= at && at <= window.1 + MILLISECOND)
-                    && command.is_some_and(|(command, _)| asks_for(&operation.op, command))
+            .filter(|at| {
+                let proposed = log[*at].proposed;
+                proposed.is_some_and(|at| window.0 <= at && at <= window.1 + INEXACT)
             });
+        if let Op::Report { reports, .. } = &operation.op {
+            let places: Vec<(usize, usize)> = own
+                .flat_map(|at| (0..log[at].statuses.len()).map(move |nth| (at, nth)))
+                .collect();
+            for report in reports {
+                let place = places
+                    .iter()
+                    .find(|place| !given.contains(place) && is_of(report, &log[place.0].statuses[place.1]));
+                if let Some(place) = place {
+                    given.insert(*place);
+                    note(place.0, operation);
+                }
+            }
+            continue;
+        }
+        let own = own.find(|at| {
+            let command = log[*at].entry.command.as_ref();
+            !taken[*at] && command.is_some_and(|(command, _)| asks_for(&operation.op, command))
+        });
         if let Some(at) = own {
             taken[at] = true;
             note(at, operation);
@@ -350,8 +446,18 @@ fn latest_moments(log: &[Replayed], record: &Record) -> BTreeMap<u64, Time> {
     moments
 }
 
-/// How exactly an entry tells when it was proposed.
-const MILLISECOND: std::time::Duration = std::time::Duration::from_millis(1);
+/// Whether a report asks for this status.
+fn is_of(report: &Report, (target, owner, status): &(CheckTarget, Option<InstanceId>, CheckStatus)) -> bool {
+    report.status == *status
+        && match (&report.target, target) {
+            (Target::Check(id), CheckTarget::Check(key)) => key.id.as_str() == id,
+            (Target::Check(_), CheckTarget::TtlChecksOf(_)) => false,
+            (Target::Instance(id), _) => owner.as_ref().is_some_and(|owner| owner.as_str() == id),
+        }
+}
+
+/// How inexactly an entry tells when it was proposed: in milliseconds of another clock than that of the clients.
+const INEXACT: std::time::Duration = std::time::Duration::from_millis(4);
 
 /// Bytes as text.
 mod hex {

@@ -35,6 +35,7 @@ use self::{
 };
 use crate::{
     invariants::Violation,
+    keys::Notes,
     operation::Op,
     schedule::{Action, Doing},
     wire,
@@ -92,6 +93,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
         began: Instant::now(),
         lines: Arc::default(),
         files: Arc::default(),
+        notes: Notes::default(),
     };
     let began_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -125,6 +127,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
         stats,
         operations: std::mem::take(&mut *clients.lines.lock().unwrap_or_else(PoisonError::into_inner)),
         faults: faults.clone(),
+        ended: servers.ended(),
         logs: servers.logs()?,
     };
     evidence.save(&options.folder)?;
@@ -153,6 +156,11 @@ fn cause(plan: &Plan, servers: &Servers, began: Instant) -> Vec<String> {
                 servers.kill(*server);
                 thread::sleep(*down);
                 servers.restart(*server);
+            }
+            Harm::KillAll { down } => {
+                (0..SERVERS).for_each(|server| servers.kill(server));
+                thread::sleep(*down);
+                (0..SERVERS).for_each(|server| servers.restart(server));
             }
             Harm::Stand { server, still } => {
                 servers.signal(*server, "STOP");
@@ -189,6 +197,7 @@ struct Clients {
     began: Instant,
     lines: Arc<Mutex<Vec<Line>>>,
     files: Arc<Mutex<Option<Vec<u8>>>>,
+    notes: Notes,
 }
 
 impl Clients {
@@ -231,6 +240,7 @@ impl Clients {
     }
 
     fn perform(&self, client: u8, server: u8, op: &Op, patience: Duration) -> Raw {
+        let op = &self.notes.resolve(op.clone());
         let mut request = wire::request(op);
         if let Op::Restore { damage } = op {
             let file = self.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -247,6 +257,7 @@ impl Clients {
         let invoked = self.began.elapsed();
         let raw = http::send(address, &request, wait + patience);
         let returned = self.began.elapsed();
+        self.notes.take(op, &evidence::outcome(op, &raw));
         if let (
             Op::Save,
             Raw::Answer {

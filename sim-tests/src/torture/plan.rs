@@ -7,12 +7,21 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use super::SERVERS;
 use crate::{
     generate::generate,
+    keys::KeyOp,
     operation::{Freshness, Op, ReportForm},
     schedule::{Action, Doing},
 };
 
 /// Clients that wait for longer than any server takes.
 const PATIENT_MS: u64 = 8_000;
+/// So many schedules are played side by side.
+const LANES: u64 = 4;
+/// More than a schedule has.
+const CLIENTS_OF_A_LANE: u8 = 40;
+/// Nobody waits for longer: slow worlds of the simulator last minutes.
+const WAIT_MS_MAX: u64 = 5_000;
+/// The shortest TTL that a session may have.
+const SESSION_TTL_MS: u64 = 10_000;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -31,6 +40,11 @@ pub(super) enum Harm {
         /// Which one.
         server: usize,
         /// For how long it stays down.
+        down: Duration,
+    },
+    /// All are killed, and started again.
+    KillAll {
+        /// For how long they stay down.
         down: Duration,
     },
     /// It stands still, and goes on.
@@ -59,35 +73,18 @@ pub(super) enum Harm {
 impl Plan {
     pub(super) fn draw(seed: u64, length: Duration) -> Plan {
         let mut dice = StdRng::seed_from_u64(seed);
-        let mut actions = Vec::new();
-        let mut begins = 0;
-        let mut round = 0;
         let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-        // Schedules of the simulator one behind the other; each names its own things anew, and other versions.
-        while begins < length_ms {
-            let schedule = generate(seed.wrapping_add(round * 1_000_003));
-            let last = schedule
-                .actions
-                .iter()
-                .map(|action| action.at_ms)
-                .max()
-                .unwrap_or(0);
-            for action in schedule.actions {
-                let at_ms = begins + action.at_ms;
-                if at_ms < length_ms {
-                    actions.push(adapted(action, at_ms, begins, round, length_ms));
-                }
-            }
-            begins += last.max(1_000);
-            round += 1;
-        }
+        let actions = (0..LANES)
+            .flat_map(|lane| lane_of(seed, lane, length_ms))
+            .collect();
         let mut harms = Vec::new();
         let mut at = Duration::from_millis(dice.random_range(1_000..2_500));
         while at + Duration::from_secs(4) < length {
             let lasts = Duration::from_millis(dice.random_range(200..2_500));
             let server = dice.random_range(0..SERVERS);
-            let harm = match dice.random_range(0..8) {
-                0..=2 => Harm::Kill { server, down: lasts },
+            let harm = match dice.random_range(0..9) {
+                0 | 1 => Harm::Kill { server, down: lasts },
+                2 => Harm::KillAll { down: lasts },
                 3 | 4 => Harm::Stand { server, still: lasts },
                 5 | 6 => Harm::Cut {
                     server,
@@ -103,6 +100,28 @@ impl Plan {
     }
 }
 
+/// Schedules of the simulator one behind the other; each has versions of its own, and each lane clients of its own.
+fn lane_of(seed: u64, lane: u64, length_ms: u64) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let mut begins = 0;
+    let mut round = lane;
+    while begins < length_ms {
+        let schedule = generate(seed.wrapping_add(round * 1_000_003));
+        let starts = schedule.actions.iter().map(|action| action.at_ms);
+        let last = starts.max().unwrap_or(0);
+        for mut action in schedule.actions {
+            let at_ms = begins + action.at_ms;
+            if at_ms < length_ms {
+                action.client += u8::try_from(lane).unwrap_or(0) * CLIENTS_OF_A_LANE;
+                actions.push(adapted(action, at_ms, begins, round, length_ms));
+            }
+        }
+        begins += last.max(1_000);
+        round += LANES;
+    }
+    actions
+}
+
 /// An action as it can be judged here. What a server had at a moment is not known, so nobody reads stale; and outputs, which
 /// change without an index, do not change at all.
 fn adapted(mut action: Action, at_ms: u64, begins: u64, round: u64, length_ms: u64) -> Action {
@@ -111,9 +130,13 @@ fn adapted(mut action: Action, at_ms: u64, begins: u64, round: u64, length_ms: u
     match &mut action.what {
         Doing::Chain(ops) => ops.iter_mut().for_each(|(_, op)| adapt(op, round)),
         Doing::Follow {
-            freshness, until_ms, ..
+            freshness,
+            until_ms,
+            wait_ms,
+            ..
         } => {
             *freshness = fresh(*freshness);
+            *wait_ms = (*wait_ms).min(WAIT_MS_MAX);
             *until_ms = (*until_ms + begins).min(length_ms);
         }
     }
@@ -140,7 +163,16 @@ fn adapt(op: &mut Op, round: u64) {
                 output.clear();
             }
         }
-        Op::Read { freshness, .. } | Op::Wait { freshness, .. } => *freshness = fresh(*freshness),
+        Op::Keys(KeyOp::CreateSession(new)) if new.ttl_ms > 0 => {
+            new.ttl_ms = new.ttl_ms.max(SESSION_TTL_MS);
+        }
+        Op::Read { freshness, .. } => *freshness = fresh(*freshness),
+        Op::Wait {
+            freshness, wait_ms, ..
+        } => {
+            *freshness = fresh(*freshness);
+            *wait_ms = (*wait_ms).min(WAIT_MS_MAX);
+        }
         _ => {}
     }
 }

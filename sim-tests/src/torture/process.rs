@@ -6,7 +6,10 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -39,6 +42,9 @@ pub(super) struct Servers {
     guard: Mutex<Option<(Child, ChildStdin)>>,
     /// Whether the small disk is one.
     small: bool,
+    /// Whether it was full: its server may have ended for that.
+    was_filled: AtomicBool,
+    ended: Mutex<Vec<(u8, String)>>,
 }
 
 /// A server's place: its addresses and its process.
@@ -102,6 +108,8 @@ impl Servers {
             links,
             guard: Mutex::new(Some((guard, input))),
             small,
+            was_filled: AtomicBool::new(false),
+            ended: Mutex::default(),
         };
         (0..count).for_each(|server| servers.restart(server));
         for server in 1..count {
@@ -119,13 +127,35 @@ impl Servers {
         self.seats[server].clients
     }
 
+    /// Servers that ended though nobody killed them and their disk was not filled, with what they wrote last.
+    pub(super) fn ended(&self) -> Vec<(u8, String)> {
+        lock(&self.ended).clone()
+    }
+
+    /// Takes note of it if a server has ended by itself.
+    fn look_at(&self, server: usize, child: &mut Option<Child>) {
+        let Some(running) = child.as_mut() else { return };
+        let Ok(Some(status)) = running.try_wait() else {
+            return;
+        };
+        self.tell_guard('-', running.id());
+        *child = None;
+        if server == SMALL && self.was_filled.load(Ordering::Relaxed) {
+            return;
+        }
+        let log = fs::read_to_string(self.folder.join(format!("{}.log", self.seats[server].id)));
+        let log = log.unwrap_or_default();
+        let last: Vec<&str> = log.lines().rev().take(3).collect();
+        let number = u8::try_from(server).unwrap_or(u8::MAX);
+        lock(&self.ended).push((number, format!("{status}: {}", last.join(" | "))));
+    }
+
     /// Starts a server's process unless it runs.
     pub(super) fn restart(&self, server: usize) {
         let seat = &self.seats[server];
         let mut child = lock(&seat.child);
-        if let Some(running) = child.as_mut()
-            && matches!(running.try_wait(), Ok(None))
-        {
+        self.look_at(server, &mut child);
+        if child.is_some() {
             return;
         }
         let log = self.folder.join(format!("{}.log", seat.id));
@@ -149,7 +179,9 @@ impl Servers {
 
     /// Ends a server's process at once.
     pub(super) fn kill(&self, server: usize) {
-        if let Some(mut child) = lock(&self.seats[server].child).take() {
+        let mut child = lock(&self.seats[server].child);
+        self.look_at(server, &mut child);
+        if let Some(mut child) = child.take() {
             // It may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
@@ -173,6 +205,7 @@ impl Servers {
         if !self.small {
             return None;
         }
+        self.was_filled.store(true, Ordering::Relaxed);
         let mut filler = fs::File::create(self.filler()).ok()?;
         let zeros = vec![0; 1 << 16];
         while filler.write_all(&zeros).is_ok() {}
