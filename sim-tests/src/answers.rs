@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sider_core::registry::{Check, CheckStatus, Instance, Namespace};
+use sider_core::registry::{Check, CheckStatus, Instance, Namespace, Node};
 
 use crate::{
-    content::{CheckSeen, Content, InstanceSeen, NodeSeen},
+    content::{CheckSeen, Content, InstanceSeen, NodeFacts, NodeSeen},
     keys::{KeySeen, SessionSeen, key},
     model::State,
     operation::Ask,
@@ -136,12 +136,11 @@ fn instance_seen(state: &State, instance: &Instance, with_checks: bool) -> Insta
     } else {
         Vec::new()
     };
+    let node = state.node(&instance.node);
     InstanceSeen {
         node: instance.node.to_string(),
-        node_address: state
-            .node(&instance.node)
-            .map(|node| node.address.clone())
-            .unwrap_or_default(),
+        node_address: node.map(|node| node.address.clone()).unwrap_or_default(),
+        node_facts: node.map(|node| node_facts(node)).unwrap_or_default(),
         id: instance.id.to_string(),
         service: instance.service.to_string(),
         address: instance.address.clone(),
@@ -152,6 +151,14 @@ fn instance_seen(state: &State, instance: &Instance, with_checks: bool) -> Insta
         create_index: instance.create_index,
         modify_index: instance.modify_index,
         checks: checks.into_iter().map(|check| check_seen(state, check)).collect(),
+    }
+}
+
+fn node_facts(node: &Node) -> NodeFacts {
+    NodeFacts {
+        id: node.id.clone(),
+        tagged_addresses: node.tagged_addresses.clone(),
+        meta: node.meta.clone(),
     }
 }
 
@@ -193,6 +200,7 @@ fn nodes(state: &State) -> Vec<NodeSeen> {
         .map(|node| NodeSeen {
             name: node.name.to_string(),
             address: node.address.clone(),
+            facts: node_facts(node),
             create_index: node.create_index,
             modify_index: node.modify_index,
         })

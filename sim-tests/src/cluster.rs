@@ -549,6 +549,8 @@ impl Cluster {
                 // Shorter than users may have it: a schedule lasts seconds.
                 session_ttl_min: Duration::from_millis(100),
                 restore_idle: Bounds::default().restore_idle,
+                // What swallows a step is over, when all is healed, before the end.
+                restore_step: options.server.write_timeout,
                 ..options.server.clone()
             },
             bootstrap,

@@ -102,6 +102,8 @@ pub struct InstanceSeen {
     pub node: String,
     /// Its node's address.
     pub node_address: String,
+    /// What else is told of its node.
+    pub node_facts: NodeFacts,
     /// Id.
     pub id: String,
     /// Service.
@@ -131,10 +133,23 @@ pub struct NodeSeen {
     pub name: String,
     /// Address.
     pub address: String,
+    /// What else is told of it.
+    pub facts: NodeFacts,
     /// Create index.
     pub create_index: u64,
     /// Modify index.
     pub modify_index: u64,
+}
+
+/// What is told of a node beside its name and address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its UUID, or empty.
+    pub id: String,
+    /// Addresses by tag.
+    pub tagged_addresses: BTreeMap<String, String>,
+    /// Meta.
+    pub meta: BTreeMap<String, String>,
 }
 
 /// A check as a client sees it.
@@ -294,11 +309,20 @@ fn weights(value: &Value, name: &str) -> Result<(u64, u64), String> {
     Ok((number(weights, "Passing")?, number(weights, "Warning")?))
 }
 
+fn node_facts(node: &Value, meta: &str) -> Result<NodeFacts, String> {
+    Ok(NodeFacts {
+        id: text(node, "ID")?,
+        tagged_addresses: map(node, "TaggedAddresses")?,
+        meta: map(node, meta)?,
+    })
+}
+
 fn health_entry(value: &Value) -> Result<InstanceSeen, String> {
     let (node, service) = (field(value, "Node")?, field(value, "Service")?);
     Ok(InstanceSeen {
         node: text(node, "Node")?,
         node_address: text(node, "Address")?,
+        node_facts: node_facts(node, "Meta")?,
         id: text(service, "ID")?,
         service: text(service, "Service")?,
         address: text(service, "Address")?,
@@ -316,6 +340,7 @@ fn catalog_entry(value: &Value) -> Result<InstanceSeen, String> {
     Ok(InstanceSeen {
         node: text(value, "Node")?,
         node_address: text(value, "Address")?,
+        node_facts: node_facts(value, "NodeMeta")?,
         id: text(value, "ServiceID")?,
         service: text(value, "ServiceName")?,
         address: text(value, "ServiceAddress")?,
@@ -344,6 +369,7 @@ fn node(value: &Value) -> Result<NodeSeen, String> {
     Ok(NodeSeen {
         name: text(value, "Node")?,
         address: text(value, "Address")?,
+        facts: node_facts(value, "Meta")?,
         create_index: number(value, "CreateIndex")?,
         modify_index: number(value, "ModifyIndex")?,
     })

@@ -177,6 +177,8 @@ pub struct ServerConfig {
     pub make_authority: Option<MakeAuthority>,
     /// See [`crate::limits::RESTORE_IDLE_MAX`].
     pub restore_idle: Duration,
+    /// Longest time for one step of a restore: a part that is laid down, or the change of the state.
+    pub restore_step: Duration,
 }
 
 impl Default for ServerConfig {
@@ -198,6 +200,7 @@ impl Default for ServerConfig {
             servers_service: None,
             make_authority: None,
             restore_idle: limits::RESTORE_IDLE_MAX,
+            restore_step: limits::RESTORE_STEP_TIMEOUT,
         }
     }
 }

@@ -117,7 +117,7 @@ impl Inner {
 
     async fn step(self: &Arc<Self>, step: Restore) -> Result<Written, ServerError> {
         let errand = Errand::Write(Command::Restore(step));
-        match self.send_errand(errand, limits::RESTORE_STEP_TIMEOUT).await? {
+        match self.send_errand(errand, self.shared.config.restore_step).await? {
             Outcome::Written(written) => Ok(written),
             other => Err(unexpected(&other)),
         }

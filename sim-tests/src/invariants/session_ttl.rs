@@ -87,8 +87,14 @@ fn not_early(history: &History, position: Point, entry: &Entry, id: &SessionId) 
     if let Some(leader) = truth.leaders.iter().find(|leader| leader.term == entry.term) {
         early("the election of its leader", leader.from)?;
     }
+    // What was answered after a restore that brought the session back may have renewed it only then.
+    let restored = truth.restored().find(|at| *at > position);
+    let brought_back = restored.map(|at| truth.entries[at].applied);
     let renewals = history.operations.iter().filter(|operation| {
-        renews(&operation.op, id) && operation.is_done() && operation.invoked < entry.applied
+        renews(&operation.op, id)
+            && operation.is_done()
+            && operation.invoked < entry.applied
+            && brought_back.is_none_or(|at| operation.returned < at)
     });
     match renewals.map(|operation| operation.invoked).max() {
         Some(renewed) => early("a renewal that was acknowledged", renewed),
