@@ -359,6 +359,34 @@ mod tests {
     }
 
     #[test]
+    fn a_renewal_that_a_restore_let_through_does_not_count_before() {
+        let verdict = |brought_back: bool| {
+            let mut story = Story::new();
+            let session = story.session("s", TTL, 0);
+            let (_, file) = story.save();
+            story.wait_ms(TTL + 100);
+            let renewal = KeyOp::RenewSession {
+                session: session.clone(),
+            };
+            if brought_back {
+                story.expire_session(&session);
+                story.restore(&file);
+                let renewal = story.keys(renewal);
+                story.stretch(renewal, 50, 0);
+            } else {
+                let renewal = story.keys(renewal);
+                story.expire_session(&session);
+                story.restore(&file);
+                story.stretch(renewal, 0, 1);
+            }
+            check(&story.finish())
+        };
+        assert_eq!(verdict(true), Ok(()));
+        let what = verdict(false).expect_err("it was renewed").what;
+        assert!(what.contains("after a renewal that was acknowledged"));
+    }
+
+    #[test]
     fn a_renewal_long_after_its_end_is_fine() {
         let mut story = Story::new();
         let session = story.session("s", TTL, 0);
