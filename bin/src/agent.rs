@@ -375,7 +375,7 @@ mod tests {
             (
                 "d.json",
                 r#"{"services": [{"name": "x", "checks": [{"type": "ttl", "ttl": "abc"}]}]}"#,
-                "TTL",
+                "invalid duration \"abc\"",
             ),
             ("e.ini", "", "must end in"),
         ] {

@@ -50,7 +50,7 @@ pub struct Timing {
 }
 
 /// Flags that the file may set too.
-const FLAGS: [&str; 14] = [
+const FLAGS: [&str; 15] = [
     "http",
     "raft_id",
     "raft_bind",
@@ -65,6 +65,7 @@ const FLAGS: [&str; 14] = [
     "log_format",
     "datacenter",
     "node",
+    "register_servers",
 ];
 
 impl ConfigFile {

@@ -281,6 +281,9 @@ impl<'a> Sources<'a> {
             config.agent_node_id = id.text;
         }
         config.agent_node_meta = self.file.node_meta.clone();
+        if self.bool(None, "register_servers")? == Some(false) {
+            config.servers_service = None;
+        }
         config.script_checks = self.bool(None, "enable_script_checks")?.unwrap_or(false);
         if let Some(datacenter) = self.text(&flags.datacenter, "datacenter") {
             config.datacenter = datacenter.check(parse_datacenter)?;

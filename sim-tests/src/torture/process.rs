@@ -90,8 +90,11 @@ impl Servers {
             });
         }
         let config = folder.join("cluster.json");
-        // Entries stay in the log, so that it can be read afterwards; checkpoints are made all the same.
-        let settings = json!({ "snapshot_threshold": 200, "snapshot_log_keep": 10_000_000 });
+        // Entries stay in the log, so that it can be read afterwards; checkpoints are made all the same. What is in the
+        // catalog comes from clients.
+        let settings = json!({
+            "snapshot_threshold": 200, "snapshot_log_keep": 10_000_000, "register_servers": false,
+        });
         fs::write(&config, settings.to_string()).map_err(text)?;
         for seat in &mut seats {
             seat.flags.push(format!("-config={}", config.display()));
