@@ -14,7 +14,13 @@ use std::{
     time::Duration,
 };
 
-use crate::sweep::sweep;
+use crate::{
+    generate::generate,
+    invariants::Violation,
+    schedule::Schedule,
+    shrink::{Effort, events, shrink_to},
+    sweep::sweep,
+};
 
 /// Schedules between two signs of life.
 const SCHEDULES_PER_SIGN: u64 = 25;
@@ -36,6 +42,9 @@ pub struct Hunt {
     /// The invariants that end the hunt.
     #[arg(long, value_delimiter = ',')]
     pub intended: Vec<String>,
+    /// Runs in which to shrink the schedule that ends the hunt; it is left as it is by default.
+    #[arg(long)]
+    pub shrink: Option<usize>,
 }
 
 /// What a hunt brought.
@@ -45,6 +54,8 @@ pub(super) struct Catch {
     pub(super) first: Option<(u64, Vec<String>)>,
     /// Schedules until one of the intended invariants fired.
     pub(super) intended: Option<u64>,
+    /// Events that were left of that schedule after shrinking, if it was shrunk.
+    pub(super) shrunk: Option<usize>,
     /// Why it ended before its time, if it did.
     pub(super) broken: Option<String>,
 }
@@ -65,7 +76,11 @@ impl Hunt {
             if let Some((seed, violations)) = swept.failures.first() {
                 let names: Vec<&str> = violations.iter().map(|violation| violation.invariant).collect();
                 tell(&format!("violated {} {}", seed - self.from + 1, names.join(",")))?;
-                if names.iter().any(|name| self.intended.iter().any(|it| it == name)) {
+                if let Some(violation) = violations.iter().find(|it| self.is_meant(it.invariant)) {
+                    if let Some(left) = self.shrunk(*seed, violation) {
+                        tell(&format!("shrunk {left}"))?;
+                    }
+                    tell("finished")?;
                     return Ok(true);
                 }
                 next = seed + 1;
@@ -74,6 +89,21 @@ impl Hunt {
         }
         tell("finished")?;
         Ok(true)
+    }
+
+    fn is_meant(&self, invariant: &str) -> bool {
+        self.intended.iter().any(|it| it == invariant)
+    }
+
+    /// How many events are left of a schedule that is shrunk to this violation, if that was asked for.
+    fn shrunk(&self, seed: u64, violation: &Violation) -> Option<usize> {
+        let effort = Effort {
+            runs_max: self.shrink?,
+            jobs: self.threads,
+        };
+        // Who waits needs a sign of life, and may be gone.
+        let progress = |_: &Schedule, runs| drop(tell(&format!("shrinking {runs}")));
+        Some(events(&shrink_to(&generate(seed), violation, effort, progress).schedule))
     }
 
     /// Lets `program` hunt.
@@ -87,6 +117,7 @@ impl Hunt {
         let child = Command::new(program)
             .arg("hunt")
             .args(numbers.iter().flat_map(|(name, value)| [*name, value.as_str()]))
+            .args(self.shrink.map(|runs| format!("--shrink={runs}")))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -153,12 +184,15 @@ impl Catch {
             ["violated", schedules, names] => {
                 let names: Vec<String> = names.split(',').map(str::to_owned).collect();
                 let schedules = schedules.parse().unwrap_or(u64::MAX);
-                let meant = names.iter().any(|name| intended.contains(name));
-                self.first.get_or_insert((schedules, names));
-                if meant {
+                if names.iter().any(|name| intended.contains(name)) {
                     self.intended = Some(schedules);
                 }
-                meant
+                self.first.get_or_insert((schedules, names));
+                false
+            }
+            ["shrunk", events] => {
+                self.shrunk = events.parse().ok();
+                false
             }
             ["finished"] => true,
             _ => false,
@@ -180,9 +214,12 @@ mod tests {
         let mut catch = Catch::default();
         assert!(!catch.note("violated 3 recovery", &intended));
         assert!(!catch.note("tried 25", &intended));
-        assert!(catch.note("violated 31 digest,recovery", &intended));
+        assert!(!catch.note("violated 31 digest,recovery", &intended));
+        assert!(!catch.note("shrinking 20", &intended));
+        assert!(!catch.note("shrunk 4", &intended));
+        assert!(catch.note("finished", &intended));
         assert_eq!(catch.first, Some((3, vec!["recovery".to_owned()])));
-        assert_eq!(catch.intended, Some(31));
+        assert_eq!((catch.intended, catch.shrunk), (Some(31), Some(4)));
         assert!(Catch::default().note("finished", &intended));
     }
 
@@ -193,6 +230,7 @@ mod tests {
             seeds: 1,
             threads: 1,
             intended: vec!["ttl".to_owned()],
+            shrink: None,
         };
         for (program, reason) in [("/nonexistent/sim", "No such file"), ("true", "the sweep ended")] {
             let catch = hunt.send(Path::new(program));

@@ -28,6 +28,7 @@ use std::{
     fs,
     num::NonZero,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
 };
@@ -52,9 +53,15 @@ pub struct Arguments {
     /// Starting points.
     #[arg(long, default_value_t = 5)]
     pub starts: u64,
-    /// How many schedules run side by side; as many as there are processors by default.
+    /// Bugs that are tried side by side, each in a copy of its own; as many as there are processors by default.
+    #[arg(long)]
+    pub jobs: Option<usize>,
+    /// How many schedules run side by side for each of them; by default, so many that all processors are used.
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Shrink the schedule that was caught from the first starting point, in at most so many runs.
+    #[arg(long, value_name = "RUNS")]
+    pub shrink: Option<usize>,
     /// Only see that all patches apply.
     #[arg(long)]
     pub check: bool,
@@ -101,28 +108,39 @@ impl Arguments {
             failures.iter().for_each(|failure| println!("{failure}"));
             return Ok(failures.is_empty());
         }
-        let workshop = Workshop::open(working_tree())?;
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        let jobs = self.jobs.unwrap_or(processors).clamp(1, chosen.len());
+        let orders = Orders {
+            seeds: self.seeds,
+            starts: self.starts,
+            threads: self.threads.unwrap_or(processors.div_ceil(jobs)),
+            shrink: self.shrink,
+        };
+        let workshops: Result<Vec<Workshop>, String> =
+            (0..jobs).map(|nth| Workshop::open(working_tree(), nth)).collect();
         let mut trials = Vec::new();
-        for bug in chosen {
-            let trial = attempt(&workshop, bug, &self)?;
+        attempt_all(&workshops?, chosen, &orders, |trial| {
             let verdict = trial.failure().unwrap_or_else(|| "caught".to_owned());
-            eprintln!(
-                "{}: {verdict} ({:.0} s)",
-                trial.bug.name,
-                trial.took.as_secs_f64()
-            );
+            eprintln!("{}: {verdict} ({:.0} s)", trial.bug.name, trial.took.as_secs_f64());
             trials.push(trial);
-        }
-        workshop.clean()?;
+            // At once: what is broken off after an hour has blessed what it tried in that hour.
+            match self.bless {
+                true => bless(&trials, &all),
+                false => Ok(()),
+            }
+        })?;
+        trials.sort_by(|one, other| one.bug.name.cmp(&other.bug.name));
         print!("{}", table::table(&trials));
-        if self.bless {
-            let file = working_tree().join("docs/PLANTED_BUGS.md");
-            let cant = |error: std::io::Error| format!("{}: {error}", file.display());
-            let page = fs::read_to_string(&file).map_err(cant)?;
-            fs::write(&file, table::bless(&page, &trials, &all)?).map_err(cant)?;
-        }
         Ok(trials.iter().all(Trial::is_caught))
     }
+}
+
+/// Writes the rows of these trials into the table of the docs.
+fn bless(trials: &[Trial], known: &[Bug]) -> Result<(), String> {
+    let file = working_tree().join("docs/PLANTED_BUGS.md");
+    let cant = |error: std::io::Error| format!("{}: {error}", file.display());
+    let page = fs::read_to_string(&file).map_err(cant)?;
+    fs::write(&file, table::bless(&page, trials, known)?).map_err(cant)
 }
 
 fn choose(mut bugs: Vec<Bug>, arguments: &Arguments) -> Result<Vec<Bug>, String> {
@@ -143,15 +161,56 @@ fn choose(mut bugs: Vec<Bug>, arguments: &Arguments) -> Result<Vec<Bug>, String>
     }
 }
 
+/// How each bug is tried.
+struct Orders {
+    seeds: u64,
+    starts: u64,
+    threads: usize,
+    shrink: Option<usize>,
+}
+
+/// Tries bugs, one at a time in each workshop, and tells of each as soon as it was tried.
+///
+/// # Errors
+/// A workshop can't be used, or `tell` failed; bugs that were not begun by then are not tried.
+fn attempt_all(
+    workshops: &[Workshop],
+    bugs: Vec<Bug>,
+    orders: &Orders,
+    mut tell: impl FnMut(Trial) -> Result<(), String>,
+) -> Result<(), String> {
+    let bugs = Mutex::new(bugs.into_iter());
+    let next = || bugs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let (sender, trials) = mpsc::channel();
+    thread::scope(|scope| {
+        for workshop in workshops {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                while let Some(bug) = next() {
+                    // Nobody listens any more after an error.
+                    if sender.send(attempt(workshop, bug, orders)).is_err() {
+                        return;
+                    }
+                }
+                if let Err(reason) = workshop.clean() {
+                    let _ = sender.send(Err(reason));
+                }
+            });
+        }
+        drop(sender);
+        trials.into_iter().try_for_each(|trial| tell(trial?))
+    })
+}
+
 /// Plants a bug, builds, and hunts it from every starting point.
-fn attempt(workshop: &Workshop, bug: Bug, arguments: &Arguments) -> Result<Trial, String> {
+fn attempt(workshop: &Workshop, bug: Bug, orders: &Orders) -> Result<Trial, String> {
     #[expect(clippy::disallowed_types, reason = "how long it takes is no part of any run")]
     let began = std::time::Instant::now();
     workshop.clean()?;
     let built = workshop.plant(&bug).and_then(|()| workshop.build());
     let outcome = match built {
         Err(reason) => Outcome::Unusable(reason),
-        Ok(program) => Outcome::Hunted(hunts(&program, &bug, arguments)),
+        Ok(program) => Outcome::Hunted(hunts(&program, &bug, orders)),
     };
     Ok(Trial {
         bug,
@@ -161,16 +220,15 @@ fn attempt(workshop: &Workshop, bug: Bug, arguments: &Arguments) -> Result<Trial
 }
 
 /// One hunt after the other; the first that fails is the last, for the verdict is clear then.
-fn hunts(program: &Path, bug: &Bug, arguments: &Arguments) -> Vec<Catch> {
-    let threads = arguments.threads;
-    let threads = threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
+fn hunts(program: &Path, bug: &Bug, orders: &Orders) -> Vec<Catch> {
     let mut catches = Vec::new();
-    for start in 0..arguments.starts {
+    for start in 0..orders.starts {
         let hunt = Hunt {
             from: start * START_DISTANCE,
-            seeds: arguments.seeds,
-            threads,
+            seeds: orders.seeds,
+            threads: orders.threads,
             intended: bug.invariants.clone(),
+            shrink: orders.shrink.filter(|_| start == 0),
         };
         let catch = hunt.send(program);
         let failed = catch.intended.is_none();

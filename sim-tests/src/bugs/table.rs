@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use super::{bug::Bug, hunt::Catch};
 
-const HEAD: [&str; 7] = [
+const COLUMNS: usize = 8;
+const HEAD: [&str; COLUMNS] = [
     "bug",
     "what is wrong",
     "mirrors",
     "meant to be caught by",
     "schedules",
     "fired first",
+    "shrunk to",
     "time",
 ];
 const BEGIN: &str = "<!-- The table is written by `cargo sim bugs --bless`. -->\n";
@@ -63,7 +65,7 @@ impl Trial {
         })
     }
 
-    fn row(&self) -> [String; 7] {
+    fn row(&self) -> [String; COLUMNS] {
         let bug = &self.bug;
         [
             bug.name.clone(),
@@ -72,6 +74,7 @@ impl Trial {
             bug.invariants.join(", "),
             self.failure().unwrap_or_else(|| self.schedules()),
             self.fired_first(),
+            self.shrunk(),
             format!("{:.0} s", self.took.as_secs_f64()),
         ]
     }
@@ -88,6 +91,15 @@ impl Trial {
             [only] => only.to_string(),
             [least, .., most] => format!("{} ({least}–{most})", needed[needed.len() / 2]),
         }
+    }
+
+    /// The events that were left of the first schedule.
+    fn shrunk(&self) -> String {
+        let Outcome::Hunted(catches) = &self.outcome else {
+            return String::new();
+        };
+        let shrunk = catches.iter().find_map(|catch| catch.shrunk);
+        shrunk.map_or("-".to_owned(), |events| events.to_string())
     }
 
     /// What fired in the first schedule that failed, from how many starting points.
@@ -129,14 +141,14 @@ pub(super) fn bless(page: &str, trials: &[Trial], known: &[Bug]) -> Result<Strin
     let (old, after) = rest
         .split_once(END)
         .ok_or("the page does not mark where the table ends")?;
-    let mut rows: BTreeMap<String, [String; 7]> = BTreeMap::new();
+    let mut rows: BTreeMap<String, [String; COLUMNS]> = BTreeMap::new();
     for line in old.lines().filter(|line| line.starts_with('|')) {
         let cells: Vec<String> = line
             .trim_matches('|')
             .split('|')
             .map(|cell| cell.trim().to_owned())
             .collect();
-        let cells: Result<[String; 7], _> = cells.try_into();
+        let cells: Result<[String; COLUMNS], _> = cells.try_into();
         if let Ok(row) = cells
             && known.iter().any(|bug| bug.name == row[0])
         {
@@ -144,19 +156,19 @@ pub(super) fn bless(page: &str, trials: &[Trial], known: &[Bug]) -> Result<Strin
         }
     }
     rows.extend(trials.iter().map(|trial| (trial.bug.name.clone(), trial.row())));
-    let rows: Vec<[String; 7]> = rows.into_values().collect();
+    let rows: Vec<[String; COLUMNS]> = rows.into_values().collect();
     Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", render(&rows)))
 }
 
-fn render(rows: &[[String; 7]]) -> String {
+fn render(rows: &[[String; COLUMNS]]) -> String {
     let mut text = String::new();
     line(&mut text, &HEAD.map(str::to_owned));
-    line(&mut text, &["---"; 7].map(str::to_owned));
+    line(&mut text, &["---"; COLUMNS].map(str::to_owned));
     rows.iter().for_each(|row| line(&mut text, row));
     text
 }
 
-fn line(text: &mut String, cells: &[String; 7]) {
+fn line(text: &mut String, cells: &[String; COLUMNS]) {
     // A compiler's message has lines, and a cell has none.
     let cells = cells
         .each_ref()
@@ -185,6 +197,7 @@ mod tests {
         let catch = |intended: &Option<u64>| Catch {
             first: Some((2, vec!["digest".to_owned()])),
             intended: *intended,
+            shrunk: Some(5),
             broken: None,
         };
         Trial {
@@ -200,7 +213,7 @@ mod tests {
         assert!(caught.is_caught());
         assert_eq!(
             table(&[caught]).lines().nth(2),
-            Some("| 001 | A title | own | ttl | 5 (3–40) | digest 3× | 7 s |")
+            Some("| 001 | A title | own | ttl | 5 (3–40) | digest 3× | 5 | 7 s |")
         );
         let by_others = hunted("002", &[Some(40), None]);
         assert!(!by_others.is_caught());

@@ -21,12 +21,12 @@ pub(super) struct Workshop {
 }
 
 impl Workshop {
-    /// The workshop of a working tree, below its `target`.
+    /// The n-th workshop of a working tree, below its `target`.
     ///
     /// # Errors
     /// Another process works in it, or the disk fails.
-    pub(super) fn open(source: &Path) -> Result<Workshop, String> {
-        let place = source.join("target/bugs");
+    pub(super) fn open(source: &Path, nth: usize) -> Result<Workshop, String> {
+        let place = source.join(format!("target/bugs/{nth}"));
         let cant = |error: io::Error| format!("{}: {error}", place.display());
         let tree = place.join("tree");
         fs::create_dir_all(&tree).map_err(cant)?;

@@ -40,17 +40,27 @@ pub fn shrink(
     progress: impl FnMut(&Schedule, usize),
 ) -> Option<(Shrunk, Violation)> {
     let violation = run(schedule).violations.into_iter().next()?;
+    let shrunk = shrink_to(schedule, &violation, effort, progress);
+    let last = run(&shrunk.schedule).violations;
+    let shown = last.into_iter().find(|it| same_kind(it, &violation));
+    Some((shrunk, shown.unwrap_or(violation)))
+}
+
+/// The smallest schedule that was found in which this violation, which `schedule` has, stays.
+pub fn shrink_to(
+    schedule: &Schedule,
+    violation: &Violation,
+    effort: Effort,
+    progress: impl FnMut(&Schedule, usize),
+) -> Shrunk {
     let still_fails = |candidate: &Schedule| {
         let violations = run(candidate).violations;
-        violations.iter().any(|it| same_kind(it, &violation))
+        violations.iter().any(|it| same_kind(it, violation))
     };
     // What comes after the violation can't have caused it; every run is shorter without it.
     let cut = candidates::ends_at(schedule, violation.at);
     let schedule = if still_fails(&cut) { &cut } else { schedule };
-    let shrunk = shrink_while(schedule, effort, still_fails, progress);
-    let last = run(&shrunk.schedule).violations;
-    let shown = last.into_iter().find(|it| same_kind(it, &violation));
-    Some((shrunk, shown.unwrap_or(violation)))
+    shrink_while(schedule, effort, still_fails, progress)
 }
 
 /// The same for any way of failing.
