@@ -73,6 +73,10 @@ pub struct Record {
     pub operations: Vec<Operation>,
     /// What servers did, in order.
     pub observations: Vec<Observed>,
+    /// Of real processes, where nobody sees an entry applied: when each, by its log index, can have been at the earliest.
+    /// That it was applied is then observed at the latest possible moment, and of no server in particular. Empty where
+    /// it was seen.
+    pub earliest: BTreeMap<u64, Time>,
     /// What was done to the cluster.
     pub faults: Vec<FaultSpan>,
     /// Membership changes that were asked for.

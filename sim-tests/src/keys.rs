@@ -11,7 +11,8 @@ use http::{Method, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sider_core::registry::{
-    Command, Key, KeyValue, KeyWrite, Operation, OperationResult, Session, SessionBehavior, SessionId,
+    Command, Key, KeyValue, KeyWrite, Operation, OperationResult, Refusal, Reply, Session, SessionBehavior,
+    SessionId,
 };
 
 use crate::{content::Content, history::Outcome, operation::Op};
@@ -323,6 +324,41 @@ impl KeyOp {
             }
             (KeyOp::DestroySession { session }, Command::DestroySession(id)) => id.as_str() == session,
             _ => false,
+        }
+    }
+
+    /// Whether a client was told what came of it, by its entry's command and the reply to that.
+    ///
+    /// # Errors
+    /// Says what else it was told.
+    pub fn is_told_truly(
+        &self,
+        outcome: &Outcome,
+        command: &Command,
+        reply: &Result<Reply, Refusal>,
+    ) -> Result<(), String> {
+        let told = match outcome {
+            Outcome::Refused { status, reason } if reply.is_ok() => {
+                return Err(format!("refused with {status} {reason:?}, but it was done"));
+            }
+            Outcome::Done(answer) => answer.content.as_ref(),
+            _ => return Ok(()),
+        };
+        let expected = match (self, reply) {
+            (KeyOp::One(_), Ok(_)) => Content::Flag(true),
+            (KeyOp::One(_), Err(Refusal::Aborted(_))) => Content::Flag(false),
+            (KeyOp::DestroySession { .. }, Ok(_)) => Content::Flag(true),
+            (KeyOp::Transact(_), Ok(Reply::Transacted(results))) => Content::Keys(results_seen(results)),
+            // The id is the server's choice.
+            (KeyOp::CreateSession(_), Ok(_)) => match command {
+                Command::CreateSession(created) => Content::Created(created.session.id.to_string()),
+                _ => return Err("acknowledged, but no session was created".into()),
+            },
+            (_, reply) => return Err(format!("acknowledged, but the reply is {reply:?}")),
+        };
+        match told {
+            Some(content) if *content == expected => Ok(()),
+            told => Err(format!("the answer is {told:?}, should be {expected:?}")),
         }
     }
 

@@ -1,17 +1,24 @@
 //! Which operation put which entry into the log.
 //!
 //! A client's registration bears a version of its own, so that it is told from every other; what bears none is matched
-//! by time: an entry that was appended while the operation was under way. Among operations that fit, the one that
-//! returned first gets the entry, which finds a complete matching if there is one.
+//! by time: an entry that was appended while the operation was under way, and that can have been applied by its end. Where
+//! several fit, none is guessed: if there is any way to give every acknowledged write an entry, and every entry a write
+//! that asked for it, such a one is found ([`Pairing`]), and one in which the answers are true comes first. Where others
+//! would do as well, the judges hear of all entries that may be an operation's.
 //!
 //! A report needs no entry, for a renewal that changes nothing is not written. But each status that is written needs a report
 //! of its own: written twice, or after its report was acknowledged, it may undo what was reported since.
+
+mod pairing;
+
+use std::collections::BTreeMap;
 
 use sider_core::registry::{
     CheckKey, CheckTarget, CheckUpdate, Command, Deregister, InstanceKey, Namespace, NodeName, Registration,
     Restore, SessionId,
 };
 
+use self::pairing::Pairing;
 use crate::{
     history::{Operation, Outcome, Record},
     keys::KeyOp,
@@ -38,48 +45,49 @@ pub enum Source {
     Nobody,
 }
 
-/// The source of each entry.
-pub fn sources(record: &Record, entries: &[Entry]) -> Vec<Source> {
-    let mut free: Vec<&Operation> = record.operations.iter().filter(|it| may_be_in_log(it)).collect();
-    // A success is owed an entry, so it comes before an operation that may have none.
-    free.sort_by_key(|operation| (!operation.is_done(), operation.returned, operation.id));
+/// What [`matched`] finds.
+#[derive(Debug, Default)]
+pub struct Matched {
+    /// The source of each entry.
+    pub sources: Vec<Source>,
+    /// The first and the last entry that may be an operation's, for each that has one.
+    pub places: BTreeMap<u32, (usize, usize)>,
+}
+
+/// Which operation put which entry into the log.
+pub fn matched(record: &Record, entries: &[Entry]) -> Matched {
+    let writes = Writes::of(record, entries);
     let mut reports = Reports::of(record);
     let mut sources = Vec::with_capacity(entries.len());
     let mut before = &State::default();
-    for entry in entries {
-        sources.push(source(record, entry, before, &mut free, &mut reports));
+    for (position, entry) in entries.iter().enumerate() {
+        let source = internal(record, entry, before, &mut reports);
+        sources.push(source.unwrap_or_else(|| writes.source(record, position, entry)));
         before = &entry.state;
     }
-    sources
+    let places = writes.places();
+    Matched { sources, places }
 }
 
-fn source(
-    record: &Record,
-    entry: &Entry,
-    before: &State,
-    free: &mut Vec<&Operation>,
-    all_reports: &mut Reports<'_>,
-) -> Source {
-    let Some((command, effect)) = &entry.command else {
-        return Source::Internal;
+/// The source of an entry that is no operation's own; `None` if it needs one.
+fn internal(record: &Record, entry: &Entry, before: &State, all_reports: &mut Reports<'_>) -> Option<Source> {
+    let Some((command, _)) = &entry.command else {
+        return Some(Source::Internal);
+    };
+    let known = |excused: bool| match excused {
+        true => Some(Source::Internal),
+        false => Some(Source::Nobody),
     };
     match command {
-        Command::RenewSessions(ids) if !ids.iter().all(|id| is_renewed(record, id, entry.appended)) => {
-            return Source::Nobody;
-        }
+        Command::RenewSessions(ids) => known(ids.iter().all(|id| is_renewed(record, id, entry.appended))),
         Command::ExpireChecks(_)
         | Command::DeregisterCritical(_)
-        | Command::RenewSessions(_)
         | Command::ExpireSessions(_)
         | Command::EndLockDelays(_)
-        | Command::RaiseVersion(_) => return Source::Internal,
+        | Command::RaiseVersion(_) => Some(Source::Internal),
         Command::Restore(Restore::Stage { .. } | Restore::Discard { .. }) => {
             let asked = |it: &Operation| matches!(it.op, Op::Restore { .. }) && it.invoked <= entry.appended;
-            return if record.operations.iter().any(asked) {
-                Source::Internal
-            } else {
-                Source::Nobody
-            };
+            known(record.operations.iter().any(asked))
         }
         Command::UpdateChecks(updates) => {
             let mut excused = |update: &CheckUpdate| {
@@ -89,35 +97,101 @@ fn source(
             };
             // All of them, so that each gets its report, whatever is wrong with another one.
             let excused: Vec<bool> = updates.iter().map(&mut excused).collect();
-            return match excused.contains(&false) {
-                true => Source::Nobody,
-                false => Source::Internal,
-            };
+            known(!excused.contains(&false))
         }
         Command::Register(_)
         | Command::Deregister(_)
         | Command::Restore(Restore::Commit { .. })
         | Command::Transact(_)
         | Command::CreateSession(_)
-        | Command::DestroySession(_) => {}
+        | Command::DestroySession(_) => None,
     }
-    let caused = |operation: &Operation| {
-        operation.invoked <= entry.appended
-            && asks_for(&operation.op, command)
-            && match &operation.outcome {
-                Outcome::Done(answer) => {
-                    entry.applied <= operation.returned
-                        && answer.index.is_none_or(|it| it == entry.state.index.max(1))
+}
+
+/// Operations that may be in the log, and the entries that need one.
+struct Writes<'a> {
+    operations: Vec<&'a Operation>,
+    /// Left are operations, right are entries by their positions in the log.
+    fitting: Pairing,
+    /// The same without pairs whose answer is not true.
+    truthful: Pairing,
+}
+
+impl<'a> Writes<'a> {
+    fn of(record: &'a Record, entries: &[Entry]) -> Writes<'a> {
+        let mut operations: Vec<&Operation> =
+            record.operations.iter().filter(|it| may_be_in_log(it)).collect();
+        // Who returned first has the least choice; and a success is owed an entry.
+        operations.sort_by_key(|operation| (!operation.is_done(), operation.returned, operation.id));
+        let mut fitting = Pairing::new(operations.len(), entries.len());
+        let mut truthful = Pairing::new(operations.len(), entries.len());
+        for (position, entry) in entries.iter().enumerate() {
+            for (nth, operation) in operations.iter().enumerate() {
+                if caused(operation, entry) {
+                    fitting.allow(nth, position);
+                    if is_told_truly(operation, entry) {
+                        truthful.allow(nth, position);
+                    }
                 }
-                Outcome::Refused { .. } => !effect.changed,
-                _ => true,
             }
+        }
+        let owed = operations.partition_point(|operation| operation.is_done());
+        // What is left over by the first pairing has none but wrong answers: another judge tells so.
+        truthful.pair_all(owed);
+        fitting.begin_with(&truthful);
+        fitting.pair_all(owed);
+        Writes {
+            operations,
+            fitting,
+            truthful,
+        }
+    }
+
+    fn source(&self, record: &Record, position: usize, entry: &Entry) -> Source {
+        let command = entry.command.as_ref().map(|(command, _)| command);
+        match self.fitting.of_right(position) {
+            Some(nth) => Source::Operation(self.operations[nth].id),
+            // A client may have done something about an agent's node; else the agent did it itself.
+            None if command.is_some_and(|command| is_about_an_agent(record, command)) => Source::Agent,
+            None => Source::Nobody,
+        }
+    }
+
+    fn places(&self) -> BTreeMap<u32, (usize, usize)> {
+        let place = |(nth, operation): (usize, &&Operation)| {
+            let own = self.fitting.of_left(nth)?;
+            let others = self.truthful.allowed(nth);
+            let (first, last) = (others.first().unwrap_or(&own), others.last().unwrap_or(&own));
+            Some((operation.id, (own.min(*first), own.max(*last))))
+        };
+        self.operations.iter().enumerate().filter_map(place).collect()
+    }
+}
+
+/// Whether an operation may have put an entry into the log.
+fn caused(operation: &Operation, entry: &Entry) -> bool {
+    let Some((command, effect)) = &entry.command else {
+        return false;
     };
-    match free.iter().position(|operation| caused(operation)) {
-        Some(at) => Source::Operation(free.remove(at).id),
-        // A client may have done something about an agent's node; else the agent did it itself.
-        None if is_about_an_agent(record, command) => Source::Agent,
-        None => Source::Nobody,
+    operation.invoked <= entry.appended
+        && match &operation.outcome {
+            Outcome::Done(answer) => {
+                entry.earliest <= operation.returned
+                    && answer.index.is_none_or(|it| it == entry.state.index.max(1))
+            }
+            Outcome::Refused { .. } => !effect.changed,
+            _ => true,
+        }
+        && asks_for(&operation.op, command)
+}
+
+/// Whether an operation was told what came of an entry, if that is its own.
+fn is_told_truly(operation: &Operation, entry: &Entry) -> bool {
+    match (&operation.op, &entry.command, &entry.expected) {
+        (Op::Keys(op), Some((command, _)), Some((reply, _))) => {
+            op.is_told_truly(&operation.outcome, command, reply).is_ok()
+        }
+        _ => true,
     }
 }
 
@@ -278,10 +352,8 @@ pub fn is_shared_check(key: &CheckKey, id: &str) -> bool {
 /// All reports, each of which may be written once.
 struct Reports<'a> {
     all: Vec<(&'a Operation, &'a Report)>,
-    /// For each status written so far: the reports that may have asked for it.
-    may_be_of: Vec<Vec<usize>>,
-    /// For each report: the written status that it has been given to.
-    given_to: Vec<Option<usize>>,
+    /// Left are reports, right are the statuses that were written so far.
+    fitting: Pairing,
 }
 
 impl<'a> Reports<'a> {
@@ -295,8 +367,7 @@ impl<'a> Reports<'a> {
             }
         }
         Reports {
-            given_to: vec![None; all.len()],
-            may_be_of: Vec::new(),
+            fitting: Pairing::new(all.len(), 0),
             all,
         }
     }
@@ -305,33 +376,18 @@ impl<'a> Reports<'a> {
     fn give_one_to(&mut self, update: &CheckUpdate, state: &State, entry: &Entry) -> bool {
         let fits = |(operation, report): &(&Operation, &Report)| {
             let in_time = match &operation.outcome {
-                Outcome::Done(_) | Outcome::Refused { .. } => entry.applied <= operation.returned,
+                Outcome::Done(_) | Outcome::Refused { .. } => entry.earliest <= operation.returned,
                 _ => true,
             };
             in_time && operation.invoked <= entry.appended && reports(report, update, state)
         };
-        let fitting = (0..self.all.len()).filter(|nth| fits(&self.all[*nth]));
-        self.may_be_of.push(fitting.collect());
-        let mut tried = vec![false; self.all.len()];
-        self.augment(self.may_be_of.len() - 1, &mut tried)
-    }
-
-    fn augment(&mut self, written: usize, tried: &mut [bool]) -> bool {
-        for place in 0..self.may_be_of[written].len() {
-            let report = self.may_be_of[written][place];
-            if std::mem::replace(&mut tried[report], true) {
-                continue;
-            }
-            let free = match self.given_to[report] {
-                None => true,
-                Some(other) => self.augment(other, tried),
-            };
-            if free {
-                self.given_to[report] = Some(written);
-                return true;
+        let written = self.fitting.add_right();
+        for (nth, report) in self.all.iter().enumerate() {
+            if fits(report) {
+                self.fitting.allow(nth, written);
             }
         }
-        false
+        self.fitting.pair_right(written)
     }
 }
 

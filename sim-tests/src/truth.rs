@@ -18,7 +18,7 @@ use crate::{
     content::Content,
     history::{AppliedEntry, Effect, Fact, FaultKind, Record, ServerNumber},
     keys::key,
-    matching::{self, Source},
+    matching::{self, Matched, Source},
     model::State,
     operation::Ask,
     time::Time,
@@ -35,11 +35,18 @@ pub struct Truth {
     /// Where each of them comes from.
     pub sources: Vec<Source>,
     caused: BTreeMap<u32, usize>,
+    places: BTreeMap<u32, (usize, usize)>,
     topic_steps: BTreeMap<Topic, Vec<Step>>,
     /// Restores from a snapshot: from each on, every topic has at least its index, also those that nothing is known of.
     restores: Vec<Step>,
+    /// What had certainly been applied somewhere.
     applied_anywhere: Vec<(Time, u64)>,
-    applied_at: BTreeMap<ServerNumber, Vec<(Time, Option<u64>)>>,
+    /// What can have been: the same, unless nobody saw it.
+    possible_anywhere: Vec<(Time, u64)>,
+    /// What each server had certainly applied. Nothing where nobody saw it.
+    applied_at: BTreeMap<ServerNumber, Lives>,
+    /// What each can have applied.
+    possible_at: BTreeMap<ServerNumber, Lives>,
     starts: BTreeMap<ServerNumber, Vec<Time>>,
     /// Spans in which a server stood still, in order.
     pub pauses: Vec<(ServerNumber, Time, Time)>,
@@ -49,6 +56,9 @@ pub struct Truth {
     pub calm: Vec<(Time, Time)>,
     contents: Mutex<BTreeMap<(Ask, usize), Arc<Content>>>,
 }
+
+/// What a server has applied from when on; nothing where a life of it begins or ends.
+type Lives = Vec<(Time, Option<u64>)>;
 
 /// A committed entry.
 #[derive(Clone, Debug)]
@@ -67,8 +77,10 @@ pub struct Entry {
     pub raised: Vec<Topic>,
     /// When it was first seen in any server's log.
     pub appended: Time,
-    /// When it was first applied anywhere.
+    /// When it was first applied anywhere; where nobody saw that, the latest possible moment.
     pub applied: Time,
+    /// The same; where nobody saw it, the earliest possible moment.
+    pub earliest: Time,
     /// The model's state after it.
     pub state: Arc<State>,
 }
@@ -98,14 +110,20 @@ impl Truth {
     pub fn of(record: &Record) -> Truth {
         let mut entries = committed(record);
         raise_topics(&mut entries);
-        let sources = matching::sources(record, &entries);
+        let Matched { sources, places } = matching::matched(record, &entries);
         Truth {
             caused: caused(&sources),
             sources,
+            places,
             topic_steps: topic_steps(&entries),
             restores: restores(&entries),
-            applied_anywhere: applied_anywhere(record),
-            applied_at: applied_at(record),
+            applied_anywhere: applied_anywhere(record, |seen, _| seen),
+            possible_anywhere: applied_anywhere(record, |seen, log_index| earliest(record, log_index, seen)),
+            applied_at: match record.earliest.is_empty() {
+                true => applied_at(record, |seen, _| seen),
+                false => BTreeMap::new(),
+            },
+            possible_at: applied_at(record, |seen, log_index| earliest(record, log_index, seen)),
             starts: starts(record),
             pauses: pauses(record),
             leaders: leaders(record),
@@ -131,7 +149,8 @@ impl Truth {
         entry.map(|entry| Arc::clone(&entry.state)).unwrap_or_default()
     }
 
-    /// What anyone had applied strictly before `time`: a linearizable answer to a request made then holds all of it.
+    /// What anyone had certainly applied strictly before `time`: a linearizable answer to a request made then holds all of
+    /// it.
     pub fn applied_before(&self, time: Time) -> Point {
         let steps = self.applied_anywhere.partition_point(|(at, _)| *at < time);
         steps
@@ -139,12 +158,12 @@ impl Truth {
             .map_or(0, |at| self.point_of(self.applied_anywhere[at].1))
     }
 
-    /// What anyone had applied at `time`.
+    /// What anyone can have applied at `time`.
     pub fn applied_until(&self, time: Time) -> Point {
-        let steps = self.applied_anywhere.partition_point(|(at, _)| *at <= time);
+        let steps = self.possible_anywhere.partition_point(|(at, _)| *at <= time);
         steps
             .checked_sub(1)
-            .map_or(0, |at| self.point_of(self.applied_anywhere[at].1))
+            .map_or(0, |at| self.point_of(self.possible_anywhere[at].1))
     }
 
     /// The least that `server` had applied at any moment from `from` to `until`, as far as is known: after a restart it
@@ -165,9 +184,9 @@ impl Truth {
         least.map_or(0, |log_index| self.point_of(log_index))
     }
 
-    /// The most that `server` had applied at any moment until `until`, in any of its lives.
+    /// The most that `server` can have applied at any moment until `until`, in any of its lives.
     pub fn most_applied_at(&self, server: ServerNumber, until: Time) -> Point {
-        let steps = self.applied_at.get(&server).map_or(&[][..], Vec::as_slice);
+        let steps = self.possible_at.get(&server).map_or(&[][..], Vec::as_slice);
         let most = steps
             .iter()
             .take_while(|(at, _)| *at <= until)
@@ -176,11 +195,11 @@ impl Truth {
         most.map_or(0, |log_index| self.point_of(log_index))
     }
 
-    /// When `server`, in the life that it leads at `from`, first had reached `point`, but not before `from`; `None` if
-    /// it never did before its life ended.
+    /// When `server`, in the life that it leads at `from`, first can have reached `point`, but not before `from`; `None`
+    /// if it never did before its life ended.
     pub fn reached(&self, server: ServerNumber, point: Point, from: Time) -> Option<Time> {
         let log_index = self.entries.get(point.checked_sub(1)?)?.log_index;
-        let steps = self.applied_at.get(&server)?;
+        let steps = self.possible_at.get(&server)?;
         let first = steps.partition_point(|(at, _)| *at <= from).saturating_sub(1);
         for (n, (at, applied)) in steps[first..].iter().enumerate() {
             match applied {
@@ -246,6 +265,12 @@ impl Truth {
     /// The entry that an operation put into the log, as its position in [`Truth::entries`].
     pub fn entry_of(&self, operation: u32) -> Option<usize> {
         self.caused.get(&operation).copied()
+    }
+
+    /// The first and the last entry that may be an operation's, as positions in [`Truth::entries`]: where others ask for the
+    /// same, which one is whose is not known.
+    pub fn places_of(&self, operation: u32) -> Option<(usize, usize)> {
+        self.places.get(&operation).copied()
     }
 
     /// Whether two points differ in what a watcher of `ask` would be woken for.
@@ -368,10 +393,17 @@ fn committed(record: &Record) -> Vec<Entry> {
                 .unwrap_or(applied)
                 .min(applied),
             applied,
+            earliest: earliest(record, log_index, applied),
             state: Arc::clone(&state),
         });
     }
     entries
+}
+
+/// When an entry can have been applied at the earliest that was observed to be applied at a moment.
+fn earliest(record: &Record, log_index: u64, seen: Time) -> Time {
+    let earliest = record.earliest.get(&log_index).copied();
+    earliest.map_or(seen, |earliest| earliest.min(seen))
 }
 
 fn caused(sources: &[Source]) -> BTreeMap<u32, usize> {
@@ -442,33 +474,38 @@ fn changed_topics(before: &BTreeMap<Topic, u64>, after: &BTreeMap<Topic, u64>) -
     topics
 }
 
-fn applied_anywhere(record: &Record) -> Vec<(Time, u64)> {
+/// What had been applied by when; `when` tells it of each entry that was observed.
+fn applied_anywhere(record: &Record, when: impl Fn(Time, u64) -> Time) -> Vec<(Time, u64)> {
     let mut steps: Vec<(Time, u64)> = Vec::new();
     for (at, _, entry) in applied_entries(record) {
         if steps.last().is_none_or(|(_, most)| *most < entry.log_index) {
-            steps.push((at, entry.log_index));
+            steps.push((when(at, entry.log_index), entry.log_index));
         }
     }
     steps
 }
 
-fn applied_at(record: &Record) -> BTreeMap<ServerNumber, Vec<(Time, Option<u64>)>> {
-    let mut steps: BTreeMap<ServerNumber, Vec<(Time, Option<u64>)>> = BTreeMap::new();
+fn applied_at(record: &Record, when: impl Fn(Time, u64) -> Time) -> BTreeMap<ServerNumber, Lives> {
+    let mut lives: BTreeMap<ServerNumber, Lives> = BTreeMap::new();
     for seen in &record.observations {
-        let applied = match &seen.what {
-            Fact::Started | Fact::Stopped { .. } => None,
-            Fact::Applied(entry) => Some(entry.log_index),
-            Fact::SnapshotInstalled { log_index, .. } => Some(*log_index),
+        let (at, applied) = match &seen.what {
+            Fact::Started | Fact::Stopped { .. } => (seen.at, None),
+            Fact::Applied(entry) => (when(seen.at, entry.log_index), Some(entry.log_index)),
+            Fact::SnapshotInstalled { log_index, .. } => (seen.at, Some(*log_index)),
             // What is purged is in the state. A server that crashed before it could tell of a snapshot shows it so.
             Fact::Purged { upto } => {
-                let known = steps.get(&seen.server).and_then(|steps| steps.last()?.1);
-                known.max(Some(*upto))
+                let known = lives.get(&seen.server).and_then(|steps| steps.last()?.1);
+                (seen.at, known.max(Some(*upto)))
             }
             _ => continue,
         };
-        steps.entry(seen.server).or_default().push((seen.at, applied));
+        lives.entry(seen.server).or_default().push((at, applied));
     }
-    steps
+    // Where nobody saw it, the order of the possible moments is not that of the observations.
+    lives
+        .values_mut()
+        .for_each(|steps| steps.sort_by_key(|(at, _)| *at));
+    lives
 }
 
 fn starts(record: &Record) -> BTreeMap<ServerNumber, Vec<Time>> {

@@ -139,4 +139,80 @@ mod tests {
         story.change_answer(operation, |answer| answer.index = Some(77));
         assert!(check(&story.finish()).is_err());
     }
+
+    /// A heartbeat and a report about one check at the same time, each with an entry of its own: which one is whose can't be
+    /// told, but both fit only if the first one is not given to the wrong one.
+    fn heartbeat_and_report(heartbeat_returned_ms: u64, report_returned_ms: u64) -> Story {
+        use sider_core::registry::{
+            CheckStatus::{Critical, Passing},
+            CheckTarget, Command, InstanceId, InstanceKey, Namespace, NodeName,
+        };
+        let mut story = Story::new();
+        story.register("web-1", 1); // Entry 1.
+        let heartbeat = story.acknowledge_report("web-1", Passing);
+        if let crate::operation::Op::Report { form, reports } = &mut story.operation(heartbeat).op {
+            *form = crate::operation::ReportForm::Heartbeat;
+            reports[0].target = crate::operation::Target::Instance("web-1".into());
+        }
+        let report = story.report("chk:web-1:0", Passing); // Entry 2.
+        let mut beat = Story::status("chk:web-1:0", Passing);
+        if let Command::UpdateChecks(updates) = &mut beat {
+            updates[0].target = CheckTarget::TtlChecksOf(InstanceKey {
+                namespace: Namespace::default(),
+                node: NodeName::parse(crate::matching::SHARED_NODE).expect("a valid name"),
+                id: InstanceId::parse("web-1").expect("a valid id"),
+            });
+        }
+        story.commit(beat); // Entry 3.
+        let failing = story.report("chk:web-1:0", Critical); // Entry 4.
+        for operation in [heartbeat, report, failing] {
+            story.change_answer(operation, |answer| answer.index = None);
+        }
+        story.unseen(2, 20, 90);
+        story.unseen(3, 60, 90);
+        story.unseen(4, 61, 90);
+        story.move_to(heartbeat, 10, heartbeat_returned_ms);
+        story.move_to(report, 10, report_returned_ms);
+        story.move_to(failing, 10, 95);
+        story
+    }
+
+    #[test]
+    fn entries_are_given_in_whatever_way_explains_all_of_them() {
+        // Entry 3 can't be applied before 60 ms, so entry 2 is the report's, though the heartbeat fits both.
+        assert_eq!(check(&heartbeat_and_report(70, 30).finish()), Ok(()));
+        assert_eq!(check(&heartbeat_and_report(70, 80).finish()), Ok(()));
+        // A heartbeat that was over by then has no part in entry 3, and a report of one check none at all.
+        assert!(complaint(heartbeat_and_report(30, 80)).contains("entry 3 was applied twice"));
+    }
+
+    #[test]
+    fn what_asks_for_the_same_shares_its_entries_by_time() {
+        let story = |moments: [(u64, u64); 2], returned: [u64; 2]| {
+            let mut story = Story::new();
+            let key = || crate::keys::KeyOp::One(crate::keys::Step::Set("k".into(), "v".into()));
+            let writes = [story.keys(key()), story.keys(key())];
+            for (entry, (earliest, latest)) in (1..).zip(moments) {
+                story.unseen(entry, earliest, latest);
+            }
+            for (write, returned) in writes.into_iter().zip(returned) {
+                story.change_answer(write, |answer| answer.index = None);
+                story.move_to(write, 10, returned);
+            }
+            story
+        };
+        assert_eq!(check(&story([(20, 90), (60, 90)], [70, 30]).finish()), Ok(()));
+        assert_eq!(check(&story([(20, 90), (60, 90)], [30, 70]).finish()), Ok(()));
+        // Both were acknowledged when only one can have been applied.
+        assert!(complaint(story([(20, 90), (60, 90)], [30, 30])).contains("entry 2 was applied twice"));
+    }
+
+    #[test]
+    fn an_acknowledgement_before_the_earliest_moment_is_not() {
+        let mut story = Story::new();
+        let write = story.register("web-1", 1);
+        story.unseen(1, 50, 90);
+        story.move_to(write, 10, 49);
+        assert!(complaint(story).contains("entry 1 was applied twice"));
+    }
 }

@@ -94,12 +94,10 @@ impl Floor {
     }
 }
 
-/// The point of a write: its entry was appended and applied while it was under way, else `exactly_once` complains.
+/// The earliest point of a write: its entry was appended and applied while it was under way, else `exactly_once` complains.
 fn written(history: &History, operation: &Operation) -> Option<Point> {
-    history
-        .truth()
-        .entry_of(operation.id)
-        .map(|position| position + 1)
+    let (first, _) = history.truth().places_of(operation.id)?;
+    Some(first + 1)
 }
 
 fn read(

@@ -34,7 +34,7 @@ pub mod watch_guarantees;
 pub mod watches;
 
 #[cfg(test)]
-mod story;
+pub(crate) mod story;
 
 use std::fmt;
 
@@ -96,7 +96,7 @@ pub fn judge(history: &History) -> Vec<Violation> {
 }
 
 /// Nothing panics: a broken promise inside a server is an `assert!`, also in production.
-fn no_panic(history: &History) -> Result<(), Violation> {
+pub(crate) fn no_panic(history: &History) -> Result<(), Violation> {
     match history.panics.first() {
         None => Ok(()),
         Some((at, what)) => Err(Violation::new("no_panic", *at, what.clone())),

@@ -52,11 +52,19 @@ pub fn check(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
+/// An index that an operation gave.
+struct Given {
+    invoked: Time,
+    returned: Time,
+    index: u64,
+    id: u32,
+}
+
 /// The highest index of the operations that have returned.
 #[derive(Default)]
 struct Highest {
-    /// Return, index and id, by return.
-    returned: Vec<(Time, u64, u32)>,
+    /// What each was, by when it was sent.
+    returned: Vec<Given>,
 }
 
 impl Highest {
@@ -70,19 +78,22 @@ impl Highest {
         within_a_life: bool,
     ) -> Result<(), Violation> {
         let server = operation.server;
-        let counts = |(returned, ..): &&(Time, u64, u32)| {
-            *returned < operation.invoked
+        // What was under way when the process started may be an answer of the one before.
+        let counts = |given: &&Given| {
+            given.returned < operation.invoked
                 && !(within_a_life
                     && history
                         .truth()
-                        .restarted_between(server, *returned, operation.returned))
+                        .restarted_between(server, given.invoked, operation.returned))
         };
         let highest = self
             .returned
             .iter()
             .filter(counts)
-            .max_by_key(|(_, index, _)| *index);
-        if let Some((_, before, id)) = highest
+            .max_by_key(|given| given.index);
+        if let Some(Given {
+            index: before, id, ..
+        }) = highest
             && *before > index
         {
             let what = format!(
@@ -91,7 +102,12 @@ impl Highest {
             );
             return Err(Violation::of(NAME, operation.returned, [*id, operation.id], what));
         }
-        self.returned.push((operation.returned, index, operation.id));
+        self.returned.push(Given {
+            invoked: operation.invoked,
+            returned: operation.returned,
+            index,
+            id: operation.id,
+        });
         Ok(())
     }
 }

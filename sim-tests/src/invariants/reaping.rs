@@ -71,9 +71,9 @@ fn critical_since(history: &History, point: Point, key: &CheckKey) -> Time {
         kept(state.check(key)) == kept(now.check(key))
     };
     let first = (0..=point).rev().take_while(same).last().unwrap_or(point);
-    first
-        .checked_sub(1)
-        .map_or(Time(0), |at| truth.entries[at].appended)
+    first.checked_sub(1).map_or(Time(0), |at| {
+        truth.entries[at].appended.min(truth.entries[at].earliest)
+    })
 }
 
 /// Looks at every check of a client's that asks for it, in a span in which all is calm.

@@ -82,18 +82,18 @@ fn not_early(history: &History, position: Point, entry: &Entry, id: &SessionId) 
         began(history, position, |state| state.session(id).is_some()),
     )?;
     if let Some(restored) = truth.restored().filter(|at| *at < position).last() {
-        early("a restore", truth.entries[restored].applied)?;
+        early("a restore", truth.entries[restored].earliest)?;
     }
     if let Some(leader) = truth.leaders.iter().find(|leader| leader.term == entry.term) {
         early("the election of its leader", leader.from)?;
     }
     // What was answered after a restore that brought the session back may have renewed it only then.
     let restored = truth.restored().find(|at| *at > position);
-    let brought_back = restored.map(|at| truth.entries[at].applied);
+    let brought_back = restored.map(|at| truth.entries[at].earliest);
     let renewals = history.operations.iter().filter(|operation| {
         renews(&operation.op, id)
             && operation.is_done()
-            && operation.invoked < entry.applied
+            && operation.invoked < entry.earliest
             && brought_back.is_none_or(|at| operation.returned < at)
     });
     match renewals.map(|operation| operation.invoked).max() {
@@ -106,7 +106,7 @@ fn renews(op: &Op, id: &SessionId) -> bool {
     matches!(op, Op::Keys(KeyOp::RenewSession { session }) if session == id.as_str())
 }
 
-/// When the entry was first applied with which something began that holds at a point.
+/// When the entry can have been applied at the earliest with which something began that holds at a point.
 fn began(history: &History, point: Point, holds: impl Fn(&crate::model::State) -> bool) -> Time {
     let truth = history.truth();
     let mut first = point;
@@ -114,7 +114,7 @@ fn began(history: &History, point: Point, holds: impl Fn(&crate::model::State) -
         first -= 1;
     }
     match first.checked_sub(1) {
-        Some(entry) => truth.entries[entry].applied,
+        Some(entry) => truth.entries[entry].earliest,
         None => Time(0),
     }
 }

@@ -42,13 +42,15 @@ pub fn check(history: &History) -> Result<(), Violation> {
         }
         let server = servers.entry(operation.server).or_default();
         if operation.op.asked().is_some() {
-            server.forget_before(
-                history
-                    .truth()
-                    .started_before(operation.server, operation.returned),
-            );
+            let started = history
+                .truth()
+                .started_before(operation.server, operation.returned);
+            server.forget_before(started);
             server.holds(history, operation, last, "this server has shown")?;
-            server.returned(operation, first);
+            // What was under way when the process started may be an answer of the one before.
+            if started.is_none_or(|started| started <= operation.invoked) {
+                server.returned(operation, first);
+            }
         }
         client.returned(operation, first);
     }
@@ -61,7 +63,9 @@ fn span(history: &History, operation: &Operation) -> Option<(Point, Point)> {
     let answer = operation.answer()?;
     match operation.op.asked() {
         Some((ask, _)) => truth.points_of_index(&ask.topic(), answer.index?),
-        None => truth.entry_of(operation.id).map(|entry| (entry + 1, entry + 1)),
+        None => truth
+            .places_of(operation.id)
+            .map(|(first, last)| (first + 1, last + 1)),
     }
 }
 

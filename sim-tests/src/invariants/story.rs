@@ -31,7 +31,7 @@ pub(super) const SHARED: &str = SHARED_NODE;
 /// The TTL of every check in a story.
 pub(super) const TTL_MS: u64 = 2_000;
 
-pub(super) struct Story {
+pub(crate) struct Story {
     record: Record,
     now: Time,
     state: State,
@@ -471,6 +471,19 @@ impl Story {
         change(last.expect("the server applied something"));
     }
 
+    /// Nobody saw when an entry was applied: only that it was between these milliseconds.
+    pub(super) fn unseen(&mut self, log_index: u64, earliest_ms: u64, latest_ms: u64) {
+        for seen in &mut self.record.observations {
+            match &seen.what {
+                Fact::Applied(entry) if entry.log_index == log_index => seen.at = Time::ms(latest_ms),
+                Fact::Appended { index, .. } if *index == log_index => seen.at = Time::ms(earliest_ms),
+                _ => {}
+            }
+        }
+        self.record.earliest.insert(log_index, Time::ms(earliest_ms));
+        self.record.ended = self.record.ended.max(Time::ms(latest_ms));
+    }
+
     /// Changes what every server made of an entry.
     pub(super) fn change_effect(&mut self, log_index: u64, change: impl Fn(&mut Effect)) {
         for seen in &mut self.record.observations {
@@ -491,7 +504,8 @@ impl Story {
         });
     }
 
-    fn register_op(id: &str, version: u32) -> Op {
+    /// The operation of [`Story::register`].
+    pub(crate) fn register_op(id: &str, version: u32) -> Op {
         let service = Service {
             name: "web".into(),
             id: id.into(),
@@ -510,7 +524,8 @@ impl Story {
         }
     }
 
-    fn report_op(check: &str, status: CheckStatus) -> Op {
+    /// The operation of [`Story::report`].
+    pub(crate) fn report_op(check: &str, status: CheckStatus) -> Op {
         let report = Report {
             target: Target::Check(check.into()),
             status,
@@ -523,7 +538,7 @@ impl Story {
     }
 
     /// The command for [`Story::register`].
-    pub(super) fn registration(id: &str, version: u32) -> Command {
+    pub(crate) fn registration(id: &str, version: u32) -> Command {
         let service = Service {
             name: "web".into(),
             id: id.into(),
@@ -584,7 +599,7 @@ impl Story {
     }
 
     /// The command for [`Story::report`].
-    pub(super) fn status(check: &str, status: CheckStatus) -> Command {
+    pub(crate) fn status(check: &str, status: CheckStatus) -> Command {
         let id = CheckId::parse(check).expect("a valid id");
         let key = CheckKey {
             namespace: Namespace::default(),

@@ -4,7 +4,7 @@
 //! A write is in the log, so its answer must be the model's reply to its entry. What only reads must be what it gives
 //! at some moment between request and answer.
 
-use sider_core::registry::{Operation as StepOperation, Refusal, Reply};
+use sider_core::registry::Operation as StepOperation;
 
 use super::Violation;
 use crate::{
@@ -44,31 +44,12 @@ fn told(operation: &Operation) -> Option<&Content> {
 fn written(history: &History, operation: &Operation, op: &KeyOp) -> Result<(), String> {
     let truth = history.truth();
     let entry = truth.entry_of(operation.id).map(|at| &truth.entries[at]);
-    let Some((reply, _)) = entry.and_then(|entry| entry.expected.as_ref()) else {
+    let entry = entry.and_then(|entry| entry.command.as_ref().zip(entry.expected.as_ref()));
+    let Some(((command, _), (reply, _))) = entry else {
         // That an acknowledged write has an entry is another judge's business.
         return Ok(());
     };
-    match &operation.outcome {
-        Outcome::Refused { status, reason } if reply.is_ok() => {
-            Err(format!("refused with {status} {reason:?}, but it was done"))
-        }
-        Outcome::Done(_) => {
-            let expected = match (op, reply) {
-                (KeyOp::One(_), Ok(_)) => Content::Flag(true),
-                (KeyOp::One(_), Err(Refusal::Aborted(_))) => Content::Flag(false),
-                (KeyOp::DestroySession { .. }, Ok(_)) => Content::Flag(true),
-                (KeyOp::Transact(_), Ok(Reply::Transacted(results))) => Content::Keys(results_seen(results)),
-                // The id is the server's choice: that there is such a session is seen by its uses.
-                (KeyOp::CreateSession(_), Ok(_)) => return Ok(()),
-                (_, reply) => return Err(format!("acknowledged, but the reply is {reply:?}")),
-            };
-            match told(operation) {
-                Some(content) if *content == expected => Ok(()),
-                told => Err(format!("the answer is {told:?}, should be {expected:?}")),
-            }
-        }
-        _ => Ok(()),
-    }
+    op.is_told_truly(&operation.outcome, command, reply)
 }
 
 fn read(history: &History, operation: &Operation, op: &KeyOp) -> Result<(), String> {
@@ -197,5 +178,69 @@ mod tests {
         let late = story.keys(KeyOp::RenewSession { session });
         story.set_outcome(late, Outcome::Done(alive));
         assert!(complaint(story).contains("at no moment between request and answer"));
+    }
+
+    #[test]
+    fn of_two_that_ask_for_the_same_one_wins_whoever_returns_first() {
+        let race = |told: [bool; 2], returned: [u64; 2]| {
+            let mut story = Story::new();
+            let writes = [(); 2].map(|()| story.keys(KeyOp::One(Step::SetIf("k".into(), "v".into(), 0))));
+            for (write, told) in writes.into_iter().zip(told) {
+                story.change_answer(write, |answer| {
+                    answer.index = None;
+                    answer.content = Some(Content::Flag(told));
+                });
+            }
+            for (write, returned) in writes.into_iter().zip(returned) {
+                story.move_to(write, 0, returned);
+            }
+            story
+        };
+        for (told, returned) in [
+            ([true, false], [50, 60]),
+            ([true, false], [60, 50]),
+            ([false, true], [60, 50]),
+        ] {
+            assert_eq!(
+                check(&race(told, returned).finish()),
+                Ok(()),
+                "{told:?} {returned:?}"
+            );
+        }
+        assert!(complaint(race([true, true], [50, 60])).contains("should be Flag(false)"));
+        assert!(complaint(race([false, false], [60, 50])).contains("should be Flag(true)"));
+    }
+
+    #[test]
+    fn what_is_read_at_a_moment_that_nobody_saw_is_fine() {
+        let read = |invoked: u64, returned: u64, old: bool| {
+            let mut story = Story::new();
+            let get = || KeyOp::Transact(vec![Step::Get("k".into())]);
+            story.keys(KeyOp::One(set("k", "one")));
+            let before = story.keys(get());
+            story.keys(KeyOp::One(set("k", "two")));
+            let after = story.keys(get());
+            story.unseen(2, 50, 90);
+            if old {
+                story.copy_answer(before, after);
+            }
+            story.move_to(after, invoked, returned);
+            check(&story.finish())
+        };
+        // Between the two moments either may be read; before it only the old value, behind it only the new one.
+        for (invoked, returned, old, fine) in [
+            (60, 70, true, true),
+            (60, 70, false, true),
+            (40, 49, true, true),
+            (40, 49, false, false),
+            (91, 99, true, false),
+            (91, 99, false, true),
+        ] {
+            assert_eq!(
+                read(invoked, returned, old).is_ok(),
+                fine,
+                "{invoked} {returned} {old}"
+            );
+        }
     }
 }

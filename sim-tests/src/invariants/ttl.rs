@@ -109,9 +109,9 @@ impl Expiry<'_> {
         for operation in &self.history.operations {
             let holds = renews(operation, &self.check)
                 && operation.is_done()
-                && operation.invoked < self.entry.applied
+                && operation.invoked < self.entry.earliest
                 && self.entry.applied < operation.invoked + self.least_ttl();
-            if holds && (operation.returned < self.entry.applied || !self.undone_by(operation)) {
+            if holds && (operation.returned < self.entry.earliest || !self.undone_by(operation)) {
                 return self.violation(
                     "a renewal that was acknowledged",
                     operation.invoked,
@@ -126,7 +126,7 @@ impl Expiry<'_> {
     fn undone_by(&self, operation: &Operation) -> bool {
         let later = self.history.truth().entries.iter().skip(self.position + 1);
         later
-            .take_while(|entry| entry.applied <= operation.returned)
+            .take_while(|entry| entry.earliest <= operation.returned)
             .any(|entry| match &entry.command {
                 Some((Command::UpdateChecks(updates), _)) => {
                     updates.iter().any(|update| match &update.target {
@@ -187,7 +187,7 @@ impl Expiry<'_> {
             return self.violation("the election of its leader", leader.from, None);
         }
         let renewals = self.history.operations.iter().filter(|operation| {
-            renews(operation, &self.check) && operation.is_done() && operation.returned < self.entry.applied
+            renews(operation, &self.check) && operation.is_done() && operation.returned < self.entry.earliest
         });
         let renewed = renewals.map(|operation| operation.invoked).max();
         let since = renewed.map_or(leader.from, |at| at.max(leader.from));

@@ -1,58 +1,56 @@
 //! What is kept of a run, and how it is judged: at once, or again later from its folder.
 //!
 //! Clients' requests and answers are kept as they were. What the servers did is read from their logs after they have
-//! stopped. When an entry was proposed, it says itself (since version 2); when it was applied is not known, but no later
-//! than the first answer that shows it. So every entry is taken to be applied at the latest moment that the answers allow:
-//! that makes no sound run look broken. What a server had at a moment, and how soon it did something, is not judged here;
-//! nor are transactions that only read, for their answers bear no index.
+//! stopped, and judged by what [`super::moments`] finds out about when it was. No time counts as calm, so nothing has to
+//! happen by any time; what is told of the inside of a server while it runs, is not judged here.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use bytes::Bytes;
 use http::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sider_core::{
-    registry::{CheckStatus, CheckTarget, CheckUpdate, Command, InstanceId, Registry},
-    runtime::NetworkError,
-};
+use sider_core::runtime::NetworkError;
 
+use super::{
+    log::{self, Replayed},
+    moments::{self, Clock},
+};
 use crate::{
     history::{
-        AppliedEntry, Bounds, Effect, Fact, FaultKind, FaultSpan, History, Observed, Operation, Outcome,
-        Record, ServerNumber,
+        Bounds, Fact, FaultKind, FaultSpan, History, Observed, Operation, Outcome, Record, ServerNumber,
     },
     invariants::{
-        Check, Violation, backups, clients_view, digest, durability, exactly_once, linearizability, locks,
-        log_matching, monotonic_index, sessions, state_machine, ttl, watch_guarantees,
+        Check, Violation, availability, backups, clients_view, digest, durability, exactly_once,
+        linearizability, locks, log_matching, monotonic_index, no_panic, reaping, session_ttl, sessions,
+        staleness, state_machine, transactions, ttl, watch_guarantees,
     },
-    matching::asks_for,
-    operation::{Op, Report, Target},
+    operation::Op,
     time::Time,
     wire,
 };
 
-/// The judges that need no moment inside a server. That of TTLs judges here what expires too early: nothing is taken for
-/// calm, so nothing has to expire by any time.
-const JUDGES: [Check; 14] = [
+/// The judges that need no more than what is known here.
+pub(super) const JUDGES: [Check; 19] = [
+    no_panic,
+    availability::check,
     log_matching::check,
     digest::check,
     state_machine::check,
     exactly_once::check,
     durability::check,
     linearizability::check,
+    transactions::check,
     clients_view::check,
     sessions::check,
     monotonic_index::check,
+    staleness::check,
     backups::check,
     watch_guarantees::check,
     ttl::check,
+    session_ttl::check,
+    reaping::check,
     locks::check,
-    no_server_ended,
 ];
 const FILE: &str = "evidence.json";
 
@@ -62,8 +60,8 @@ pub(super) enum Raw {
     /// An answer.
     Answer {
         status: u16,
-        /// `X-Index`.
-        index: Option<u64>,
+        /// Headers whose names begin with `x-`, in small letters.
+        headers: Vec<(String, String)>,
         #[serde(with = "hex")]
         body: Vec<u8>,
     },
@@ -71,6 +69,17 @@ pub(super) enum Raw {
     Unreachable(String),
     /// It may have been carried out.
     Unknown(String),
+}
+
+impl Raw {
+    /// `X-Index`, where there is one.
+    pub(super) fn index(&self) -> Option<u64> {
+        let Raw::Answer { headers, .. } = self else {
+            return None;
+        };
+        let (_, index) = headers.iter().find(|(name, _)| name == "x-index")?;
+        index.parse().ok()
+    }
 }
 
 /// One request of a client.
@@ -88,15 +97,19 @@ pub(super) struct Line {
 /// See the module's page.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Evidence {
-    /// The wall clock when clients began: that of the servers too.
-    pub(super) began_ms: u64,
+    /// The wall clock, which is that of the servers too, by the clients' clock.
+    pub(super) clock: Clock,
     pub(super) ended_ns: u64,
     /// What each server said of itself in the end.
     pub(super) stats: Vec<Value>,
     pub(super) operations: Vec<Line>,
     pub(super) faults: Vec<String>,
+    /// When processes of servers were started, in nanoseconds.
+    pub(super) starts: Vec<(u8, u64)>,
     /// Servers that ended though nothing was done to them, with what they wrote last.
     pub(super) ended: Vec<(u8, String)>,
+    /// What servers wrote of panics.
+    pub(super) panics: Vec<String>,
     /// What `sds debug log` printed of each server.
     pub(super) logs: Vec<String>,
 }
@@ -117,7 +130,8 @@ pub fn judge(folder: &Path) -> Result<(Vec<Violation>, usize), String> {
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let evidence: Evidence =
         serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    let history = history(&evidence)?;
+    let operations = evidence.operations.iter().map(operation).collect();
+    let history = history(&evidence, operations)?;
     let entries = history.truth().entries.len();
     Ok((
         JUDGES.iter().filter_map(|judge| judge(&history).err()).collect(),
@@ -125,39 +139,19 @@ pub fn judge(folder: &Path) -> Result<(Vec<Violation>, usize), String> {
     ))
 }
 
-/// A server ends only when it is told to, or for want of its disk.
-fn no_server_ended(history: &History) -> Result<(), Violation> {
-    let ended = history.observations.iter().find_map(|seen| match &seen.what {
-        Fact::Stopped {
-            by_itself: Some(reason),
-        } => Some((seen, reason)),
-        _ => None,
-    });
-    match ended {
-        None => Ok(()),
-        Some((seen, reason)) => {
-            let what = format!("{} stopped by itself: {reason}", seen.server);
-            Err(Violation::new("availability", seen.at, what))
-        }
-    }
-}
-
-/// An entry as a server's log has it, with what it makes of the state.
-struct Replayed {
-    entry: AppliedEntry,
-    proposed: Option<Time>,
-    /// Statuses that it sets: of which checks, whose they are, and which.
-    statuses: Vec<(CheckTarget, Option<InstanceId>, CheckStatus)>,
-}
-
-fn history(evidence: &Evidence) -> Result<History, String> {
+/// The facts of a run, with what its clients did.
+///
+/// # Errors
+/// A log can't be read, or a server did not say what it has applied.
+pub(super) fn history(evidence: &Evidence, operations: Vec<Operation>) -> Result<History, String> {
+    // Far enough behind all that happened for nobody to be excused by the end of the run.
     let ended = Time(evidence.ended_ns) + Bounds::default().recovery * 2;
     let mut record = Record {
         bounds: Bounds {
             first_voters: vec![ServerNumber(0), ServerNumber(1), ServerNumber(2)],
             ..Bounds::default()
         },
-        operations: evidence.operations.iter().map(operation).collect(),
+        operations,
         healed: Time(evidence.ended_ns),
         ended,
         faults: vec![FaultSpan {
@@ -168,88 +162,82 @@ fn history(evidence: &Evidence) -> Result<History, String> {
             what: evidence.faults.join("; "),
             kind: FaultKind::BrokenDisk,
         }],
+        panics: evidence.panics.iter().map(|what| (ended, what.clone())).collect(),
         ..Record::default()
     };
     let mut logs = Vec::new();
-    let mut claims = Vec::new();
     for (log, stats) in evidence.logs.iter().zip(&evidence.stats) {
         let applied = stats["applied_index"]
             .as_u64()
             .ok_or("a server did not say what it has applied")?;
-        let replayed = replay(log, applied, evidence.began_ms)?;
-        claims.push(claimed_states(log, stats, &replayed)?);
-        logs.push(replayed);
+        logs.push(log::replay(log, applied)?);
     }
     let longest = logs
         .iter()
         .max_by_key(|log| log.len())
         .ok_or("there are no logs")?;
-    let known_by = latest_moments(longest, &record);
+    let moments = moments::of(longest, &record, evidence.clock);
+    record.earliest = moments
+        .iter()
+        .map(|(log_index, it)| (*log_index, it.earliest))
+        .collect();
     for (server, log) in (0..).map(ServerNumber).zip(&logs) {
-        record.observations.push(Observed {
-            at: Time(0),
-            server,
-            what: Fact::Started,
-        });
-        // When anyone was elected is not known: early enough, for what is judged here.
-        let terms: BTreeSet<u64> = log.iter().map(|replayed| replayed.entry.term).collect();
-        for term in terms {
-            record.observations.push(Observed {
-                at: Time(0),
-                server,
-                what: Fact::BecameLeader { term },
-            });
+        let mut see = |at, what| record.observations.push(Observed { at, server, what });
+        see(Time(0), Fact::Started);
+        for (term, at) in moments::elections(log, &moments) {
+            see(at, Fact::BecameLeader { term });
         }
-        for replayed in log {
-            let log_index = replayed.entry.log_index;
-            let at = known_by.get(&log_index).copied().unwrap_or(record.ended);
-            if let Some(proposed) = replayed.proposed {
-                record.observations.push(Observed {
-                    at: proposed.min(at),
-                    server,
-                    what: Fact::Appended {
-                        index: log_index,
-                        term: replayed.entry.term,
-                        hash: replayed.entry.hash,
-                    },
-                });
+        for Replayed { entry, proposed_ms } in log {
+            let latest = moments.get(&entry.log_index).map_or(ended, |it| it.latest);
+            if let Some(proposed_ms) = proposed_ms {
+                let (_, proposed) = evidence.clock.span_of_ms(*proposed_ms);
+                let (index, term, hash) = (entry.log_index, entry.term, entry.hash);
+                see(proposed.min(latest), Fact::Appended { index, term, hash });
             }
-            record.observations.push(Observed {
-                at,
-                server,
-                what: Fact::Applied(Box::new(replayed.entry.clone())),
-            });
+            see(latest, Fact::Applied(Box::new(entry.clone())));
         }
     }
     // What servers said of their states themselves, behind what follows from their logs: the two must agree.
-    for (server, states) in (0..).map(ServerNumber).zip(claims) {
-        for (log_index, index, digest) in states {
+    for (server, (log, (text, stats))) in
+        (0..).zip(logs.iter().zip(evidence.logs.iter().zip(&evidence.stats)))
+    {
+        for (log_index, index, digest) in log::claimed_states(text, stats, log)? {
+            let what = Fact::SnapshotInstalled {
+                log_index,
+                index,
+                digest,
+            };
             record.observations.push(Observed {
-                at: record.ended,
-                server,
-                what: Fact::SnapshotInstalled {
-                    log_index,
-                    index,
-                    digest,
-                },
+                at: ended,
+                server: ServerNumber(server),
+                what,
             });
         }
     }
-    for (server, reason) in &evidence.ended {
+    for (server, at) in &evidence.starts {
         record.observations.push(Observed {
-            at: record.ended,
+            at: Time(*at),
             server: ServerNumber(*server),
-            what: Fact::Stopped {
-                by_itself: Some(reason.clone()),
-            },
+            what: Fact::Started,
+        });
+    }
+    for (server, reason) in &evidence.ended {
+        let what = Fact::Stopped {
+            by_itself: Some(reason.clone()),
+        };
+        record.observations.push(Observed {
+            at: ended,
+            server: ServerNumber(*server),
+            what,
         });
     }
     record.observations.sort_by_key(|seen| match &seen.what {
-        Fact::Applied(entry) => (seen.at, 1, entry.log_index),
-        Fact::Appended { index, .. } => (seen.at, 0, *index),
         Fact::Started => (seen.at, 0, 0),
-        Fact::SnapshotInstalled { log_index, .. } => (seen.at, 2, *log_index),
-        _ => (seen.at, 3, 0),
+        Fact::BecameLeader { term } => (seen.at, 1, *term),
+        Fact::Appended { index, .. } => (seen.at, 2, *index),
+        Fact::Applied(entry) => (seen.at, 3, entry.log_index),
+        Fact::SnapshotInstalled { log_index, .. } => (seen.at, 4, *log_index),
+        _ => (seen.at, 5, 0),
     });
     Ok(History::new(record))
 }
@@ -263,24 +251,25 @@ fn operation(line: &Line) -> Operation {
         impatient: true,
         invoked: Time(line.invoked_ns),
         returned: Time(line.returned_ns),
-        outcome: match outcome(&line.op, &line.raw) {
-            // It shows no index, so by when what it says was true is not known.
-            Outcome::Refused { reason, .. } if !line.op.is_logged() => Outcome::Unknown(reason),
-            outcome => outcome,
-        },
-        heard: Default::default(),
+        outcome: outcome(&line.op, &line.raw),
+        heard: None,
     }
 }
 
 /// What a client makes of what came back.
 pub(super) fn outcome(op: &Op, raw: &Raw) -> Outcome {
     let answer = match raw.clone() {
-        Raw::Answer { status, index, body } => {
+        Raw::Answer {
+            status,
+            headers,
+            body,
+        } => {
             let mut answer = Response::new(Bytes::from(body));
             *answer.status_mut() = ::http::StatusCode::from_u16(status).unwrap_or_default();
-            for name in ["x-index", "x-consul-index"] {
-                if let Some(index) = index {
-                    answer.headers_mut().insert(name, index.into());
+            for (name, value) in headers {
+                let name = ::http::HeaderName::from_bytes(name.as_bytes());
+                if let (Ok(name), Ok(value)) = (name, ::http::HeaderValue::from_str(&value)) {
+                    answer.headers_mut().insert(name, value);
                 }
             }
             Ok(answer)
@@ -297,182 +286,22 @@ pub(super) fn outcome(op: &Op, raw: &Raw) -> Outcome {
     wire::outcome(op, answer)
 }
 
-/// Carries a server's log out once more, up to what it had applied.
-fn replay(log: &str, applied: u64, began_ms: u64) -> Result<Vec<Replayed>, String> {
-    let mut registry = Registry::default();
-    let mut replayed = Vec::new();
-    for line in log.lines().skip(1) {
-        let line: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
-        let number = |name: &str| line[name].as_u64().unwrap_or_default();
-        let log_index = number("index");
-        if log_index > applied {
-            break;
-        }
-        if replayed.is_empty() && log_index > 1 {
-            return Err(format!("a log begins with entry {log_index}: it can't be judged"));
-        }
-        let hash = line["hash"]
-            .as_str()
-            .and_then(|hash| u64::from_str_radix(hash, 16).ok());
-        let logged = match line["bytes"].as_str() {
-            None => None,
-            Some(bytes) => {
-                let bytes = hex::bytes(bytes)?;
-                let logged = Command::decode(&bytes, Command::NEWEST_VERSION);
-                Some(logged.map_err(|error| format!("entry {log_index}: {error}"))?)
-            }
-        };
-        // To the end of the millisecond: what was asked for in it came before.
-        let proposed = logged.as_ref().and_then(|logged| logged.proposed_ms);
-        let proposed = proposed.map(|ms| Time::ms((ms + 1).saturating_sub(began_ms)));
-        let statuses = logged
-            .iter()
-            .flat_map(|it| statuses(&registry, &it.command))
-            .collect();
-        let command = logged.map(|logged| {
-            let applied = registry.apply(&logged.command);
-            let effect = Effect {
-                reply: applied.reply,
-                changed: applied.changed,
-                topics: applied.topics,
-            };
-            (logged.command, effect)
-        });
-        replayed.push(Replayed {
-            entry: AppliedEntry {
-                log_index,
-                term: number("term"),
-                hash: hash.unwrap_or_default(),
-                command,
-                index: registry.index(),
-                digest: registry.digest(),
-            },
-            proposed,
-            statuses,
-        });
-    }
-    Ok(replayed)
-}
-
-fn statuses(registry: &Registry, command: &Command) -> Vec<(CheckTarget, Option<InstanceId>, CheckStatus)> {
-    let Command::UpdateChecks(updates) = command else {
-        return Vec::new();
-    };
-    let status = |update: &CheckUpdate| {
-        let owner = match &update.target {
-            CheckTarget::Check(key) => registry.check(key).and_then(|check| check.instance.clone()),
-            CheckTarget::TtlChecksOf(key) => Some(key.id.clone()),
-        };
-        Some((update.target.clone(), owner, update.status?))
-    };
-    updates.iter().filter_map(status).collect()
-}
-
-/// The states that a server names itself: its checkpoint's, and its last.
-fn claimed_states(log: &str, stats: &Value, replayed: &[Replayed]) -> Result<Vec<(u64, u64, u128)>, String> {
-    let summary: Value = serde_json::from_str(log.lines().next().unwrap_or_default())
-        .map_err(|error| format!("a log without a summary: {error}"))?;
-    let checkpoint = &summary["checkpoint"];
-    let digest = |text: &Value| text.as_str().and_then(|text| u128::from_str_radix(text, 16).ok());
-    let mut states = Vec::new();
-    if let (Some(log_index), Some(index), Some(digest)) = (
-        checkpoint["log_index"].as_u64(),
-        checkpoint["index"].as_u64(),
-        digest(&checkpoint["digest"]),
-    ) {
-        states.push((log_index, index, digest));
-    }
-    // What it says of itself while it runs names no index of the registry: there the digest alone is compared.
-    if let (Some(log_index), Some(digest)) = (stats["digest_index"].as_u64(), digest(&stats["digest"]))
-        && let Some(at) = replayed.iter().find(|it| it.entry.log_index == log_index)
-    {
-        states.push((log_index, at.entry.index, digest));
-    }
-    Ok(states)
-}
-
-/// By when each entry had certainly been applied somewhere: the first answer that shows it, or one behind it.
-fn latest_moments(log: &[Replayed], record: &Record) -> BTreeMap<u64, Time> {
-    let mut bounds: Vec<Time> = vec![record.ended; log.len()];
-    let mut note = |at: usize, operation: &Operation| bounds[at] = bounds[at].min(operation.returned);
-    let mut taken = vec![false; log.len()];
-    let mut given: BTreeSet<(usize, usize)> = BTreeSet::new();
-    for operation in &record.operations {
-        let Some(index) = operation.answer().and_then(|answer| answer.index) else {
-            continue;
-        };
-        let first = log.partition_point(|replayed| replayed.entry.index < index);
-        if first < log.len() {
-            note(first, operation);
-        }
-        // A write that changed nothing shows no index of its own.
-        let window = (operation.invoked, operation.returned);
-        let mut own = (first..log.len())
-            .take_while(|at| log[*at].entry.index == index)
-            .filter(|at| {
-                let proposed = log[*at].proposed;
-                proposed.is_some_and(|at| window.0 <= at && at <= window.1 + INEXACT)
-            });
-        if let Op::Report { reports, .. } = &operation.op {
-            let places: Vec<(usize, usize)> = own
-                .flat_map(|at| (0..log[at].statuses.len()).map(move |nth| (at, nth)))
-                .collect();
-            for report in reports {
-                let place = places
-                    .iter()
-                    .find(|place| !given.contains(place) && is_of(report, &log[place.0].statuses[place.1]));
-                if let Some(place) = place {
-                    given.insert(*place);
-                    note(place.0, operation);
-                }
-            }
-            continue;
-        }
-        let own = own.find(|at| {
-            let command = log[*at].entry.command.as_ref();
-            !taken[*at] && command.is_some_and(|(command, _)| asks_for(&operation.op, command))
-        });
-        if let Some(at) = own {
-            taken[at] = true;
-            note(at, operation);
-        }
-    }
-    let mut latest = record.ended;
-    let mut moments = BTreeMap::new();
-    for (replayed, bound) in log.iter().zip(bounds).rev() {
-        latest = latest.min(bound);
-        moments.insert(replayed.entry.log_index, latest);
-    }
-    moments
-}
-
-/// Whether a report asks for this status.
-fn is_of(report: &Report, (target, owner, status): &(CheckTarget, Option<InstanceId>, CheckStatus)) -> bool {
-    report.status == *status
-        && match (&report.target, target) {
-            (Target::Check(id), CheckTarget::Check(key)) => key.id.as_str() == id,
-            (Target::Check(_), CheckTarget::TtlChecksOf(_)) => false,
-            (Target::Instance(id), _) => owner.as_ref().is_some_and(|owner| owner.as_str() == id),
-        }
-}
-
-/// How inexactly an entry tells when it was proposed: in milliseconds of another clock than that of the clients.
-const INEXACT: std::time::Duration = std::time::Duration::from_millis(4);
-
 /// Bytes as text.
-mod hex {
+pub(super) mod hex {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         serializer.serialize_str(&text)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
         bytes(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 
-    pub(super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
+    pub(in super::super) fn bytes(text: &str) -> Result<Vec<u8>, String> {
         let byte = |at: usize| {
             let two = text.get(at..at + 2).ok_or("half a byte")?;
             u8::from_str_radix(two, 16).map_err(|error| error.to_string())

@@ -72,9 +72,14 @@ fn parse(answer: &[u8]) -> Option<Raw> {
             (body.len() == length).then(|| body.to_vec())?
         }
     };
+    let headers = head.split("\r\n").skip(1).filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let name = name.to_ascii_lowercase();
+        name.starts_with("x-").then(|| (name, value.trim().to_owned()))
+    });
     Some(Raw::Answer {
         status,
-        index: header("x-index").and_then(|index| index.parse().ok()),
+        headers: headers.collect(),
         body,
     })
 }
@@ -102,10 +107,12 @@ mod tests {
         let plain = b"HTTP/1.1 200 OK\r\nX-Index: 7\r\nContent-Length: 2\r\n\r\n[]";
         let chunked = b"HTTP/1.1 200 OK\r\nx-index: 7\r\ntransfer-encoding: chunked\r\n\r\n1\r\n[\r\n1\r\n]\r\n0\r\n\r\n";
         for whole in [&plain[..], &chunked[..]] {
-            let Some(Raw::Answer { status, index, body }) = parse(whole) else {
-                panic!("not read")
+            let raw = parse(whole).expect("it is whole");
+            assert_eq!(raw.index(), Some(7));
+            let Raw::Answer { status, body, .. } = raw else {
+                panic!("no answer")
             };
-            assert_eq!((status, index, &body[..]), (200, Some(7), &b"[]"[..]));
+            assert_eq!((status, &body[..]), (200, &b"[]"[..]));
         }
         for length in 0..plain.len() {
             assert!(parse(&plain[..length]).is_none(), "{length}");

@@ -8,7 +8,7 @@ use super::SERVERS;
 use crate::{
     generate::generate,
     keys::KeyOp,
-    operation::{Freshness, Op, ReportForm},
+    operation::{Op, ReportForm},
     schedule::{Action, Doing},
 };
 
@@ -122,20 +122,15 @@ fn lane_of(seed: u64, lane: u64, length_ms: u64) -> Vec<Action> {
     actions
 }
 
-/// An action as it can be judged here. What a server had at a moment is not known, so nobody reads stale; and outputs, which
-/// change without an index, do not change at all.
+/// An action as it can be judged here: outputs, which change without an index, do not change at all.
 fn adapted(mut action: Action, at_ms: u64, begins: u64, round: u64, length_ms: u64) -> Action {
     action.at_ms = at_ms;
     action.patience_ms = action.patience_ms.min(PATIENT_MS);
     match &mut action.what {
         Doing::Chain(ops) => ops.iter_mut().for_each(|(_, op)| adapt(op, round)),
         Doing::Follow {
-            freshness,
-            until_ms,
-            wait_ms,
-            ..
+            until_ms, wait_ms, ..
         } => {
-            *freshness = fresh(*freshness);
             *wait_ms = (*wait_ms).min(WAIT_MS_MAX);
             *until_ms = (*until_ms + begins).min(length_ms);
         }
@@ -166,20 +161,7 @@ fn adapt(op: &mut Op, round: u64) {
         Op::Keys(KeyOp::CreateSession(new)) if new.ttl_ms > 0 => {
             new.ttl_ms = new.ttl_ms.max(SESSION_TTL_MS);
         }
-        Op::Read { freshness, .. } => *freshness = fresh(*freshness),
-        Op::Wait {
-            freshness, wait_ms, ..
-        } => {
-            *freshness = fresh(*freshness);
-            *wait_ms = (*wait_ms).min(WAIT_MS_MAX);
-        }
+        Op::Wait { wait_ms, .. } => *wait_ms = (*wait_ms).min(WAIT_MS_MAX),
         _ => {}
-    }
-}
-
-fn fresh(freshness: Freshness) -> Freshness {
-    match freshness {
-        Freshness::Stale | Freshness::MaxStale(_) => Freshness::Default,
-        other => other,
     }
 }

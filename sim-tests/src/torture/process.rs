@@ -28,10 +28,16 @@ const SMALL: usize = 2;
 /// Bytes of that disk. fjall lays files out ahead.
 const SMALL_DISK: &str = "size=256m";
 
-/// Kills what is left of a run when the run is gone: it hears of each process, and of the end by the end of its input.
+/// Ports of servers, unless the kernel takes some of these for outgoing connections.
+const PORTS_BEGIN: u16 = 11_000;
+const PORTS_END: u16 = 32_000;
+
+/// Kills what is left of a run when the run is gone, and takes the small disk away: it hears of each process, and of the
+/// end by the end of its input.
 const GUARD: &str = "trap '' INT TERM HUP; pids=' '; while read -r op pid; do \
     case $op in +) pids=\"$pids$pid \";; -) pids=$(echo \"$pids\" | sed \"s/ $pid / /\");; esac; done; \
-    for pid in $pids; do kill -9 $pid 2>/dev/null; done";
+    for pid in $pids; do kill -9 $pid 2>/dev/null; done; \
+    if grep -qF \" $1 tmpfs \" /proc/mounts 2>/dev/null; then sleep 1; umount \"$1\"; fi";
 
 /// All servers of a run.
 pub(super) struct Servers {
@@ -44,6 +50,8 @@ pub(super) struct Servers {
     small: bool,
     /// Whether it was full: its server may have ended for that.
     was_filled: AtomicBool,
+    /// When processes were started.
+    starts: Mutex<Vec<(u8, Instant)>>,
     ended: Mutex<Vec<(u8, String)>>,
 }
 
@@ -62,7 +70,8 @@ impl Servers {
     pub(super) fn start(options: &Options, count: usize) -> Result<Servers, String> {
         let text = |error: std::io::Error| error.to_string();
         let mut guard = Command::new("sh")
-            .args(["-c", GUARD])
+            .args(["-c", GUARD, "guard"])
+            .arg(options.folder.join(format!("s{SMALL}")))
             .stdin(Stdio::piped())
             .spawn()
             .map_err(|error| format!("sh: {error}"))?;
@@ -70,9 +79,10 @@ impl Servers {
         let links = Links::default();
         let folder = options.folder.clone();
         let small = mount_small(&folder.join(format!("s{SMALL}")));
+        let mut addresses = Addresses::new();
         let mut seats = Vec::new();
         for server in 0..count {
-            let (http, raft) = (free_address().map_err(text)?, free_address().map_err(text)?);
+            let (http, raft) = (addresses.take().map_err(text)?, addresses.take().map_err(text)?);
             seats.push(Seat {
                 id: format!("s{server}"),
                 http,
@@ -112,6 +122,7 @@ impl Servers {
             guard: Mutex::new(Some((guard, input))),
             small,
             was_filled: AtomicBool::new(false),
+            starts: Mutex::default(),
             ended: Mutex::default(),
         };
         (0..count).for_each(|server| servers.restart(server));
@@ -133,6 +144,30 @@ impl Servers {
     /// Servers that ended though nobody killed them and their disk was not filled, with what they wrote last.
     pub(super) fn ended(&self) -> Vec<(u8, String)> {
         lock(&self.ended).clone()
+    }
+
+    /// When processes of servers were started after a moment, in nanoseconds since then.
+    pub(super) fn starts(&self, began: Instant) -> Vec<(u8, u64)> {
+        let since = |at: Instant| Some(super::nanos(at.checked_duration_since(began)?));
+        let starts = lock(&self.starts).clone();
+        starts
+            .into_iter()
+            .filter_map(|(server, at)| Some((server, since(at)?)))
+            .collect()
+    }
+
+    /// What servers wrote of panics.
+    pub(super) fn panics(&self) -> Vec<String> {
+        let of_server = |seat: &Seat| {
+            let log = fs::read(self.folder.join(format!("{}.log", seat.id))).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log).into_owned();
+            let lines: Vec<&str> = log.lines().collect();
+            let panics = lines.windows(2).filter(|two| two[0].contains("panicked at "));
+            panics
+                .map(|two| format!("{}: {}: {}", seat.id, two[0], two[1]))
+                .collect::<Vec<_>>()
+        };
+        self.seats.iter().flat_map(of_server).collect()
     }
 
     /// Takes note of it if a server has ended by itself.
@@ -167,6 +202,8 @@ impl Servers {
             return;
         };
         let Ok(out) = out.try_clone() else { return };
+        let number = u8::try_from(server).unwrap_or(u8::MAX);
+        lock(&self.starts).push((number, Instant::now()));
         let started = Command::new(self.programs.join("sds-server"))
             .args(&seat.flags)
             .stdin(Stdio::null())
@@ -369,9 +406,41 @@ fn mount_small(folder: &Path) -> bool {
     mounted
 }
 
-/// An address that is free now; servers take it at once.
-fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+/// Gives addresses for servers, each of them once. They keep theirs while they are down, so it must be one that the kernel
+/// gives nobody in the meantime: outside of the range from which it takes those of outgoing connections.
+struct Addresses {
+    /// The next candidate.
+    next: u16,
+    end: u16,
+}
+
+impl Addresses {
+    fn new() -> Addresses {
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let end = range
+            .split_whitespace()
+            .next()
+            .and_then(|first| first.parse().ok());
+        let end = end.unwrap_or(PORTS_END).min(PORTS_END);
+        // Runs side by side begin at different places.
+        let offset = std::process::id() * 61 % u32::from(PORTS_END - PORTS_BEGIN);
+        let next = u16::try_from(offset).map_or(PORTS_BEGIN, |offset| PORTS_BEGIN + offset);
+        Addresses { next, end }
+    }
+
+    fn take(&mut self) -> std::io::Result<SocketAddr> {
+        for _ in PORTS_BEGIN..PORTS_END {
+            let candidate = self.next;
+            self.next = match candidate + 1 < self.end {
+                true => candidate + 1,
+                false => PORTS_BEGIN,
+            };
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", candidate)) {
+                return listener.local_addr();
+            }
+        }
+        Err(std::io::ErrorKind::AddrInUse.into())
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
