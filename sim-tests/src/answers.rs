@@ -8,15 +8,21 @@ use crate::{
     content::{CheckSeen, Content, InstanceSeen, NodeFacts, NodeSeen},
     keys::{KeySeen, SessionSeen, key},
     model::State,
+    narrowing::{Narrowing, Shape},
     operation::Ask,
 };
 
 /// What a client must read in this state.
 pub fn answer(state: &State, ask: &Ask) -> Content {
     let (namespace, ask) = ask.place();
-    let here = &namespace;
+    answer_in(state, &namespace, ask)
+}
+
+fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
     match ask {
         Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
+        Ask::Narrowed { ask, by } => narrowed(state, here, ask, by),
+        Ask::NodeServices { node, .. } => Content::NodeServices(node_services(state, here, node)),
         Ask::Health {
             service,
             passing,
@@ -45,7 +51,7 @@ pub fn answer(state: &State, ask: &Ask) -> Content {
                     .collect(),
             )
         }
-        Ask::Services => Content::Services(services(state, here)),
+        Ask::Services => Content::Services(services(state, here, &|_| true)),
         Ask::Nodes => Content::Nodes(nodes(state)),
         Ask::NodeChecks(node) => checks(
             state,
@@ -130,6 +136,25 @@ fn instances<'a>(
     instances
 }
 
+/// An instance of which nothing is told but itself.
+pub fn instance_alone(instance: &Instance) -> InstanceSeen {
+    InstanceSeen {
+        node: String::new(),
+        node_address: String::new(),
+        node_facts: NodeFacts::default(),
+        id: instance.id.to_string(),
+        service: instance.service.to_string(),
+        address: instance.address.clone(),
+        port: instance.port,
+        weights: (instance.weights.passing.into(), instance.weights.warning.into()),
+        tags: instance.tags.clone(),
+        meta: instance.meta.clone(),
+        create_index: instance.create_index,
+        modify_index: instance.modify_index,
+        checks: Vec::new(),
+    }
+}
+
 fn instance_seen(state: &State, instance: &Instance, with_checks: bool) -> InstanceSeen {
     let checks = if with_checks {
         state.checks_that_count(instance)
@@ -141,20 +166,13 @@ fn instance_seen(state: &State, instance: &Instance, with_checks: bool) -> Insta
         node: instance.node.to_string(),
         node_address: node.map(|node| node.address.clone()).unwrap_or_default(),
         node_facts: node.map(|node| node_facts(node)).unwrap_or_default(),
-        id: instance.id.to_string(),
-        service: instance.service.to_string(),
-        address: instance.address.clone(),
-        port: instance.port,
-        weights: (instance.weights.passing.into(), instance.weights.warning.into()),
-        tags: instance.tags.clone(),
-        meta: instance.meta.clone(),
-        create_index: instance.create_index,
-        modify_index: instance.modify_index,
         checks: checks.into_iter().map(|check| check_seen(state, check)).collect(),
+        ..instance_alone(instance)
     }
 }
 
-fn node_facts(node: &Node) -> NodeFacts {
+/// What is told of a node beside its name and address.
+pub fn node_facts(node: &Node) -> NodeFacts {
     NodeFacts {
         id: node.id.clone(),
         tagged_addresses: node.tagged_addresses.clone(),
@@ -162,7 +180,8 @@ fn node_facts(node: &Node) -> NodeFacts {
     }
 }
 
-fn check_seen(state: &State, check: &Check) -> CheckSeen {
+/// A check as a client sees it.
+pub fn check_seen(state: &State, check: &Check) -> CheckSeen {
     let instance = state.instance_of(check);
     CheckSeen {
         node: check.node.to_string(),
@@ -185,12 +204,67 @@ fn check_seen(state: &State, check: &Check) -> CheckSeen {
     }
 }
 
-fn services(state: &State, here: &Namespace) -> BTreeMap<String, Vec<String>> {
-    let of_default = state
-        .services()
-        .into_iter()
-        .filter(|(namespace, ..)| *namespace == *here);
-    of_default.map(|(_, service, tags)| (service, tags)).collect()
+/// Services with the union of the tags of those instances that are wanted, sorted.
+fn services(
+    state: &State,
+    here: &Namespace,
+    wanted: &dyn Fn(&Instance) -> bool,
+) -> BTreeMap<String, Vec<String>> {
+    let mut services: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for instance in state
+        .instances
+        .iter()
+        .filter(|it| it.namespace == *here && wanted(it))
+    {
+        let tags = services.entry(instance.service.to_string()).or_default();
+        tags.extend(instance.tags.iter().cloned());
+    }
+    for tags in services.values_mut() {
+        tags.sort();
+        tags.dedup();
+    }
+    services
+}
+
+/// What is left of an answer: each thing of it is looked at as a client would.
+fn narrowed(state: &State, here: &Namespace, ask: &Ask, by: &Narrowing) -> Content {
+    let on_node = |node: &str| {
+        let facts = state.nodes.iter().find(|it| it.name.as_str() == node);
+        facts.is_some_and(|node| by.keeps_node(&node_facts(node)))
+    };
+    if let Ask::Services = ask {
+        let wanted = |it: &Instance| by.keeps_instance(Shape::Catalog, &instance_seen(state, it, false));
+        return Content::Services(services(state, here, &wanted));
+    }
+    let mut content = answer_in(state, here, ask);
+    match &mut content {
+        Content::Instances(instances) => {
+            let shape = Shape::of(ask).expect("a list of instances has a shape");
+            instances.retain(|it| by.keeps_instance(shape, it));
+        }
+        Content::Nodes(nodes) => nodes.retain(|it| by.keeps_listed_node(it)),
+        Content::NodeServices(Some((_, instances))) => {
+            instances.retain(|it| by.keeps_instance(Shape::Service, it));
+        }
+        // Whose pairs are asked for is the node of each; a list of one node's checks does not ask.
+        Content::Checks(checks) => {
+            checks.retain(|it| by.keeps_check(it) && (by.node_meta.is_empty() || on_node(&it.node)));
+        }
+        _ => {}
+    }
+    content
+}
+
+/// A node where it is seen: in the default namespace, and wherever it has an instance.
+fn node_services(state: &State, here: &Namespace, name: &str) -> Option<(NodeSeen, Vec<InstanceSeen>)> {
+    let node = nodes(state).into_iter().find(|it| it.name == name)?;
+    let on_it = state
+        .instances
+        .iter()
+        .filter(|it| it.node.as_str() == name && it.namespace == *here);
+    let mut instances: Vec<InstanceSeen> = on_it.map(|it| instance_alone(it)).collect();
+    instances.sort_by(|one, other| one.id.cmp(&other.id));
+    (*here == Namespace::default() || !instances.is_empty()).then_some((node, instances))
 }
 
 fn nodes(state: &State) -> Vec<NodeSeen> {

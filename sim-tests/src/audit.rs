@@ -7,7 +7,9 @@ use sider_core::registry::CheckStatus;
 use sider_runtime_sim::World;
 
 use crate::{
+    catalog_steps::Thing,
     cluster::{Client, Cluster},
+    keys::{KeyOp, Step},
     operation::{Ask, Freshness, Op},
     recorder::{Recorder, now},
     schedule::{Doing, Schedule},
@@ -99,6 +101,15 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
                     services.extend(all.iter().map(|it| it.name.clone()));
                     tags.extend(all.iter().flat_map(|it| it.tags.iter().cloned()));
                 }
+                Op::Keys(KeyOp::Transact(steps)) => {
+                    for step in steps {
+                        let Step::Catalog(step) = step else { continue };
+                        if let Thing::Instance { service, .. } = &step.thing {
+                            services.insert(service.clone());
+                        }
+                        nodes.insert(step.thing.node().to_owned());
+                    }
+                }
                 Op::CatalogRegister(entry) => {
                     nodes.insert(entry.node.clone());
                     services.extend(entry.service.iter().map(|(_, name, _)| name.clone()));
@@ -109,6 +120,11 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
     }
     let mut asks = vec![Ask::Services, Ask::Nodes, Ask::ChecksInState(None)];
     asks.extend(CheckStatus::ALL.map(|status| Ask::ChecksInState(Some(status))));
+    let node_services = |node: &String| Ask::NodeServices {
+        node: node.clone(),
+        list: false,
+    };
+    asks.extend(nodes.iter().map(node_services));
     asks.extend(nodes.into_iter().map(Ask::NodeChecks));
     // All tags must match, in whatever case.
     let tags: Vec<String> = tags.into_iter().collect();

@@ -7,6 +7,8 @@ use serde_json::Value;
 use sider_core::registry::{Check, CheckStatus, Instance, Key, KeyValue, Node, Session, Snapshot};
 
 use crate::{
+    agent_reads::AgentSeen,
+    catalog_steps::Given,
     keys::{self, KeySeen, SessionSeen},
     model::State,
     operation::Ask,
@@ -23,12 +25,18 @@ pub enum Content {
     Nodes(Vec<NodeSeen>),
     /// Checks, in the order of the answer.
     Checks(Vec<CheckSeen>),
-    /// Keys, by name; or what a transaction gives.
+    /// A node with its instances by id; none if there is no such node.
+    NodeServices(Option<(NodeSeen, Vec<InstanceSeen>)>),
+    /// Keys, by name.
     Keys(Vec<KeySeen>),
+    /// What the steps of a transaction give, in order.
+    Given(Vec<Given>),
     /// Names of keys.
     KeyNames(Vec<String>),
     /// Sessions, by id.
     Sessions(Vec<SessionSeen>),
+    /// What the agent's API tells.
+    Agent(AgentSeen),
     /// Whether something was done.
     Flag(bool),
     /// The id of a session that was created.
@@ -186,18 +194,24 @@ impl Content {
     /// Says what is missing or of a wrong type.
     pub fn parse(ask: &Ask, body: &[u8]) -> Result<Content, String> {
         let value: Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
-        match ask.place().1 {
+        Content::read(ask.place().1, &value)
+    }
+
+    fn read(ask: &Ask, value: &Value) -> Result<Content, String> {
+        match ask {
             Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
-            Ask::Health { .. } => Ok(Content::Instances(each(&value, health_entry)?)),
-            Ask::CatalogService { .. } => Ok(Content::Instances(each(&value, catalog_entry)?)),
-            Ask::Services => services(&value),
-            Ask::Nodes => Ok(Content::Nodes(each(&value, node)?)),
+            Ask::Narrowed { ask, .. } => Content::read(ask, value),
+            Ask::NodeServices { list, .. } => node_services(value, *list),
+            Ask::Health { .. } => Ok(Content::Instances(each(value, health_entry)?)),
+            Ask::CatalogService { .. } => Ok(Content::Instances(each(value, catalog_entry)?)),
+            Ask::Services => services(value),
+            Ask::Nodes => Ok(Content::Nodes(each(value, given_node)?)),
             Ask::NodeChecks(_) | Ask::ServiceChecks(_) | Ask::ChecksInState(_) => {
-                Ok(Content::Checks(each(&value, check)?))
+                Ok(Content::Checks(each(value, given_check)?))
             }
-            Ask::Key(_) | Ask::KeyTree(_) => keys::parse_keys(&value),
-            Ask::KeyNames(_) => keys::parse_names(&value),
-            Ask::Sessions => keys::parse_sessions(&value),
+            Ask::Key(_) | Ask::KeyTree(_) => keys::parse_keys(value),
+            Ask::KeyNames(_) => keys::parse_names(value),
+            Ask::Sessions => keys::parse_sessions(value),
         }
     }
 
@@ -217,6 +231,28 @@ impl Content {
         content
     }
 
+    /// How many things are listed.
+    pub fn len(&self) -> usize {
+        match self {
+            Content::Instances(instances) => instances.len(),
+            Content::Services(services) => services.len(),
+            Content::Nodes(nodes) => nodes.len(),
+            Content::Checks(checks) => checks.len(),
+            Content::NodeServices(found) => found.as_ref().map_or(0, |(_, instances)| instances.len()),
+            Content::Keys(keys) => keys.len(),
+            Content::Given(given) => given.len(),
+            Content::KeyNames(names) => names.len(),
+            Content::Sessions(sessions) => sessions.len(),
+            Content::Agent(seen) => seen.len(),
+            Content::Flag(_) | Content::Created(_) | Content::Snapshot(_) => 1,
+        }
+    }
+
+    /// Whether nothing is listed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The first difference to another content, for people.
     pub fn difference(&self, other: &Content) -> String {
         fn first<T: PartialEq + std::fmt::Debug>(mine: &[T], theirs: &[T]) -> String {
@@ -232,6 +268,7 @@ impl Content {
             (Content::Nodes(a), Content::Nodes(b)) => first(a, b),
             (Content::Checks(a), Content::Checks(b)) => first(a, b),
             (Content::Keys(a), Content::Keys(b)) => first(a, b),
+            (Content::Given(a), Content::Given(b)) => first(a, b),
             (Content::KeyNames(a), Content::KeyNames(b)) => first(a, b),
             (Content::Sessions(a), Content::Sessions(b)) => first(a, b),
             (a, b) => format!("{a:?} is not {b:?}"),
@@ -318,11 +355,25 @@ fn node_facts(node: &Value, meta: &str) -> Result<NodeFacts, String> {
 }
 
 fn health_entry(value: &Value) -> Result<InstanceSeen, String> {
-    let (node, service) = (field(value, "Node")?, field(value, "Service")?);
+    let node = field(value, "Node")?;
     Ok(InstanceSeen {
         node: text(node, "Node")?,
         node_address: text(node, "Address")?,
         node_facts: node_facts(node, "Meta")?,
+        checks: each(field(value, "Checks")?, given_check)?,
+        ..given_instance(field(value, "Service")?)?
+    })
+}
+
+/// An instance as a transaction gives it: nothing is told of its node and its checks.
+///
+/// # Errors
+/// Says what is missing or of a wrong type.
+pub fn given_instance(service: &Value) -> Result<InstanceSeen, String> {
+    Ok(InstanceSeen {
+        node: String::new(),
+        node_address: String::new(),
+        node_facts: NodeFacts::default(),
         id: text(service, "ID")?,
         service: text(service, "Service")?,
         address: text(service, "Address")?,
@@ -332,7 +383,7 @@ fn health_entry(value: &Value) -> Result<InstanceSeen, String> {
         meta: map(service, "Meta")?,
         create_index: number(service, "CreateIndex")?,
         modify_index: number(service, "ModifyIndex")?,
-        checks: each(field(value, "Checks")?, check)?,
+        checks: Vec::new(),
     })
 }
 
@@ -365,7 +416,40 @@ fn services(value: &Value) -> Result<Content, String> {
     Ok(Content::Services(services))
 }
 
-fn node(value: &Value) -> Result<NodeSeen, String> {
+/// A node with its services. Where there is no such node, the one form is `null`, and the other has a `null` in it.
+fn node_services(value: &Value, list: bool) -> Result<Content, String> {
+    let node = match list {
+        true => field(value, "Node")?,
+        false => value.get("Node").unwrap_or(&Value::Null),
+    };
+    if node.is_null() {
+        return match list || value.is_null() {
+            true => Ok(Content::NodeServices(None)),
+            false => Err("no Node".into()),
+        };
+    }
+    let services = field(value, "Services")?;
+    let instances = match list {
+        true => each(services, given_instance)?,
+        false => {
+            let by_id = services.as_object().ok_or("services are not an object")?;
+            let one = |(id, service): (&String, &Value)| match given_instance(service) {
+                Ok(instance) if instance.id != *id => Err(format!("{} under the id {id}", instance.id)),
+                other => other,
+            };
+            let mut instances = by_id.iter().map(one).collect::<Result<Vec<_>, _>>()?;
+            instances.sort_by(|one, other| one.id.cmp(&other.id));
+            instances
+        }
+    };
+    Ok(Content::NodeServices(Some((given_node(node)?, instances))))
+}
+
+/// A node.
+///
+/// # Errors
+/// Says what is missing or of a wrong type.
+pub fn given_node(value: &Value) -> Result<NodeSeen, String> {
     Ok(NodeSeen {
         name: text(value, "Node")?,
         address: text(value, "Address")?,
@@ -375,7 +459,11 @@ fn node(value: &Value) -> Result<NodeSeen, String> {
     })
 }
 
-fn check(value: &Value) -> Result<CheckSeen, String> {
+/// A check.
+///
+/// # Errors
+/// Says what is missing or of a wrong type.
+pub fn given_check(value: &Value) -> Result<CheckSeen, String> {
     let status = text(value, "Status")?;
     Ok(CheckSeen {
         node: text(value, "Node")?,

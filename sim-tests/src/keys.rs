@@ -11,11 +11,15 @@ use http::{Method, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sider_core::registry::{
-    Command, Key, KeyValue, KeyWrite, Operation, OperationResult, Refusal, Reply, Session, SessionBehavior,
-    SessionId,
+    Command, Key, KeyValue, KeyWrite, Operation, Refusal, Reply, Session, SessionBehavior, SessionId,
 };
 
-use crate::{content::Content, history::Outcome, operation::Op};
+use crate::{
+    catalog_steps::{self, CatalogStep, Given},
+    content::Content,
+    history::Outcome,
+    operation::Op,
+};
 
 /// Stands for the modify index that clients read last.
 pub const LAST_SEEN: u64 = u64::MAX;
@@ -83,6 +87,8 @@ pub enum Step {
     CheckSession(String, String),
     /// Fails if the key is there.
     CheckNotExists(String),
+    /// Does something to the catalog; only in a transaction.
+    Catalog(CatalogStep),
 }
 
 /// A key as a client sees it.
@@ -130,7 +136,11 @@ impl KeySeen {
         }
     }
 
-    fn parse(value: &Value) -> Result<KeySeen, String> {
+    /// A key as an answer shows it.
+    ///
+    /// # Errors
+    /// Says what is missing.
+    pub fn parse(value: &Value) -> Result<KeySeen, String> {
         let number = |name: &str| {
             value[name]
                 .as_u64()
@@ -218,13 +228,11 @@ fn each<T>(value: &Value, parse: impl Fn(&Value) -> Result<T, String>) -> Result
     value.as_array().ok_or("not a list")?.iter().map(parse).collect()
 }
 
-/// What a client is told of the results of a transaction: keys only, as simulated steps give nothing else.
-pub fn results_seen(results: &[OperationResult]) -> Vec<KeySeen> {
-    let key = |result: &OperationResult| match result {
-        OperationResult::Key(held) | OperationResult::KeyMeta(held) => Some(KeySeen::of(held)),
-        _ => None,
-    };
-    results.iter().filter_map(key).collect()
+/// The steps that a refusal names.
+fn places(reason: &str) -> Option<Vec<u64>> {
+    let told: serde_json::Value = serde_json::from_str(reason).ok()?;
+    let errors = told["Errors"].as_array()?;
+    errors.iter().map(|error| error["OpIndex"].as_u64()).collect()
 }
 
 impl Step {
@@ -249,6 +257,7 @@ impl Step {
             Step::CheckIndex(name, index) => Operation::CheckIndex(key(name), *index),
             Step::CheckSession(name, by) => Operation::CheckSession(key(name), session(by)),
             Step::CheckNotExists(name) => Operation::CheckNotExists(key(name)),
+            Step::Catalog(step) => step.operation(),
         }
     }
 
@@ -287,6 +296,7 @@ impl Step {
             Step::CheckIndex(key, index) => with("check-index", key, "Index", json!(index)),
             Step::CheckSession(key, by) => with("check-session", key, "Session", json!(by)),
             Step::CheckNotExists(key) => body("check-not-exists", key),
+            Step::Catalog(step) => return step.body(),
         };
         json!({ "KV": body })
     }
@@ -341,6 +351,19 @@ impl KeyOp {
             Outcome::Refused { status, reason } if reply.is_ok() => {
                 return Err(format!("refused with {status} {reason:?}, but it was done"));
             }
+            // Which steps can't be done is told, too.
+            Outcome::Refused { reason, .. } => {
+                return match (self, reply) {
+                    (KeyOp::Transact(_), Err(Refusal::Aborted(errors))) => {
+                        let expected: Vec<u64> = errors.iter().map(|error| error.place).collect();
+                        match places(reason) {
+                            Some(told) if told == expected => Ok(()),
+                            _ => Err(format!("refused with {reason:?}, should name steps {expected:?}")),
+                        }
+                    }
+                    _ => Ok(()),
+                };
+            }
             Outcome::Done(answer) => answer.content.as_ref(),
             _ => return Ok(()),
         };
@@ -348,7 +371,7 @@ impl KeyOp {
             (KeyOp::One(_), Ok(_)) => Content::Flag(true),
             (KeyOp::One(_), Err(Refusal::Aborted(_))) => Content::Flag(false),
             (KeyOp::DestroySession { .. }, Ok(_)) => Content::Flag(true),
-            (KeyOp::Transact(_), Ok(Reply::Transacted(results))) => Content::Keys(results_seen(results)),
+            (KeyOp::Transact(_), Ok(Reply::Transacted(results))) => Content::Given(Given::all_of(results)),
             // The id is the server's choice.
             (KeyOp::CreateSession(_), Ok(_)) => match command {
                 Command::CreateSession(created) => Content::Created(created.session.id.to_string()),
@@ -420,9 +443,7 @@ impl KeyOp {
                 Ok(Content::Created(id.to_owned()))
             }
             KeyOp::RenewSession { .. } => parse_sessions(&value),
-            KeyOp::Transact(_) => Ok(Content::Keys(each(&value["Results"], |result| {
-                KeySeen::parse(&result["KV"])
-            })?)),
+            KeyOp::Transact(_) => Ok(Content::Given(each(&value["Results"], Given::parse)?)),
         }
     }
 }
@@ -466,6 +487,7 @@ pub struct Notes(Arc<Mutex<Known>>);
 struct Known {
     sessions: BTreeMap<String, String>,
     indexes: BTreeMap<String, u64>,
+    catalog: BTreeMap<catalog_steps::Name, u64>,
 }
 
 impl Notes {
@@ -478,6 +500,12 @@ impl Notes {
             }
         };
         let step = |step: &mut Step| {
+            if let Step::Catalog(step) = step
+                && let Some((name, index)) = step.expects()
+                && *index == LAST_SEEN
+            {
+                *index = known.catalog.get(&name).copied().unwrap_or(0);
+            }
             let (session, index) = step.references();
             session.into_iter().for_each(name);
             if let Some((key, index)) = index
@@ -503,12 +531,22 @@ impl Notes {
             (Op::Keys(KeyOp::CreateSession(new)), Some(Content::Created(id))) => {
                 known.sessions.insert(new.name.clone(), id.clone());
             }
-            (_, Some(Content::Keys(seen))) => {
-                let indexes = seen.iter().map(|seen| (seen.key.clone(), seen.modify_index));
-                known.indexes.extend(indexes);
+            (_, Some(Content::Keys(seen))) => known.keys(seen),
+            (_, Some(content)) => {
+                if let Content::Given(given) = content {
+                    known.keys(given.iter().filter_map(Given::key));
+                }
+                known.catalog.extend(catalog_steps::indexes_told(op, content));
             }
-            _ => {}
+            (_, None) => {}
         }
+    }
+}
+
+impl Known {
+    fn keys<'a>(&mut self, seen: impl IntoIterator<Item = &'a KeySeen>) {
+        let indexes = seen.into_iter().map(|seen| (seen.key.clone(), seen.modify_index));
+        self.indexes.extend(indexes);
     }
 }
 
@@ -549,6 +587,7 @@ impl fmt::Display for Step {
             Step::CheckIndex(key, index) => write!(f, "{key} is at {index}"),
             Step::CheckSession(key, by) => write!(f, "{key} is held by {by}"),
             Step::CheckNotExists(key) => write!(f, "there is no {key}"),
+            Step::Catalog(step) => write!(f, "{step}"),
         }
     }
 }

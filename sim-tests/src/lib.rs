@@ -20,6 +20,14 @@ pub mod operation;
 
 pub mod keys;
 
+pub mod catalog_steps;
+
+pub mod narrowing;
+
+pub mod maintenance;
+
+pub mod agent_reads;
+
 pub mod schedule;
 
 pub mod trap;

@@ -279,6 +279,7 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
             }
         },
         (Op::Keys(op), command) => op.asks_for(command),
+        (Op::Maintenance(op), command) => op.asks_for(command),
         _ => false,
     }
 }
@@ -332,6 +333,8 @@ fn catalogs(entry: &CatalogEntry, registration: &Registration) -> bool {
         .collect();
     registration.node.name.as_str() == entry.node
         && registration.node.address == entry.address
+        && registration.node.id == entry.node_id
+        && registration.node.meta.get("rack") == entry.rack.as_ref()
         && instance == entry.service
         && checks == asked
         && entry.check_of.iter().all(|id| {

@@ -5,7 +5,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sider_core::registry::{CheckStatus, Namespace};
 
-use crate::keys::KeyOp;
+use crate::{
+    agent_reads::AgentAsk,
+    keys::KeyOp,
+    maintenance::Maintenance,
+    narrowing::{Narrowing, Shape},
+};
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +54,8 @@ pub enum Op {
     },
     /// Does something about keys or sessions.
     Keys(KeyOp),
+    /// Begins or ends maintenance.
+    Maintenance(Maintenance),
     /// Reads once.
     Read {
         /// What.
@@ -56,6 +63,8 @@ pub enum Op {
         /// How fresh.
         freshness: Freshness,
     },
+    /// Asks the agent's API.
+    AgentRead(AgentAsk),
     /// Saves the whole state as a file.
     Save,
     /// Replaces the whole state by that of the file that was saved last; skipped while there is none.
@@ -159,6 +168,12 @@ pub struct CatalogEntry {
     /// Another instance that the check belongs to: all is refused if it is not there.
     #[serde(default)]
     pub check_of: Option<String>,
+    /// The node's UUID, or empty: another node that has it is this one, under its old name.
+    #[serde(default)]
+    pub node_id: String,
+    /// `rack` in the node's meta.
+    #[serde(default)]
+    pub rack: Option<String>,
 }
 
 /// A status of one check, or of all TTL checks of an instance.
@@ -210,6 +225,20 @@ pub enum Ask {
     ServiceChecks(String),
     /// `/v1/health/state/{state}`; `None` is `any`.
     ChecksInState(Option<CheckStatus>),
+    /// `/v1/catalog/node/{node}`, or `/v1/catalog/node-services/{node}`.
+    NodeServices {
+        /// Node.
+        node: String,
+        /// The second form, which has a list of services instead of a map.
+        list: bool,
+    },
+    /// Only what is left of another answer. A namespace stands around it, not within.
+    Narrowed {
+        /// What is asked.
+        ask: Box<Ask>,
+        /// What it is narrowed by.
+        by: Narrowing,
+    },
     /// The same in the namespace [`ELSEWHERE`].
     Elsewhere(Box<Ask>),
     /// `/v1/kv/{key}`.
@@ -287,7 +316,10 @@ impl Service {
 impl Op {
     /// Whether it may change the registry.
     pub fn is_write(&self) -> bool {
-        !matches!(self, Op::Read { .. } | Op::Wait { .. } | Op::Save)
+        !matches!(
+            self,
+            Op::Read { .. } | Op::Wait { .. } | Op::AgentRead(_) | Op::Save
+        )
     }
 
     /// Whether it is owed an entry in the log when it is acknowledged.
@@ -337,6 +369,19 @@ impl fmt::Display for Ask {
             Ask::CatalogService { service, tags } => write!(f, "instances of {service}{}", tagged(tags)),
             Ask::Services => f.write_str("services"),
             Ask::Nodes => f.write_str("nodes"),
+            Ask::NodeServices { node, list } => {
+                write!(f, "node {node}{}", if *list { " with a list" } else { "" })
+            }
+            Ask::Narrowed { ask, by } => {
+                write!(f, "{ask}")?;
+                by.node_meta
+                    .iter()
+                    .try_for_each(|(key, value)| write!(f, " on nodes with {key}:{value}"))?;
+                match (&by.filter, Shape::of(ask)) {
+                    (Some(filter), Some(shape)) => write!(f, " where {}", filter.written(shape)),
+                    _ => Ok(()),
+                }
+            }
             Ask::NodeChecks(node) => write!(f, "checks of node {node}"),
             Ask::ServiceChecks(service) => write!(f, "checks of {service}"),
             Ask::Key(key) => write!(f, "key {key}"),
@@ -424,7 +469,9 @@ impl fmt::Display for Op {
                 })
             }
             Op::Keys(op) => write!(f, "{op}"),
+            Op::Maintenance(op) => write!(f, "{op}"),
             Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
+            Op::AgentRead(ask) => write!(f, "read {ask}"),
             Op::Save => f.write_str("save a snapshot"),
             Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
             Op::Restore { damage } => write!(f, "restore the last snapshot, {damage:?}"),
@@ -461,6 +508,12 @@ impl fmt::Display for Service {
 impl fmt::Display for CatalogEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node {} at {}", self.node, self.address)?;
+        if !self.node_id.is_empty() {
+            write!(f, " with id {}", self.node_id)?;
+        }
+        self.rack
+            .iter()
+            .try_for_each(|rack| write!(f, " in rack {rack}"))?;
         self.service
             .iter()
             .try_for_each(|(id, name, port)| write!(f, " instance {id} of {name} port {port}"))?;

@@ -10,7 +10,9 @@ use std::{
 
 use sider_core::{
     limits::READ_TIMEOUT,
-    registry::{CheckKey, Command, NodeName, Refusal, Reply, Restore, ServiceName, Topic},
+    registry::{
+        CheckKey, Command, Namespace, NodeName, Operation, Refusal, Reply, Restore, ServiceName, Topic,
+    },
 };
 
 use crate::{
@@ -305,6 +307,9 @@ impl Truth {
                     check.id == key.id && check.node == key.node && check.namespace == key.namespace
                 })
             }
+            Some((Command::Transact(operations), _)) => operations.iter().any(|operation| {
+                matches!(operation, Operation::SetCheck(check) | Operation::SetCheckIf(check, _) if check.key() == *key)
+            }),
             Some((Command::Restore(Restore::Commit { .. }), _)) => true,
             _ => false,
         })
@@ -327,8 +332,24 @@ impl Ask {
     /// The topic whose index the answer bears.
     pub fn topic(&self) -> Topic {
         let (namespace, ask) = self.place();
+        ask.topic_in(namespace)
+    }
+
+    fn topic_in(&self, namespace: Namespace) -> Topic {
         let name = |service: &str| ServiceName::parse(service).expect("simulated names are valid");
-        match ask {
+        let node = |name: &str| NodeName::parse(name).expect("simulated names are valid");
+        match self {
+            Ask::Narrowed { ask, by } if by.is_nothing() => ask.topic_in(namespace),
+            // What is shown hangs on what is not: the nodes that instances and checks are on, and each instance of a service.
+            Ask::Narrowed { ask, by } => match &**ask {
+                Ask::Services => Topic::Namespace(namespace),
+                Ask::ServiceChecks(service) if !by.node_meta.is_empty() => {
+                    Topic::Service(namespace, name(service))
+                }
+                Ask::ChecksInState(_) if !by.node_meta.is_empty() => Topic::Namespace(namespace),
+                ask => ask.topic_in(namespace),
+            },
+            Ask::NodeServices { node: of, .. } => Topic::NodeServices(namespace, node(of)),
             Ask::Health {
                 service,
                 passing: true,
@@ -338,10 +359,7 @@ impl Ask {
             Ask::CatalogService { service, .. } => Topic::ServiceInstances(namespace, name(service)),
             Ask::Services => Topic::Services(namespace),
             Ask::Nodes => Topic::Nodes,
-            Ask::NodeChecks(node) => Topic::NodeChecks(
-                namespace,
-                NodeName::parse(node).expect("simulated names are valid"),
-            ),
+            Ask::NodeChecks(of) => Topic::NodeChecks(namespace, node(of)),
             Ask::ServiceChecks(service) => Topic::ServiceChecks(namespace, name(service)),
             Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
             Ask::Key(name) => Topic::Key(key(name)),

@@ -69,6 +69,8 @@ pub fn request(op: &Op) -> Request<Bytes> {
         // Its body is a file that only the client has: see [`restore`].
         Op::Restore { .. } => put("/v1/snapshot", None),
         Op::Keys(op) => op.request(),
+        Op::Maintenance(op) => op.request(),
+        Op::AgentRead(ask) => ask.request(),
         Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
         Op::Wait {
             ask,
@@ -95,7 +97,20 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
     };
     let status = answer.status().as_u16();
     let text = || String::from_utf8_lossy(answer.body()).into_owned();
+    // Its status code tells of health, too.
+    if let Op::AgentRead(ask) = op
+        && let Some(seen) = ask.parse(status, answer.body())
+    {
+        return match success(op, &answer) {
+            Ok(done) => Outcome::Done(Answer {
+                content: Some(Content::Agent(seen)),
+                ..done
+            }),
+            Err(problem) => Outcome::Nonsense(format!("{status} with a bad answer: {problem}")),
+        };
+    }
     match status {
+        200 if matches!(op, Op::AgentRead(_)) => Outcome::Nonsense(format!("200 {:?}", text())),
         200 => match success(op, &answer) {
             Ok(answer) => Outcome::Done(answer),
             Err(problem) => Outcome::Nonsense(format!("200 with a bad answer: {problem}")),
@@ -271,6 +286,12 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
 
 fn catalog_body(entry: &CatalogEntry) -> Value {
     let mut body = json!({ "Node": entry.node, "Address": entry.address });
+    if !entry.node_id.is_empty() {
+        body["ID"] = json!(entry.node_id);
+    }
+    if let Some(rack) = &entry.rack {
+        body["NodeMeta"] = json!({ "rack": rack });
+    }
     if let Some((id, service, port)) = &entry.service {
         body["Service"] = json!({ "ID": id, "Service": service, "Port": port });
     }
@@ -352,8 +373,38 @@ fn report_request(form: ReportForm, reports: &[Report]) -> Request<Bytes> {
 
 fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> String {
     let (namespace, ask) = ask.place();
-    let (path, mut parameters) = match ask {
+    let (path, mut parameters) = path_of(ask);
+    if namespace != Namespace::default() {
+        parameters.push(format!("ns={namespace}"));
+    }
+    match freshness {
+        Freshness::Default => {}
+        Freshness::Consistent => parameters.push("consistent".into()),
+        Freshness::Stale => parameters.push("stale".into()),
+        Freshness::MaxStale(ms) => parameters.push(format!("max_stale={ms}ms")),
+    }
+    if let Some((index, wait_ms)) = wait {
+        parameters.push(format!("index={index}"));
+        parameters.push(format!("wait={}", duration(wait_ms)));
+    }
+    if parameters.is_empty() {
+        path
+    } else {
+        format!("{path}?{}", parameters.join("&"))
+    }
+}
+
+/// Where a question is asked, and what else it says, but for its namespace.
+fn path_of(ask: &Ask) -> (String, Vec<String>) {
+    match ask {
         Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
+        Ask::Narrowed { ask, by } => {
+            let (path, mut parameters) = path_of(ask);
+            parameters.extend(by.parameters(ask));
+            (path, parameters)
+        }
+        Ask::NodeServices { node, list: false } => (format!("/v1/catalog/node/{node}"), vec![]),
+        Ask::NodeServices { node, list: true } => (format!("/v1/catalog/node-services/{node}"), vec![]),
         Ask::Health {
             service,
             passing,
@@ -382,24 +433,6 @@ fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> Strin
             vec!["keys".into(), "separator=/".into()],
         ),
         Ask::Sessions => ("/v1/session/list".to_owned(), vec![]),
-    };
-    if namespace != Namespace::default() {
-        parameters.push(format!("ns={namespace}"));
-    }
-    match freshness {
-        Freshness::Default => {}
-        Freshness::Consistent => parameters.push("consistent".into()),
-        Freshness::Stale => parameters.push("stale".into()),
-        Freshness::MaxStale(ms) => parameters.push(format!("max_stale={ms}ms")),
-    }
-    if let Some((index, wait_ms)) = wait {
-        parameters.push(format!("index={index}"));
-        parameters.push(format!("wait={}", duration(wait_ms)));
-    }
-    if parameters.is_empty() {
-        path
-    } else {
-        format!("{path}?{}", parameters.join("&"))
     }
 }
 

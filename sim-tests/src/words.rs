@@ -102,9 +102,15 @@ pub fn content(content: &Content) -> String {
         Content::Checks(checks) => list(checks.iter().map(check)),
         Content::Services(services) => list(services.keys()),
         Content::Nodes(nodes) => list(nodes.iter().map(|node| &node.name)),
+        Content::NodeServices(None) => String::new(),
+        Content::NodeServices(Some((node, instances))) => {
+            format!("{} with {}", node.name, list(instances.iter().map(instance)))
+        }
         Content::Keys(keys) => list(keys.iter().map(|held| &held.key)),
+        Content::Given(given) => list(given),
         Content::KeyNames(names) => list(names),
         Content::Sessions(sessions) => list(sessions.iter().map(|session| &session.name)),
+        Content::Agent(seen) => seen.to_string(),
         Content::Flag(done) => done.to_string(),
         Content::Created(id) => id.clone(),
     };

@@ -77,7 +77,7 @@ impl Plan<'_> {
         (Op::Keys(KeyOp::One(step)), ask)
     }
 
-    fn step(&mut self) -> Step {
+    pub(super) fn step(&mut self) -> Step {
         let key = (*self.dice.pick(&KEYS)).to_owned();
         let value = self.value();
         let index = *self.dice.weighted(&[(6, LAST_SEEN), (2, 0), (1, 3)]);
@@ -132,7 +132,7 @@ impl Plan<'_> {
         (Op::Keys(KeyOp::Transact(steps)), Ask::KeyTree("k".into()))
     }
 
-    fn reading_step(&mut self) -> Step {
+    pub(super) fn reading_step(&mut self) -> Step {
         let key = (*self.dice.pick(&KEYS)).to_owned();
         match *self.dice.weighted(&[(4, 0), (4, 1), (1, 2), (1, 3), (1, 4)]) {
             0 => Step::Get(key),

@@ -3,7 +3,9 @@
 //! Each seed first draws which kinds of faults and operations exist in its world at all, and how often ("swarm
 //! testing"): a bug that shows only when pauses meet checkpoints is drowned where everything happens at once.
 
+mod catalog;
 mod keys;
+mod narrowing;
 mod troubles;
 mod work;
 
@@ -260,7 +262,7 @@ mod tests {
         }
         operations.sort();
         operations.dedup();
-        assert_eq!(operations.len(), 11, "{operations:?}");
+        assert_eq!(operations.len(), 13, "{operations:?}");
         assert!(
             schedules.iter().any(|it| it.faults.is_empty()),
             "some must be calm"

@@ -2,7 +2,7 @@
 
 use sider_core::registry::CheckStatus;
 
-use super::{BEGIN_MS, Dice, Pace, keys};
+use super::{BEGIN_MS, Dice, Pace, catalog, keys, narrowing};
 use crate::{
     agency,
     operation::{
@@ -14,15 +14,15 @@ use crate::{
 /// Longer than any server takes.
 const PATIENT_MS: u64 = 7_000;
 /// Nodes of the catalog's own registrations.
-const NODES: [&str; 2] = ["host-a", "host-b"];
+pub(super) const NODES: [&str; 2] = ["host-a", "host-b"];
 const SERVICES: [&str; 5] = ["web", "db", "cold", "nothing", agency::SERVICE];
-const TAGS: [&str; 3] = ["blue", "green", "Canary"];
+pub(super) const TAGS: [&str; 3] = ["blue", "green", "Canary"];
 /// What is asked for: all tags that are named must be there, in whatever case.
 const TAGS_ASKED: [&str; 4] = ["blue", "green", "GREEN", "canary"];
 
 /// A kind of operation.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Register,
     RegisterAgain,
     Deregister,
@@ -38,10 +38,13 @@ enum Kind {
     Keys,
     Session,
     Transaction,
+    CatalogTransaction,
+    Maintenance,
+    AgentRead,
     Backup,
 }
 
-const KINDS: [(Kind, u64); 16] = [
+const KINDS: [(Kind, u64); 19] = [
     (Kind::Register, 10),
     (Kind::RegisterAgain, 6),
     (Kind::Deregister, 6),
@@ -58,6 +61,9 @@ const KINDS: [(Kind, u64); 16] = [
     (Kind::Keys, 18),
     (Kind::Session, 4),
     (Kind::Transaction, 8),
+    (Kind::CatalogTransaction, 8),
+    (Kind::Maintenance, 4),
+    (Kind::AgentRead, 5),
 ];
 
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Action> {
@@ -102,6 +108,8 @@ pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, action
                 service: Some((id, agency::SERVICE.to_owned(), 66)),
                 check: None,
                 check_of: None,
+                node_id: String::new(),
+                rack: None,
             }),
             service_id => Op::CatalogDeregister {
                 node,
@@ -136,7 +144,11 @@ pub(super) struct Plan<'a> {
     impatient: u64,
     known: Vec<Planned>,
     /// Whether there are keys and sessions in this world.
-    with_keys: bool,
+    pub(super) with_keys: bool,
+    /// Of a hundred registrations of nodes, so many have an id, by which the node may get another name.
+    pub(super) identified: u64,
+    /// Of a hundred questions that can be narrowed, so many are.
+    pub(super) narrowed: u64,
     /// Names of sessions that are created at some time.
     pub(super) sessions: Vec<String>,
     next_version: u32,
@@ -152,9 +164,15 @@ impl<'a> Plan<'a> {
             .iter()
             .filter(|(kind, _)| dice.chance(67) && (with_keys || !of_keys(kind)))
             .map(|(kind, weight)| (*weight, *kind))
+            .collect::<Vec<_>>();
+        let kinds = kinds
+            .into_iter()
+            .map(|(weight, kind)| (catalog::rate(dice, kind, weight), kind))
             .collect();
         let clients = u8::try_from(dice.between(2, 6)).unwrap_or(3);
         let impatient = *dice.pick(&[0, 0, 10, 40]);
+        let narrowed = narrowing::rate(dice);
+        let identified = *dice.pick(&[0, 0, 40, 80]);
         let mut plan = Plan {
             dice,
             cluster,
@@ -164,6 +182,8 @@ impl<'a> Plan<'a> {
             impatient,
             known: vec![],
             with_keys,
+            identified,
+            narrowed,
             sessions: vec![],
             next_version: 1,
             actions: vec![],
@@ -373,6 +393,7 @@ impl<'a> Plan<'a> {
             }
             Kind::WriteThenRead => {
                 let (write, ask) = self.write();
+                let ask = self.perhaps_narrowed(ask);
                 let freshness = *self.dice.pick(&[Freshness::Default, Freshness::Consistent]);
                 let again = Op::Read {
                     ask: ask.clone(),
@@ -413,6 +434,11 @@ impl<'a> Plan<'a> {
                     }
                 }
             }
+            Kind::Maintenance => self.maintenance(at_ms),
+            Kind::AgentRead => {
+                let op = Op::AgentRead(self.agent_ask());
+                self.chain(at_ms, vec![op]);
+            }
             kind => {
                 let (op, _) = self.write_of(kind);
                 self.chain(at_ms, vec![op]);
@@ -433,6 +459,7 @@ impl<'a> Plan<'a> {
             (4, Kind::Report),
             (1, Kind::BatchRegister),
             (1, Kind::Catalog),
+            (1, Kind::CatalogTransaction),
         ]);
         self.write_of(kind)
     }
@@ -513,6 +540,7 @@ impl<'a> Plan<'a> {
             Kind::Keys => self.keys(),
             Kind::Session => self.session(),
             Kind::Transaction => self.transaction(),
+            Kind::CatalogTransaction => self.catalog_transaction(),
             _ => {
                 let name = *self.dice.pick(&["web", "web", "db"]);
                 // An id may move from one service to another.
@@ -614,7 +642,11 @@ impl<'a> Plan<'a> {
 
     fn catalog(&mut self) -> (Op, Ask) {
         let node = (*self.dice.pick(&NODES)).to_owned();
-        let ask = Ask::NodeChecks(node.clone());
+        let ask = match self.dice.chance(50) {
+            true => Ask::NodeChecks(node.clone()),
+            false => self.node_services(&node),
+        };
+        let (node_id, rack) = self.identity();
         let service = self.dice.chance(70).then(|| {
             let port = 2_000 + u16::try_from(self.dice.between(0, 3)).unwrap_or(0);
             (format!("{node}-db"), "db".to_owned(), port)
@@ -654,6 +686,8 @@ impl<'a> Plan<'a> {
                 service,
                 check,
                 check_of,
+                node_id,
+                rack,
             }),
             ask,
         )
@@ -677,6 +711,7 @@ impl<'a> Plan<'a> {
             return self.ask_of_keys();
         }
         let ask = self.ask_here();
+        let ask = self.perhaps_narrowed(ask);
         match self.dice.chance(6) {
             // Only agents have something there; the services of both have one name.
             true => Ask::Elsewhere(Box::new(ask)),
@@ -697,10 +732,17 @@ impl<'a> Plan<'a> {
         let tags = (0..tags)
             .map(|_| (*self.dice.pick(&TAGS_ASKED)).to_owned())
             .collect();
-        match *self
-            .dice
-            .weighted(&[(8, 0), (5, 1), (2, 2), (2, 3), (1, 4), (2, 5), (2, 6), (2, 7)])
-        {
+        match *self.dice.weighted(&[
+            (8, 0),
+            (5, 1),
+            (2, 2),
+            (2, 3),
+            (1, 4),
+            (2, 5),
+            (2, 6),
+            (2, 7),
+            (2, 8),
+        ]) {
             0 => Ask::Health {
                 service,
                 passing: false,
@@ -716,6 +758,10 @@ impl<'a> Plan<'a> {
             4 => Ask::Nodes,
             5 => Ask::NodeChecks((*self.dice.pick(&["sider", NODES[0], NODES[1], "agent-0"])).to_owned()),
             6 => Ask::ServiceChecks(service),
+            8 => {
+                let node = *self.dice.pick(&["sider", NODES[0], NODES[1], "agent-0"]);
+                self.node_services(node)
+            }
             _ => {
                 let statuses = [
                     None,
@@ -729,7 +775,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn health(service: &str) -> Ask {
+pub(super) fn health(service: &str) -> Ask {
     Ask::Health {
         service: service.into(),
         passing: false,

@@ -17,8 +17,10 @@ use super::Violation;
 use crate::{
     content::{Content, InstanceSeen},
     history::{History, Operation, Outcome},
+    maintenance::{self, Maintenance},
     matching::SHARED_NODE,
     operation::{Ask, Op, RegisterForm, Service, Target},
+    time::Time,
     wgl::{self, Call, Found},
 };
 
@@ -40,10 +42,11 @@ pub fn check(history: &History) -> Result<(), Violation> {
 pub fn check_operations(operations: &[Operation]) -> Result<(), Violation> {
     let operations = &before_restores(operations);
     let owners = owners(operations);
+    let unusable = unusable_since(operations);
     for (id, services) in services(operations) {
         let calls: Vec<Call<About<'_>>> = operations
             .iter()
-            .flat_map(|operation| calls(operation, id, &services, &owners))
+            .flat_map(|operation| calls(operation, id, &services, &owners, unusable))
             .collect();
         if let Found::None(stuck) = wgl::search(BTreeSet::from([None]), &calls, possible_steps) {
             let last = operations.iter().find(|it| stuck.contains(&it.id));
@@ -93,6 +96,10 @@ enum About<'a> {
         check: &'a str,
         refused: bool,
     },
+    Maintain {
+        begins: bool,
+        refused: bool,
+    },
     Report {
         target: &'a Target,
         status: CheckStatus,
@@ -110,6 +117,7 @@ enum About<'a> {
 /// An instance, as far as clients can know it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Known {
+    id: String,
     version: u32,
     service: String,
     tags: Vec<String>,
@@ -151,12 +159,28 @@ fn registrations(operations: &[Operation]) -> impl Iterator<Item = (RegisterForm
     })
 }
 
+/// When the servers' shared node may first have been in maintenance.
+fn unusable_since(operations: &[Operation]) -> Option<Time> {
+    let begins = operations.iter().filter(|it| {
+        matches!(
+            &it.op,
+            Op::Maintenance(Maintenance {
+                of: None,
+                begins: true,
+                ..
+            })
+        ) && it.may_have_happened()
+    });
+    begins.map(|it| it.invoked).min()
+}
+
 /// What of an operation is about this instance. The parts of a batch of reports each have a place of their own.
 fn calls<'a>(
     operation: &'a Operation,
     id: &str,
     services: &BTreeSet<&str>,
     owners: &BTreeMap<String, &str>,
+    unusable: Option<Time>,
 ) -> Vec<Call<About<'a>>> {
     let (refused, known) = match &operation.outcome {
         Outcome::Done(_) => (false, true),
@@ -211,11 +235,27 @@ fn calls<'a>(
             })
             .collect()
         }
-        _ => read(operation, id, services).map(call).into_iter().collect(),
+        Op::Maintenance(Maintenance {
+            of: Some(instance),
+            begins,
+            ..
+        }) if instance == id => vec![call(About::Maintain {
+            begins: *begins,
+            refused,
+        })],
+        _ => read(operation, id, services, unusable)
+            .map(call)
+            .into_iter()
+            .collect(),
     }
 }
 
-fn read<'a>(operation: &'a Operation, id: &str, services: &BTreeSet<&str>) -> Option<About<'a>> {
+fn read<'a>(
+    operation: &'a Operation,
+    id: &str,
+    services: &BTreeSet<&str>,
+    unusable: Option<Time>,
+) -> Option<About<'a>> {
     let (ask, freshness) = operation.op.asked()?;
     let Some(Content::Instances(instances)) = &operation.answer()?.content else {
         return None;
@@ -229,12 +269,17 @@ fn read<'a>(operation: &'a Operation, id: &str, services: &BTreeSet<&str>) -> Op
         Ask::CatalogService { service, tags } => (service, false, tags, false),
         _ => return None,
     };
-    (freshness.linearizable() && services.contains(service.as_str())).then(|| About::Read {
+    let found = instances.iter().find(|it| it.node == SHARED_NODE && it.id == id);
+    // While its node is in maintenance, nothing on it passes.
+    let says_nothing =
+        passing && found.is_none() && unusable.is_some_and(|since| operation.returned >= since);
+    let is_judged = freshness.linearizable() && services.contains(service.as_str()) && !says_nothing;
+    is_judged.then_some(About::Read {
         service,
         passing,
         tags,
         shows_checks,
-        found: instances.iter().find(|it| it.node == SHARED_NODE && it.id == id),
+        found,
     })
 }
 
@@ -276,6 +321,12 @@ fn step(state: &Option<Known>, about: &About<'_>) -> Option<Option<Known>> {
                 _ => Some(Some(without)),
             }
         }
+        About::Maintain { begins, refused } => match (state, refused) {
+            (None, false) => (!begins).then_some(None),
+            (None, true) => Some(None),
+            (Some(it), true) => it.may_be_gone().then_some(None),
+            (Some(it), false) => Some(Some(it.maintained(*begins))),
+        },
         About::Report {
             target,
             status,
@@ -312,6 +363,7 @@ fn registered(before: Option<&Known>, form: RegisterForm, service: &Service) -> 
         checks.insert(id, check);
     }
     Known {
+        id: service.id.clone(),
         version: service.version,
         service: service.name.clone(),
         tags: service.tags.clone(),
@@ -393,6 +445,24 @@ impl Known {
         self.checks.values().any(|check| check.after_ms > 0)
     }
 
+    /// Itself in maintenance, or out of it.
+    fn maintained(&self, begins: bool) -> Known {
+        let mut it = self.clone();
+        let check = maintenance::check_of(&it.id);
+        match begins {
+            true => it.checks.insert(
+                check,
+                KnownCheck {
+                    ttl_ms: 0,
+                    after_ms: 0,
+                    status: CheckStatus::Critical,
+                },
+            ),
+            false => it.checks.remove(&check),
+        };
+        it
+    }
+
     /// Itself as it is when it looks like this; `None` if it can't.
     fn seen(&self, seen: &InstanceSeen, shows_checks: bool) -> Option<Known> {
         let version = seen.meta.get("version").map(String::as_str);
@@ -464,6 +534,48 @@ mod tests {
         story.register("web-2", 3);
         story.read(1, web(false), Freshness::Default);
         assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    fn maintain(story: &mut Story, of: Option<&str>, begins: bool) -> u32 {
+        story.maintain(Maintenance {
+            of: of.map(str::to_owned),
+            begins,
+            reason: None,
+        })
+    }
+
+    #[test]
+    fn what_is_in_maintenance_does_not_pass() {
+        let mut story = story();
+        maintain(&mut story, Some("web-1"), true);
+        story.read(2, web(true), Freshness::Default);
+        story.read(2, web(false), Freshness::Default);
+        maintain(&mut story, Some("web-1"), false);
+        story.read(3, web(true), Freshness::Default);
+        maintain(&mut story, Some("web-2"), true);
+        maintain(&mut story, None, true);
+        story.read(3, web(true), Freshness::Default);
+        story.read(3, web(false), Freshness::Default);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn what_passes_in_maintenance_is_not_explained() {
+        let mut story = story();
+        let before = story.read(2, web(true), Freshness::Default);
+        maintain(&mut story, Some("web-1"), true);
+        story.answer_again(2, web(true), Freshness::Default, before);
+        assert!(complaint(story).contains("web-1"));
+    }
+
+    #[test]
+    fn maintenance_that_does_not_end_is_not_explained() {
+        let mut story = story();
+        maintain(&mut story, Some("web-1"), true);
+        let within = story.read(2, web(false), Freshness::Default);
+        maintain(&mut story, Some("web-1"), false);
+        story.answer_again(2, web(false), Freshness::Default, within);
+        assert!(complaint(story).contains("web-1"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! them knows how the servers work; each has tests that show it a good history, and one broken history for every way
 //! in which it can be broken.
 
+pub mod agent_api;
 pub mod agents;
 pub mod availability;
 pub mod backups;
@@ -58,7 +59,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 29] = [
+pub const ALL: [(&str, Check); 30] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -71,6 +72,7 @@ pub const ALL: [(&str, Check); 29] = [
     (durability::NAME, durability::check),
     (transactions::NAME, transactions::check),
     (linearizability::NAME, linearizability::check),
+    (agent_api::NAME, agent_api::check),
     (clients_view::NAME, clients_view::check),
     (sessions::NAME, sessions::check),
     (staleness::NAME, staleness::check),

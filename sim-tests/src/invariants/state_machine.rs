@@ -1,7 +1,7 @@
 //! What a server makes of a committed command is what the model makes of it: the reply, whether it takes an index, the
 //! index, and which topics rise (SPEC §2 to §5). So no bug of the registry hides behind its being the same everywhere.
 
-use sider_core::registry::{Refusal, Reply, Topic};
+use sider_core::registry::{OperationError, OperationRefusal, Refusal, Reply, Topic};
 
 use super::Violation;
 use crate::{
@@ -38,12 +38,11 @@ pub fn check(history: &History) -> Result<(), Violation> {
                 if *changed { "" } else { "not " }
             ));
         }
-        // Nothing that is asked in a simulation hangs on a namespace's topic, so the model does not know it; and a
-        // prefix of keys is never told of: it follows from the keys beneath it.
+        // A prefix of keys is never told of: it follows from the keys beneath it.
         let told: Vec<&Topic> = effect
             .topics
             .iter()
-            .filter(|it| !matches!(it, Topic::Namespace(_) | Topic::KeyPrefix(_)))
+            .filter(|it| !matches!(it, Topic::KeyPrefix(_)))
             .collect();
         let raised = entry.raised.iter();
         let raised: Vec<&Topic> = raised.filter(|it| !matches!(it, Topic::KeyPrefix(_))).collect();
@@ -79,6 +78,7 @@ fn indexes(history: &History) -> Result<(), Violation> {
 fn words_aside(reply: &Result<Reply, Refusal>) -> Result<Reply, Refusal> {
     let wordless = |refusal: &Refusal| match refusal {
         Refusal::Invalid(_) => Refusal::Invalid(String::new()),
+        Refusal::Aborted(errors) => Refusal::Aborted(errors.iter().map(operation_wordless).collect()),
         other => other.clone(),
     };
     match reply {
@@ -90,6 +90,14 @@ fn words_aside(reply: &Result<Reply, Refusal>) -> Result<Reply, Refusal> {
         Ok(other) => Ok(other.clone()),
         Err(refusal) => Err(wordless(refusal)),
     }
+}
+
+fn operation_wordless(error: &OperationError) -> OperationError {
+    let refusal = match &error.refusal {
+        OperationRefusal::Invalid(_) => OperationRefusal::Invalid(String::new()),
+        other => other.clone(),
+    };
+    OperationError { refusal, ..*error }
 }
 
 #[cfg(test)]

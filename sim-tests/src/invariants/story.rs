@@ -3,6 +3,7 @@
 
 mod backups;
 mod keys;
+mod maintenance;
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,9 +8,10 @@ use sider_core::registry::Operation as StepOperation;
 
 use super::Violation;
 use crate::{
+    catalog_steps::Given,
     content::Content,
     history::{History, Operation, Outcome},
-    keys::{KeyOp, SessionSeen, Step, results_seen},
+    keys::{KeyOp, SessionSeen, Step},
     model::State,
     operation::Op,
 };
@@ -55,13 +56,13 @@ fn written(history: &History, operation: &Operation, op: &KeyOp) -> Result<(), S
 fn read(history: &History, operation: &Operation, op: &KeyOp) -> Result<(), String> {
     let truthful: Box<dyn Fn(&State) -> bool> = match (op, &operation.outcome) {
         (KeyOp::Transact(steps), Outcome::Done(_)) => {
-            let Some(Content::Keys(told)) = told(operation) else {
+            let Some(Content::Given(told)) = told(operation) else {
                 return Err("the answer is no list of results".into());
             };
             let steps = operations(steps);
             Box::new(move |state| {
                 let given = state.evaluate(&steps);
-                given.is_ok_and(|given| results_seen(&given) == *told)
+                given.is_ok_and(|given| Given::all_of(&given) == *told)
             })
         }
         (KeyOp::Transact(steps), Outcome::Refused { .. }) => {
@@ -101,6 +102,7 @@ fn operations(steps: &[Step]) -> Vec<StepOperation> {
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
+    use crate::catalog_steps::{CatalogStep, Thing, Verb};
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("not what was done").what
@@ -157,8 +159,95 @@ mod tests {
         let mut story = Story::new();
         let both = story.keys(KeyOp::Transact(vec![set("a", "1"), set("b", "2")]));
         story.change_answer(both, |answer| {
-            if let Some(Content::Keys(seen)) = &mut answer.content {
+            if let Some(Content::Given(seen)) = &mut answer.content {
                 seen.pop();
+            }
+        });
+        assert!(complaint(story).contains("the answer is"));
+    }
+
+    fn catalog(verb: Verb, thing: Thing) -> Step {
+        Step::Catalog(CatalogStep { verb, thing })
+    }
+
+    fn node() -> Thing {
+        Thing::Node {
+            name: "host".into(),
+            address: "10.0.0.1".into(),
+        }
+    }
+
+    fn instance(port: u16) -> Thing {
+        Thing::Instance {
+            node: "host".into(),
+            id: "db-1".into(),
+            service: "db".into(),
+            port,
+        }
+    }
+
+    fn check_of_it() -> Thing {
+        Thing::Check {
+            node: "host".into(),
+            id: "db-check".into(),
+            instance: Some("db-1".into()),
+            status: None,
+            ttl_ms: 800,
+        }
+    }
+
+    /// A node with an instance and its check, and a key.
+    fn registration() -> KeyOp {
+        KeyOp::Transact(vec![
+            catalog(Verb::SetIf(0), node()),
+            catalog(Verb::Set, instance(80)),
+            catalog(Verb::Set, check_of_it()),
+            set("k", "v"),
+        ])
+    }
+
+    #[test]
+    fn the_catalog_is_read_and_written_too() {
+        let mut story = Story::new();
+        story.keys(registration());
+        let refused = story.keys(registration());
+        assert!(matches!(story.outcome_of(refused), Outcome::Refused { .. }));
+        story.keys(KeyOp::Transact(vec![catalog(Verb::Get, check_of_it())]));
+        // A transaction that reads what it wrote, and takes away what stands on a node.
+        let moved = story.keys(KeyOp::Transact(vec![
+            catalog(Verb::Set, instance(81)),
+            catalog(Verb::Get, instance(0)),
+            catalog(Verb::DeleteIf(2), node()),
+        ]));
+        let Some(Content::Given(given)) = story.answer_of(moved).content else {
+            panic!("it was done")
+        };
+        assert!(matches!(&given[..], [_, Given::Instance(it)] if it.port == 81));
+        let gone = story.keys(KeyOp::Transact(vec![catalog(Verb::Get, check_of_it())]));
+        assert!(matches!(story.outcome_of(gone), Outcome::Refused { .. }));
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_that_names_other_steps_is_not() {
+        let mut story = Story::new();
+        story.keys(registration());
+        let refused = story.keys(registration());
+        let reason = r#"{"Results":null,"Errors":[{"OpIndex":3,"What":""}]}"#.into();
+        story.set_outcome(refused, Outcome::Refused { status: 409, reason });
+        assert!(complaint(story).contains("should name steps [0]"));
+    }
+
+    #[test]
+    fn an_instance_as_it_was_before_is_not() {
+        let mut story = Story::new();
+        story.keys(registration());
+        let moved = story.keys(KeyOp::Transact(vec![catalog(Verb::Set, instance(81))]));
+        story.change_answer(moved, |answer| {
+            if let Some(Content::Given(given)) = &mut answer.content
+                && let [Given::Instance(instance)] = &mut given[..]
+            {
+                instance.port = 80;
             }
         });
         assert!(complaint(story).contains("the answer is"));

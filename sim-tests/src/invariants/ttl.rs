@@ -136,7 +136,7 @@ impl Expiry<'_> {
                         }
                     })
                 }
-                Some((Command::Register(_) | Command::Deregister(_), _)) => true,
+                Some((Command::Register(_) | Command::Deregister(_) | Command::Transact(_), _)) => true,
                 _ => false,
             })
     }

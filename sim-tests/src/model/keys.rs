@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sider_core::registry::{
-    CheckId, CheckKey, CheckStatus, Deregister, Key, KeyValue, KeyWrite, LockDelayEnd, Namespace, Node,
-    Operation, OperationError, OperationRefusal, OperationResult, Refusal, Reply, Session, SessionBehavior,
+    CheckId, CheckKey, CheckStatus, Key, KeyValue, KeyWrite, LockDelayEnd, Namespace, Node, Operation,
+    OperationError, OperationRefusal, OperationResult, Refusal, Reply, Session, SessionBehavior,
     SessionExpiry, SessionId,
 };
 
@@ -113,29 +113,7 @@ impl State {
                 self.end_session(id, index);
                 Ok(vec![])
             }
-            other => self.operate_on_nodes(other, index),
-        }
-    }
-
-    /// The steps on the catalog that simulated clients take: those on nodes.
-    fn operate_on_nodes(&mut self, operation: &Operation, index: u64) -> Given {
-        match operation {
-            Operation::GetNode(name) => match self.node(name) {
-                Some(node) => Ok(vec![OperationResult::Node(Node::clone(node))]),
-                None => Err(OperationRefusal::NoNode(name.to_string())),
-            },
-            Operation::SetNode(node) => {
-                let before = self.clone();
-                self.put_node(node, index);
-                self.keep_what_did_not_change(&before);
-                self.operate_on_nodes(&Operation::GetNode(node.name.clone()), index)
-            }
-            Operation::DeleteNode(name) => {
-                let what = Deregister::Node(name.clone());
-                self.deregister(&what).expect("a node can always be removed");
-                Ok(vec![])
-            }
-            other => unreachable!("no simulated client does this: {other:?}"),
+            other => self.operate_on_catalog(other, index),
         }
     }
 

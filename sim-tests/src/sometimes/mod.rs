@@ -3,6 +3,7 @@
 //!
 //! [`TABLE`] is the list; what the rows count is in [`rows`].
 
+mod catalog;
 mod rows;
 mod whole;
 

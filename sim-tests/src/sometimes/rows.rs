@@ -7,7 +7,7 @@ use std::{
 
 use sider_core::registry::{Command, Refusal, Reply};
 
-use super::{HowOften, Situation, whole};
+use super::{HowOften, Situation, catalog, whole};
 use crate::{
     history::{Disk, Fact, FaultSpan, History, MembershipChange, Observed, Operation, Outcome, ServerNumber},
     invariants::watches::{self, Bound},
@@ -124,6 +124,25 @@ table! {
     };
     Usual "two writes about one instance overlap": overlapping_writes;
 
+    // Transactions on the catalog.
+    Usual "a transaction writes keys and the catalog at once": catalog::with_keys;
+    Usual "a transaction finds a thing of the catalog as it expects it": catalog::found_as_expected;
+    Usual "a transaction finds a thing of the catalog changed": catalog::found_stale;
+    Usual "a transaction that can't be done leaves the catalog as it was": catalog::taken_back;
+    Usual "a transaction takes a node away": catalog::node_removed;
+    Usual "a transaction only reads, also the catalog": catalog::only_read;
+
+    // Maintenance.
+    Usual "an instance is put into maintenance": catalog::instance_in_maintenance;
+    Usual "the node is put into maintenance": catalog::node_in_maintenance;
+    Usual "what is not there is put into maintenance": catalog::nobody_in_maintenance;
+    Usual "only maintenance keeps an instance from passing": catalog::hidden_by_maintenance;
+
+    // Nodes.
+    Usual "a node gets another name": catalog::renamed;
+    Usual "a node gets another name with instances on it": catalog::renamed_with_instances;
+    Usual "what is on nodes with some meta is found": catalog::by_node_meta;
+
     // Backups and upgrades.
     Usual "a backup is saved": whole::saved;
     Usual "a backup is restored": whole::restored;
@@ -203,6 +222,10 @@ table! {
         is_stale(op) && op.is_done() && h.truth().started_before(op.server, op.invoked)
             .is_some_and(|at| at > Time::ms(500) && near(at, op.invoked, 500))
     });
+    Usual "the agent's API tells of good health": |h| catalog::agent_health(h, 200);
+    Usual "the agent's API tells of a warning": |h| catalog::agent_health(h, 429);
+    Usual "the agent's API tells of bad health": |h| catalog::agent_health(h, 503);
+    Usual "the agent's API is asked for what is not there": |h| catalog::agent_health(h, 404);
     Usual "something is asked that never was": |h| count(h, |op| op.answer().is_some_and(|it| it.index == Some(1)));
 
     // Watches.
@@ -225,6 +248,9 @@ table! {
     Usual "one change wakes several watchers": shared_wakes;
     Usual "a watcher sees the last instance go": |h| waits(h).filter(|op| woken(op) && is_empty(op)).count() as u64;
     Usual "a change of other instances does not end a wait with a filter": unfiltered;
+    Usual "a filter leaves a part of an answer": catalog::filtered_in_part;
+    Usual "a watcher with a filter is woken": catalog::filter_wakes;
+    Usual "a watcher with a filter is not woken by what does not pass it": catalog::filter_lets_sleep;
     Usual "a stale watcher is woken": |h| waits(h).filter(|op| is_stale(op) && woken(op)).count() as u64;
 
     // What is judged, and how strictly.
@@ -550,7 +576,7 @@ fn index(op: &Operation) -> Option<u64> {
 }
 
 /// Whether a blocking query was answered with something newer.
-fn woken(op: &Operation) -> bool {
+pub(super) fn woken(op: &Operation) -> bool {
     matches!((&op.op, index(op)), (Op::Wait { index: carried, .. }, Some(got)) if got > *carried)
 }
 

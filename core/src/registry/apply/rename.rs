@@ -50,6 +50,8 @@ fn move_checks(transaction: &mut Transaction<'_>, namespace: &Namespace, old: &N
     for check in checks {
         let moved = Check {
             node: new.clone(),
+            // Its TTL starts anew. A node that gets its old name back must not find an expiry that was decided before.
+            renewals: check.renewals.saturating_add(1),
             modify_index: index,
             ..check
         };
@@ -60,16 +62,17 @@ fn move_checks(transaction: &mut Transaction<'_>, namespace: &Namespace, old: &N
         };
         transaction.set_check(&old_key, None);
         transaction.set_check(&key, Some(moved));
-        // Under its new name its TTL starts anew.
         transaction.mark_registered(&key);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::registry::{
-        CheckDefinition, CheckDefinitionUpdate, CheckId, Command, InstanceId, Registration, Registry,
-        ServiceName, Weights,
+        CheckDefinition, CheckDefinitionUpdate, CheckId, CheckStatus, Command, Expiry, InstanceId, Probe,
+        Registration, Registry, ServiceName, Weights,
     };
 
     use super::*;
@@ -90,6 +93,38 @@ mod tests {
             checks,
             replace_checks: false,
         }])
+    }
+
+    #[test]
+    fn an_expiry_from_before_a_node_was_renamed_and_back_is_refused() {
+        let (one, other) = (node("one", "id-1"), node("other", "id-1"));
+        let check = CheckDefinitionUpdate {
+            id: CheckId::parse("alive").expect("a name"),
+            namespace: Namespace::default(),
+            node: one.name.clone(),
+            name: "alive".to_owned(),
+            instance: None,
+            definition: CheckDefinition {
+                probe: Probe::Ttl(Duration::from_secs(10)),
+                ..CheckDefinition::default()
+            },
+            status: Some(CheckStatus::Passing),
+            output: String::new(),
+            notes: String::new(),
+        };
+        let mut registry = Registry::default();
+        registry.apply(&register(one.clone(), None, vec![check.clone()]));
+        let seen = registry.check(&check.key()).expect("it was registered").clone();
+        registry.apply(&register(other, None, Vec::new()));
+        registry.apply(&register(one, None, Vec::new()));
+        let expiry = Expiry {
+            check: check.key(),
+            renewals_seen: seen.renewals,
+            create_index_seen: seen.create_index,
+        };
+        registry.apply(&Command::ExpireChecks(vec![expiry]));
+        let now = registry.check(&check.key()).expect("it came back");
+        assert_eq!(now.status, CheckStatus::Passing);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::json;
 use sider_core::registry::{
     self, CheckId, Command, Key, LockDelayEnd, Node, NodeName, Refusal, Reply, Session, SessionBehavior,
     SessionExpiry, SessionId,
@@ -9,9 +10,10 @@ use sider_core::registry::{
 
 use super::{SHARED, Story};
 use crate::{
+    catalog_steps::Given,
     content::Content,
     history::{Answer, Outcome},
-    keys::{KeyOp, NewSession, SessionSeen, Step, results_seen},
+    keys::{KeyOp, NewSession, SessionSeen, Step},
     operation::Op,
 };
 
@@ -24,7 +26,7 @@ impl Story {
             KeyOp::Transact(steps) if !op.is_logged() => {
                 let operations: Vec<_> = steps.iter().map(Step::operation).collect();
                 match self.state.evaluate(&operations) {
-                    Ok(results) => self.told(Content::Keys(results_seen(&results))),
+                    Ok(results) => self.told(Content::Given(Given::all_of(&results))),
                     Err(_) => refused(409),
                 }
             }
@@ -46,11 +48,21 @@ impl Story {
         self.commit(command);
         match (op, reply) {
             (KeyOp::Transact(_), Ok(Reply::Transacted(results))) => {
-                self.told(Content::Keys(results_seen(&results)))
+                self.told(Content::Given(Given::all_of(&results)))
             }
             (KeyOp::CreateSession(_), Ok(_)) => self.told(Content::Created(created)),
             (KeyOp::One(_), Err(Refusal::Aborted(_))) => self.told(Content::Flag(false)),
             (_, Ok(_)) => self.told(Content::Flag(true)),
+            (_, Err(Refusal::Aborted(errors))) => {
+                let errors: Vec<_> = errors
+                    .iter()
+                    .map(|error| json!({ "OpIndex": error.place, "What": error.refusal.to_string() }))
+                    .collect();
+                Outcome::Refused {
+                    status: 409,
+                    reason: json!({ "Results": null, "Errors": errors }).to_string(),
+                }
+            }
             (_, Err(_)) => refused(409),
         }
     }
@@ -95,6 +107,10 @@ impl Story {
         let key: Key = crate::keys::key(key);
         let since_seen = self.state.delays().get(&key).expect("a delay of the story").1;
         self.commit(Command::EndLockDelays(vec![LockDelayEnd { key, since_seen }]));
+    }
+
+    pub(in crate::invariants) fn outcome_of(&mut self, id: u32) -> Outcome {
+        self.operation(id).outcome.clone()
     }
 
     pub(in crate::invariants) fn answer_of(&mut self, id: u32) -> Answer {
