@@ -9,6 +9,7 @@ use crate::{
     keys::{KeySeen, SessionSeen, key},
     model::State,
     operation::Ask,
+    prepared,
 };
 
 /// What a client must read in this state.
@@ -92,6 +93,7 @@ pub fn answer(state: &State, ask: &Ask) -> Content {
             sessions.sort_by(|one, other| one.id.cmp(&other.id));
             Content::Sessions(sessions)
         }
+        Ask::Queries => Content::Queries(prepared::definitions(state)),
     }
 }
 

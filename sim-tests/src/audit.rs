@@ -8,6 +8,7 @@ use sider_runtime_sim::World;
 
 use crate::{
     cluster::{Client, Cluster},
+    invariants::servers,
     operation::{Ask, Freshness, Op},
     recorder::{Recorder, now},
     schedule::{Doing, Schedule},
@@ -91,6 +92,10 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
     let mut nodes = BTreeSet::from([crate::matching::SHARED_NODE.to_owned()]);
     nodes.extend(schedule.agents().map(|(number, _)| crate::agency::node(number)));
     services.extend(schedule.agents().map(|_| "job".to_owned()));
+    if schedule.cluster.servers_listed {
+        nodes.extend((0..schedule.cluster.servers).map(|server| format!("s{server}")));
+        services.insert(servers::SERVICE.to_owned());
+    }
     for action in &schedule.actions {
         let Doing::Chain(ops) = &action.what else { continue };
         for (_, op) in ops {
@@ -107,7 +112,11 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
             }
         }
     }
+    let prepares = schedule.actions.iter().any(|action| {
+        matches!(&action.what, Doing::Chain(ops) if ops.iter().any(|(_, op)| matches!(op, Op::Prepared(_))))
+    });
     let mut asks = vec![Ask::Services, Ask::Nodes, Ask::ChecksInState(None)];
+    asks.extend(prepares.then_some(Ask::Queries));
     asks.extend(CheckStatus::ALL.map(|status| Ask::ChecksInState(Some(status))));
     asks.extend(nodes.into_iter().map(Ask::NodeChecks));
     // All tags must match, in whatever case.

@@ -14,7 +14,7 @@ use sider_core::registry::{
     Command, Key, KeyValue, KeyWrite, Operation, OperationResult, Session, SessionBehavior, SessionId,
 };
 
-use crate::{content::Content, history::Outcome, operation::Op};
+use crate::{content::Content, history::Outcome, operation::Op, prepared::PreparedOp};
 
 /// Stands for the modify index that clients read last.
 pub const LAST_SEEN: u64 = u64::MAX;
@@ -429,6 +429,7 @@ pub struct Notes(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     sessions: BTreeMap<String, String>,
+    queries: BTreeMap<String, String>,
     indexes: BTreeMap<String, u64>,
 }
 
@@ -454,6 +455,14 @@ impl Notes {
             Op::Keys(KeyOp::One(one)) => step(one),
             Op::Keys(KeyOp::Transact(steps)) => steps.iter_mut().for_each(step),
             Op::Keys(KeyOp::DestroySession { session } | KeyOp::RenewSession { session }) => name(session),
+            Op::Prepared(op) => {
+                let query = op.query().into_iter();
+                query.for_each(|query| {
+                    if let Some(id) = known.queries.get(query) {
+                        query.clone_from(id);
+                    }
+                });
+            }
             _ => {}
         }
         op
@@ -466,6 +475,9 @@ impl Notes {
         match (op, &answer.content) {
             (Op::Keys(KeyOp::CreateSession(new)), Some(Content::Created(id))) => {
                 known.sessions.insert(new.name.clone(), id.clone());
+            }
+            (Op::Prepared(PreparedOp::Create { label, .. }), Some(Content::Created(id))) => {
+                known.queries.insert(label.clone(), id.clone());
             }
             (_, Some(Content::Keys(seen))) => {
                 let indexes = seen.iter().map(|seen| (seen.key.clone(), seen.modify_index));

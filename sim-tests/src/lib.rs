@@ -35,6 +35,8 @@ pub mod saboteur;
 pub mod agency;
 
 pub mod audit;
+pub mod autopilot;
+pub mod prepared;
 
 pub mod run;
 

@@ -14,9 +14,11 @@ use sider_core::registry::{
 
 use crate::{
     history::{Operation, Outcome, Record},
+    invariants::servers,
     keys::KeyOp,
     model::State,
     operation::{CatalogEntry, Damage, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
+    prepared,
     time::Time,
     truth::Entry,
 };
@@ -34,6 +36,8 @@ pub enum Source {
     Operation(u32),
     /// A host of its own that keeps its registrations in step: an agent.
     Agent,
+    /// The leader, which keeps the servers in their own catalog.
+    Upkeep,
     /// No operation that is left can have caused it.
     Nobody,
 }
@@ -94,6 +98,15 @@ fn source(
                 false => Source::Internal,
             };
         }
+        // A change of a prepared query that another one came before, or whose name is taken: it did nothing, and may be
+        // tried anew.
+        Command::Transact(_) if prepared::written(command).is_some() && effect.reply.is_err() => {
+            let asked = |it: &Operation| it.invoked <= entry.appended && asks_for(&it.op, command);
+            return match record.operations.iter().any(asked) {
+                true => Source::Internal,
+                false => Source::Nobody,
+            };
+        }
         Command::Register(_)
         | Command::Deregister(_)
         | Command::Restore(Restore::Commit { .. })
@@ -117,6 +130,7 @@ fn source(
         Some(at) => Source::Operation(free.remove(at).id),
         // A client may have done something about an agent's node; else the agent did it itself.
         None if is_about_an_agent(record, command) => Source::Agent,
+        None if record.bounds.servers_listed && servers::is_upkeep(command) => Source::Upkeep,
         None => Source::Nobody,
     }
 }
@@ -205,6 +219,8 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
             }
         },
         (Op::Keys(op), command) => op.asks_for(command),
+        (Op::Prepared(op), command) => op.asks_for(command),
+        (Op::Autopilot(op), command) => op.asks_for(command),
         _ => false,
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sider_core::registry::{CheckStatus, Namespace};
 
-use crate::keys::KeyOp;
+use crate::{autopilot::AutopilotOp, keys::KeyOp, prepared::PreparedOp};
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,10 @@ pub enum Op {
     },
     /// Does something about keys or sessions.
     Keys(KeyOp),
+    /// Does something about prepared queries.
+    Prepared(PreparedOp),
+    /// Stores settings of autopilot.
+    Autopilot(AutopilotOp),
     /// Reads once.
     Read {
         /// What.
@@ -220,6 +224,8 @@ pub enum Ask {
     KeyNames(String),
     /// `/v1/session/list`.
     Sessions,
+    /// `/v1/query`.
+    Queries,
 }
 
 /// How fresh an answer must be.
@@ -287,7 +293,11 @@ impl Service {
 impl Op {
     /// Whether it may change the registry.
     pub fn is_write(&self) -> bool {
-        !matches!(self, Op::Read { .. } | Op::Wait { .. } | Op::Save)
+        match self {
+            Op::Read { .. } | Op::Wait { .. } | Op::Save => false,
+            Op::Prepared(op) => op.is_logged(),
+            _ => true,
+        }
     }
 
     /// Whether it is owed an entry in the log when it is acknowledged.
@@ -343,6 +353,7 @@ impl fmt::Display for Ask {
             Ask::KeyTree(prefix) => write!(f, "keys with {prefix:?}"),
             Ask::KeyNames(prefix) => write!(f, "names of keys with {prefix:?}"),
             Ask::Sessions => f.write_str("sessions"),
+            Ask::Queries => f.write_str("prepared queries"),
             Ask::ChecksInState(None) => f.write_str("checks"),
             Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
             Ask::Elsewhere(ask) => write!(f, "{ask} in {ELSEWHERE}"),
@@ -424,6 +435,8 @@ impl fmt::Display for Op {
                 })
             }
             Op::Keys(op) => write!(f, "{op}"),
+            Op::Prepared(op) => write!(f, "{op}"),
+            Op::Autopilot(op) => write!(f, "{op}"),
             Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
             Op::Save => f.write_str("save a snapshot"),
             Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),

@@ -3,7 +3,10 @@
 //!
 //! [`TABLE`] is the list; what the rows count is in [`rows`].
 
+mod autopilot;
+mod prepared;
 mod rows;
+mod shown;
 mod whole;
 
 use std::fmt;
