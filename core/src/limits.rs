@@ -91,10 +91,10 @@ pub const WAIT_SPREAD_DIVISOR: u32 = 16;
 pub const WATCHERS_MAX: usize = 200_000;
 /// Rendered views kept by one server; the least recently used go first.
 pub const VIEWS_MAX: usize = 4_096;
-/// A leader looks this often whether its catalog shows the servers as they are.
-pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(2);
-/// A server that did not answer this many looks in a row is shown as failed.
-pub const UPKEEP_MISSES: u32 = 3;
+/// A leader looks this often whether its catalog shows the servers as they are, and whether autopilot has to do something.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// A server that its leader has not heard of for this long, pauses of the leader aside, is shown as failed.
+pub const SERVER_SILENCE_MAX: Duration = Duration::from_secs(4);
 /// User events that a server keeps, the newest ones, as Consul does.
 pub const EVENTS_MAX: usize = 256;
 /// Bytes of a user event's payload, as in Consul.

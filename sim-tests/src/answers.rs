@@ -10,6 +10,7 @@ use crate::{
     model::State,
     narrowing::{Narrowing, Shape},
     operation::Ask,
+    prepared,
 };
 
 /// What a client must read in this state.
@@ -98,6 +99,7 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
             sessions.sort_by(|one, other| one.id.cmp(&other.id));
             Content::Sessions(sessions)
         }
+        Ask::Queries => Content::Queries(prepared::definitions(state)),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     catalog_steps::Thing,
     cluster::{Client, Cluster},
     keys::{KeyOp, Step},
+    invariants::servers,
     operation::{Ask, Freshness, Op},
     recorder::{Recorder, now},
     schedule::{Doing, Schedule},
@@ -93,6 +94,10 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
     let mut nodes = BTreeSet::from([crate::matching::SHARED_NODE.to_owned()]);
     nodes.extend(schedule.agents().map(|(number, _)| crate::agency::node(number)));
     services.extend(schedule.agents().map(|_| "job".to_owned()));
+    if schedule.cluster.servers_listed {
+        nodes.extend((0..schedule.cluster.servers).map(|server| format!("s{server}")));
+        services.insert(servers::SERVICE.to_owned());
+    }
     for action in &schedule.actions {
         let Doing::Chain(ops) = &action.what else { continue };
         for (_, op) in ops {
@@ -118,7 +123,11 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
             }
         }
     }
+    let prepares = schedule.actions.iter().any(|action| {
+        matches!(&action.what, Doing::Chain(ops) if ops.iter().any(|(_, op)| matches!(op, Op::Prepared(_))))
+    });
     let mut asks = vec![Ask::Services, Ask::Nodes, Ask::ChecksInState(None)];
+    asks.extend(prepares.then_some(Ask::Queries));
     asks.extend(CheckStatus::ALL.map(|status| Ask::ChecksInState(Some(status))));
     let node_services = |node: &String| Ask::NodeServices {
         node: node.clone(),

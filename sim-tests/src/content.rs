@@ -41,6 +41,19 @@ pub enum Content {
     Flag(bool),
     /// The id of a session that was created.
     Created(String),
+    /// Prepared queries, by id.
+    Queries(Vec<Value>),
+    /// A prepared query, or that it is not there.
+    Query(Option<Box<Value>>),
+    /// What a prepared query gives.
+    Executed {
+        /// The service that it is about.
+        service: String,
+        /// For how long names may be kept.
+        ttl: String,
+        /// The instances that it wants.
+        instances: Vec<InstanceSeen>,
+    },
     /// The whole state, from a snapshot file.
     Snapshot(Box<StateSeen>),
 }
@@ -212,6 +225,7 @@ impl Content {
             Ask::Key(_) | Ask::KeyTree(_) => keys::parse_keys(value),
             Ask::KeyNames(_) => keys::parse_names(value),
             Ask::Sessions => keys::parse_sessions(value),
+            Ask::Queries => Ok(Content::Queries(value.as_array().ok_or("it is no list")?.clone())),
         }
     }
 

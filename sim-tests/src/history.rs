@@ -114,6 +114,8 @@ pub struct Bounds {
     pub patience: Duration,
     /// Whether servers may be of an older program.
     pub older_programs: bool,
+    /// Whether the servers are in their own catalog.
+    pub servers_listed: bool,
     /// How long the leader leaves the parts of a restore alone that lays down no more of them.
     pub restore_idle: Duration,
 }
@@ -129,6 +131,7 @@ impl Default for Bounds {
             agent_nodes: Vec::new(),
             patience: Duration::from_secs(8),
             older_programs: false,
+            servers_listed: false,
             restore_idle: Duration::from_secs(3),
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     content::Content,
     history::Outcome,
     operation::Op,
+    prepared::PreparedOp,
 };
 
 /// Stands for the modify index that clients read last.
@@ -486,6 +487,7 @@ pub struct Notes(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     sessions: BTreeMap<String, String>,
+    queries: BTreeMap<String, String>,
     indexes: BTreeMap<String, u64>,
     catalog: BTreeMap<catalog_steps::Name, u64>,
 }
@@ -518,6 +520,14 @@ impl Notes {
             Op::Keys(KeyOp::One(one)) => step(one),
             Op::Keys(KeyOp::Transact(steps)) => steps.iter_mut().for_each(step),
             Op::Keys(KeyOp::DestroySession { session } | KeyOp::RenewSession { session }) => name(session),
+            Op::Prepared(op) => {
+                let query = op.query().into_iter();
+                query.for_each(|query| {
+                    if let Some(id) = known.queries.get(query) {
+                        query.clone_from(id);
+                    }
+                });
+            }
             _ => {}
         }
         op
@@ -530,6 +540,9 @@ impl Notes {
         match (op, &answer.content) {
             (Op::Keys(KeyOp::CreateSession(new)), Some(Content::Created(id))) => {
                 known.sessions.insert(new.name.clone(), id.clone());
+            }
+            (Op::Prepared(PreparedOp::Create { label, .. }), Some(Content::Created(id))) => {
+                known.queries.insert(label.clone(), id.clone());
             }
             (_, Some(Content::Keys(seen))) => known.keys(seen),
             (_, Some(content)) => {

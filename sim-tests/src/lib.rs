@@ -43,6 +43,8 @@ pub mod saboteur;
 pub mod agency;
 
 pub mod audit;
+pub mod autopilot;
+pub mod prepared;
 
 pub mod run;
 

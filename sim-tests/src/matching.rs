@@ -21,9 +21,11 @@ use sider_core::registry::{
 use self::pairing::Pairing;
 use crate::{
     history::{Operation, Outcome, Record},
+    invariants::servers,
     keys::KeyOp,
     model::State,
     operation::{CatalogEntry, Damage, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
+    prepared,
     time::Time,
     truth::Entry,
 };
@@ -41,6 +43,8 @@ pub enum Source {
     Operation(u32),
     /// A host of its own that keeps its registrations in step: an agent.
     Agent,
+    /// The leader, which keeps the servers in their own catalog.
+    Upkeep,
     /// No operation that is left can have caused it.
     Nobody,
 }
@@ -71,7 +75,7 @@ pub fn matched(record: &Record, entries: &[Entry]) -> Matched {
 
 /// The source of an entry that is no operation's own; `None` if it needs one.
 fn internal(record: &Record, entry: &Entry, before: &State, all_reports: &mut Reports<'_>) -> Option<Source> {
-    let Some((command, _)) = &entry.command else {
+    let Some((command, effect)) = &entry.command else {
         return Some(Source::Internal);
     };
     let known = |excused: bool| match excused {
@@ -98,6 +102,12 @@ fn internal(record: &Record, entry: &Entry, before: &State, all_reports: &mut Re
             // All of them, so that each gets its report, whatever is wrong with another one.
             let excused: Vec<bool> = updates.iter().map(&mut excused).collect();
             known(!excused.contains(&false))
+        }
+        // A change of a prepared query that another one came before, or whose name is taken: it did nothing, and may be
+        // tried anew.
+        Command::Transact(_) if prepared::written(command).is_some() && effect.reply.is_err() => {
+            let asked = |it: &Operation| it.invoked <= entry.appended && asks_for(&it.op, command);
+            known(record.operations.iter().any(asked))
         }
         Command::Register(_)
         | Command::Deregister(_)
@@ -153,6 +163,7 @@ impl<'a> Writes<'a> {
             Some(nth) => Source::Operation(self.operations[nth].id),
             // A client may have done something about an agent's node; else the agent did it itself.
             None if command.is_some_and(|command| is_about_an_agent(record, command)) => Source::Agent,
+            None if record.bounds.servers_listed && command.is_some_and(servers::is_upkeep) => Source::Upkeep,
             None => Source::Nobody,
         }
     }
@@ -280,6 +291,8 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
         },
         (Op::Keys(op), command) => op.asks_for(command),
         (Op::Maintenance(op), command) => op.asks_for(command),
+        (Op::Prepared(op), command) => op.asks_for(command),
+        (Op::Autopilot(op), command) => op.asks_for(command),
         _ => false,
     }
 }

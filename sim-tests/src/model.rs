@@ -590,7 +590,10 @@ impl State {
             let what = mark("key", &held.key, held.create_index, held.modify_index);
             show(Topic::Key(held.key.clone()), what);
             let name = held.key.as_bytes();
-            for end in 0..=name.len() {
+            // Of the servers' own keys nobody asks but by the directory that they are in.
+            let own = held.key.is_reserved();
+            let asked = |end: &usize| !own || *end == name.len() || (*end > 0 && name[end - 1] == b'/');
+            for end in (0..=name.len()).filter(asked) {
                 let prefix = Key::parse(name[..end].to_vec()).expect("no longer than the key");
                 show(Topic::KeyPrefix(prefix), what);
             }

@@ -7,9 +7,11 @@ use sider_core::registry::{CheckStatus, Namespace};
 
 use crate::{
     agent_reads::AgentAsk,
+    autopilot::AutopilotOp,
     keys::KeyOp,
     maintenance::Maintenance,
     narrowing::{Narrowing, Shape},
+    prepared::PreparedOp,
 };
 
 /// A request of a client.
@@ -56,6 +58,10 @@ pub enum Op {
     Keys(KeyOp),
     /// Begins or ends maintenance.
     Maintenance(Maintenance),
+    /// Does something about prepared queries.
+    Prepared(PreparedOp),
+    /// Stores settings of autopilot.
+    Autopilot(AutopilotOp),
     /// Reads once.
     Read {
         /// What.
@@ -249,6 +255,8 @@ pub enum Ask {
     KeyNames(String),
     /// `/v1/session/list`.
     Sessions,
+    /// `/v1/query`.
+    Queries,
 }
 
 /// How fresh an answer must be.
@@ -316,10 +324,11 @@ impl Service {
 impl Op {
     /// Whether it may change the registry.
     pub fn is_write(&self) -> bool {
-        !matches!(
-            self,
-            Op::Read { .. } | Op::Wait { .. } | Op::AgentRead(_) | Op::Save
-        )
+        match self {
+            Op::Read { .. } | Op::Wait { .. } | Op::AgentRead(_) | Op::Save => false,
+            Op::Prepared(op) => op.is_logged(),
+            _ => true,
+        }
     }
 
     /// Whether it is owed an entry in the log when it is acknowledged.
@@ -388,6 +397,7 @@ impl fmt::Display for Ask {
             Ask::KeyTree(prefix) => write!(f, "keys with {prefix:?}"),
             Ask::KeyNames(prefix) => write!(f, "names of keys with {prefix:?}"),
             Ask::Sessions => f.write_str("sessions"),
+            Ask::Queries => f.write_str("prepared queries"),
             Ask::ChecksInState(None) => f.write_str("checks"),
             Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
             Ask::Elsewhere(ask) => write!(f, "{ask} in {ELSEWHERE}"),
@@ -470,6 +480,8 @@ impl fmt::Display for Op {
             }
             Op::Keys(op) => write!(f, "{op}"),
             Op::Maintenance(op) => write!(f, "{op}"),
+            Op::Prepared(op) => write!(f, "{op}"),
+            Op::Autopilot(op) => write!(f, "{op}"),
             Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
             Op::AgentRead(ask) => write!(f, "read {ask}"),
             Op::Save => f.write_str("save a snapshot"),

@@ -9,6 +9,7 @@ use sider_core::{observe::Observation, server::Occupancy};
 use sider_runtime_sim::World;
 
 use crate::{
+    autopilot,
     cluster::Witness,
     history::{
         AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding,
@@ -176,6 +177,8 @@ impl Recorder {
     pub fn finish(&self, at: Time) -> History {
         let mut record = std::mem::take(&mut *self.lock());
         record.ended = at;
+        let removals = autopilot::removals(&record);
+        record.memberships.extend(removals);
         if record.healed == Time(0) {
             record.healed = at;
         }

@@ -14,7 +14,7 @@ use crate::{
     agency, audit,
     cluster::{Cluster, ClusterOptions, Formation},
     history::{Bounds, History, ServerNumber},
-    invariants::{Violation, judge},
+    invariants::{Violation, judge, servers},
     keys::Notes,
     recorder::{Recorder, now},
     saboteur::Saboteur,
@@ -86,6 +86,7 @@ fn bounds(schedule: &Schedule) -> Bounds {
             + Duration::from_micros(schedule.cluster.sync_us.1),
         first_voters: (0..schedule.cluster.servers).map(ServerNumber).collect(),
         older_programs: schedule.cluster.command_version < Command::NEWEST_VERSION,
+        servers_listed: schedule.cluster.servers_listed,
         ..Bounds::default()
     }
 }
@@ -106,7 +107,10 @@ pub fn cluster_options(shape: &Shape) -> ClusterOptions {
     raft.snapshot_interval = Duration::from_secs(5);
     raft.log_keep = shape.log_keep;
     raft.command_version = shape.command_version;
-    let mut server = ServerConfig::default();
+    let mut server = ServerConfig {
+        servers_service: shape.servers_listed.then(servers::service),
+        ..ServerConfig::default()
+    };
     if let Some(squeeze) = shape.squeeze {
         squeeze.apply(&mut raft, &mut server);
     }

@@ -61,6 +61,9 @@ pub struct Shape {
     /// Limits of the servers that are smaller than in production, if any are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub squeeze: Option<Squeeze>,
+    /// Whether the servers are in their own catalog.
+    #[serde(default)]
+    pub servers_listed: bool,
 }
 
 /// How much servers do in one go, and hold: so little that what happens in between happens often. 0 is as in production.
@@ -416,6 +419,9 @@ impl fmt::Display for Schedule {
         )?;
         if let Some(squeeze) = shape.squeeze {
             writeln!(f, "with small limits: {squeeze:?}")?;
+        }
+        if shape.servers_listed {
+            writeln!(f, "the servers are in their own catalog")?;
         }
         writeln!(f, "faults ({}):", self.faults.len())?;
         for fault in &self.faults {

@@ -96,6 +96,7 @@ pub fn three() -> Shape {
         drift_ppm: vec![0; 3],
         command_version: Command::NEWEST_VERSION,
         squeeze: None,
+        servers_listed: false,
     }
 }
 

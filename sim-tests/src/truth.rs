@@ -18,11 +18,12 @@ use sider_core::{
 use crate::{
     answers,
     content::Content,
-    history::{AppliedEntry, Effect, Fact, FaultKind, Record, ServerNumber},
+    history::{AppliedEntry, Effect, Fact, FaultKind, FaultSpan, Observed, Record, ServerNumber},
     keys::key,
     matching::{self, Matched, Source},
     model::State,
     operation::Ask,
+    prepared,
     time::Time,
 };
 
@@ -365,6 +366,7 @@ impl Ask {
             Ask::Key(name) => Topic::Key(key(name)),
             Ask::KeyTree(prefix) | Ask::KeyNames(prefix) => Topic::KeyPrefix(key(prefix)),
             Ask::Sessions => Topic::Sessions,
+            Ask::Queries => Topic::KeyPrefix(prepared::directory()),
             Ask::ChecksInState(None) => Topic::Checks(namespace),
             Ask::ChecksInState(Some(status)) => Topic::ChecksInState(namespace, *status),
         }
@@ -581,16 +583,36 @@ fn leaders(record: &Record) -> Vec<Leadership> {
 
 /// The complement of all disturbances, each of them prolonged by the time to settle.
 fn calm(record: &Record) -> Vec<(Time, Time)> {
+    calm_but_for(record, None)
+}
+
+/// When it is calm, but that a server is down: that its process ends and starts, and what ended it, does not count.
+pub fn calm_but_for(record: &Record, down: Option<ServerNumber>) -> Vec<(Time, Time)> {
     let settle = record.bounds.settle;
     let mut troubled: Vec<(Time, Time)> = vec![(Time(0), Time(0) + settle)];
+    let of_its_process = |seen: &&Observed| {
+        Some(seen.server) == down && matches!(seen.what, Fact::Started | Fact::Stopped { .. })
+    };
+    let ended: Vec<Time> = match down {
+        None => Vec::new(),
+        Some(_) => record
+            .observations
+            .iter()
+            .filter(of_its_process)
+            .map(|seen| seen.at)
+            .collect(),
+    };
+    let ended_it = |fault: &FaultSpan| {
+        down.is_some_and(|server| fault.servers == [server]) && ended.contains(&fault.from)
+    };
     for fault in record
         .faults
         .iter()
-        .filter(|fault| fault.kind != FaultKind::Harmless)
+        .filter(|fault| fault.kind != FaultKind::Harmless && !ended_it(fault))
     {
         troubled.push((fault.from, fault.until + settle));
     }
-    for seen in &record.observations {
+    for seen in record.observations.iter().filter(|seen| !of_its_process(seen)) {
         if matches!(
             seen.what,
             Fact::BecameLeader { .. } | Fact::LostLeadership { .. } | Fact::Started | Fact::Stopped { .. }

@@ -16,6 +16,7 @@ use crate::{
     operation::{
         Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
     },
+    prepared,
 };
 
 /// What a check that is not a TTL check is about.
@@ -71,6 +72,8 @@ pub fn request(op: &Op) -> Request<Bytes> {
         Op::Keys(op) => op.request(),
         Op::Maintenance(op) => op.request(),
         Op::AgentRead(ask) => ask.request(),
+        Op::Prepared(op) => op.request(),
+        Op::Autopilot(op) => put("/v1/operator/autopilot/configuration", Some(op.body())),
         Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
         Op::Wait {
             ask,
@@ -134,6 +137,19 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
                 Err(problem) => Outcome::Nonsense(format!("404 with a bad answer: {problem}")),
             }
         }
+        404 if matches!(&op, Op::Prepared(op) if !op.is_logged()) && text() == "Query not found" => {
+            Outcome::Done(Answer {
+                index: None,
+                told: None,
+                content: Some(prepared::not_there()),
+                refused: Vec::new(),
+            })
+        }
+        // As Consul says that a name is taken, or that there is no such query.
+        500 if matches!(op, Op::Prepared(_)) && prepared::is_refusal(&text()) => Outcome::Refused {
+            status,
+            reason: text(),
+        },
         // As Consul says that a session, or what it is bound to, is not there.
         500 if matches!(op, Op::Keys(_)) && text().contains("apply failed: ") => Outcome::Refused {
             status,
@@ -168,6 +184,8 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
             done.told = Some(told(answer)?);
         }
         Op::Keys(op) => done.content = Some(op.parse(answer.body())?),
+        Op::Prepared(op) => done.content = op.parse(answer.body())?,
+        Op::Autopilot(_) if answer.body() != "true" => return Err("the settings were not stored".into()),
         Op::Report {
             form: ReportForm::Batch,
             reports,
@@ -433,6 +451,7 @@ fn path_of(ask: &Ask) -> (String, Vec<String>) {
             vec!["keys".into(), "separator=/".into()],
         ),
         Ask::Sessions => ("/v1/session/list".to_owned(), vec![]),
+        Ask::Queries => ("/v1/query".to_owned(), vec![]),
     }
 }
 

@@ -113,6 +113,12 @@ pub fn content(content: &Content) -> String {
         Content::Agent(seen) => seen.to_string(),
         Content::Flag(done) => done.to_string(),
         Content::Created(id) => id.clone(),
+        Content::Queries(queries) => list(queries.iter().map(query)),
+        Content::Query(None) => "no such query".into(),
+        Content::Query(Some(definition)) => query(definition),
+        Content::Executed {
+            service, instances, ..
+        } => format!("of {service}: {}", list(instances.iter().map(instance))),
     };
     if text.is_empty() { "nothing".into() } else { text }
 }
@@ -128,6 +134,16 @@ fn instance(instance: &InstanceSeen) -> String {
     } else {
         format!("{}{version} ({statuses})", instance.id)
     }
+}
+
+/// A prepared query's definition: its name, and the version that tells it from others.
+fn query(definition: &serde_json::Value) -> String {
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    format!(
+        "{:?} v{}",
+        text(&definition["Name"]),
+        text(&definition["DNS"]["TTL"])
+    )
 }
 
 fn check(check: &CheckSeen) -> String {

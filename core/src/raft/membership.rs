@@ -152,20 +152,29 @@ impl<R: Runtime> Members<R> {
         }
     }
 
-    /// See [`super::Consensus::remove_server`].
-    pub(crate) async fn remove(&self, id: ServerId) -> Result<(), MembershipError> {
+    /// See [`super::Consensus::remove_server`], and [`super::Consensus::remove_silent_server`] with a time.
+    pub(crate) async fn remove(
+        &self,
+        id: ServerId,
+        silent_for: Option<Duration>,
+    ) -> Result<(), MembershipError> {
         let metrics = self.metrics();
         self.ensure_leader(&metrics)?;
         let membership = metrics.membership_config.membership();
         let Some((member, _)) = find(membership, &id) else {
             return Err(MembershipError::Refused(format!("there is no member {id}")));
         };
+        let is_heard = |metrics: &Metrics<R>| {
+            silent_for
+                .is_some_and(|silence| since_contact(metrics, member).is_some_and(|since| since < silence))
+        };
         let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
         if !voters.contains(member) {
             return self
-                .change(
+                .change_unless(
                     ChangeMembers::RemoveNodes(BTreeSet::from([member.clone()])),
                     false,
+                    is_heard,
                 )
                 .await;
         }
@@ -174,9 +183,10 @@ impl<R: Runtime> Members<R> {
                 "{id} is the last voter: a cluster can't be without one"
             )));
         }
-        self.change(
+        self.change_unless(
             ChangeMembers::RemoveVoters(BTreeSet::from([member.clone()])),
             false,
+            is_heard,
         )
         .await
     }
@@ -284,12 +294,28 @@ impl<R: Runtime> Members<R> {
         change: ChangeMembers<MemberId, ServerAddress>,
         retain: bool,
     ) -> Result<(), MembershipError> {
+        self.change_unless(change, retain, |_| false).await
+    }
+
+    /// As [`Members::change`], unless the reason for it is gone (`is_moot`) when its turn has come.
+    async fn change_unless(
+        &self,
+        change: ChangeMembers<MemberId, ServerAddress>,
+        retain: bool,
+        is_moot: impl Fn(&Metrics<R>) -> bool + Sync,
+    ) -> Result<(), MembershipError> {
         let committed = async {
             let _turn = self.one_at_a_time.lock().await;
             loop {
                 // Looked at in turn: the change before this one may have removed this server, and a leader that is
                 // not a voter any more must change nothing until it steps down.
-                self.ensure_leader(&self.metrics())?;
+                let metrics = self.metrics();
+                self.ensure_leader(&metrics)?;
+                if is_moot(&metrics) {
+                    return Err(MembershipError::Refused(
+                        "the server is heard of again".to_string(),
+                    ));
+                }
                 match self.raft.change_membership(change.clone(), retain).await {
                     Ok(_) => return Ok(()),
                     Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
@@ -386,6 +412,12 @@ impl<R: Runtime> Members<R> {
 /// The member of a name. There are never two: a name is added only when it is free.
 fn find<'a>(membership: &'a Membership, id: &ServerId) -> Option<(&'a MemberId, &'a ServerAddress)> {
     membership.nodes().find(|(member, _)| member.server == *id)
+}
+
+/// How long ago a member last acknowledged anything to this leader; `None` if it has not since this one leads.
+fn since_contact<R: Runtime>(metrics: &Metrics<R>, member: &MemberId) -> Option<Duration> {
+    let at = metrics.heartbeat.as_ref()?.get(member)?.as_ref()?.at;
+    Some(R::now().saturating_since(at))
 }
 
 fn lag<R: Runtime>(metrics: &Metrics<R>, matched: u64) -> u64 {

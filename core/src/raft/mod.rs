@@ -247,6 +247,10 @@ pub struct RaftStatus {
     pub disks: BTreeMap<ServerId, DiskId>,
     /// At a leader: the last index known to be on each member's disk.
     pub matched: BTreeMap<ServerId, u64>,
+    /// At a leader: how long ago each other member last acknowledged anything to it; without those that have not since it
+    /// leads. Not told to other servers.
+    #[serde(skip)]
+    pub contacts_ms: BTreeMap<ServerId, u64>,
     /// Time since the leader was last heard of (at a leader: since a quorum last acknowledged); `None`: never.
     pub last_contact_ms: Option<u64>,
     /// Elections that this server started.
@@ -312,6 +316,13 @@ pub trait Consensus: Send + Sync + 'static {
     fn add_server(&self, id: ServerId, address: ServerAddress) -> BoxFuture<'_, Result<(), MembershipError>>;
     /// At the leader: removes a member (itself too: then it steps down).
     fn remove_server(&self, id: ServerId) -> BoxFuture<'_, Result<(), MembershipError>>;
+    /// As [`Consensus::remove_server`], but refused if the member has acknowledged anything less than `silence` ago when
+    /// the change is handed in, after any that is under way.
+    fn remove_silent_server(
+        &self,
+        id: ServerId,
+        silence: Duration,
+    ) -> BoxFuture<'_, Result<(), MembershipError>>;
     /// At the leader: hands leadership to a voter (`None`: to the one that has most of the log).
     fn transfer_leader(&self, to: Option<ServerId>) -> BoxFuture<'_, Result<(), MembershipError>>;
     /// Makes a checkpoint now.

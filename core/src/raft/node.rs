@@ -39,7 +39,7 @@ use crate::{
     limits,
     observe::{Observation, SharedObserver},
     registry::{Command, Registry},
-    runtime::{Disk as _, Keyspace, Network, NetworkError, Runtime},
+    runtime::{Disk as _, Instant, Keyspace, Network, NetworkError, Runtime},
 };
 
 const FORMAT: &str = "format";
@@ -421,6 +421,7 @@ impl<R: Runtime> Consensus for RaftNode<R> {
             matched: matched
                 .map(|(member, log_id)| (member.server.clone(), index(log_id)))
                 .collect(),
+            contacts_ms: self.contacts(&metrics),
             last_contact_ms: self.last_contact(&metrics),
             elections: self.log.elections(),
             fatal: failed
@@ -453,7 +454,15 @@ impl<R: Runtime> Consensus for RaftNode<R> {
     }
 
     fn remove_server(&self, id: ServerId) -> BoxFuture<'_, Result<(), MembershipError>> {
-        self.members.remove(id).boxed()
+        self.members.remove(id, None).boxed()
+    }
+
+    fn remove_silent_server(
+        &self,
+        id: ServerId,
+        silence: Duration,
+    ) -> BoxFuture<'_, Result<(), MembershipError>> {
+        self.members.remove(id, Some(silence)).boxed()
     }
 
     fn transfer_leader(&self, to: Option<ServerId>) -> BoxFuture<'_, Result<(), MembershipError>> {
@@ -483,9 +492,21 @@ impl<R: Runtime> RaftNode<R> {
         } else {
             self.peers.leader_heard()
         };
-        let since = R::now().saturating_since(at?);
-        Some(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        Some(millis_since::<R>(at?))
     }
+
+    /// See [`RaftStatus::contacts_ms`].
+    fn contacts(&self, metrics: &RaftMetrics<Types<R>>) -> BTreeMap<ServerId, u64> {
+        let heard = metrics.heartbeat.iter().flatten();
+        heard
+            .filter(|(member, _)| *member != self.me.member())
+            .filter_map(|(member, at)| Some((member.server.clone(), millis_since::<R>(at.as_ref()?.at))))
+            .collect()
+    }
+}
+
+fn millis_since<R: Runtime>(at: Instant) -> u64 {
+    u64::try_from(R::now().saturating_since(at).as_millis()).unwrap_or(u64::MAX)
 }
 
 fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {

@@ -6,9 +6,10 @@
 //!
 //! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server),
 //! [`reads`] and [`blocking`] (what any server can do), with [`hub`] and [`views`]; [`countdown`], [`deadlines`],
-//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`membership`], [`upgrade`], [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
+//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`membership`], [`silence`], [`upkeep`], [`autopilot`], [`upgrade`], [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
 //! and a network), [`standin`] (one without, for tests).
 
+mod autopilot;
 mod blocking;
 mod countdown;
 mod deadlines;
@@ -27,6 +28,7 @@ mod receipts;
 mod renewals;
 mod session_renewals;
 mod signal;
+mod silence;
 mod snapshot;
 pub mod standin;
 mod start;
@@ -41,6 +43,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    autopilot::AutopilotSettings,
     events::UserEvent,
     occupancy::Occupancy,
     platform::{Platform, RuntimePlatform},
@@ -368,6 +371,19 @@ impl Server {
         };
         self.0.settle(consistency).await?;
         Ok(look(&self.0.registry()))
+    }
+    /// Answers the query to which what `find` finds in the state leads, if it leads to any: both are of one moment. The state
+    /// is locked meanwhile: `find` must be quick.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub async fn read_found<T>(
+        &self,
+        consistency: Consistency,
+        find: impl FnOnce(&Registry) -> (T, Option<Query>) + Send,
+    ) -> Result<(T, Option<Answer>), ServerError> {
+        let freshness = self.0.settle(consistency).await?;
+        Ok(self.0.evaluate_found(find, freshness))
     }
     /// A new random UUID.
     pub fn new_uuid(&self) -> String {

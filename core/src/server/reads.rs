@@ -19,7 +19,11 @@ use super::{
     peer::{self, PeerRequest, PeerResponse},
     wiring::Inner,
 };
-use crate::{limits, raft::ReadIndexError, registry::Query};
+use crate::{
+    limits,
+    raft::ReadIndexError,
+    registry::{Query, Registry},
+};
 
 /// The reads that wait for a read index.
 #[derive(Debug, Default)]
@@ -86,6 +90,26 @@ impl Inner {
             known_leader: freshness.known_leader,
             last_contact: freshness.last_contact,
         }
+    }
+
+    /// What is found in the state, and the answer that it gives now to the query that this leads to: both of one moment.
+    pub(super) fn evaluate_found<T>(
+        &self,
+        find: impl FnOnce(&Registry) -> (T, Option<Query>),
+        freshness: Freshness,
+    ) -> (T, Option<Answer>) {
+        let registry = self.registry();
+        let (found, query) = find(&registry);
+        let answer = query.map(|query| {
+            let (view, index) = self.shared.views.get(&registry, &query);
+            Answer {
+                view,
+                index,
+                known_leader: freshness.known_leader,
+                last_contact: freshness.last_contact,
+            }
+        });
+        (found, answer)
     }
 
     /// Ends when every write acknowledged before this call is in this server's state.

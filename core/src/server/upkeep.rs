@@ -13,16 +13,17 @@ use std::{
 use futures_util::future::FutureExt as _;
 
 use super::{
-    PeerReport, node_id,
+    node_id,
+    silence::{Heard, Silence},
     wiring::{Inner, Shared},
 };
 use crate::{
     limits,
-    raft::Role,
+    raft::{RaftStatus, Role, ServerAddress, ServerId},
     registry::{
-        CheckDefinition, CheckDefinitionUpdate, CheckId, CheckStatus, Command, Deregister, Instance,
-        InstanceId, InstanceKey, Namespace, Node, NodeName, Registration, Registry, ServiceName, Session,
-        Weights,
+        CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, Command, Deregister,
+        Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Registration, Registry, ServiceName,
+        Session, Weights,
     },
 };
 
@@ -43,11 +44,11 @@ pub(super) fn begin(inner: &Arc<Inner>) {
 }
 
 async fn run(shared: Arc<Shared>, inner: Weak<Inner>) {
-    let mut silent = BTreeMap::new();
+    let mut silence = Silence::default();
     while shared.finish().is_none() {
         let seen = shared.leadership.version();
         match inner.upgrade() {
-            Some(inner) => inner.look_after_servers(&mut silent).await,
+            Some(inner) => inner.look_after_servers(&mut silence).await,
             None => return,
         }
         let changed = shared.leadership.changed_since(seen);
@@ -57,28 +58,21 @@ async fn run(shared: Arc<Shared>, inner: Weak<Inner>) {
 }
 
 impl Inner {
-    /// At the leader: brings the catalog in step with the members. `silent` counts how often each did not answer.
-    async fn look_after_servers(&self, silent: &mut BTreeMap<String, u32>) {
+    /// At the leader: brings the catalog in step with the members.
+    async fn look_after_servers(&self, silence: &mut Silence) {
         let status = self.consensus.status();
         if status.role != Role::Leader || self.shared.halted().is_some() {
-            silent.clear();
+            silence.forget();
             return;
         }
-        let reports = self.cluster().await;
-        for report in &reports {
-            let count = silent.entry(report.id.0.to_string()).or_default();
-            *count = match report.status {
-                Some(_) => 0,
-                None => *count + 1,
-            };
+        if !silence.look(&status, self.platform().now()) {
+            return;
         }
-        let leader = status.id.0.to_string();
-        let wanted = self.wanted(&reports, &leader, silent);
-        let commands = commands(
-            &self.registry(),
-            wanted,
-            self.shared.config.servers_service.as_ref(),
-        );
+        let commands = {
+            let registry = self.registry();
+            let wanted = self.wanted(&status, silence, &registry);
+            commands(&registry, wanted, self.shared.config.servers_service.as_ref())
+        };
         for command in commands {
             let proposed = self.consensus.propose_in_term(status.term, command);
             let deadline = self.platform().now() + limits::WRITE_TIMEOUT;
@@ -88,45 +82,64 @@ impl Inner {
     }
 
     /// How the catalog should show the servers.
-    fn wanted(
-        &self,
-        reports: &[PeerReport],
-        leader: &str,
-        silent: &BTreeMap<String, u32>,
-    ) -> Vec<Registration> {
+    fn wanted(&self, status: &RaftStatus, silence: &Silence, registry: &Registry) -> Vec<Registration> {
         let config = &self.shared.config;
         let Some(service) = &config.servers_service else {
             return Vec::new();
         };
-        let own = agent_node(config);
-        let alone = reports.len() <= 1;
-        let mut wanted = vec![registration(own, None, CheckStatus::Passing)];
-        for report in reports {
-            let id = report.id.0.to_string();
-            let (host, port) = split_address(&report.address.raft);
-            let node = match NodeName::parse(&id) {
-                Ok(name) if !alone && name != config.agent_node => {
+        let alone = status.voters.len() + status.learners.len() <= 1;
+        let mut wanted = vec![registration(agent_node(config), None, CheckStatus::Passing)];
+        let mut add = |id: &ServerId, address: &ServerAddress, voter: bool| {
+            let name = id.0.to_string();
+            let (host, port) = split_address(&address.raft);
+            let node = match NodeName::parse(&name) {
+                Ok(parsed) if !alone && parsed != config.agent_node => {
                     let address = if host.is_empty() {
                         &config.agent_node_address
                     } else {
                         host
                     };
-                    server_node(name, node_id(&id), address)
+                    server_node(parsed, node_id(&name), address)
                 }
                 _ => agent_node(config),
             };
-            let status = match silent.get(&id) {
-                Some(missed) if *missed >= limits::UPKEEP_MISSES => CheckStatus::Critical,
-                _ => CheckStatus::Passing,
-            };
-            let instance = server_instance(service, node.name.clone(), port, report.voter, id == leader);
+            let instance = server_instance(service, node.name.clone(), port, voter, *id == status.id);
             if node.name == config.agent_node {
                 wanted[0].instance = Some(instance);
             } else {
-                wanted.push(registration(node, Some(instance), status));
+                let seen = status_of(silence.of(id), registry, &node.name);
+                wanted.push(registration(node, Some(instance), seen));
             }
-        }
+        };
+        status
+            .voters
+            .iter()
+            .for_each(|(id, address)| add(id, address, true));
+        status
+            .learners
+            .iter()
+            .for_each(|(id, address)| add(id, address, false));
         wanted
+    }
+}
+
+/// How a server that its leader has heard of so is shown. A new leader leaves one of which it has not heard as it is, until
+/// it was silent for long enough: that it leads says nothing about the others.
+fn status_of(heard: Heard, registry: &Registry, node: &NodeName) -> CheckStatus {
+    if heard.silent >= limits::SERVER_SILENCE_MAX {
+        return CheckStatus::Critical;
+    }
+    let shown = || {
+        let alive = CheckKey {
+            namespace: Namespace::default(),
+            node: node.clone(),
+            id: CheckId::parse(Session::NODE_ALIVE).expect("a constant that is a name"),
+        };
+        registry.check(&alive).map(|check| check.status)
+    };
+    match heard.ever {
+        true => CheckStatus::Passing,
+        false => shown().unwrap_or(CheckStatus::Passing),
     }
 }
 
@@ -334,5 +347,18 @@ mod tests {
         assert_eq!(apply(&mut registry, left), 1);
         assert!(registry.node(&name("n2")).is_none());
         assert_eq!(apply(&mut registry, left), 0);
+    }
+
+    #[test]
+    fn who_was_not_heard_of_yet_stays_as_he_is_shown() {
+        let mut registry = Registry::default();
+        apply(&mut registry, &[server("n2", false, CheckStatus::Critical)]);
+        let status = |ever, silent| status_of(Heard { silent, ever }, &registry, &name("n2"));
+        let zero = std::time::Duration::ZERO;
+        assert_eq!(status(false, zero), CheckStatus::Critical);
+        assert_eq!(status(true, zero), CheckStatus::Passing);
+        assert_eq!(status(true, limits::SERVER_SILENCE_MAX), CheckStatus::Critical);
+        let stranger = status_of(Heard::default(), &registry, &name("n3"));
+        assert_eq!(stranger, CheckStatus::Passing, "nothing is shown yet");
     }
 }

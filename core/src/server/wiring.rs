@@ -171,6 +171,7 @@ impl Wiring {
         expiry::begin(&inner);
         super::divergence::begin(&inner);
         super::upkeep::begin(&inner);
+        super::autopilot::begin(&inner);
         super::upgrade::begin(&inner);
         super::snapshot::begin(&inner);
         Server(inner)

@@ -3,9 +3,11 @@
 //! Each seed first draws which kinds of faults and operations exist in its world at all, and how often ("swarm
 //! testing"): a bug that shows only when pauses meet checkpoints is drowned where everything happens at once.
 
+mod autopilot;
 mod catalog;
 mod keys;
 mod narrowing;
+mod prepared;
 mod troubles;
 mod work;
 
@@ -25,6 +27,11 @@ const END_MS_MIN: u64 = 20_000;
 /// From the end of the last fault to the end of the run, at least: enough to recover.
 const RECOVERY_MS: u64 = 6_100;
 
+/// What was drawn beside the rest, so that the rest of a seed's world stayed as it was.
+const BESIDE: u64 = 0x5e4_7e45;
+/// In so many of a hundred worlds the servers are in their own catalog.
+const SERVERS_LISTED: u64 = 40;
+
 /// How long everything takes in a world.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
@@ -41,7 +48,11 @@ struct Pace {
 pub fn generate(seed: u64) -> Schedule {
     let mut dice = Dice::new(seed);
     let pace = pace(&mut dice);
-    let cluster = shape(&mut dice);
+    let mut beside = Dice::new(seed ^ BESIDE);
+    let cluster = Shape {
+        servers_listed: beside.chance(SERVERS_LISTED),
+        ..shape(&mut dice)
+    };
     let faults = troubles::draw(&mut dice, &cluster, pace);
     let mut actions = work::draw(&mut dice, &cluster, pace);
     let restores = actions.iter().any(|action| {
@@ -52,6 +63,8 @@ pub fn generate(seed: u64) -> Schedule {
     if first_agent.is_some() {
         work::rob_the_agent(&mut dice, &cluster, pace, &mut actions);
     }
+    autopilot::draw(&mut beside, &cluster, pace, &faults, &mut actions);
+    prepared::draw(&mut beside, &cluster, pace, &mut actions);
     Schedule {
         seed,
         cluster,
@@ -136,6 +149,7 @@ fn shape(dice: &mut Dice) -> Shape {
             Command::NEWEST_VERSION
         },
         squeeze: dice.chance(35).then(|| squeeze(dice, latency_us.1)),
+        servers_listed: false,
     }
 }
 

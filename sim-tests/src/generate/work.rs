@@ -5,6 +5,7 @@ use sider_core::registry::CheckStatus;
 use super::{BEGIN_MS, Dice, Pace, catalog, keys, narrowing};
 use crate::{
     agency,
+    invariants::servers,
     operation::{
         Ask, CatalogEntry, Damage, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck,
     },
@@ -720,6 +721,9 @@ impl<'a> Plan<'a> {
     }
 
     fn ask_here(&mut self) -> Ask {
+        if self.cluster.servers_listed && self.dice.chance(12) {
+            return self.ask_of_servers();
+        }
         let service = (*self.dice.weighted(&[
             (6, SERVICES[0]),
             (3, SERVICES[1]),
@@ -771,6 +775,26 @@ impl<'a> Plan<'a> {
                 ];
                 Ask::ChecksInState(*self.dice.pick(&statuses))
             }
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// What only servers show that are in their own catalog.
+    fn ask_of_servers(&mut self) -> Ask {
+        let service = servers::SERVICE.to_owned();
+        match self.dice.index(4) {
+            0 => Ask::NodeChecks(format!("s{}", self.dice.server(self.cluster))),
+            1 => Ask::ServiceChecks(service),
+            2 => Ask::CatalogService {
+                service,
+                tags: vec![],
+            },
+            _ => Ask::Health {
+                service,
+                passing: self.dice.chance(50),
+                tags: vec![],
+            },
         }
     }
 }

@@ -70,8 +70,9 @@ pub fn check(history: &History) -> Result<(), Violation> {
 /// What an older program does not know is refused until the last server is exchanged.
 fn needs_an_upgrade(history: &History, operation: &Operation) -> bool {
     let truth = history.truth();
-    let is_newer =
-        matches!(operation.op, Op::Restore { .. }) || matches!(&operation.op, Op::Keys(op) if op.is_logged());
+    let is_newer = matches!(operation.op, Op::Restore { .. } | Op::Autopilot(_))
+        || matches!(&operation.op, Op::Prepared(op) if op.is_logged())
+        || matches!(&operation.op, Op::Keys(op) if op.is_logged());
     is_newer
         && history.bounds.older_programs
         && truth.state(truth.applied_before(operation.invoked)).version < 2

@@ -6,6 +6,7 @@
 
 pub mod agent_api;
 pub mod agents;
+pub mod autopilot;
 pub mod availability;
 pub mod backups;
 pub mod clients_view;
@@ -21,9 +22,11 @@ pub mod log_matching;
 pub mod membership;
 pub mod monotonic_index;
 pub mod outputs;
+pub mod prepared;
 pub mod quorum;
 pub mod reaping;
 pub mod recovery;
+pub mod servers;
 pub mod session_ttl;
 pub mod sessions;
 pub mod snapshots;
@@ -59,7 +62,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 30] = [
+pub const ALL: [(&str, Check); 33] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -71,6 +74,7 @@ pub const ALL: [(&str, Check); 30] = [
     (exactly_once::NAME, exactly_once::check),
     (durability::NAME, durability::check),
     (transactions::NAME, transactions::check),
+    (prepared::NAME, prepared::check),
     (linearizability::NAME, linearizability::check),
     (agent_api::NAME, agent_api::check),
     (clients_view::NAME, clients_view::check),
@@ -87,6 +91,8 @@ pub const ALL: [(&str, Check); 30] = [
     (reaping::NAME, reaping::check),
     (agents::NAME, agents::check),
     (membership::NAME, membership::check),
+    (autopilot::NAME, autopilot::check),
+    (servers::NAME, servers::check),
     (leaks::NAME, leaks::check),
     (recovery::NAME, recovery::check),
     (availability::NAME, availability::check),

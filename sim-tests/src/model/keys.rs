@@ -302,12 +302,13 @@ impl State {
         self.keys.iter().find(|held| held.key == *key).map(AsRef::as_ref)
     }
 
-    /// What every key with a prefix holds, by key.
+    /// What every key with a prefix holds, by key; the servers' own keys only if the prefix is one of theirs.
     pub fn tree(&self, prefix: &Key) -> Vec<&Arc<KeyValue>> {
         let mut tree: Vec<_> = self
             .keys
             .iter()
             .filter(|held| held.key.starts_with(prefix))
+            .filter(|held| prefix.is_reserved() || !held.key.is_reserved())
             .collect();
         tree.sort_by(|one, other| one.key.cmp(&other.key));
         tree

@@ -3,8 +3,11 @@
 //!
 //! [`TABLE`] is the list; what the rows count is in [`rows`].
 
+mod autopilot;
 mod catalog;
+mod prepared;
 mod rows;
+mod shown;
 mod whole;
 
 use std::fmt;

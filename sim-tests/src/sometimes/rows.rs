@@ -7,7 +7,7 @@ use std::{
 
 use sider_core::registry::{Command, Refusal, Reply};
 
-use super::{HowOften, Situation, catalog, whole};
+use super::{HowOften, Situation, autopilot, catalog, prepared, shown, whole};
 use crate::{
     history::{Disk, Fact, FaultSpan, History, MembershipChange, Observed, Operation, Outcome, ServerNumber},
     invariants::watches::{self, Bound},
@@ -302,6 +302,27 @@ table! {
     Usual "a server that lost its disk is added again": |h| changes(h, |it| {
         it.joins && it.done == Some(true) && h.is_out(it.server, it.invoked)
     });
+
+    // Prepared queries.
+    Usual "a prepared query gives instances": prepared::gives;
+    Usual "a prepared query is executed by its name": prepared::by_name;
+    Usual "a template is filled in": prepared::filled_in;
+    Usual "a prepared query leaves out what is not healthy": prepared::leaves_out;
+    Usual "a query's definition changes while it is executed": prepared::overtaken;
+    Usual "a name of a query is taken": prepared::taken;
+    Usual "a change of a query is tried again": prepared::tried_again;
+
+    // Autopilot.
+    Usual "autopilot removes a dead server": |h| autopilot::removed(h).count() as u64;
+    Usual "autopilot leaves a dead server, as too few would stay": autopilot::left;
+    Usual "a server that autopilot removed comes back": autopilot::came_back;
+    Rare "autopilot gives a learner its vote": autopilot::promoted;
+
+    // The servers in their own catalog.
+    Usual "a server is shown as failed": shown::failed;
+    Usual "a server that was shown as failed is shown as alive": shown::back;
+    Usual "the mark of the leader moves": shown::leader_moves;
+    Usual "a removed server leaves the catalog": shown::gone;
 
     // Agents.
     Usual "an agent registers its services": |h| {

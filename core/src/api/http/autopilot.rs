@@ -1,6 +1,8 @@
 //! `/v1/operator/autopilot/…`: how healthy the servers are, and Consul's settings for what keeps them so.
 //!
-//! The settings are kept under a reserved key and shown again; of them nothing is carried out yet.
+//! The settings are kept under a reserved key; the leader carries them out.
+
+use std::time::Duration;
 
 use axum::{Router, extract::State, routing::get};
 use http::{Method, StatusCode};
@@ -8,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     body::{Fields, JsonBody},
+    duration,
     encode::to_bytes,
     error::ApiError,
     identity::server_name,
@@ -21,8 +24,8 @@ use super::{
 };
 use crate::{
     raft::RaftStatus,
-    registry::{Command, Key, KeyWrite, Operation, Refusal},
-    server::{CONSUL_VERSION, PeerReport, Server},
+    registry::{Command, KeyWrite, Operation, Refusal},
+    server::{AutopilotSettings, CONSUL_VERSION, PeerReport, Server},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -37,17 +40,15 @@ pub(super) fn routes() -> Router<Server> {
         .route("/v1/operator/autopilot/state", read(state))
 }
 
-fn key() -> Key {
-    Key::reserved("operator/autopilot").expect("a constant that is short enough")
-}
-
 /// `GET /v1/operator/autopilot/configuration`.
 async fn configuration(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
     let stored = server
-        .inspect(options.stale(), |registry| key_value(registry, &key()))
+        .inspect(options.stale(), |registry| {
+            key_value(registry, &AutopilotSettings::key())
+        })
         .await?;
-    let (mut body, create_index, modify_index) = match &stored {
-        None => (settings(&Value::Object(serde_json::Map::new()), true)?, 0, 0),
+    let (settings, create_index, modify_index) = match &stored {
+        None => (AutopilotSettings::default(), 0, 0),
         Some(stored) => (
             serde_json::from_slice(&stored.value)
                 .map_err(|error| ApiError::server_error(format!("stored settings can't be read: {error}")))?,
@@ -55,6 +56,7 @@ async fn configuration(State(server): State<Server>, options: Options) -> Result
             stored.modify_index,
         ),
     };
+    let mut body = shown(&settings);
     body["CreateIndex"] = create_index.into();
     body["ModifyIndex"] = modify_index.into();
     Ok(Reply::json(&body))
@@ -67,8 +69,8 @@ async fn configure(
     JsonBody(body): JsonBody,
 ) -> Result<Reply, ApiError> {
     let write = KeyWrite {
-        key: key(),
-        value: to_bytes(&settings(&body, false)?),
+        key: AutopilotSettings::key(),
+        value: to_bytes(&settings(&body)?),
         flags: 0,
     };
     let operation = match kv::number(&options.parameters, "cas")? {
@@ -83,27 +85,50 @@ async fn configure(
     }
 }
 
-/// The settings of a body, what it leaves out being Consul's defaults.
-fn settings(body: &Value, cleanup: bool) -> Result<Value, ApiError> {
+/// The settings of a body, what it leaves out being Consul's defaults, but for what is a flag.
+fn settings(body: &Value) -> Result<AutopilotSettings, ApiError> {
     let fields = Fields::of(body)?;
-    let period = |name: &str, default: &str| -> Result<String, ApiError> {
+    let usual = AutopilotSettings::default();
+    let period = |name: &str, usual: u64| -> Result<u64, ApiError> {
         let nanos = fields.duration(name)?;
         let nanos = nanos.and_then(|nanos| u64::try_from(nanos).ok());
-        let given = nanos.filter(|nanos| *nanos > 0);
-        let given = given.map(|nanos| super::duration::format(std::time::Duration::from_nanos(nanos)));
-        Ok(given.unwrap_or_else(|| default.to_owned()))
+        Ok(nanos.filter(|nanos| *nanos > 0).unwrap_or(usual))
     };
     let trailing = fields.number("MaxTrailingLogs", 0..=u32::MAX)?;
-    Ok(json!({
-        "CleanupDeadServers": cleanup || fields.flag("CleanupDeadServers")?,
-        "LastContactThreshold": period("LastContactThreshold", "200ms")?,
-        "MaxTrailingLogs": trailing.filter(|entries| *entries > 0).unwrap_or(250),
-        "MinQuorum": fields.number("MinQuorum", 0..=u32::MAX)?.unwrap_or_default(),
-        "ServerStabilizationTime": period("ServerStabilizationTime", "10s")?,
-        "RedundancyZoneTag": fields.text("RedundancyZoneTag")?.unwrap_or_default(),
-        "DisableUpgradeMigration": fields.flag("DisableUpgradeMigration")?,
-        "UpgradeVersionTag": fields.text("UpgradeVersionTag")?.unwrap_or_default(),
-    }))
+    let text = |name: &str| fields.text(name).map(|text| text.unwrap_or_default().to_owned());
+    Ok(AutopilotSettings {
+        cleanup_dead_servers: fields.flag("CleanupDeadServers")?,
+        last_contact_threshold_nanos: period("LastContactThreshold", usual.last_contact_threshold_nanos)?,
+        max_trailing_logs: trailing
+            .filter(|entries| *entries > 0)
+            .map_or(usual.max_trailing_logs, u64::from),
+        min_quorum: fields
+            .number("MinQuorum", 0..=u32::MAX)?
+            .unwrap_or_default()
+            .into(),
+        server_stabilization_time_nanos: period(
+            "ServerStabilizationTime",
+            usual.server_stabilization_time_nanos,
+        )?,
+        redundancy_zone_tag: text("RedundancyZoneTag")?,
+        disable_upgrade_migration: fields.flag("DisableUpgradeMigration")?,
+        upgrade_version_tag: text("UpgradeVersionTag")?,
+    })
+}
+
+/// The settings as Consul shows them.
+fn shown(settings: &AutopilotSettings) -> Value {
+    let period = |nanos: u64| duration::format(Duration::from_nanos(nanos));
+    json!({
+        "CleanupDeadServers": settings.cleanup_dead_servers,
+        "LastContactThreshold": period(settings.last_contact_threshold_nanos),
+        "MaxTrailingLogs": settings.max_trailing_logs,
+        "MinQuorum": settings.min_quorum,
+        "ServerStabilizationTime": period(settings.server_stabilization_time_nanos),
+        "RedundancyZoneTag": settings.redundancy_zone_tag,
+        "DisableUpgradeMigration": settings.disable_upgrade_migration,
+        "UpgradeVersionTag": settings.upgrade_version_tag,
+    })
 }
 
 /// One server as autopilot judges it: it is healthy if it answers and is not far behind.

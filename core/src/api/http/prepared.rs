@@ -26,9 +26,9 @@ use super::{
 use crate::{
     registry::{
         CheckStatus, Command, InstanceHealth, Key, KeyValue, KeyWrite, Operation, OperationRefusal, Query,
-        Refusal, ServiceName, View,
+        Refusal, Registry, ServiceName, View,
     },
-    server::{Answer, ReadOptions, Server},
+    server::{Answer, Server},
 };
 
 /// Keys of definitions.
@@ -197,7 +197,7 @@ async fn existing(server: &Server, id: &str) -> Result<(Definition, u64), ApiErr
 }
 
 /// What a key holds now.
-pub(super) fn key_value(registry: &crate::registry::Registry, key: &Key) -> Option<KeyValue> {
+pub(super) fn key_value(registry: &Registry, key: &Key) -> Option<KeyValue> {
     match registry.query(&Query::Key(key.clone())) {
         View::Keys(found) => found.first().map(|found| KeyValue::clone(found)),
         _ => None,
@@ -247,10 +247,12 @@ async fn explain(
     Path(name): Path<String>,
     options: Options,
 ) -> Result<Response, ApiError> {
-    let Some((definition, found)) = resolve(&server, &name, &options).await? else {
+    let all = query_key("")?;
+    let find = |registry: &Registry| (resolve(registry, &name), Some(Query::KeyTree(all)));
+    let (found, answer) = server.read_found(options.read.consistency, find).await?;
+    let (Some((definition, found)), Some(answer)) = (found?, answer) else {
         return Ok(not_found());
     };
-    let answer = freshness(&server, &options).await?;
     let mut body = meta(&answer, &options);
     body["Query"] = definition.body(&found);
     Ok(Reply::read(&answer, &options, to_bytes(&body)).into_response())
@@ -269,22 +271,16 @@ async fn execute(
                 .map_err(|_| ApiError::bad_request("Invalid value for ?limit: expected a number"))?,
         ),
     };
-    let Some((definition, _)) = resolve(&server, &name, &options).await? else {
+    // Definition and instances are of one moment: between two looks the query may become another one.
+    let find = |registry: &Registry| match executed(registry, &name, &options) {
+        Ok(Some((definition, query))) => (Ok(Some(definition)), Some(query)),
+        Ok(None) => (Ok(None), None),
+        Err(error) => (Err(error), None),
+    };
+    let (found, answer) = server.read_found(options.read.consistency, find).await?;
+    let (Some(definition), Some(answer)) = (found?, answer) else {
         return Ok(not_found());
     };
-    let service = definition.service();
-    let query = Query::ServiceHealth {
-        namespace: options.namespace.clone(),
-        service: ServiceName::parse(service)?,
-        passing: false,
-        tags: Vec::new(),
-        node_meta: Vec::new(),
-    };
-    let read = ReadOptions {
-        index: None,
-        ..options.read
-    };
-    let answer = server.read(query, read).await?;
     let View::Instances(found) = &answer.view.view else {
         return Err(ApiError::server_error(
             "instances were answered with something else",
@@ -294,7 +290,7 @@ async fn execute(
     let wanted: Vec<InstanceHealth> = wanted.take(limit.unwrap_or(usize::MAX)).cloned().collect();
     let nodes = Encoder::new(server.config()).service_health(&View::Instances(wanted));
     let mut body = meta(&answer, &options);
-    body["Service"] = service.into();
+    body["Service"] = definition.service().into();
     body["Nodes"] = serde_json::from_slice(&nodes).expect("what was just encoded is JSON");
     body["DNS"] = definition.dns().clone();
     body["Datacenter"] = server.config().datacenter.clone().into();
@@ -333,32 +329,35 @@ fn is_wanted(definition: &Definition, entry: &InstanceHealth) -> bool {
         && has(definition.pairs("ServiceMeta"), &entry.instance.meta)
 }
 
-/// The query of an id, of a name, or the template with the longest prefix of the name, filled in.
-async fn resolve(
-    server: &Server,
+/// What a name is executed as, with the question about its service.
+fn executed(
+    registry: &Registry,
     name: &str,
     options: &Options,
-) -> Result<Option<(Definition, KeyValue)>, ApiError> {
-    let (by_id, by_name, all) = (query_key(name)?, name_key(name)?, query_key("")?);
-    let (direct, all) = server
-        .inspect(options.stale(), |registry| {
-            let direct = key_value(registry, &by_id).or_else(|| {
-                let id = key_value(registry, &by_name)?.value;
-                let id = String::from_utf8_lossy(&id).into_owned();
-                key_value(registry, &query_key(&id).ok()?)
-            });
-            let all = match (&direct, registry.query(&Query::KeyTree(all))) {
-                (None, View::Keys(all)) => all,
-                _ => Vec::new(),
-            };
-            (direct, all)
-        })
-        .await?;
-    if let Some(found) = direct {
+) -> Result<Option<(Definition, Query)>, ApiError> {
+    let Some((definition, _)) = resolve(registry, name)? else {
+        return Ok(None);
+    };
+    let query = Query::ServiceHealth {
+        namespace: options.namespace.clone(),
+        service: ServiceName::parse(definition.service())?,
+        passing: false,
+        tags: Vec::new(),
+        node_meta: Vec::new(),
+    };
+    Ok(Some((definition, query)))
+}
+
+/// The query of an id, of a name, or the template with the longest prefix of the name, filled in.
+fn resolve(registry: &Registry, name: &str) -> Result<Option<(Definition, KeyValue)>, ApiError> {
+    if let Some(found) = by_id_or_name(registry, name)? {
         let definition = Definition::decode(&found)?;
         // A template that is asked for by its own name is filled in, too.
         return Ok(Some((definition::fill_in(definition, name)?, found)));
     }
+    let View::Keys(all) = registry.query(&Query::KeyTree(query_key("")?)) else {
+        return Ok(None);
+    };
     let mut best: Option<(Definition, KeyValue)> = None;
     for found in &all {
         let definition = Definition::decode(found)?;
@@ -375,13 +374,15 @@ async fn resolve(
     }
 }
 
-/// An answer of no content, for its freshness.
-async fn freshness(server: &Server, options: &Options) -> Result<Answer, ApiError> {
-    let read = ReadOptions {
-        index: None,
-        ..options.read
+fn by_id_or_name(registry: &Registry, name: &str) -> Result<Option<KeyValue>, ApiError> {
+    if let Some(found) = key_value(registry, &query_key(name)?) {
+        return Ok(Some(found));
+    }
+    let Some(id) = key_value(registry, &name_key(name)?) else {
+        return Ok(None);
     };
-    Ok(server.read(Query::KeyTree(query_key("")?), read).await?)
+    let id = String::from_utf8_lossy(&id.value).into_owned();
+    Ok(key_value(registry, &query_key(&id)?))
 }
 
 fn meta(answer: &Answer, options: &Options) -> Value {

@@ -456,6 +456,7 @@ impl Consensus for Standin {
             voters: state.voters.clone(),
             learners: BTreeMap::new(),
             matched: BTreeMap::from([(self.id.clone(), state.log_index)]),
+            contacts_ms: BTreeMap::new(),
             last_contact_ms: state.last_contact_ms,
             elections: state.term,
             fatal: state.stopped.clone(),
@@ -530,6 +531,10 @@ impl Consensus for Standin {
             })
         }
         .boxed()
+    }
+
+    fn remove_silent_server(&self, id: ServerId, _: Duration) -> BoxFuture<'_, Result<(), MembershipError>> {
+        self.remove_server(id)
     }
 
     fn transfer_leader(&self, to: Option<ServerId>) -> BoxFuture<'_, Result<(), MembershipError>> {
