@@ -20,7 +20,7 @@ use crate::{
     },
     matching::SHARED_NODE,
     model::State,
-    operation::{Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
+    operation::{Apart, Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
     time::Time,
     truth::Truth,
 };
@@ -498,6 +498,7 @@ impl Story {
             port: 80,
             tags: vec![],
             version,
+            apart: Apart::Nothing,
             checks: vec![TtlCheck {
                 ttl_ms: TTL_MS,
                 status: None,
@@ -530,6 +531,7 @@ impl Story {
             port: 80,
             tags: vec![],
             version,
+            apart: Apart::Nothing,
             checks: vec![],
         };
         let namespace = Namespace::default();
@@ -579,7 +581,7 @@ impl Story {
             keep_existing_node: true,
             instance: Some(instance),
             checks: vec![check],
-            replace_checks: true,
+            replace_checks: false,
         }])
     }
 
