@@ -19,8 +19,8 @@ use sider_runtime_sim::{SimRuntime, World};
 
 use crate::{
     cluster::{Cluster, HTTP_PORT, http_handler},
-    history::{AgentInstance, AgentPromise},
-    operation::ELSEWHERE,
+    history::{AgentInstance, AgentLooks, AgentPromise},
+    operation::{ELSEWHERE, Spoils},
     recorder::{self, Recorder, now},
     schedule::{AgentPlan, Order},
     time::Time,
@@ -39,12 +39,20 @@ fn target(number: usize) -> String {
 
 /// The service of which its instances are.
 pub const SERVICE: &str = "job";
+/// The one that is in its configuration and probed.
+pub const PROBED: &str = "probed";
 /// Between two comparisons with the servers; a report that was overtaken is set right by the next one.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// Port of the agent's own transport; nobody calls it.
 const PORT: u16 = 8510;
 /// The agent's address, as it registers it.
 pub const ADDRESS: &str = "10.3.3.3";
+/// Between two runs of a probe.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(400);
+/// Where its configured services are.
+const INSTANCE_ADDRESS: &str = "10.3.3.4";
+/// The TTL of what it renews.
+const RENEWED_TTL: Duration = Duration::from_millis(1_500);
 /// How long a service waits for the agent's answer, which waits for the servers, before it asks again.
 const ORDER_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries to reach the agent.
@@ -74,6 +82,8 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
                 .max()
                 .unwrap_or(0),
         ),
+        flips: Vec::new(),
+        crashes: Vec::new(),
     });
     let prober = world.prober();
     host.start(move |host| {
@@ -112,11 +122,19 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
             None => {
                 healthy = !healthy;
                 set_health(&world, number, healthy);
+                let status = if healthy {
+                    CheckStatus::Passing
+                } else {
+                    CheckStatus::Critical
+                };
+                recorder.agent_flipped(&node(number), now(&world), status);
             }
             Some(for_ms) => {
+                let from = now(&world);
                 host.crash();
                 world.sleep(Duration::from_millis(for_ms)).await;
                 host.restart();
+                recorder.agent_crashed(&node(number), from, now(&world));
             }
         }
     }
@@ -169,7 +187,75 @@ fn request(number: usize, order: &Order) -> http::Request<Bytes> {
 
 /// A check of what the agent probes.
 fn probe(number: usize) -> Value {
-    json!({ "type": "http", "http": target(number), "interval": "400ms", "timeout": "300ms" })
+    let interval = format!("{}ms", PROBE_INTERVAL.as_millis());
+    json!({ "type": "http", "http": target(number), "interval": interval, "timeout": "300ms" })
+}
+
+/// A service that is in the agent's configuration: everything that may be said of one.
+fn configured(id: &str, port: u16, check: Value) -> Value {
+    let mut body = json!({ "name": SERVICE, "id": id, "port": port, "checks": [check] });
+    for (field, value) in looks() {
+        body[field] = value;
+    }
+    body
+}
+
+/// What configured services have beside their names and ports.
+fn looks() -> [(&'static str, Value); 5] {
+    [
+        ("Address", json!(INSTANCE_ADDRESS)),
+        ("Tags", json!(["steady"])),
+        ("Meta", json!({ "kept": "yes" })),
+        ("Weights", json!({ "Passing": 3, "Warning": 2 })),
+        (
+            "TaggedAddresses",
+            json!({ "wan": { "Address": INSTANCE_ADDRESS, "Port": 7 } }),
+        ),
+    ]
+}
+
+/// Makes the catalog's registration of a configured service what the agent's own would be, but for one thing.
+pub fn spoil(body: &mut Value, spoils: Spoils) {
+    if body.get("Service").is_none() {
+        return;
+    }
+    for (field, value) in looks() {
+        body["Service"][field] = value;
+    }
+    let (field, value) = match spoils {
+        Spoils::Address => ("Address", json!("10.3.3.99")),
+        Spoils::Tags => ("Tags", json!(["other"])),
+        Spoils::Meta => ("Meta", json!({ "kept": "no" })),
+        Spoils::Weight => ("Weights", json!({ "Passing": 3, "Warning": 1 })),
+        Spoils::TaggedAddress => (
+            "TaggedAddresses",
+            json!({ "wan": { "Address": INSTANCE_ADDRESS, "Port": 8 } }),
+        ),
+        Spoils::TagOverride => ("EnableTagOverride", json!(true)),
+        Spoils::Definition | Spoils::Output | Spoils::MoreChecks => return,
+    };
+    body["Service"][field] = value;
+}
+
+/// Makes the catalog's registration of the probed service's check what the agent's own would be, but for one thing.
+pub fn spoil_check(check: &mut Value, node: &str, spoils: Spoils) {
+    if spoils == Spoils::MoreChecks {
+        return;
+    }
+    check["Name"] = json!(format!("Service '{SERVICE}' check"));
+    let number = node.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+    let probed = target(number.parse().unwrap_or_default());
+    let interval = if spoils == Spoils::Definition {
+        "10s"
+    } else {
+        "400ms"
+    };
+    check["Definition"] = json!({ "HTTP": probed, "Interval": interval, "Timeout": "300ms" });
+}
+
+/// The id of a configured service's check.
+pub fn check_of(id: &str) -> String {
+    format!("chk:{id}:0")
 }
 
 /// What must be in the registry in the end: what is in the configuration, and what was ordered last.
@@ -178,8 +264,17 @@ fn wanted(plan: &AgentPlan) -> Vec<AgentInstance> {
         namespace,
         id: id.to_owned(),
         port,
+        looks: AgentLooks::default(),
         statuses: vec![status],
+        output: None,
+        ttl: None,
     };
+    let of_file = |instance: AgentInstance, ttl: Option<Duration>| AgentInstance {
+        looks: configured_looks(),
+        ttl,
+        ..instance
+    };
+    let ttl = Some(RENEWED_TTL);
     let here = Namespace::default;
     let elsewhere = Namespace::parse(ELSEWHERE).expect("a valid name");
     let health = expected_health(plan);
@@ -191,12 +286,32 @@ fn wanted(plan: &AgentPlan) -> Vec<AgentInstance> {
     let ordered = ordered
         .into_iter()
         .filter_map(|(id, port)| Some(instance(here(), id, port?, health)));
-    let configured = [
-        instance(here(), "renewed", 1, CheckStatus::Passing),
-        instance(here(), "probed", 2, health),
-        instance(elsewhere, "renewed", 3, CheckStatus::Passing),
+    let mut instances = vec![
+        of_file(instance(here(), "renewed", 1, CheckStatus::Passing), ttl),
+        of_file(instance(here(), PROBED, 2, health), None),
+        of_file(instance(elsewhere, "renewed", 3, CheckStatus::Passing), ttl),
     ];
-    configured.into_iter().chain(ordered).collect()
+    instances.extend(ordered);
+    for probed in instances.iter_mut().filter(|it| it.ttl.is_none()) {
+        probed.output = Some(said(health == CheckStatus::Passing));
+    }
+    instances
+}
+
+fn configured_looks() -> AgentLooks {
+    AgentLooks {
+        address: INSTANCE_ADDRESS.to_owned(),
+        tags: vec!["steady".to_owned()],
+        meta: [("kept".to_owned(), "yes".to_owned())].into(),
+        weights: (3, 2),
+        tagged_addresses: [("wan".to_owned(), (INSTANCE_ADDRESS.to_owned(), 7))].into(),
+        tag_override: false,
+    }
+}
+
+/// What the probed machine says.
+fn said(healthy: bool) -> String {
+    format!("it says {}", if healthy { 200 } else { 500 })
 }
 
 /// What the probed check must be in the end.
@@ -209,10 +324,9 @@ fn expected_health(plan: &AgentPlan) -> CheckStatus {
 }
 
 fn set_health(world: &World, number: usize, healthy: bool) {
-    let status = if healthy { 200 } else { 500 };
     let outcome = ProbeOutcome::HttpStatus {
-        status,
-        output: format!("it says {status}"),
+        status: if healthy { 200 } else { 500 },
+        output: said(healthy),
     };
     world
         .prober()
@@ -221,11 +335,13 @@ fn set_health(world: &World, number: usize, healthy: bool) {
 
 fn config(number: usize, servers: Vec<String>) -> AgentConfig {
     let node = NodeName::parse(&node(number)).expect("a valid name");
+    let renewed = json!({ "type": "ttl", "ttl": format!("{}ms", RENEWED_TTL.as_millis()) });
+    let mut elsewhere = configured("renewed", 3, renewed.clone());
+    elsewhere["namespace"] = json!(ELSEWHERE);
     let file = ConfigFile::parse(&json!({ "services": [
-        { "name": SERVICE, "id": "renewed", "port": 1, "checks": [{ "type": "ttl", "ttl": "1500ms" }] },
-        { "name": SERVICE, "id": "probed", "port": 2, "checks": [probe(number)] },
-        { "name": SERVICE, "id": "renewed", "namespace": ELSEWHERE, "port": 3,
-          "checks": [{ "type": "ttl", "ttl": "1500ms" }] },
+        configured("renewed", 1, renewed.clone()),
+        configured(PROBED, 2, probe(number)),
+        elsewhere,
     ] }));
     let services = file
         .expect("a valid file")

@@ -13,7 +13,7 @@ use std::{
 
 use sider_core::{
     observe::Observation,
-    registry::{CheckStatus, Command, Namespace, Refusal, Reply, Topic},
+    registry::{CheckStatus, Command, Instance, Namespace, Refusal, Reply, Topic},
 };
 
 use crate::{content::Content, operation::Op, time::Time, truth::Truth};
@@ -81,6 +81,8 @@ pub struct Record {
     pub faults: Vec<FaultSpan>,
     /// Membership changes that were asked for.
     pub memberships: Vec<MembershipChange>,
+    /// Leadership that was handed on, as far as that was acknowledged.
+    pub transfers: Vec<Transferred>,
     /// Who the members are in the end, as each of them says.
     pub configurations: Vec<Configuration>,
     /// What servers held at moments of the run, each thing of which there may be several beside its limit.
@@ -394,6 +396,17 @@ pub enum FaultKind {
     Lasting,
 }
 
+/// An acknowledged transfer of leadership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transferred {
+    /// When it was asked for.
+    pub invoked: Time,
+    /// When the answer was there.
+    pub returned: Time,
+    /// To whom; `None` if any other server was as good.
+    pub to: Option<ServerNumber>,
+}
+
 /// A membership change through the API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MembershipChange {
@@ -443,6 +456,10 @@ pub struct AgentPromise {
     pub started: Time,
     /// When something was last done to it, or to what it probes.
     pub settled: Time,
+    /// When what it probes became another, and what it is since then.
+    pub flips: Vec<(Time, CheckStatus)>,
+    /// When it crashed, and when it was started again.
+    pub crashes: Vec<(Time, Time)>,
 }
 
 /// What must be in the registry of an agent's instance in the end.
@@ -454,8 +471,62 @@ pub struct AgentInstance {
     pub id: String,
     /// Its port.
     pub port: u16,
+    /// How else it looks.
+    pub looks: AgentLooks,
     /// The statuses of its checks.
     pub statuses: Vec<CheckStatus>,
+    /// How the outputs of its checks end, where the agent probes.
+    pub output: Option<String>,
+    /// The TTL of its checks; `None` if they have none.
+    pub ttl: Option<Duration>,
+}
+
+/// What an agent says of an instance beside its name and place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentLooks {
+    /// Address.
+    pub address: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Meta.
+    pub meta: BTreeMap<String, String>,
+    /// Weights while it is passing, and while it is warning.
+    pub weights: (u32, u32),
+    /// Tagged addresses, with their ports.
+    pub tagged_addresses: BTreeMap<String, (String, u16)>,
+    /// Whether others may change its tags.
+    pub tag_override: bool,
+}
+
+impl Default for AgentLooks {
+    /// How an instance looks of which nothing is said.
+    fn default() -> AgentLooks {
+        AgentLooks {
+            address: String::new(),
+            tags: Vec::new(),
+            meta: BTreeMap::new(),
+            weights: (1, 1),
+            tagged_addresses: BTreeMap::new(),
+            tag_override: false,
+        }
+    }
+}
+
+impl AgentLooks {
+    /// How an instance looks.
+    pub fn of(instance: &Instance) -> AgentLooks {
+        let tagged = instance.tagged_addresses.iter();
+        AgentLooks {
+            address: instance.address.clone(),
+            tags: instance.tags.clone(),
+            meta: instance.meta.clone(),
+            weights: (instance.weights.passing, instance.weights.warning),
+            tagged_addresses: tagged
+                .map(|(tag, at)| (tag.clone(), (at.address.clone(), at.port)))
+                .collect(),
+            tag_override: instance.enable_tag_override,
+        }
+    }
 }
 
 /// A member's view of the membership.

@@ -14,8 +14,8 @@ mod pairing;
 use std::collections::BTreeMap;
 
 use sider_core::registry::{
-    CheckKey, CheckTarget, CheckUpdate, Command, Deregister, InstanceKey, Namespace, NodeName, Registration,
-    Restore, SessionId,
+    CheckKey, CheckTarget, CheckUpdate, Command, Deregister, Instance, InstanceKey, Namespace, NodeName,
+    Registration, Restore, SessionId,
 };
 
 use self::pairing::Pairing;
@@ -306,6 +306,7 @@ fn registers(form: RegisterForm, service: &Service, registration: &Registration)
         _ => instance.namespace == Namespace::default(),
     };
     there
+        && registration.replace_checks == (form == RegisterForm::Replacing)
         && instance.node.as_str() == SHARED_NODE
         && instance.id.as_str() == service.id
         && registration
@@ -317,7 +318,9 @@ fn registers(form: RegisterForm, service: &Service, registration: &Registration)
         && instance.tags == service.tags
         && instance.address == service.address()
         && (instance.weights.passing, instance.weights.warning) == service.weights()
-        && instance.meta.get("version") == Some(&service.version.to_string())
+        && instance.meta == service.meta()
+        && instance.enable_tag_override == service.tag_override()
+        && tagged_addresses(instance) == service.tagged_addresses()
         && service.checks.len() == registration.checks.len()
         && service
             .checks
@@ -328,7 +331,15 @@ fn registers(form: RegisterForm, service: &Service, registration: &Registration)
                     && got.status == asked.status
                     && got.definition.deregister_critical_service_after.as_millis()
                         == u128::from(asked.deregister_after_ms)
+                    && got.notes == service.notes()
             })
+}
+
+fn tagged_addresses(instance: &Instance) -> BTreeMap<String, (String, u16)> {
+    let tagged = instance.tagged_addresses.iter();
+    tagged
+        .map(|(tag, at)| (tag.clone(), (at.address.clone(), at.port)))
+        .collect()
 }
 
 fn catalogs(entry: &CatalogEntry, registration: &Registration) -> bool {

@@ -1,6 +1,6 @@
 //! What simulated clients do, as values: typed for the judges, serialisable for schedules.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use sider_core::registry::{CheckStatus, Namespace};
@@ -109,6 +109,8 @@ pub enum RegisterForm {
     Short,
     /// Consul's.
     Consul,
+    /// Consul's, and checks that the instance has and that are not named go.
+    Replacing,
     /// `/v1/batch/register`.
     Batch,
     /// Short keys, in the namespace [`ELSEWHERE`]: nothing of it may show in the default one, and nothing that is done to its
@@ -145,8 +147,45 @@ pub struct Service {
     pub tags: Vec<String>,
     /// Goes into the meta as `version`.
     pub version: u32,
+    /// What is not as the version says.
+    #[serde(default)]
+    pub apart: Apart,
     /// TTL checks.
     pub checks: Vec<TtlCheck>,
+}
+
+/// The one thing in which a registration differs from what its version says, so that two of one version differ in nothing
+/// else: what compares registrations must look at each part of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Apart {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Its address.
+    Address,
+    /// Its weight while it is warning.
+    Weight,
+    /// One more pair in its meta.
+    Meta,
+    /// A tagged address.
+    TaggedAddress,
+    /// That others may change its tags.
+    TagOverride,
+    /// Notes of its checks.
+    Notes,
+}
+
+impl Apart {
+    /// All of them.
+    pub const ALL: [Apart; 7] = [
+        Apart::Nothing,
+        Apart::Address,
+        Apart::Weight,
+        Apart::Meta,
+        Apart::TaggedAddress,
+        Apart::TagOverride,
+        Apart::Notes,
+    ];
 }
 
 /// A check to register, nearly always a TTL check; its id is the default one of the request's form.
@@ -180,6 +219,47 @@ pub struct CatalogEntry {
     /// `rack` in the node's meta.
     #[serde(default)]
     pub rack: Option<String>,
+    /// With it the instance, or its check, is one of an agent's own, and as the agent registers it but for this.
+    #[serde(default)]
+    pub spoils: Option<Spoils>,
+}
+
+/// The one thing in which somebody registers otherwise what an agent has registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Spoils {
+    /// Its address.
+    Address,
+    /// Its tags.
+    Tags,
+    /// Its meta.
+    Meta,
+    /// Its weight while it is warning.
+    Weight,
+    /// A tagged address.
+    TaggedAddress,
+    /// Whether others may change its tags.
+    TagOverride,
+    /// How its check is probed, or renewed.
+    Definition,
+    /// What its check says.
+    Output,
+    /// One check more.
+    MoreChecks,
+}
+
+impl Spoils {
+    /// All of them.
+    pub const ALL: [Spoils; 9] = [
+        Spoils::Address,
+        Spoils::Tags,
+        Spoils::Meta,
+        Spoils::Weight,
+        Spoils::TaggedAddress,
+        Spoils::TagOverride,
+        Spoils::Definition,
+        Spoils::Output,
+        Spoils::MoreChecks,
+    ];
 }
 
 /// A status of one check, or of all TTL checks of an instance.
@@ -300,19 +380,51 @@ impl Freshness {
 impl Service {
     /// Its address; another one with each version.
     pub fn address(&self) -> String {
-        format!("10.9.{}.{}", self.version >> 8 & 255, self.version & 255)
+        let net = if self.apart == Apart::Address { 8 } else { 9 };
+        format!("10.{net}.{}.{}", self.version >> 8 & 255, self.version & 255)
     }
 
     /// Its weights while it is passing, and while it is warning; they change with the version, too.
     pub fn weights(&self) -> (u32, u32) {
-        (1 + self.version % 7, 1 + self.version % 3)
+        let more = u32::from(self.apart == Apart::Weight);
+        (1 + self.version % 7, 1 + self.version % 3 + more)
+    }
+
+    /// Its meta.
+    pub fn meta(&self) -> BTreeMap<String, String> {
+        let version = ("version".to_owned(), self.version.to_string());
+        let more = (self.apart == Apart::Meta).then(|| ("more".to_owned(), "yes".to_owned()));
+        [version].into_iter().chain(more).collect()
+    }
+
+    /// Its tagged addresses, with their ports.
+    pub fn tagged_addresses(&self) -> BTreeMap<String, (String, u16)> {
+        let one = ("wan".to_owned(), (self.address(), self.port));
+        let given = (self.apart == Apart::TaggedAddress).then_some(one);
+        given.into_iter().collect()
+    }
+
+    /// Whether others may change its tags.
+    pub fn tag_override(&self) -> bool {
+        self.apart == Apart::TagOverride
+    }
+
+    /// The notes of its checks.
+    pub fn notes(&self) -> &'static str {
+        if self.apart == Apart::Notes {
+            "see the book"
+        } else {
+            ""
+        }
     }
 
     /// The ids that its checks get.
     pub fn check_ids(&self, form: RegisterForm) -> Vec<String> {
         let id = |nth: usize| match form {
-            RegisterForm::Consul if self.checks.len() == 1 => format!("service:{}", self.id),
-            RegisterForm::Consul => format!("service:{}:{}", self.id, nth + 1),
+            RegisterForm::Consul | RegisterForm::Replacing if self.checks.len() == 1 => {
+                format!("service:{}", self.id)
+            }
+            RegisterForm::Consul | RegisterForm::Replacing => format!("service:{}:{}", self.id, nth + 1),
             RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
                 format!("chk:{}:{nth}", self.id)
             }
@@ -421,6 +533,7 @@ impl fmt::Display for RegisterForm {
         f.write_str(match self {
             RegisterForm::Short => "short form",
             RegisterForm::Consul => "Consul's form",
+            RegisterForm::Replacing => "Consul's form, replacing checks",
             RegisterForm::Batch => "batch",
             RegisterForm::Elsewhere => "in another namespace",
         })
@@ -506,6 +619,9 @@ impl fmt::Display for Service {
             "{} of {} port {} version {}",
             self.id, self.name, self.port, self.version
         )?;
+        if self.apart != Apart::Nothing {
+            write!(f, " but for its {:?}", self.apart)?;
+        }
         self.tags.iter().try_for_each(|tag| write!(f, " tag={tag}"))?;
         self.checks.iter().try_for_each(|check| {
             write!(f, " ttl={}ms", check.ttl_ms)?;
@@ -532,6 +648,9 @@ impl fmt::Display for CatalogEntry {
         self.check
             .iter()
             .try_for_each(|(id, status, output)| write!(f, " check {id} {} “{output}”", status.as_str()))?;
-        self.check_of.iter().try_for_each(|id| write!(f, " of {id}"))
+        self.check_of.iter().try_for_each(|id| write!(f, " of {id}"))?;
+        self.spoils
+            .iter()
+            .try_for_each(|spoils| write!(f, " as its agent but for its {spoils:?}"))
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use sider_core::{observe::Observation, server::Occupancy};
+use sider_core::{observe::Observation, registry::CheckStatus, server::Occupancy};
 use sider_runtime_sim::World;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     cluster::Witness,
     history::{
         AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding,
-        MembershipChange, Observed, Operation, Outcome, Record, ServerNumber,
+        MembershipChange, Observed, Operation, Outcome, Record, ServerNumber, Transferred,
     },
     operation::Op,
     time::Time,
@@ -135,11 +135,30 @@ impl Recorder {
         (change.returned, change.done, change.answer) = (at, done, answer);
     }
 
+    /// A transfer of leadership was acknowledged.
+    pub fn transferred(&self, transfer: Transferred) {
+        self.lock().transfers.push(transfer);
+    }
+
     /// An agent is started.
     pub fn agent(&self, promise: AgentPromise) {
         let mut record = self.lock();
         record.bounds.agent_nodes.push(promise.node.clone());
         record.agents.push(promise);
+    }
+
+    /// What an agent probes is another from now on.
+    pub fn agent_flipped(&self, node: &str, at: Time, status: CheckStatus) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.flips.push((at, status));
+        }
+    }
+
+    /// An agent crashed, and was started again.
+    pub fn agent_crashed(&self, node: &str, from: Time, until: Time) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.crashes.push((from, until));
+        }
     }
 
     /// What an agent was asked for last is answered.

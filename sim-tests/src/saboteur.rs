@@ -18,7 +18,7 @@ use self::links::Lasting;
 pub use self::members::note_configurations;
 use crate::{
     cluster::{Client, Cluster},
-    history::{Fact, FaultKind, FaultSpan},
+    history::{Fact, FaultKind, FaultSpan, Transferred},
     recorder::{Recorder, now, number},
     schedule::{Fault, Kept, Schedule, Shape, Trouble, Who},
     time::Time,
@@ -216,7 +216,16 @@ impl Saboteur {
                     Value::Null,
                     |to| json!({ "ID": cluster.identity(usize::from(to)).0.0.as_str() }),
                 );
-                self.ask("/v1/raft/transfer", body).await;
+                let invoked = now(&self.0.world);
+                if let (Some(true), _) = self.ask("/v1/raft/transfer", body).await {
+                    let returned = now(&self.0.world);
+                    let to = to.map(|to| number(usize::from(to)));
+                    self.0.recorder.transferred(Transferred {
+                        invoked,
+                        returned,
+                        to,
+                    });
+                }
             }
             Trouble::Join => self.join(true).await,
             Trouble::JoinDown => self.join(false).await,

@@ -15,7 +15,7 @@ use crate::{
     history::{Bounds, Fact, FaultKind, FaultSpan, MembershipChange, Outcome, ServerNumber},
     invariants::judge,
     keys::Notes,
-    operation::{Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
+    operation::{Apart, Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
     recorder::{Recorder, now, number},
     run::cluster_options,
     saboteur::note_configurations,
@@ -477,6 +477,7 @@ pub fn register(id: &str, version: u32, ttl_ms: u64) -> Op {
         port: 80,
         tags: vec![],
         version,
+        apart: Apart::Nothing,
         checks: checks.into_iter().collect(),
     };
     Op::Register {

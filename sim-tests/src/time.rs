@@ -4,6 +4,7 @@
 use std::{fmt, ops, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use sider_core::limits::CLOCK_DRIFT_PPM_MAX;
 
 /// Nanoseconds since the simulation began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,6 +48,12 @@ impl fmt::Display for Time {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The shortest that a span may take in truth which a server counts with [`CLOCK_DRIFT_PPM_MAX`] to spare, on a clock that may
+/// misjudge it by up to `ppm`: within the promised bound nothing of it is lost.
+pub fn least(span: Duration, ppm: u32) -> Duration {
+    span.saturating_sub(drift_of(span, ppm.saturating_sub(CLOCK_DRIFT_PPM_MAX)))
 }
 
 /// A span by which a clock that runs up to `ppm` too fast or too slow may misjudge `span`.

@@ -1,6 +1,6 @@
 //! Operations as HTTP requests, and answers as outcomes.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -11,6 +11,7 @@ use sider_core::{
 };
 
 use crate::{
+    agency,
     content::{Content, StateSeen},
     history::{Answer, Outcome, Told},
     operation::{
@@ -273,11 +274,13 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
     let checks = service.checks.iter().map(|check| {
         let mut body = match form {
             // Nobody probes it, but its definition is kept, and its status can be reported.
-            RegisterForm::Consul if check.ttl_ms == 0 => json!({ "TCP": PROBED, "Interval": "10s" }),
+            RegisterForm::Consul | RegisterForm::Replacing if check.ttl_ms == 0 => {
+                json!({ "TCP": PROBED, "Interval": "10s" })
+            }
             RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere if check.ttl_ms == 0 => {
                 json!({ "type": "tcp", "tcp": PROBED, "interval": "10s" })
             }
-            RegisterForm::Consul => json!({ "TTL": duration(check.ttl_ms) }),
+            RegisterForm::Consul | RegisterForm::Replacing => json!({ "TTL": duration(check.ttl_ms) }),
             RegisterForm::Short | RegisterForm::Batch | RegisterForm::Elsewhere => {
                 json!({ "type": "ttl", "ttl": duration(check.ttl_ms) })
             }
@@ -288,8 +291,16 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
         if check.deregister_after_ms > 0 {
             body["DeregisterCriticalServiceAfter"] = json!(duration(check.deregister_after_ms));
         }
+        if !service.notes().is_empty() {
+            body["Notes"] = json!(service.notes());
+        }
         body
     });
+    let tagged_addresses: BTreeMap<String, Value> = service
+        .tagged_addresses()
+        .into_iter()
+        .map(|(tag, (address, port))| (tag, json!({ "Address": address, "Port": port })))
+        .collect();
     json!({
         "Name": service.name,
         "ID": service.id,
@@ -297,7 +308,10 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
         "Weights": { "Passing": service.weights().0, "Warning": service.weights().1 },
         "Port": service.port,
         "Tags": service.tags,
-        "Meta": { "version": service.version.to_string() },
+        "Meta": service.meta(),
+        "EnableTagOverride": service.tag_override(),
+        "TaggedAddresses": tagged_addresses,
+        "ReplaceExistingChecks": form == RegisterForm::Replacing,
         "Checks": checks.collect::<Vec<_>>(),
     })
 }
@@ -313,11 +327,17 @@ fn catalog_body(entry: &CatalogEntry) -> Value {
     if let Some((id, service, port)) = &entry.service {
         body["Service"] = json!({ "ID": id, "Service": service, "Port": port });
     }
+    if let Some(spoils) = entry.spoils {
+        agency::spoil(&mut body, spoils);
+    }
     if let Some((id, status, output)) = &entry.check {
         body["Check"] = json!({ "CheckID": id, "Name": id, "Status": status.as_str(), "Output": output });
         let instance = entry.service.as_ref().map(|(instance, ..)| instance);
         if let Some(instance) = entry.check_of.as_ref().or(instance) {
             body["Check"]["ServiceID"] = json!(instance);
+        }
+        if let Some(spoils) = entry.spoils {
+            agency::spoil_check(&mut body["Check"], &entry.node, spoils);
         }
     }
     body

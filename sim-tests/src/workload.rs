@@ -13,7 +13,7 @@ use crate::{
     cluster::Client,
     history::Outcome,
     keys::Notes,
-    operation::{Op, RegisterForm, Service},
+    operation::{Apart, Op, RegisterForm, Service},
     recorder::Recorder,
     schedule::{Action, Doing},
     time::Time,
@@ -140,6 +140,7 @@ impl Player {
                 port: 1,
                 tags: vec![],
                 version,
+                apart: Apart::Nothing,
                 checks: vec![],
             };
             let op = Op::Register {

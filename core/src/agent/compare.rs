@@ -180,6 +180,7 @@ fn same_service(wanted: &Instance, held: &HeldService) -> bool {
     wanted.service.as_str() == held.service
         && wanted.address == held.address
         && wanted.port == held.port
+        && wanted.enable_tag_override == held.enable_tag_override
         && (wanted.tags == held.tags || wanted.enable_tag_override)
         && wanted.meta == held.meta
         && held.weights.is_none_or(|weights| {
@@ -289,7 +290,7 @@ mod tests {
         local.adopt(&check("probe"), CheckStatus::Critical, String::new());
         let differs = || vec![Finding::Differs(service("api"))];
         type Alter = Box<dyn FnOnce(&mut Value, &mut Value)>;
-        let cases: [(&str, Alter, Vec<Finding>); 11] = [
+        let cases: [(&str, Alter, Vec<Finding>); 12] = [
             (
                 "port",
                 Box::new(|node, _| node["Services"][0]["Port"] = json!(81)),
@@ -313,6 +314,11 @@ mod tests {
             (
                 "weights",
                 Box::new(|node, _| node["Services"][0]["Weights"]["Passing"] = json!(2)),
+                differs(),
+            ),
+            (
+                "who may change its tags",
+                Box::new(|node, _| node["Services"][0]["EnableTagOverride"] = json!(true)),
                 differs(),
             ),
             (
@@ -403,7 +409,10 @@ mod tests {
         local
             .put_service(spec, true, Origin::Config, Instant(2), || 0)
             .expect("it is taken on");
-        let other_tags = held(|node, _| node["Services"][0]["Tags"] = json!(["b"]));
+        let other_tags = held(|node, _| {
+            node["Services"][0]["Tags"] = json!(["b"]);
+            node["Services"][0]["EnableTagOverride"] = json!(true);
+        });
         assert_eq!(findings(&local, &other_tags), []);
     }
 }

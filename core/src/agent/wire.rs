@@ -90,6 +90,8 @@ pub(super) struct HeldService {
     #[serde(default, deserialize_with = "null_is_default")]
     pub(super) meta: BTreeMap<String, String>,
     pub(super) weights: Option<HeldWeights>,
+    #[serde(default)]
+    pub(super) enable_tag_override: bool,
     #[serde(default, deserialize_with = "null_is_default")]
     pub(super) tagged_addresses: BTreeMap<String, HeldAddress>,
 }

@@ -30,8 +30,13 @@ impl Plan<'_> {
                 ttl_ms * 2 / 3
             };
             let mut left = 12;
+            // Some come too late by a hair: while the session expires.
+            let late = ttl_ms > 0 && self.dice.chance(25);
             while at_ms < until && left > 0 {
-                at_ms += step;
+                at_ms += match late {
+                    true => ttl_ms + self.dice.between(0, 150),
+                    false => step,
+                };
                 left -= 1;
                 let session = name.clone();
                 let mut ops = vec![Op::Keys(KeyOp::RenewSession { session })];

@@ -7,7 +7,8 @@ use crate::{
     agency,
     invariants::servers,
     operation::{
-        Ask, CatalogEntry, Damage, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck,
+        Apart, Ask, CatalogEntry, Damage, Freshness, Op, RegisterForm, Report, ReportForm, Service, Spoils,
+        Target, TtlCheck,
     },
     schedule::{Action, Doing, Shape},
 };
@@ -94,6 +95,15 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Action> 
 /// Somebody takes away what an agent has registered, or registers on its node what it does not know or has otherwise; it
 /// must set that right.
 pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {
+    for _ in 0..dice.between(1, 4) {
+        let spoilt = Op::CatalogRegister(spoilt(dice));
+        actions.push(Action {
+            at_ms: dice.between(4_000, pace.heal_ms - 500),
+            client: 0,
+            patience_ms: PATIENT_MS,
+            what: Doing::Chain(vec![(dice.server(cluster), spoilt)]),
+        });
+    }
     for _ in 0..dice.between(0, 4) {
         let node = agency::node(0);
         let service_id = match dice.index(4) {
@@ -111,6 +121,7 @@ pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, action
                 check_of: None,
                 node_id: String::new(),
                 rack: None,
+                spoils: None,
             }),
             service_id => Op::CatalogDeregister {
                 node,
@@ -126,6 +137,32 @@ pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, action
         });
     }
     actions.sort_by_key(|action| action.at_ms);
+}
+
+/// One of an agent's own instances, with one thing that is another.
+fn spoilt(dice: &mut Dice) -> CatalogEntry {
+    let spoils = *dice.pick(&Spoils::ALL);
+    // Only what is probed has an output that the agent knows.
+    let id = match spoils {
+        Spoils::Definition | Spoils::Output => agency::PROBED,
+        _ => dice.pick(&["renewed", agency::PROBED]),
+    };
+    let id = id.to_owned();
+    let status = *dice.pick(&[CheckStatus::Passing, CheckStatus::Critical]);
+    let check = match spoils {
+        Spoils::Definition | Spoils::Output => Some((agency::check_of(&id), status, "spoilt".to_owned())),
+        Spoils::MoreChecks => Some(("one-more".to_owned(), CheckStatus::Critical, String::new())),
+        _ => None,
+    };
+    let port = if id == agency::PROBED { 2 } else { 1 };
+    CatalogEntry {
+        node: agency::node(0),
+        address: agency::ADDRESS.to_owned(),
+        service: Some((id, agency::SERVICE.to_owned(), port)),
+        check,
+        check_of: None,
+        spoils: Some(spoils),
+    }
 }
 
 /// An instance that is registered, as far as the plan knows, and how.
@@ -252,7 +289,11 @@ impl<'a> Plan<'a> {
     }
 
     fn planned(&mut self, name: &str, id: &str) -> Planned {
-        let form = *self.dice.pick(&[RegisterForm::Short, RegisterForm::Consul]);
+        let form = *self.dice.weighted(&[
+            (5, RegisterForm::Short),
+            (4, RegisterForm::Consul),
+            (2, RegisterForm::Replacing),
+        ]);
         let checks = *self.dice.weighted(&[(1, 0), (6, 1), (2, 2)]);
         let service = Service {
             name: name.into(),
@@ -264,13 +305,14 @@ impl<'a> Plan<'a> {
                 .map(|tag| (*tag).to_owned())
                 .collect(),
             version: self.version(),
+            apart: Apart::Nothing,
             checks: (0..checks).map(|_| self.check(form)).collect(),
         };
         Planned { service, form }
     }
 
     fn check(&mut self, form: RegisterForm) -> TtlCheck {
-        let passes = form == RegisterForm::Consul && self.dice.chance(50);
+        let passes = form != RegisterForm::Short && self.dice.chance(50);
         TtlCheck {
             // Some are not of a kind that is renewed.
             ttl_ms: *self
@@ -300,13 +342,18 @@ impl<'a> Plan<'a> {
             let mut server = self.dice.server(self.cluster);
             let mut at_ms = BEGIN_MS + 600;
             let mut left = 14;
+            // Some come too late by a hair: while the check expires.
+            let late = self.dice.chance(15);
             while at_ms < until && left > 0 {
                 let op = self.renewal_of(&planned);
                 self.chain_at(at_ms, vec![(server, op)]);
                 if self.dice.chance(15) {
                     server = self.dice.server(self.cluster);
                 }
-                at_ms += ttl_ms * 2 / 3;
+                at_ms += match late {
+                    true => ttl_ms + self.dice.between(0, 150),
+                    false => ttl_ms * 2 / 3,
+                };
                 left -= 1;
             }
         }
@@ -468,7 +515,12 @@ impl<'a> Plan<'a> {
     fn write_of(&mut self, kind: Kind) -> (Op, Ask) {
         match kind {
             Kind::RegisterAgain => {
-                let planned = self.some_known();
+                let mut planned = self.some_known();
+                // As it was, or with one thing that is another.
+                if self.dice.chance(50) {
+                    planned.service.apart = *self.dice.pick(&Apart::ALL);
+                    self.remember(planned.clone());
+                }
                 let ask = health(&planned.service.name);
                 (
                     Op::Register {
@@ -634,10 +686,11 @@ impl<'a> Plan<'a> {
         Report {
             target,
             status: *self.dice.weighted(&statuses),
-            output: self
-                .dice
-                .chance(30)
-                .then(|| format!("output-{}", self.next_version)),
+            output: self.dice.chance(30).then(|| match self.dice.chance(40) {
+                // What a check said before it may say again.
+                true => format!("output-{}", self.dice.pick(&["a", "b"])),
+                false => format!("output-{}", self.next_version),
+            }),
         }
     }
 
@@ -689,6 +742,7 @@ impl<'a> Plan<'a> {
                 check_of,
                 node_id,
                 rack,
+                spoils: None,
             }),
             ask,
         )

@@ -3,11 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sider_core::registry::{CheckStatus, Command, Instance};
+use sider_core::registry::{Check, CheckStatus, Command, Instance};
 
 use super::Violation;
 use crate::{
-    history::{AgentInstance, AgentPromise, History, ServerNumber},
+    agency,
+    history::{AgentInstance, AgentLooks, AgentPromise, FaultKind, History, Operation, ServerNumber},
+    operation::{CatalogEntry, Op},
     time::Time,
     words::list,
 };
@@ -17,6 +19,8 @@ pub const NAME: &str = "agents";
 
 /// An agent that is left alone has brought the servers into step by then.
 const IN_STEP: Duration = Duration::from_secs(5);
+/// From a change of what is probed to the next run, and that and its report while all is well.
+const PROBE: Duration = agency::PROBE_INTERVAL.saturating_add(Duration::from_millis(600));
 
 /// See the module's page.
 ///
@@ -26,6 +30,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
     for agent in &history.agents {
         in_the_end(history, agent)?;
         stays_alive(history, agent)?;
+        tells_soon(history, agent)?;
     }
     Ok(())
 }
@@ -60,17 +65,34 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
                 agent.node, instance.port, wanted.port
             ));
         }
-        let statuses: Vec<CheckStatus> = state
-            .checks_that_count(instance)
-            .iter()
-            .map(|check| check.status)
-            .collect();
+        let looks = AgentLooks::of(instance);
+        if looks != wanted.looks {
+            return violation(format!(
+                "{}'s instance {id} looks like {looks:?} in the end, not {:?}",
+                agent.node, wanted.looks
+            ));
+        }
+        let checks = state.checks_that_count(instance);
+        let statuses: Vec<CheckStatus> = checks.iter().map(|check| check.status).collect();
         if statuses != wanted.statuses {
             return violation(format!(
                 "the checks of {}'s instance {id} are {} in the end, not {}",
                 agent.node,
                 in_words(&statuses),
                 in_words(&wanted.statuses)
+            ));
+        }
+        let otherwise = |check: &&&Arc<Check>| {
+            let interval = check.definition.interval;
+            let says_so = |output: &String| check.output.ends_with(output.as_str());
+            check.definition.ttl() != wanted.ttl
+                || wanted.ttl.is_none() && interval != agency::PROBE_INTERVAL
+                || !wanted.output.iter().all(says_so)
+        };
+        if let Some(check) = checks.iter().find(otherwise) {
+            return violation(format!(
+                "check {} of {}'s instance {id} says {:?} by {:?} in the end",
+                check.id, agent.node, check.output, check.definition
             ));
         }
     }
@@ -135,10 +157,69 @@ fn stays_alive(history: &History, agent: &AgentPromise) -> Result<(), Violation>
     Ok(())
 }
 
+/// While the servers are calm and nobody meddles with its node, what its probes meet is in the registry soon.
+fn tells_soon(history: &History, agent: &AgentPromise) -> Result<(), Violation> {
+    let probed = agent.instances.iter().find(|it| it.id == agency::PROBED);
+    let Some(probed) = probed else {
+        return Ok(());
+    };
+    for (at, status) in &agent.flips {
+        let due = *at + PROBE + history.bounds.latency * 12;
+        // What happened before must have settled, with what it left to be compared with the servers.
+        if is_disturbed(history, agent, *at, (*at - IN_STEP, due)) {
+            continue;
+        }
+        let truth = history.truth();
+        let state = truth.state(truth.applied_until(due));
+        let instance = state.instances.iter().find(|it| {
+            it.node.as_str() == agent.node && it.id.as_str() == probed.id && it.namespace == probed.namespace
+        });
+        let checks = instance.map(|instance| state.checks_that_count(instance));
+        let found: Vec<CheckStatus> = checks.iter().flatten().map(|check| check.status).collect();
+        if found != [*status] {
+            let what = format!(
+                "{}'s probe met {} from {at} on, and at {due} the registry says {}",
+                agent.node,
+                status.as_str(),
+                in_words(&found)
+            );
+            return Err(Violation::new(NAME, due, what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether anything but a change of what it probes at `flip` befell an agent, its node or the servers in a span.
+fn is_disturbed(history: &History, agent: &AgentPromise, flip: Time, (from, until): (Time, Time)) -> bool {
+    let truth = history.truth();
+    let within = |time: Time| time >= from && time <= until;
+    let meddles = |op: &Op| match op {
+        Op::CatalogRegister(CatalogEntry { node, .. }) | Op::CatalogDeregister { node, .. } => {
+            *node == agent.node
+        }
+        _ => false,
+    };
+    let meddled = |it: &Operation| meddles(&it.op) && it.invoked <= until && it.returned >= from;
+    agent.started >= from
+        || agent.flips.iter().any(|(at, _)| *at != flip && within(*at))
+        || agent
+            .crashes
+            .iter()
+            .any(|(begins, ends)| *begins <= until && *ends >= from)
+        || history.operations.iter().any(meddled)
+        // A server that is silent for good takes its time when it is asked.
+        || history
+            .faults
+            .iter()
+            .any(|it| it.kind == FaultKind::Lasting && it.from <= until)
+        || truth.restored().any(|entry| within(truth.entries[entry].applied))
+        || !truth.calm_between(from, until)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
-        super::story::{SHARED, Story},
+        super::story::{SHARED, Story, TTL_MS},
         *,
     };
     use CheckStatus::{Critical, Passing};
@@ -156,10 +237,20 @@ mod tests {
                 namespace: Namespace::default(),
                 id: "web-1".into(),
                 port: 80,
+                looks: AgentLooks {
+                    address: "10.9.0.1".into(),
+                    meta: [("version".to_owned(), "1".to_owned())].into(),
+                    weights: (2, 2),
+                    ..AgentLooks::default()
+                },
                 statuses: vec![expected],
+                output: None,
+                ttl: Some(Duration::from_millis(TTL_MS)),
             }],
             started,
             settled: started,
+            flips: vec![],
+            crashes: vec![],
         });
         story.wait_ms(100);
         story
@@ -202,6 +293,66 @@ mod tests {
         story.report("chk:web-1:0", Passing);
         story.record().agents[0].instances[0].port = 81;
         assert!(complaint(healed(story)).contains("is on port 80 in the end, not 81"));
+    }
+
+    #[test]
+    fn other_looks_are_not_fine() {
+        let mut story = story(Passing);
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        story.record().agents[0].instances[0].looks.tags = vec!["steady".into()];
+        assert!(complaint(healed(story)).contains("web-1 looks like"));
+    }
+
+    #[test]
+    fn another_check_or_another_output_is_not_fine() {
+        let changes: [fn(&mut AgentInstance); 2] = [
+            |wanted| wanted.ttl = Some(Duration::from_secs(60)),
+            |wanted| wanted.output = Some("it says 200".into()),
+        ];
+        for change in changes {
+            let mut story = story(Passing);
+            story.register("web-1", 1);
+            story.report("chk:web-1:0", Passing);
+            change(&mut story.record().agents[0].instances[0]);
+            assert!(complaint(healed(story)).contains("check chk:web-1:0 of sider's instance web-1 says"));
+        }
+    }
+
+    /// What the agent probes became critical, and it tells so after a while.
+    fn flipped(told_after_ms: u64) -> Story {
+        let mut story = story(Critical);
+        story.record().agents[0].instances[0].id = agency::PROBED.into();
+        story.register(agency::PROBED, 1);
+        let check = agency::check_of(agency::PROBED);
+        story.report(&check, Passing);
+        story.wait_ms(7_000);
+        let flip = (story.now(), Critical);
+        story.record().agents[0].flips.push(flip);
+        story.wait_ms(told_after_ms);
+        story.report(&check, Critical);
+        story.wait_ms(3_000);
+        story
+    }
+
+    #[test]
+    fn what_a_probe_met_is_told_soon() {
+        assert_eq!(check(&flipped(600).finish()), Ok(()));
+    }
+
+    #[test]
+    fn telling_it_late_is_not_fine() {
+        assert!(complaint(flipped(2_000)).contains("probe met critical from"));
+    }
+
+    #[test]
+    fn an_agent_that_crashed_meanwhile_may_tell_it_late() {
+        let mut story = flipped(2_000);
+        let now = story.now();
+        story.record().agents[0]
+            .crashes
+            .push((now - Duration::from_secs(4), now));
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]

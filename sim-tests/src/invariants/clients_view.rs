@@ -349,8 +349,12 @@ fn step(state: &Option<Known>, about: &About<'_>) -> Option<Option<Known>> {
 }
 
 fn registered(before: Option<&Known>, form: RegisterForm, service: &Service) -> Known {
-    // Checks that are not named stay.
+    // Checks that are not named stay, unless it says otherwise.
     let mut checks = before.map(|it| it.checks.clone()).unwrap_or_default();
+    if form == RegisterForm::Replacing {
+        let named = service.check_ids(form);
+        checks.retain(|id, _| named.contains(id));
+    }
     for (id, given) in service.check_ids(form).into_iter().zip(&service.checks) {
         let same =
             |old: &&KnownCheck| (old.ttl_ms, old.after_ms) == (given.ttl_ms, given.deregister_after_ms);

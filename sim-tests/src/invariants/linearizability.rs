@@ -214,7 +214,8 @@ fn difference(content: &Content, expected: &Content) -> String {
     }
 }
 
-/// The first point, while the report was under way, at which the target has the status (`None`: does not exist).
+/// The first point, while the report was under way and not newer than the index that it was given, at which the target has
+/// the status (`None`: does not exist).
 fn reported(
     history: &History,
     operation: &Operation,
@@ -242,13 +243,17 @@ fn reported(
         };
         match wanted {
             None => !exists,
-            Some(status) => exists && checks.all(|check| check.status == status),
+            Some(status) => {
+                let told = operation.answer().and_then(|answer| answer.index);
+                let is_told = told.is_none_or(|index| state.index.max(1) <= index);
+                is_told && exists && checks.all(|check| check.status == status)
+            }
         }
     });
     found.ok_or_else(|| {
         let what = match wanted {
             Some(status) => format!(
-                "{} was acknowledged, but {target} never was {} meanwhile",
+                "{} was acknowledged, but {target} never was {} meanwhile, as of that index",
                 operation.op,
                 status.as_str()
             ),
@@ -459,6 +464,17 @@ mod tests {
         let mut story = Story::new();
         story.register("web-1", 1);
         story.acknowledge_report("chk:web-1:0", CheckStatus::Passing);
+        assert!(complaint(story).contains("never was passing"));
+    }
+
+    #[test]
+    fn a_report_that_is_given_an_older_index_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        let report = story.report("chk:web-1:0", CheckStatus::Passing);
+        story.change_answer(report, |answer| {
+            answer.index = answer.index.map(|index| index - 1);
+        });
         assert!(complaint(story).contains("never was passing"));
     }
 

@@ -13,7 +13,7 @@ use crate::{
     history::{History, Operation, Outcome},
     keys::{KeyOp, NewSession, Step},
     operation::Op,
-    time::{Time, drift_of},
+    time::{self, Time},
 };
 
 /// Its name.
@@ -77,8 +77,15 @@ fn held_until(history: &History, holder: &Acquired<'_>) -> Option<Time> {
     }
     let mut until = history.ended;
     if session.ttl_ms > 0 {
+        // A restore may bring back a session that had ended: what is renewed then says nothing of before.
+        let restores = history
+            .operations
+            .iter()
+            .filter(|it| matches!(it.op, Op::Restore { .. }) && may_end(it, holder));
+        let restored = restores.map(|it| it.invoked).min().unwrap_or(Time::MAX);
         let renewals = history.operations.iter().filter(|it| {
             it.is_done()
+                && it.returned < restored
                 && matches!(&it.op, Op::Keys(KeyOp::RenewSession { session }) if session == holder.session)
         });
         // What was acknowledged after the lock was told of keeps it on only if it came before the end by itself.
@@ -95,8 +102,7 @@ fn held_until(history: &History, holder: &Acquired<'_>) -> Option<Time> {
 }
 
 fn least(history: &History, ms: u64) -> Duration {
-    let time = Duration::from_millis(ms);
-    time.saturating_sub(drift_of(time, history.bounds.drift_ppm))
+    time::least(Duration::from_millis(ms), history.bounds.drift_ppm)
 }
 
 fn session_of<'a>(history: &'a History, id: &str) -> Option<&'a NewSession> {
@@ -213,6 +219,19 @@ mod tests {
         grant(&mut story, &one);
         story.restore(&file);
         grant(&mut story, &other);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_renewal_after_a_restore_says_nothing_of_before() {
+        let mut story = Story::new();
+        let (one, other) = two(&mut story, 1_000, 0);
+        grant(&mut story, &one);
+        let (_, file) = story.save();
+        story.wait_ms(1_200);
+        grant(&mut story, &other);
+        story.restore(&file);
+        story.keys(KeyOp::RenewSession { session: one });
         assert_eq!(check(&story.finish()), Ok(()));
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::Violation;
-use crate::history::{History, MembershipChange, ServerNumber};
+use crate::history::{Fact, History, MembershipChange, ServerNumber, Transferred};
 
 /// Its name.
 pub const NAME: &str = "membership";
@@ -14,6 +14,10 @@ pub const NAME: &str = "membership";
 /// # Errors
 /// Members disagree, or an acknowledged change is not there.
 pub fn check(history: &History) -> Result<(), Violation> {
+    history
+        .transfers
+        .iter()
+        .try_for_each(|transfer| is_handed_on(history, transfer))?;
     let Some(last) = history.newest_configuration() else {
         return Ok(());
     };
@@ -57,6 +61,40 @@ pub fn check(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Who hands leadership on and says that it is done has seen the other one lead.
+fn is_handed_on(history: &History, transfer: &Transferred) -> Result<(), Violation> {
+    let mut leads: BTreeSet<ServerNumber> = BTreeSet::new();
+    let mut led = false;
+    for seen in history
+        .observations
+        .iter()
+        .filter(|it| it.at <= transfer.returned)
+    {
+        let meant = transfer.to.is_none_or(|to| to == seen.server);
+        match seen.what {
+            Fact::BecameLeader { .. } => {
+                leads.insert(seen.server);
+                led |= meant && seen.at >= transfer.invoked;
+            }
+            Fact::LostLeadership { .. } | Fact::Stopped { .. } => {
+                // One that led already had nothing to take over.
+                led |= leads.remove(&seen.server)
+                    && transfer.to == Some(seen.server)
+                    && seen.at >= transfer.invoked;
+            }
+            _ => {}
+        }
+    }
+    if led || transfer.to.is_some_and(|to| leads.contains(&to)) {
+        return Ok(());
+    }
+    let to = transfer
+        .to
+        .map_or("another server".to_owned(), |to| to.to_string());
+    let what = format!("leadership was handed on to {to}, which never led until that was acknowledged");
+    Err(Violation::new(NAME, transfer.returned, what))
+}
+
 /// Whether a server was removed, and nobody asked for it to join.
 fn is_gone(history: &History, server: ServerNumber) -> bool {
     let mut changes = history
@@ -94,6 +132,36 @@ mod tests {
         story.wait_ms(10);
         story.configure(voters);
         story
+    }
+
+    fn transfer(to: Option<u8>, elected: u8) -> Result<(), Violation> {
+        let mut story = Story::new();
+        let invoked = story.now();
+        story.wait_ms(10);
+        story.elect(elected, 2);
+        story.wait_ms(10);
+        let returned = story.now();
+        let to = to.map(ServerNumber);
+        let transfer = Transferred {
+            invoked,
+            returned,
+            to,
+        };
+        story.record().transfers.push(transfer);
+        verdict(story)
+    }
+
+    #[test]
+    fn leadership_that_was_handed_on_is_there() {
+        assert_eq!(transfer(Some(2), 2), Ok(()));
+        assert_eq!(transfer(None, 2), Ok(()));
+        assert_eq!(transfer(Some(1), 1), Ok(()));
+    }
+
+    #[test]
+    fn handing_leadership_on_to_one_who_never_led_is_not_fine() {
+        let violation = transfer(Some(3), 2).expect_err("s3 never led");
+        assert!(violation.what.contains("handed on to s3"), "{violation:?}");
     }
 
     fn verdict(story: Story) -> Result<(), Violation> {

@@ -17,7 +17,7 @@ use crate::{
     history::History,
     keys::KeyOp,
     operation::Op,
-    time::{Time, drift_of},
+    time::{self, Time, drift_of},
     truth::{Entry, Point},
 };
 
@@ -53,7 +53,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
 
 /// The shortest that a time may take by the global clock.
 fn least(history: &History, time: Duration) -> Duration {
-    time.saturating_sub(drift_of(time, history.bounds.drift_ppm))
+    time::least(time, history.bounds.drift_ppm)
 }
 
 fn too_early(entry: &Entry, what: &str, time: Duration, since: &str, at: Time) -> Violation {

@@ -21,7 +21,7 @@ use crate::{
     },
     matching::SHARED_NODE,
     model::State,
-    operation::{Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
+    operation::{Apart, Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
     time::Time,
     truth::Truth,
 };
@@ -513,6 +513,7 @@ impl Story {
             port: 80,
             tags: vec![],
             version,
+            apart: Apart::Nothing,
             checks: vec![TtlCheck {
                 ttl_ms: TTL_MS,
                 status: None,
@@ -546,6 +547,7 @@ impl Story {
             port: 80,
             tags: vec![],
             version,
+            apart: Apart::Nothing,
             checks: vec![],
         };
         let namespace = Namespace::default();
@@ -595,7 +597,7 @@ impl Story {
             keep_existing_node: true,
             instance: Some(instance),
             checks: vec![check],
-            replace_checks: true,
+            replace_checks: false,
         }])
     }
 

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sider_core::{
-    limits::EXPIRY_BOUND,
+    limits::{EXPIRY_BOUND, PAUSE_MIN},
     registry::{Check, CheckKey, CheckStatus, CheckTarget, Command, Namespace},
 };
 
@@ -16,7 +16,7 @@ use crate::{
     history::{History, Operation, Outcome, ServerNumber},
     matching::{SHARED_NODE, Source},
     operation::{Op, Target},
-    time::{Time, drift_of},
+    time::{Time, drift_of, least},
     truth::Entry,
 };
 
@@ -25,10 +25,9 @@ pub const NAME: &str = "ttl";
 
 /// Longer TTLs have their remaining time replicated, and need not start anew with a new leader.
 const FULL_TTL_AT_ELECTION_MAX: Duration = Duration::from_secs(60);
-/// Shorter pauses need not be noticed.
-const PAUSE_NOTICED: Duration = Duration::from_secs(1);
-/// How much of a pause may be overlooked, by the time between two looks at the clock.
-const PAUSE_SLACK: Duration = Duration::from_millis(500);
+/// Shorter pauses need not be noticed: a leader takes a gap for a pause that is longer than [`PAUSE_MIN`], on its own clock. What
+/// it notices it leaves out as a whole, for it looked at its clock before and after.
+const PAUSE_NOTICED: Duration = PAUSE_MIN.saturating_add(Duration::from_millis(10));
 
 /// See the module's page.
 ///
@@ -90,8 +89,7 @@ impl Expiry<'_> {
 
     /// The shortest that a TTL may take by the global clock.
     fn least_ttl(&self) -> Duration {
-        self.ttl()
-            .saturating_sub(drift_of(self.ttl(), self.history.bounds.drift_ppm))
+        least(self.ttl(), self.history.bounds.drift_ppm)
     }
 
     fn violation(&self, since: &str, at: Time, operation: Option<u32>) -> Result<(), Violation> {
@@ -171,7 +169,6 @@ impl Expiry<'_> {
             .filter(|(paused, ..)| *paused == server)
             .map(|(_, from, until)| (*until).min(self.entry.applied).since((*from).max(since)))
             .filter(|paused| *paused >= PAUSE_NOTICED)
-            .map(|paused| paused - PAUSE_SLACK)
             .sum()
     }
 
@@ -415,6 +412,19 @@ mod tests {
         story.wait_ms(1_000);
         story.expire(CHECK);
         assert!(complaint(story).contains("after the election of its leader"));
+    }
+
+    #[test]
+    fn a_hair_before_the_ttl_is_not_while_clocks_keep_their_promise() {
+        for (drift_ppm, allowed) in [(1_000, false), (10_000, true)] {
+            let mut story = story();
+            story.wait_ms(1_500);
+            story.acknowledge_report(CHECK, Passing);
+            story.wait_ms(TTL_MS - 2);
+            story.expire(CHECK);
+            story.record().bounds.drift_ppm = drift_ppm;
+            assert_eq!(check(&story.finish()).is_ok(), allowed, "{drift_ppm} ppm");
+        }
     }
 
     #[test]

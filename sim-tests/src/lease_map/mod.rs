@@ -20,7 +20,7 @@ pub use self::picture::picture;
 use crate::{
     history::{History, Record},
     invariants::judge,
-    operation::{Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
+    operation::{Apart, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
     run::run,
     schedule::{Action, Doing, Fault, Schedule, Shape, Trouble, Who},
     stage,
@@ -232,6 +232,7 @@ fn register(id: &str, version: u32, checks: Vec<TtlCheck>) -> Op {
         port: 80,
         tags: vec![],
         version,
+        apart: Apart::Nothing,
         checks,
     };
     Op::Register {
