@@ -99,8 +99,12 @@ impl Host {
         let raft = settings.raft_advertise.clone();
         let http_address = settings.http_advertise.clone();
         let address = ServerAddress {
-            raft: raft.unwrap_or_else(|| address::advertised(&settings.raft, bound)),
-            http: http_address.unwrap_or_else(|| address::advertised(&settings.http, http.address())),
+            raft: raft
+                .unwrap_or_else(|| address::advertised(&settings.raft, bound))
+                .into(),
+            http: http_address
+                .unwrap_or_else(|| address::advertised(&settings.http, http.address()))
+                .into(),
         };
         Ok(Host {
             http,

@@ -18,7 +18,7 @@ use sider_core::runtime::Instant;
 
 use crate::world::HostId;
 
-const MILLION: i128 = 1_000_000;
+const MILLION: i64 = 1_000_000;
 /// A list of sleepers is searched for dead ones when it has grown to this, and then again at twice what was left.
 const SLEEPERS_SWEPT_AT: usize = 64;
 /// Wall time of virtual time zero: the first second of 2025.
@@ -26,6 +26,8 @@ const WALL_MS_ORIGIN: i64 = 1_735_689_600_000;
 
 thread_local! {
     static HOSTS: RefCell<Vec<HostTime>> = const { RefCell::new(Vec::new()) };
+    /// The virtual clock of the run on this thread: it is read so often that finding it each time would show.
+    static TIME: RefCell<Option<TimeHandle>> = const { RefCell::new(None) };
 }
 
 struct HostTime {
@@ -48,20 +50,35 @@ struct HostClock {
 impl HostClock {
     fn local_ns(&self, virtual_ns: u64) -> u64 {
         let elapsed = i128::from(virtual_ns) - i128::from(self.virtual_base_ns);
-        clamp(i128::from(self.local_base_ns) + elapsed * (MILLION + i128::from(self.drift_ppm)) / MILLION)
+        let local_ns = scaled(elapsed, MILLION + self.drift_ppm, MILLION);
+        clamp(i128::from(self.local_base_ns) + local_ns)
     }
 
     /// The first virtual time at which the local clock shows `local_ns` or more.
     fn virtual_ns(&self, local_ns: u64) -> u64 {
-        let rate = MILLION + i128::from(self.drift_ppm);
+        let rate = MILLION + self.drift_ppm;
         let ahead = (i128::from(local_ns) - i128::from(self.local_base_ns)).max(0);
-        clamp(i128::from(self.virtual_base_ns) + (ahead * MILLION + rate - 1) / rate)
+        let floor = scaled(ahead, MILLION, rate);
+        // The division may have cut off a part of a nanosecond, in which the clock does not show it yet.
+        let cut_off = i128::from(floor * i128::from(rate) < ahead * i128::from(MILLION));
+        clamp(i128::from(self.virtual_base_ns) + floor + cut_off)
     }
 
     fn rebase(&mut self, virtual_ns: u64, drift_ppm: i64) {
         self.local_base_ns = self.local_ns(virtual_ns);
         self.virtual_base_ns = virtual_ns;
         self.drift_ppm = drift_ppm;
+    }
+}
+
+/// `ns * rate / of`, towards zero. Nearly always it fits into 64 bits, where a division costs a tenth.
+fn scaled(ns: i128, rate: i64, of: i64) -> i128 {
+    if rate == of {
+        return ns;
+    }
+    match i64::try_from(ns).ok().and_then(|ns| ns.checked_mul(rate)) {
+        Some(product) => i128::from(product / of),
+        None => ns * i128::from(rate) / i128::from(of),
     }
 }
 
@@ -100,14 +117,37 @@ pub(crate) fn current_host() -> Option<HostId> {
         .map(HostId::from_index)
 }
 
+/// While it is there, the clock of the run on this thread is at hand.
+pub(crate) struct AtHand(());
+
+impl AtHand {
+    /// To be called within a run.
+    pub(crate) fn begin() -> AtHand {
+        TIME.set(Some(TimeHandle::current()));
+        AtHand(())
+    }
+}
+
+impl Drop for AtHand {
+    fn drop(&mut self) {
+        // What hangs on the last handle must end with the executor, and not with the thread.
+        TIME.set(None);
+    }
+}
+
 /// Virtual time since the start of the run, in nanoseconds.
 pub(crate) fn virtual_ns() -> u64 {
-    u64::try_from(TimeHandle::current().elapsed().as_nanos()).unwrap_or(u64::MAX)
+    try_virtual_ns().expect("a run's clock is read within the run")
 }
 
 /// As [`virtual_ns`], or `None` outside of a run.
 pub(crate) fn try_virtual_ns() -> Option<u64> {
-    Some(u64::try_from(TimeHandle::try_current()?.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    let elapsed = TIME.with_borrow(|time| time.as_ref().map(TimeHandle::elapsed));
+    let elapsed = match elapsed {
+        Some(elapsed) => elapsed,
+        None => TimeHandle::try_current()?.elapsed(),
+    };
+    Some(elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos()))
 }
 
 /// The monotonic clock of the running task's host.
@@ -157,7 +197,11 @@ pub(crate) fn jump_wall_ms(host: HostId, ms: i64) {
 }
 
 fn current_clock() -> HostClock {
-    current_host().map_or_else(HostClock::default, clock_of)
+    let node = madsim::plugin::node();
+    HOSTS.with_borrow(|hosts| {
+        let host = hosts.iter().find(|host| host.node == node);
+        host.map(|host| host.clock).unwrap_or_default()
+    })
 }
 
 fn clock_of(host: HostId) -> HostClock {
@@ -290,17 +334,21 @@ impl Wake for Alarm {
 
 /// Wakes `waker` at a point of virtual time. Can't be taken back.
 pub(crate) fn wake_at(due_virtual_ns: u64, waker: &Waker) {
-    let time = TimeHandle::current();
+    let known = TIME.with_borrow(|time| time.as_ref().map(|time| set_timer(time, due_virtual_ns, waker)));
+    if known.unwrap_or_else(|| set_timer(&TimeHandle::current(), due_virtual_ns, waker)) {
+        waker.wake_by_ref();
+    }
+}
+
+/// Says whether it is time already: then no timer is set.
+fn set_timer(time: &TimeHandle, due_virtual_ns: u64, waker: &Waker) -> bool {
     let wait = Duration::from_nanos(due_virtual_ns).saturating_sub(time.elapsed());
     let mut sleep = time.sleep(Duration::ZERO);
     // A new `Sleep` is at least a millisecond long; `reset` has no such bound.
     Pin::new(&mut sleep).reset(time.now_instant() + wait);
-    if Pin::new(&mut sleep)
+    Pin::new(&mut sleep)
         .poll(&mut Context::from_waker(waker))
         .is_ready()
-    {
-        waker.wake_by_ref();
-    }
 }
 
 #[cfg(test)]

@@ -152,6 +152,7 @@ where
     F: Future<Output = T>,
     B: FnOnce(World) -> F,
 {
+    let _at_hand = clock::AtHand::begin();
     let world = World::new(seed);
     let value = supervised(|| body(world.clone())).await;
     let sim_elapsed = world.now();

@@ -115,6 +115,8 @@ struct Parts {
     world: World,
     options: ClusterOptions,
     witness: Arc<dyn Witness>,
+    /// The paths of the API, put together by the first server of the run.
+    api: OnceLock<Router<Server>>,
     members: Mutex<Vec<Member>>,
     /// Entries that were applied anywhere.
     applied: AtomicU64,
@@ -146,6 +148,7 @@ impl Cluster {
             world: world.clone(),
             options,
             witness,
+            api: OnceLock::new(),
             members: Mutex::default(),
             applied: AtomicU64::new(0),
         };
@@ -371,8 +374,8 @@ impl Cluster {
     pub fn identity(&self, server: usize) -> (ServerId, ServerAddress) {
         let ip = self.host(server).ip();
         let address = ServerAddress {
-            raft: SocketAddr::new(ip, RAFT_PORT).to_string(),
-            http: SocketAddr::new(ip, HTTP_PORT).to_string(),
+            raft: SocketAddr::new(ip, RAFT_PORT).to_string().into(),
+            http: SocketAddr::new(ip, HTTP_PORT).to_string().into(),
         };
         (ServerId(format!("s{server}").into()), address)
     }
@@ -497,7 +500,8 @@ impl Cluster {
             .await
             .map_err(|error| error.to_string())?;
         // Nobody else sets them, so they are not set yet.
-        let _ = routes.set(http::router(running.server.clone()));
+        let api = self.0.api.get_or_init(http::routes).clone();
+        let _ = routes.set(http::router_of(api, running.server.clone()));
         {
             let member = &mut self.lock()[number];
             member.server = Some(running.server.clone());

@@ -609,7 +609,8 @@ impl Record {
 
     /// Whether a server has lost its disk and was not added again since: it is no member, though its name may be one's.
     pub fn is_out(&self, server: ServerNumber, at: Time) -> bool {
-        let is_loss = |seen: &&Observed| seen.server == server && seen.what == Fact::Wiped && seen.at <= at;
+        let is_loss =
+            |seen: &&Observed| matches!(seen.what, Fact::Wiped) && seen.server == server && seen.at <= at;
         let wiped = self.observations.iter().rfind(is_loss);
         wiped.is_some_and(|wiped| {
             !self.memberships.iter().any(|change| {

@@ -533,7 +533,7 @@ fn starts(record: &Record) -> BTreeMap<ServerNumber, Vec<Time>> {
     for seen in record
         .observations
         .iter()
-        .filter(|seen| seen.what == Fact::Started)
+        .filter(|seen| matches!(seen.what, Fact::Started))
     {
         starts.entry(seen.server).or_default().push(seen.at);
     }

@@ -171,8 +171,8 @@ impl Settings {
 
 fn member(peer: &Peer) -> ServerAddress {
     ServerAddress {
-        raft: peer.raft.clone(),
-        http: peer.http.clone().unwrap_or_default(),
+        raft: peer.raft.as_str().into(),
+        http: peer.http.as_deref().unwrap_or_default().into(),
     }
 }
 
@@ -468,7 +468,7 @@ mod tests {
         assert_eq!(settings.start, Start::Wait);
         let own = ServerAddress {
             raft: "z:1".into(),
-            http: String::new(),
+            http: "".into(),
         };
         let members = settings.members(own.clone());
         assert_eq!(members[&ServerId("a".into())].raft, "10.0.0.0:8501");

@@ -56,13 +56,13 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// Where a member is reached.
+/// Where a member is reached. It is cloned with every look at the membership: short texts cost no allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerAddress {
     /// `host:port` of its Raft transport.
-    pub raft: String,
+    pub raft: SmolStr,
     /// `host:port` of its HTTP API; empty while unknown.
-    pub http: String,
+    pub http: SmolStr,
 }
 
 /// How a member runs.

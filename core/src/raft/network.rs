@@ -29,6 +29,7 @@ use openraft::{
         TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
 };
+use smol_str::SmolStr;
 
 use super::{
     Portions, ServerAddress,
@@ -68,7 +69,7 @@ pub(crate) struct Peers<R: Runtime> {
 pub(crate) struct Peer<R: Runtime> {
     me: Identity,
     target: MemberId,
-    address: String,
+    address: SmolStr,
     network: R::Network,
     append_timeout: Duration,
     process: u64,

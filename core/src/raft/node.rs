@@ -149,7 +149,7 @@ impl<R: Runtime> RaftNode<R> {
         listen::<R>(&network, &peers)
             .await
             .map_err(|error| StartError::Listen {
-                address: config.address.raft.clone(),
+                address: config.address.raft.to_string(),
                 error,
             })?;
 
@@ -386,19 +386,20 @@ impl<R: Runtime> Consensus for RaftNode<R> {
     }
 
     fn status(&self) -> RaftStatus {
-        let metrics = self.metrics();
-        let members = |voters: bool| -> BTreeMap<ServerId, ServerAddress> {
-            let membership = metrics.membership_config.membership();
-            let voter_ids: Vec<MemberId> = membership.voter_ids().collect();
-            membership
-                .nodes()
-                .filter(|(id, _)| voter_ids.contains(id) == voters)
-                .map(|(member, address)| (member.server.clone(), address.clone()))
-                .collect()
-        };
-        let disks = metrics.membership_config.nodes();
-        let disks = disks.map(|(member, _)| (member.server.clone(), member.disk));
-        let (voters, learners) = (members(true), members(false));
+        let watched = self.raft.metrics();
+        let metrics = watched.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let (mut voters, mut learners) = (BTreeMap::new(), BTreeMap::new());
+        let mut disks = BTreeMap::new();
+        for (member, address) in membership.nodes() {
+            let votes = membership
+                .get_joint_config()
+                .iter()
+                .any(|ids| ids.contains(member));
+            let side = if votes { &mut voters } else { &mut learners };
+            side.insert(member.server.clone(), address.clone());
+            disks.insert(member.server.clone(), member.disk);
+        }
         let leader = metrics.current_leader.as_ref().map(|MemberId { server, .. }| {
             let address = voters.get(server).or_else(|| learners.get(server));
             (server.clone(), address.cloned().unwrap_or_default())
@@ -409,7 +410,7 @@ impl<R: Runtime> Consensus for RaftNode<R> {
         RaftStatus {
             id: self.me.id().clone(),
             disk: self.me.member().disk,
-            disks: disks.collect(),
+            disks,
             role: role(metrics.state),
             term: metrics.current_term,
             leader,
@@ -481,11 +482,9 @@ impl<R: Runtime> Consensus for RaftNode<R> {
 impl<R: Runtime> RaftNode<R> {
     fn last_contact(&self, metrics: &RaftMetrics<Types<R>>) -> Option<u64> {
         let at = if metrics.state == ServerState::Leader {
-            if metrics
-                .membership_config
-                .voter_ids()
-                .all(|voter| voter == *self.me.member())
-            {
+            let membership = metrics.membership_config.membership();
+            let mut voters = membership.get_joint_config().iter().flatten();
+            if voters.all(|voter| voter == self.me.member()) {
                 return Some(0);
             }
             metrics.last_quorum_acked.map(|instant| instant.at)

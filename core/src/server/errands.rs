@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
+use smol_str::SmolStr;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -35,7 +36,7 @@ pub(super) enum Route {
         term: u64,
     },
     /// The server at this Raft address.
-    There(String),
+    There(SmolStr),
     /// Nobody known.
     Nowhere,
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::future::{join, join_all};
+use smol_str::SmolStr;
 
 use super::{
     PeerReport,
@@ -69,8 +70,8 @@ impl Inner {
     /// The id of the server at a Raft address.
     pub(super) async fn name_of(&self, raft_address: &str) -> Option<ServerId> {
         let address = ServerAddress {
-            raft: raft_address.to_owned(),
-            http: String::new(),
+            raft: raft_address.into(),
+            http: SmolStr::default(),
         };
         let (status, ..) = self.ask_status(&address).await?;
         Some(status.id)
@@ -106,7 +107,7 @@ impl Inner {
         if id != status.id {
             let http = self.prepare_peer(&id, &address, &status.id, deadline).await?;
             if address.http.is_empty() {
-                address.http = http;
+                address.http = http.into();
             }
             self.ensure_reads_commands(&id, &address).await?;
         } else if let Some(own) = status.voters.get(&id) {
@@ -162,7 +163,7 @@ impl Inner {
     fn prepare_join(&self, id: &ServerId, leader: &ServerId) -> JoinAnswer {
         let status = self.consensus.status();
         let ready = JoinAnswer::Ready {
-            http: self.shared.address.http.clone(),
+            http: self.shared.address.http.to_string(),
         };
         if self.shared.finish() == Some(Finish::GaveWay) {
             return JoinAnswer::GivingWay;

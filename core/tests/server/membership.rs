@@ -39,7 +39,7 @@ impl Two {
     fn join(&self, id: &str) -> Result<(), ServerError> {
         let address = ServerAddress {
             raft: self.other_standin.identity().1.raft,
-            http: String::new(),
+            http: "".into(),
         };
         self.platform.run(self.leader.join(ServerId(id.into()), address))
     }

@@ -4,20 +4,25 @@
 //! registration, or since the leader's election; the time in which a leader was paused does not count. Not late: while it
 //! is calm, an unrenewed check is critical within its TTL and the stated bound. Both with what clocks may drift.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use sider_core::{
     limits::{EXPIRY_BOUND, PAUSE_MIN},
-    registry::{Check, CheckKey, CheckStatus, CheckTarget, Command, Namespace},
+    registry::{Check, CheckKey, CheckStatus, CheckTarget, Command, InstanceId, Namespace},
 };
 
 use super::Violation;
 use crate::{
     history::{History, Operation, Outcome, ServerNumber},
     matching::{SHARED_NODE, Source},
+    model::State,
     operation::{Op, Target},
     time::{Time, drift_of, least},
-    truth::Entry,
+    truth::{Entry, Point},
 };
 
 /// Its name.
@@ -48,8 +53,9 @@ pub fn check(history: &History) -> Result<(), Violation> {
             expiry.not_before_election()?;
         }
     }
+    let lives = Lives::of(history);
     for (from, until) in &truth.calm {
-        not_late(history, *from, *until)?;
+        not_late(history, &lives, *from, *until)?;
     }
     Ok(())
 }
@@ -142,8 +148,7 @@ impl Expiry<'_> {
     fn not_before_registration(&self) -> Result<(), Violation> {
         let truth = self.history.truth();
         let key = self.check.key();
-        let written =
-            |state: &crate::model::State| state.check(&key).map(|it| (it.create_index, it.renewals));
+        let written = |state: &State| state.check(&key).map(|it| (it.create_index, it.renewals));
         let now = written(&truth.state(self.position));
         let last_write = (0..self.position)
             .rev()
@@ -224,28 +229,101 @@ fn is_target(check: &Check, target: &Target) -> bool {
         }
 }
 
-/// Looks at every check that can be renewed only by clients, in a span in which all is calm.
-fn not_late(history: &History, from: Time, until: Time) -> Result<(), Violation> {
-    let truth = history.truth();
-    let mut keys: Vec<CheckKey> = Vec::new();
-    for point in truth.applied_until(from)..=truth.applied_until(until) {
-        let state = truth.state(point);
-        let ours = state
-            .checks
-            .iter()
-            .filter(|it| it.definition.ttl().is_some() && it.node.as_str() == SHARED_NODE);
-        keys.extend(ours.map(|check| check.key()));
-        keys.sort();
-        keys.dedup();
-    }
-    keys.iter()
-        .try_for_each(|key| not_late_for(history, key, from, until))
+/// What the log says of each check that can be renewed only by clients.
+struct Lives(BTreeMap<CheckKey, Life>);
+
+#[derive(Default)]
+struct Life {
+    /// When it was written, renewed or gone by an entry: from its being appended until it was applied.
+    written: Vec<(Time, Time)>,
+    /// Points from one to before the other at which it is there.
+    there: Vec<(Point, Point)>,
+    /// The instances that it belonged to at any time.
+    owners: BTreeSet<InstanceId>,
 }
 
-fn not_late_for(history: &History, key: &CheckKey, from: Time, until: Time) -> Result<(), Violation> {
+impl Lives {
+    fn of(history: &History) -> Lives {
+        let truth = history.truth();
+        let mut lives: BTreeMap<CheckKey, Life> = BTreeMap::new();
+        let mut before = &State::default();
+        for (position, entry) in truth.entries.iter().enumerate() {
+            let (gone, come) = differing(before, &entry.state);
+            let was: BTreeMap<CheckKey, &Check> = gone.iter().map(|check| (check.key(), *check)).collect();
+            let is: BTreeMap<CheckKey, &Check> = come.iter().map(|check| (check.key(), *check)).collect();
+            let written = |check: &&Check| (check.create_index, check.renewals, check.status);
+            for key in was.keys().chain(is.keys().filter(|key| !was.contains_key(*key))) {
+                let (was, is) = (was.get(key), is.get(key));
+                let life = lives.entry(key.clone()).or_default();
+                if was.map(written) != is.map(written) {
+                    life.written.push((entry.appended, entry.applied));
+                }
+                if let (Some(_), false) = (was.filter(|it| counts(it)), is.is_some_and(|it| counts(it)))
+                    && let Some(last) = life.there.last_mut()
+                {
+                    last.1 = position + 1;
+                }
+                if let (Some(_), false) = (is.filter(|it| counts(it)), was.is_some_and(|it| counts(it))) {
+                    life.there.push((position + 1, Point::MAX));
+                }
+                life.owners.extend(is.and_then(|it| it.instance.clone()));
+            }
+            before = &entry.state;
+        }
+        Lives(lives)
+    }
+
+    /// The checks that are there at any of these points, with all that is known of them.
+    fn between(&self, first: Point, last: Point) -> impl Iterator<Item = (&CheckKey, &Life)> {
+        let there = move |life: &Life| life.there.iter().any(|(from, to)| *from <= last && *to > first);
+        self.0.iter().filter(move |(_, life)| there(life))
+    }
+}
+
+/// Whether a check can be renewed only by clients.
+fn counts(check: &Check) -> bool {
+    check.definition.ttl().is_some() && check.node.as_str() == SHARED_NODE
+}
+
+/// The checks of one state that the other one does not share, of both. What did not change is shared, mostly in its place.
+fn differing<'a>(before: &'a State, after: &'a State) -> (Vec<&'a Check>, Vec<&'a Check>) {
+    fn rest<'a>(mine: &'a [Arc<Check>], theirs: &[Arc<Check>]) -> Vec<&'a Check> {
+        let same = mine
+            .iter()
+            .zip(theirs)
+            .take_while(|(a, b)| Arc::ptr_eq(a, b))
+            .count();
+        let (mine, theirs) = (&mine[same..], &theirs[same..]);
+        let shared = |check: &&Arc<Check>| theirs.iter().any(|other| Arc::ptr_eq(check, other));
+        mine.iter()
+            .filter(|check| !shared(check))
+            .map(AsRef::as_ref)
+            .collect()
+    }
+    (
+        rest(&before.checks, &after.checks),
+        rest(&after.checks, &before.checks),
+    )
+}
+
+/// Looks at every check that can be renewed only by clients, in a span in which all is calm.
+fn not_late(history: &History, lives: &Lives, from: Time, until: Time) -> Result<(), Violation> {
+    let truth = history.truth();
+    let (first, last) = (truth.applied_until(from), truth.applied_until(until));
+    let mut checks = lives.between(first, last);
+    checks.try_for_each(|(key, life)| not_late_for(history, key, life, from, until))
+}
+
+fn not_late_for(
+    history: &History,
+    key: &CheckKey,
+    life: &Life,
+    from: Time,
+    until: Time,
+) -> Result<(), Violation> {
     let truth = history.truth();
     let mut start = from;
-    for (begins, ends) in signs_of_life(history, key, from, until)
+    for (begins, ends) in signs_of_life(history, key, life, from, until)
         .into_iter()
         .chain([(until, until)])
     {
@@ -253,12 +331,12 @@ fn not_late_for(history: &History, key: &CheckKey, from: Time, until: Time) -> R
         let ttl = state.check(key).and_then(|check| check.definition.ttl());
         if let Some(ttl) = ttl {
             let due = start + ttl + drift_of(ttl, history.bounds.drift_ppm) + EXPIRY_BOUND + slack(history);
-            let then = truth.state(truth.applied_until(due));
-            if due < begins
-                && then
-                    .check(key)
-                    .is_some_and(|check| check.status != CheckStatus::Critical)
-            {
+            let critical = || {
+                let then = truth.state(truth.applied_until(due));
+                let check = then.check(key);
+                check.is_none_or(|check| check.status == CheckStatus::Critical)
+            };
+            if due < begins && !critical() {
                 let what = format!(
                     "{} (TTL {ttl:?}) is not critical at {due}, unrenewed since {start}",
                     key.id
@@ -272,15 +350,20 @@ fn not_late_for(history: &History, key: &CheckKey, from: Time, until: Time) -> R
 }
 
 /// The spans in which a check may have been renewed or written, by their beginning.
-fn signs_of_life(history: &History, key: &CheckKey, from: Time, until: Time) -> Vec<(Time, Time)> {
-    let truth = history.truth();
-    let mut signs = Vec::new();
+fn signs_of_life(
+    history: &History,
+    key: &CheckKey,
+    life: &Life,
+    from: Time,
+    until: Time,
+) -> Vec<(Time, Time)> {
+    let mut signs = life.written.clone();
     for operation in &history.operations {
         let renewed = matches!(&operation.op, Op::Report { reports, .. } if reports.iter().any(|report| {
             match &report.target {
                 Target::Check(id) => key.id.as_str() == id,
                 // Whose check it is may change: any report about an instance counts for its checks at any time.
-                Target::Instance(id) => of_instance(history, key, id),
+                Target::Instance(id) => life.owners.iter().any(|own| own.as_str() == id),
             }
         }));
         match operation.outcome {
@@ -292,24 +375,9 @@ fn signs_of_life(history: &History, key: &CheckKey, from: Time, until: Time) -> 
             _ => {}
         }
     }
-    for (position, entry) in truth.entries.iter().enumerate() {
-        let (before, after) = (truth.state(position), truth.state(position + 1));
-        let written = |check: &Arc<Check>| (check.create_index, check.renewals, check.status);
-        if before.check(key).map(written) != after.check(key).map(written) {
-            signs.push((entry.appended, entry.applied));
-        }
-    }
     signs.retain(|(begins, ends)| *ends >= from && *begins <= until);
     signs.sort();
     signs
-}
-
-fn of_instance(history: &History, key: &CheckKey, id: &str) -> bool {
-    let truth = history.truth();
-    truth.entries.iter().any(|entry| {
-        let check = entry.state.check(key);
-        check.is_some_and(|it| it.instance.as_ref().is_some_and(|own| own.as_str() == id))
-    })
 }
 
 /// A commit and its way to the server that is looked at.

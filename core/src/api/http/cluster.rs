@@ -42,7 +42,11 @@ async fn join(State(server): State<Server>, JsonBody(body): JsonBody) -> Result<
         ));
     };
     let http = host_and_port(&fields, &["HTTP", "HTTPAddr"])?.unwrap_or_default();
-    server.join(id.clone(), ServerAddress { raft, http }).await?;
+    let address = ServerAddress {
+        raft: raft.into(),
+        http: http.into(),
+    };
+    server.join(id.clone(), address).await?;
     Ok(Reply::json(&json!({ "ID": id.0 })))
 }
 

@@ -9,6 +9,7 @@ use axum::{
 };
 use http::StatusCode;
 use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
 
 use super::{
     error::{ApiError, echo},
@@ -254,8 +255,8 @@ async fn join(
         .join(
             id,
             ServerAddress {
-                raft: address.clone(),
-                http: String::new(),
+                raft: address.as_str().into(),
+                http: SmolStr::default(),
             },
         )
         .await;

@@ -62,6 +62,18 @@ use crate::{
 
 /// The whole API of a server.
 pub fn router(server: Server) -> Router {
+    router_of(routes(), server)
+}
+
+/// As [`router`], of [`routes`] that are there already: putting them together costs more than a start of a small server.
+pub fn router_of(routes: Router<Server>, server: Server) -> Router {
+    routes
+        .layer(from_fn_with_state(server.clone(), finish))
+        .with_state(server)
+}
+
+/// The paths of the API, of no server yet.
+pub fn routes() -> Router<Server> {
     Router::new()
         .merge(agent::routes())
         .merge(catalog::routes())
@@ -82,8 +94,6 @@ pub fn router(server: Server) -> Router {
         .merge(connect::routes())
         .merge(prepared::routes())
         .fallback(unknown_path)
-        .layer(from_fn_with_state(server.clone(), finish))
-        .with_state(server)
 }
 
 /// A path that answers `GET` (and `HEAD`).

@@ -57,8 +57,8 @@ pub(crate) fn member(name: &str) -> MemberId {
 
 pub(crate) fn address(name: &str) -> ServerAddress {
     ServerAddress {
-        raft: format!("{name}:8501"),
-        http: format!("{name}:8500"),
+        raft: format!("{name}:8501").into(),
+        http: format!("{name}:8500").into(),
     }
 }
 

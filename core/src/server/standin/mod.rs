@@ -53,8 +53,8 @@ pub fn member(
     implicit: bool,
 ) -> (Server, Arc<Standin>) {
     let address = ServerAddress {
-        raft: format!("{id}:8501"),
-        http: format!("{id}:8500"),
+        raft: format!("{id}:8501").into(),
+        http: format!("{id}:8500").into(),
     };
     let config = ServerConfig::default();
     let wiring = Wiring::new(platform.clone(), config, address.clone(), observer);
@@ -116,7 +116,7 @@ struct State {
     /// Applied in place of the next command.
     instead: Option<Command>,
     read_rounds: u64,
-    peers: BTreeMap<String, Peer>,
+    peers: BTreeMap<SmolStr, Peer>,
     /// Those whose state follows this one's.
     followers: Vec<Weak<Standin>>,
 }

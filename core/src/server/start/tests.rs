@@ -124,7 +124,7 @@ async fn a_cluster_of_one_that_nobody_asked_for_becomes_part_of_another() {
 
     let leader = a.server.clone();
     let raft_address = ServerAddress {
-        http: String::new(),
+        http: Default::default(),
         ..address("b")
     };
     let mut joined = TestRuntime::spawn(async move { leader.join(id("b"), raft_address).await });
