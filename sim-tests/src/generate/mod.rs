@@ -4,6 +4,7 @@
 //! testing"): a bug that shows only when pauses meet checkpoints is drowned where everything happens at once.
 
 mod keys;
+mod streams;
 mod troubles;
 mod work;
 
@@ -256,11 +257,12 @@ mod tests {
             match &action.what {
                 Doing::Chain(ops) => operations.extend(ops.iter().map(|(_, op)| name(format!("{op:?}")))),
                 Doing::Follow { .. } => operations.push("Follow".into()),
+                Doing::Stream { .. } => operations.push("Stream".into()),
             }
         }
         operations.sort();
         operations.dedup();
-        assert_eq!(operations.len(), 11, "{operations:?}");
+        assert_eq!(operations.len(), 12, "{operations:?}");
         assert!(
             schedules.iter().any(|it| it.faults.is_empty()),
             "some must be calm"

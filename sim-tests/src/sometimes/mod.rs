@@ -4,6 +4,7 @@
 //! [`TABLE`] is the list; what the rows count is in [`rows`].
 
 mod rows;
+mod streams;
 mod whole;
 
 use std::fmt;

@@ -256,6 +256,7 @@ fn history(evidence: &Evidence) -> Result<History, String> {
 
 fn operation(line: &Line) -> Operation {
     Operation {
+        streamed: None,
         id: line.id,
         client: u32::from(line.client),
         server: ServerNumber(line.server),

@@ -236,6 +236,8 @@ impl Clients {
                     }
                 }
             }
+            // Its plans have none.
+            Doing::Stream { .. } => {}
         }
     }
 
