@@ -212,10 +212,15 @@ pub(super) async fn send(
 }
 
 impl Switch {
-    /// An answer of `host` begins to go on; false if nobody waits for it.
+    /// An answer of `host` begins to go on; false if nobody waits for it, or if it is the second one to a request that
+    /// arrived twice.
     fn begin(&self, call: u64, host: HostId, taken: mpsc::UnboundedSender<u64>) -> bool {
         let mut state = self.lock();
-        let Some(under_way) = state.calls.get(&call) else {
+        let Some(under_way) = state
+            .calls
+            .get(&call)
+            .filter(|_| !state.outgoing.contains_key(&call))
+        else {
             return false;
         };
         let outgoing = Outgoing {

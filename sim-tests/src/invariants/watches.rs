@@ -195,7 +195,12 @@ impl<'a> Wait<'a> {
         }
         if stale {
             // It needs nobody: only what stops the server itself, or its way to the client, puts it off.
-            let from = self.undisturbed_from(seen_by_all, late, stops_a_server, Duration::ZERO);
+            // What a connection lost is sent again a second later, and then once more.
+            let sent_again = match self.operation.streamed {
+                Some(_) => Duration::from_millis(2_500),
+                None => Duration::ZERO,
+            };
+            let from = self.undisturbed_from(seen_by_all, late, stops_a_server, sent_again);
             return (from + late, Bound::NeedsNobody);
         }
         // It may look for a leader twice, before it parks and before it answers, each time for no longer than a read may
