@@ -87,8 +87,14 @@ pub const WAIT_DEFAULT: Duration = Duration::from_secs(300);
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
 /// One in this many parts of the wait is added at random at most, so that waiters do not all come back at once.
 pub const WAIT_SPREAD_DIVISOR: u32 = 16;
-/// Blocking queries parked on one server; more are 429.
+/// Blocking queries and streams parked on one server; more are 429.
 pub const WATCHERS_MAX: usize = 200_000;
+/// Streams of changes open on one server; more are 429.
+pub const STREAMS_MAX: usize = 50_000;
+/// A stream on which nothing differs says so this often, with a comment. Before each one, a server asks the leader.
+pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A stream is ended after this long, up to one part in [`WAIT_SPREAD_DIVISOR`] more; its client goes on with another one.
+pub const STREAM_LIFE: Duration = Duration::from_secs(3600);
 /// Rendered views kept by one server; the least recently used go first.
 pub const VIEWS_MAX: usize = 4_096;
 /// A leader looks this often whether its catalog shows the servers as they are, and whether autopilot has to do something.

@@ -43,7 +43,7 @@ mod world;
 pub use {
     clock::SimSleep,
     disk::{DiskStep, Edge, SimDisk, SimView, Survival, SyncFault},
-    network::{HttpHandler, Link, LinkState, NetworkControl, SimNetwork},
+    network::{Body, HttpHandler, Link, LinkState, NetworkControl, Piece, SimNetwork, StreamedAnswer},
     prober::SimProber,
     runtime::{SimRuntime, SimTask},
     trace::{Fate, Message, MessageKind, TraceLine, record, record_with},

@@ -12,6 +12,7 @@ use std::{
 
 use axum::Router;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Full};
 use sider_core::{
     api::http,
@@ -22,7 +23,8 @@ use sider_core::{
     server::{self, Bootstrap, Finish, Server, ServerConfig, StartConfig},
 };
 use sider_runtime_sim::{
-    Host, HostId, HttpHandler, Link, SimNetwork, SimRuntime, SimTask, Survival, World, record_with,
+    Body, Host, HostId, HttpHandler, Link, SimNetwork, SimRuntime, SimTask, StreamedAnswer, Survival, World,
+    record_with,
 };
 use tokio::sync::oneshot;
 use tower::ServiceExt as _;
@@ -30,6 +32,7 @@ use tower::ServiceExt as _;
 use crate::{
     history::{Bounds, Disk, Fact, Heard},
     recorder::{number, time},
+    streams,
     trap::{Snare, Step},
     words,
 };
@@ -251,7 +254,11 @@ impl Cluster {
     ) -> Option<::http::Response<Bytes>> {
         self.server(server)?;
         let handler = self.lock()[server].http.clone()?;
-        Some(handler(request).await)
+        let (head, body) = handler(request).await.into_parts();
+        match body {
+            Body::Whole(body) => Some(::http::Response::from_parts(head, body)),
+            Body::Pieces(_) => None,
+        }
     }
 
     /// Kills a server's process.
@@ -553,6 +560,8 @@ impl Cluster {
                 // Shorter than users may have it: a schedule lasts seconds.
                 session_ttl_min: Duration::from_millis(100),
                 restore_idle: Bounds::default().restore_idle,
+                stream_keep_alive: streams::KEEP_ALIVE,
+                stream_life: streams::LIFE,
                 // What swallows a step is over, when all is healed, before the end.
                 restore_step: options.server.write_timeout,
                 ..options.server.clone()
@@ -573,17 +582,24 @@ pub(crate) fn http_handler(routes: Arc<OnceLock<Router>>) -> HttpHandler {
         let routes = routes.get().cloned();
         Box::pin(async move {
             let Some(routes) = routes else {
-                let mut starting = ::http::Response::new(Bytes::from_static(b"the server is starting"));
+                let body = Bytes::from_static(b"the server is starting");
+                let mut starting = ::http::Response::new(body.into());
                 *starting.status_mut() = ::http::StatusCode::SERVICE_UNAVAILABLE;
                 return starting;
             };
             let Ok(answer) = routes.oneshot(request.map(Full::new)).await;
+            let goes_on = answer
+                .headers()
+                .get(::http::header::CONTENT_TYPE)
+                .is_some_and(|it| it == streams::CONTENT_TYPE);
             let (head, body) = answer.into_parts();
-            let body = body
-                .collect()
-                .await
-                .expect("answers are made in memory")
-                .to_bytes();
+            let body = if goes_on {
+                let pieces = body.into_data_stream();
+                Body::Pieces(pieces.map(|piece| piece.expect("events do not fail")).boxed())
+            } else {
+                let body = body.collect().await;
+                Body::Whole(body.expect("answers are made in memory").to_bytes())
+            };
             ::http::Response::from_parts(head, body)
         })
     })
@@ -796,6 +812,21 @@ impl Client {
     ) -> Result<::http::Response<Bytes>, NetworkError> {
         self.network
             .http(&self.cluster.http_address(server), request, patience)
+            .await
+    }
+
+    /// The same for a request whose answer goes on: waits for its head.
+    ///
+    /// # Errors
+    /// As for [`Client::send`].
+    pub async fn open(
+        &self,
+        server: usize,
+        request: ::http::Request<Bytes>,
+        patience: Duration,
+    ) -> Result<StreamedAnswer, NetworkError> {
+        self.network
+            .http_stream(&self.cluster.http_address(server), request, patience)
             .await
     }
 

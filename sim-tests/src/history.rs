@@ -160,7 +160,28 @@ pub struct Operation {
     pub outcome: Outcome,
     /// Up to then, when anything last came to its server from another one; `None` where that is not known.
     pub heard: Option<Heard>,
+    /// Of a wait for the next event of a stream: which.
+    pub streamed: Option<Streamed>,
 }
+
+/// The wait for an event of a stream. The stream's request begins the first one; each other begins when the server sent
+/// the event before, for it goes on from there by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Streamed {
+    /// Which event it is, counted from 0.
+    pub nth: u32,
+    /// The operation that waited for the event before.
+    pub before: Option<u32>,
+    /// When it reached the client's machine; a slow client takes it later.
+    pub arrived: Time,
+    /// From when on the client had room for it.
+    pub room: Time,
+    /// When the server said that nothing differs: since when it can have found out, and when it arrived.
+    pub unchanged: Vec<(Time, Time)>,
+}
+
+/// Why a wait for an event has no outcome when the client went by itself, or the server ended the stream in order.
+pub const LEFT: &str = "the stream was left";
 
 /// When a server last got anything from another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

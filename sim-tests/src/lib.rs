@@ -38,6 +38,8 @@ pub mod cluster;
 
 pub mod workload;
 
+pub mod streams;
+
 pub mod saboteur;
 
 pub mod agency;

@@ -91,6 +91,9 @@ pub enum Op {
     },
 }
 
+/// How long a wait may last that is one for the next event of a stream: as long as it takes.
+pub const STREAMED_MS: u64 = 1_000_000_000;
+
 /// What happened to a file between saving and restoring it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Damage {
@@ -600,6 +603,14 @@ impl fmt::Display for Op {
             Op::Save => f.write_str("save a snapshot"),
             Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
             Op::Restore { damage } => write!(f, "restore the last snapshot, {damage:?}"),
+            Op::Wait {
+                ask,
+                freshness,
+                index,
+                wait_ms: STREAMED_MS,
+            } => {
+                write!(f, "next event of a stream of {ask} above {index} ({freshness})")
+            }
             Op::Wait {
                 ask,
                 freshness,

@@ -13,7 +13,7 @@ use crate::{
     cluster::Witness,
     history::{
         AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding,
-        MembershipChange, Observed, Operation, Outcome, Record, ServerNumber, Transferred,
+        MembershipChange, Observed, Operation, Outcome, Record, ServerNumber, Streamed, Transferred,
     },
     operation::Op,
     time::Time,
@@ -49,8 +49,35 @@ impl Recorder {
             returned: Time::MAX,
             outcome: Outcome::Unknown(CUT_OFF.into()),
             heard: None,
+            streamed: None,
         });
         id
+    }
+
+    /// The wait for an event of a stream begins, or began when the event before was sent.
+    pub fn awaits(&self, id: u32, since: Option<Time>, streamed: Streamed) {
+        let operation = &mut self.lock().operations[id as usize];
+        operation.invoked = since.unwrap_or(operation.invoked);
+        operation.streamed = Some(streamed);
+    }
+
+    /// When an operation was sent.
+    pub fn invoked_at(&self, id: u32) -> Time {
+        self.lock().operations[id as usize].invoked
+    }
+
+    /// A server says on a stream that nothing differs; it can have found out since `since`.
+    pub fn unchanged(&self, id: u32, since: Time, arrived: Time) {
+        if let Some(streamed) = &mut self.lock().operations[id as usize].streamed {
+            streamed.unchanged.push((since, arrived));
+        }
+    }
+
+    /// The event that is waited for is there, or never will be.
+    pub fn arrived(&self, id: u32, arrived: Time, room: Time) {
+        if let Some(streamed) = &mut self.lock().operations[id as usize].streamed {
+            (streamed.arrived, streamed.room) = (arrived, room);
+        }
     }
 
     /// An operation is over; `heard` is when its server last got anything from another one.
@@ -203,6 +230,9 @@ impl Recorder {
         }
         for operation in &mut record.operations {
             operation.returned = operation.returned.min(at);
+            if let Some(streamed) = &mut operation.streamed {
+                streamed.arrived = streamed.arrived.min(operation.returned);
+            }
         }
         for change in &mut record.memberships {
             change.returned = change.returned.min(at);

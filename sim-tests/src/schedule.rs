@@ -153,6 +153,21 @@ pub enum Doing {
         /// The servers that it asks, one after the other.
         servers: Vec<u8>,
     },
+    /// A stream, and where it ends another one that goes on with the last id.
+    Stream {
+        /// What.
+        ask: Ask,
+        /// How fresh.
+        freshness: Freshness,
+        /// When nothing came for so long, not even that nothing differs, it hangs up.
+        silence_ms: u64,
+        /// How long it takes to come back for the next event; 0 is at once.
+        slowness_ms: u64,
+        /// When it ends.
+        until_ms: u64,
+        /// The servers that it asks, one after the other.
+        servers: Vec<u8>,
+    },
 }
 
 /// A fault.
@@ -340,7 +355,7 @@ impl Schedule {
     pub fn operations(&self) -> usize {
         let count = |action: &Action| match &action.what {
             Doing::Chain(ops) => ops.len(),
-            Doing::Follow { .. } => 1,
+            Doing::Follow { .. } | Doing::Stream { .. } => 1,
         };
         self.actions.iter().map(count).sum()
     }
@@ -454,6 +469,19 @@ impl fmt::Display for Schedule {
                 } => writeln!(
                     f,
                     "follow {ask} ({freshness}) at {}, {wait_ms} ms each, until {until_ms} ms",
+                    words::list(servers.iter().map(|server| format!("s{server}")))
+                )?,
+                Doing::Stream {
+                    ask,
+                    freshness,
+                    silence_ms,
+                    slowness_ms,
+                    until_ms,
+                    servers,
+                } => writeln!(
+                    f,
+                    "a stream of {ask} ({freshness}) at {}, given up after {silence_ms} ms of silence, {slowness_ms} ms \
+                     between its events, until {until_ms} ms",
                     words::list(servers.iter().map(|server| format!("s{server}")))
                 )?,
             }

@@ -259,7 +259,7 @@ fn put(path: &str, body: Option<Value>) -> Request<Bytes> {
         .expect("simulated names are valid in a path")
 }
 
-fn get(path: &str) -> Request<Bytes> {
+pub(crate) fn get(path: &str) -> Request<Bytes> {
     Request::builder()
         .uri(path)
         .body(Bytes::new())
@@ -409,7 +409,7 @@ fn report_request(form: ReportForm, reports: &[Report]) -> Request<Bytes> {
     }
 }
 
-fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> String {
+pub(crate) fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)>) -> String {
     let (namespace, ask) = ask.place();
     let (path, mut parameters) = path_of(ask);
     if namespace != Namespace::default() {

@@ -16,14 +16,15 @@ use crate::{
     operation::{Apart, Op, RegisterForm, Service},
     recorder::Recorder,
     schedule::{Action, Doing},
+    streams::StreamReader,
     time::Time,
     wire,
 };
 
 /// Between two tries of the same request at a server that does not serve yet.
 const RETRY: Duration = Duration::from_millis(150);
-/// After a failed blocking query a client takes a breath.
-const BREATH: Duration = Duration::from_millis(100);
+/// After a failed blocking query, or a stream that failed, a client takes a breath.
+pub(crate) const BREATH: Duration = Duration::from_millis(100);
 
 /// A client and what it writes into.
 #[derive(Clone)]
@@ -95,6 +96,25 @@ impl Player {
                         _ => self.world.sleep(BREATH).await,
                     }
                 }
+            }
+            Doing::Stream {
+                ask,
+                freshness,
+                silence_ms,
+                slowness_ms,
+                until_ms,
+                servers,
+            } => {
+                let reader = StreamReader {
+                    player: self,
+                    ask,
+                    freshness,
+                    patience,
+                    silence: Duration::from_millis(silence_ms),
+                    slowness: Duration::from_millis(slowness_ms),
+                    until: Duration::from_millis(until_ms),
+                };
+                reader.read(&servers).await;
             }
         }
     }

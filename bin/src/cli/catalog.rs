@@ -152,7 +152,7 @@ pub(super) async fn health(client: &Client, args: &HealthArgs, as_json: bool) ->
     }
 }
 
-fn print_health(instances: &Value, as_json: bool) {
+pub(super) fn print_health(instances: &Value, as_json: bool) {
     if as_json {
         output::json(instances);
         return;

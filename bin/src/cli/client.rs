@@ -17,6 +17,9 @@ use super::CliError;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the answer to a request may take that carries a snapshot.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(600);
+/// A server that sends nothing of a long answer for so long has gone; of a stream it says four times as often that nothing
+/// differs.
+const SILENCE_MAX: Duration = sider_core::limits::STREAM_KEEP_ALIVE.saturating_mul(4);
 
 /// A client of one or more servers of a cluster.
 #[derive(Clone, Debug)]
@@ -105,16 +108,22 @@ impl Client {
             return answer(&address, response).await.map(|_| ());
         }
         let mut body = response.into_body();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| CliError::Unexpected {
+        loop {
+            let broke_off = |reason: String| CliError::Unexpected {
                 address: address.clone(),
-                reason: format!("it broke off: {error}"),
-            })?;
+                reason: format!("it broke off: {reason}"),
+            };
+            let Ok(frame) = tokio::time::timeout(SILENCE_MAX, body.frame()).await else {
+                return Err(broke_off(format!("nothing came for {} s", SILENCE_MAX.as_secs())));
+            };
+            let Some(frame) = frame else {
+                return Ok(());
+            };
+            let frame = frame.map_err(|error| broke_off(error.to_string()))?;
             if let Some(piece) = frame.data_ref() {
                 take(piece)?;
             }
         }
-        Ok(())
     }
 
     /// `PUT path` with something large.

@@ -10,6 +10,7 @@ mod debug;
 mod demo;
 mod output;
 mod snapshot;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -52,6 +53,8 @@ enum Command {
     Services(catalog::ServicesArgs),
     /// Show the instances of a service with their checks.
     Health(catalog::HealthArgs),
+    /// Print a service or keys each time that they change, until Ctrl-C.
+    Watch(watch::WatchArgs),
     /// Register an instance.
     Register(catalog::RegisterArgs),
     /// Deregister an instance.
@@ -154,6 +157,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Services(args) => catalog::services(&client, &args, json).await,
         Command::Health(args) => catalog::health(&client, &args, json).await,
+        Command::Watch(args) => watch::watch(&cli.common.server, &args, json).await,
         Command::Register(args) => catalog::register(&client, &args, json).await,
         Command::Deregister(args) => catalog::deregister(&client, &args, json).await,
         Command::Members => cluster::members(&client, json).await,

@@ -8,4 +8,5 @@ mod cli;
 mod cluster;
 mod refusals;
 mod single;
+mod streams;
 mod support;

@@ -82,7 +82,7 @@ impl Inner {
     }
 
     /// A random part of the wait, so that those who began together do not come back together.
-    fn spread(&self, wait: Duration) -> Duration {
+    pub(super) fn spread(&self, wait: Duration) -> Duration {
         let most = u64::try_from((wait / limits::WAIT_SPREAD_DIVISOR).as_nanos()).unwrap_or(u64::MAX);
         match most {
             0 => Duration::ZERO,

@@ -5,8 +5,9 @@
 
 //!
 //! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server),
-//! [`reads`] and [`blocking`] (what any server can do), with [`hub`] and [`views`]; [`countdown`], [`deadlines`],
-//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`membership`], [`silence`], [`upkeep`], [`autopilot`], [`upgrade`], [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
+//! [`reads`], [`blocking`] and [`streams`] (what any server can do), with [`hub`] and [`views`]; [`countdown`], [`deadlines`],
+//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`membership`], [`silence`], [`upkeep`], [`autopilot`], [`upgrade`],
+//! [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
 //! and a network), [`standin`] (one without, for tests).
 
 mod autopilot;
@@ -32,6 +33,7 @@ mod silence;
 mod snapshot;
 pub mod standin;
 mod start;
+mod streams;
 mod upgrade;
 mod upkeep;
 mod views;
@@ -49,6 +51,7 @@ pub use self::{
     platform::{Platform, RuntimePlatform},
     snapshot::SnapshotStream,
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
+    streams::{StreamEnd, StreamEvent, WatchStream},
     upkeep::{CONSUL_VERSION, agent_node},
     views::SharedView,
     wiring::{Finish, Wiring},
@@ -164,6 +167,10 @@ pub struct ServerConfig {
     pub read_timeout: Duration,
     /// See [`crate::limits::VIEWS_MAX`].
     pub views: usize,
+    /// See [`crate::limits::STREAM_KEEP_ALIVE`].
+    pub stream_keep_alive: Duration,
+    /// See [`crate::limits::STREAM_LIFE`].
+    pub stream_life: Duration,
     /// At least 1: see [`crate::limits::FORWARDS_IN_FLIGHT_MAX`].
     pub forwards_in_flight: usize,
     /// At least 1: see [`crate::limits::DECISIONS_IN_FLIGHT_MAX`].
@@ -195,6 +202,8 @@ impl Default for ServerConfig {
             write_timeout: crate::limits::WRITE_TIMEOUT,
             read_timeout: crate::limits::READ_TIMEOUT,
             views: limits::VIEWS_MAX,
+            stream_keep_alive: limits::STREAM_KEEP_ALIVE,
+            stream_life: limits::STREAM_LIFE,
             forwards_in_flight: limits::FORWARDS_IN_FLIGHT_MAX,
             decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
             expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
@@ -318,6 +327,14 @@ impl Server {
     /// No leader (also at the end of a wait), over a limit, stopped.
     pub async fn read(&self, query: Query, options: ReadOptions) -> Result<Answer, ServerError> {
         self.0.read(query, options).await
+    }
+    /// Gives what a query answers now, unless the client has that, and then each time that it differs, for as long as
+    /// the stream is kept. The options' index is that of what the client has; their wait means nothing here.
+    ///
+    /// # Errors
+    /// No leader, over a limit, stopped. What fails later ends the stream.
+    pub async fn watch(&self, query: Query, options: ReadOptions) -> Result<WatchStream, ServerError> {
+        self.0.watch(query, options).await
     }
     /// Renews TTL checks and reports statuses through the leader, an outcome for each. What changes nothing is not
     /// written to the log; an acknowledged renewal holds.
@@ -488,7 +505,7 @@ impl Server {
     pub async fn ready(&self) -> Result<(), String> {
         self.0.ready().await
     }
-    /// Blocking queries parked now.
+    /// Blocking queries and streams parked now.
     pub fn watchers(&self) -> usize {
         self.0.shared.hub.len()
     }

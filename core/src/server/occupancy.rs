@@ -39,6 +39,11 @@ impl Inner {
         let (held, flushing) = shared.deadlines().outputs();
         vec![
             passing("blocking queries", shared.hub.len(), limits::WATCHERS_MAX),
+            passing(
+                "streams",
+                self.streams.load(Ordering::SeqCst),
+                limits::STREAMS_MAX,
+            ),
             passing("topics waited for", shared.hub.topics(), limits::WATCHERS_MAX),
             passing(
                 "reads that wait for the leader",

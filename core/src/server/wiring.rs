@@ -83,6 +83,8 @@ pub(super) struct Inner {
     pub(super) in_flight: AtomicUsize,
     /// Servers being added by this one.
     pub(super) adopting: AtomicUsize,
+    /// Streams open here: [`limits::STREAMS_MAX`].
+    pub(super) streams: AtomicUsize,
     /// Held by whoever restores a snapshot through this server.
     pub(super) restoring: Semaphore,
     /// The leader that errands are sent to, and how many more may be under way: [`ServerConfig::forwards_in_flight`].
@@ -162,6 +164,7 @@ impl Wiring {
             implicit,
             in_flight: AtomicUsize::new(0),
             adopting: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             restoring: Semaphore::new(1),
         });
         self.service

@@ -8,3 +8,4 @@ mod fuzz;
 mod keys;
 mod reads;
 mod support;
+mod watch;

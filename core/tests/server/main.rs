@@ -11,5 +11,6 @@ mod membership;
 mod metrics;
 mod reads;
 mod renewals;
+mod streams;
 mod upgrades;
 mod writes;

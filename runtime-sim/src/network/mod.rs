@@ -12,10 +12,14 @@
 //!   power, nobody is told: the connection is half open until the next use after its return.
 //! - A link may have a rate. Then what is sent queues in a buffer; when that is full, senders wait, and a request whose
 //!   caller gives up meanwhile is never sent.
+//! - An answer may go on, piece by piece. Pieces arrive in their order: what is lost is sent again after a second, for as
+//!   long as anything is heard of the other side, and a while longer. A few are under way at a time: the next one is made
+//!   when the client has taken one of those.
 //! - A request goes on when its caller is gone. Only an HTTP server learns that its client has hung up; then its
 //!   handler is dropped.
 
 mod link;
+mod pieces;
 mod pipe;
 mod switch;
 mod wire;
@@ -30,17 +34,21 @@ use sider_core::{
 };
 use tokio::sync::oneshot;
 
-pub use self::link::{Link, LinkState, NetworkControl};
 pub(crate) use self::switch::Switch;
+pub use self::{
+    link::{Link, LinkState, NetworkControl},
+    pieces::{Body, Piece, StreamedAnswer},
+};
 use self::{
-    switch::{Broken, Listener, Phase},
+    pieces::Incoming,
+    switch::{Answer, Broken, Listener, Phase},
     wire::Payload,
 };
 use crate::{runtime::SimRuntime, world::HostId};
 
 /// What a server does with an HTTP request.
 pub type HttpHandler =
-    Arc<dyn Fn(http::Request<Bytes>) -> BoxFuture<'static, http::Response<Bytes>> + Send + Sync + 'static>;
+    Arc<dyn Fn(http::Request<Bytes>) -> BoxFuture<'static, http::Response<Body>> + Send + Sync + 'static>;
 
 /// The network as one process sees it.
 #[derive(Clone)]
@@ -81,25 +89,49 @@ impl SimNetwork {
             .listen(self.host, self.incarnation, port, Listener::Http(handler))
     }
 
+    /// Sends an HTTP request whose answer may go on; waits for its head. The URI holds path and query only.
+    ///
+    /// # Errors
+    /// No head of an answer within the time.
+    pub async fn http_stream(
+        &self,
+        address: &str,
+        request: http::Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<StreamedAnswer, NetworkError> {
+        let (incoming, pieces) = Incoming::new();
+        let request = Payload::Request(Box::new(request));
+        let (answer, call) = self.request(address, request, timeout, Some(incoming)).await?;
+        match answer {
+            Payload::Response(head) => Ok(StreamedAnswer::new(*head, address, pieces, call)),
+            other => unreachable!("an HTTP request was answered with {other:?}"),
+        }
+    }
+
     async fn request(
         &self,
         address: &str,
         request: Payload,
         timeout: Duration,
-    ) -> Result<Payload, NetworkError> {
+        incoming: Option<Incoming>,
+    ) -> Result<(Payload, UnderWay), NetworkError> {
         let (sender, receiver) = oneshot::channel();
+        let answer = Answer {
+            whole: Some(sender),
+            incoming,
+        };
         let call = match self
             .switch
-            .call(self.host, self.incarnation, address, request, sender)
+            .call(self.host, self.incarnation, address, request, answer)
         {
             Ok(call) => UnderWay {
-                switch: &self.switch,
+                switch: self.switch.clone(),
                 call,
             },
             Err(reason) => return Err(unreachable(address, reason)),
         };
         match SimRuntime::timeout(timeout, receiver).await {
-            Some(Ok(Ok(answer))) => Ok(answer),
+            Some(Ok(Ok(answer))) => Ok((answer, call)),
             Some(Ok(Err(Broken::Refused))) => Err(unreachable(address, "connection refused")),
             Some(Ok(Err(Broken::Reset))) => Err(outcome_unknown(address, "connection reset")),
             // The switch lets go of a call only when the calling process ends, or the run.
@@ -113,12 +145,12 @@ impl SimNetwork {
 }
 
 /// A call that its caller waits for.
-struct UnderWay<'a> {
-    switch: &'a Arc<Switch>,
+struct UnderWay {
+    switch: Arc<Switch>,
     call: u64,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.switch.hang_up(self.call);
     }
@@ -143,9 +175,12 @@ impl Network for SimNetwork {
         if message.len() > limits::PEER_FRAME_BYTES_MAX {
             return Err(unreachable(address, "the message is larger than a frame may be"));
         }
-        match self.request(address, Payload::Peer(message), timeout).await? {
-            Payload::Peer(answer) => Ok(answer),
-            other => unreachable!("a peer call was answered with {other:?}"),
+        match self
+            .request(address, Payload::Peer(message), timeout, None)
+            .await?
+        {
+            (Payload::Peer(answer), _) => Ok(answer),
+            (other, _) => unreachable!("a peer call was answered with {other:?}"),
         }
     }
 
@@ -165,11 +200,11 @@ impl Network for SimNetwork {
         timeout: Duration,
     ) -> Result<http::Response<Bytes>, NetworkError> {
         match self
-            .request(address, Payload::Request(Box::new(request)), timeout)
+            .request(address, Payload::Request(Box::new(request)), timeout, None)
             .await?
         {
-            Payload::Response(answer) => Ok(*answer),
-            other => unreachable!("an HTTP request was answered with {other:?}"),
+            (Payload::Response(answer), _) => Ok(*answer),
+            (other, _) => unreachable!("an HTTP request was answered with {other:?}"),
         }
     }
 }

@@ -20,7 +20,8 @@ use sider_core::runtime::PeerHandler;
 use tokio::sync::oneshot;
 
 use super::{
-    HttpHandler, Link, LinkState,
+    Body, HttpHandler, Link, LinkState,
+    pieces::{self, Incoming, Outgoing},
     pipe::{Next, Pipe},
     wire::{Flight, Payload, Wire},
 };
@@ -54,18 +55,26 @@ pub(super) enum Listener {
     Http(HttpHandler),
 }
 
-struct Call {
-    source: HostId,
-    target: HostId,
+pub(super) struct Call {
+    pub(super) source: HostId,
+    pub(super) target: HostId,
     address: SocketAddr,
     phase: Phase,
     /// Kept until the connection is made.
     request: Option<Payload>,
     /// The process it was sent to.
-    incarnation: u64,
-    answer: oneshot::Sender<Result<Payload, Broken>>,
+    pub(super) incarnation: u64,
+    pub(super) answer: Answer,
     /// The task that handles it; dropped when an HTTP client hangs up.
-    handler: Option<AbortHandle>,
+    pub(super) handler: Option<AbortHandle>,
+}
+
+/// Where the answer to a call goes.
+pub(super) struct Answer {
+    /// All of it, or the head of one that goes on; `None` once that was there.
+    pub(super) whole: Option<oneshot::Sender<Result<Payload, Broken>>>,
+    /// What follows the head, if the caller asked for an answer that goes on.
+    pub(super) incoming: Option<Incoming>,
 }
 
 /// A host's end of the network.
@@ -98,12 +107,14 @@ impl Links {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     ports: Vec<Port>,
     links: Links,
     /// The process behind each connection, as its source believes.
     connections: BTreeMap<(HostId, SocketAddr), u64>,
-    calls: BTreeMap<u64, Call>,
+    pub(super) calls: BTreeMap<u64, Call>,
+    /// Answers that go on, as their servers see them.
+    pub(super) outgoing: BTreeMap<u64, Outgoing>,
     last_call: u64,
     flights: BinaryHeap<Reverse<Flight>>,
     last_flight: u64,
@@ -170,6 +181,7 @@ impl Switch {
         let incarnation = std::mem::replace(&mut port.incarnation, 0);
         let listeners = std::mem::take(&mut port.listeners);
         state.connections.retain(|(source, _), _| *source != host);
+        state.outgoing.retain(|_, answer| answer.host != host);
         let own: Vec<u64> = state
             .calls
             .iter()
@@ -222,7 +234,7 @@ impl Switch {
         incarnation: u64,
         address: &str,
         request: Payload,
-        answer: oneshot::Sender<Result<Payload, Broken>>,
+        answer: Answer,
     ) -> Result<u64, &'static str> {
         let mut state = self.lock();
         if state.ports[source.index()].incarnation != incarnation {
@@ -269,7 +281,7 @@ impl Switch {
     /// The handler of a request has an answer.
     fn answer(&self, id: u64, host: HostId, incarnation: u64, payload: Payload) {
         let mut state = self.lock();
-        if state.ports[host.index()].incarnation != incarnation {
+        if !state.runs(host, incarnation) {
             return;
         }
         if let Some(call) = state.calls.get(&id) {
@@ -324,7 +336,7 @@ impl Switch {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -366,6 +378,11 @@ impl Switch {
 }
 
 impl State {
+    /// Whether a process of a host is still there.
+    pub(super) fn runs(&self, host: HostId, incarnation: u64) -> bool {
+        self.ports[host.index()].incarnation == incarnation
+    }
+
     /// The host and socket behind `host:port`, where the host is an address or a name.
     fn resolve(&self, address: &str) -> Result<(HostId, SocketAddr), &'static str> {
         let (name, port) = address.rsplit_once(':').ok_or("the address has no port")?;
@@ -383,7 +400,7 @@ impl State {
     }
 
     /// Puts a message on its way, as soon as there is room.
-    fn send(&mut self, from: HostId, to: HostId, wire: Wire) {
+    pub(super) fn send(&mut self, from: HostId, to: HostId, wire: Wire) {
         if from == to {
             return self.launch(from, to, chance::within(&LOOPBACK_US), wire);
         }
@@ -504,7 +521,7 @@ impl State {
             return;
         };
         if tell && let Some(handler) = call.handler {
-            self.send(call.source, call.target, Wire::HungUp { handler });
+            self.send(call.source, call.target, Wire::HungUp { call: id, handler });
         }
     }
 
@@ -561,7 +578,13 @@ impl State {
                 self.finish(call, Err(Broken::Reset));
             }
             Wire::Closed { incarnation } => self.disconnect(to, from, incarnation),
-            Wire::HungUp { handler } => handler.abort(),
+            Wire::HungUp { call, handler } => {
+                self.outgoing.remove(&call);
+                handler.abort();
+            }
+            Wire::Piece { call, piece } => self.piece_arrives(from, to, call, piece),
+            Wire::Taken { call, parts } => self.parts_taken(call, parts),
+            Wire::Unwanted { call } => self.unwanted(call),
             Wire::Room => unreachable!("handled above, for it is no message"),
         }
     }
@@ -598,7 +621,7 @@ impl State {
     }
 
     /// The caller learns what came of its call.
-    fn finish(&mut self, id: u64, end: Result<Payload, Broken>) {
+    pub(super) fn finish(&mut self, id: u64, end: Result<Payload, Broken>) {
         let Some(call) = self.calls.remove(&id) else {
             return;
         };
@@ -608,8 +631,7 @@ impl State {
             Err(Broken::Refused) => format!("{} from {} call {id}: refused", call.source, call.target),
             Err(Broken::Reset) => format!("{} from {} call {id}: reset", call.source, call.target),
         });
-        // The caller may be gone since.
-        let _ = call.answer.send(end);
+        call.answer.finish(end);
     }
 
     /// A request arrives: its handler starts, in a task of the listening process.
@@ -627,32 +649,40 @@ impl State {
             .listeners
             .get(&port)
             .filter(|_| end.incarnation == incarnation);
-        let (reply, is_http): (futures_util::future::BoxFuture<'static, Payload>, bool) =
-            match (listener, payload) {
-                (Some(Listener::Peer(handler)), Payload::Peer(message)) => {
-                    let handler = handler.clone();
-                    (
-                        Box::pin(async move { Payload::Peer(handler(message).await) }),
-                        false,
-                    )
-                }
-                (Some(Listener::Http(handler)), Payload::Request(request)) => {
-                    let handler = handler.clone();
-                    (
-                        Box::pin(async move { Payload::Response(Box::new(handler(*request).await)) }),
-                        true,
-                    )
-                }
-                _ => return self.send(to, from, Wire::Reset { call: id }),
-            };
+        let switch = switch.clone();
+        let (work, is_http): (futures_util::future::BoxFuture<'static, ()>, bool) = match (listener, payload)
+        {
+            (Some(Listener::Peer(handler)), Payload::Peer(message)) => {
+                let handler = handler.clone();
+                let work = async move {
+                    let answer = handler(message).await;
+                    switch.answer(id, to, incarnation, Payload::Peer(answer));
+                };
+                (Box::pin(work), false)
+            }
+            (Some(Listener::Http(handler)), Payload::Request(request)) => {
+                let handler = handler.clone();
+                let work = async move {
+                    let (head, body) = handler(*request).await.into_parts();
+                    match body {
+                        Body::Whole(bytes) => {
+                            let answer = http::Response::from_parts(head, bytes);
+                            switch.answer(id, to, incarnation, Payload::Response(Box::new(answer)));
+                        }
+                        Body::Pieces(following) => {
+                            let head = http::Response::from_parts(head, bytes::Bytes::new());
+                            pieces::send(switch, (id, to, incarnation), head, following).await;
+                        }
+                    }
+                };
+                (Box::pin(work), true)
+            }
+            _ => return self.send(to, from, Wire::Reset { call: id }),
+        };
         trace::record_numbers("deliver", &[to.index() as u64, id], || {
             format!("{to} gets call {id} of {from}")
         });
-        let switch = switch.clone();
-        let task = end.node.spawn(contained(async move {
-            let answer = reply.await;
-            switch.answer(id, to, incarnation, answer);
-        }));
+        let task = end.node.spawn(contained(work));
         if is_http && let Some(call) = self.calls.get_mut(&id) {
             call.handler = Some(task.abort_handle());
         }

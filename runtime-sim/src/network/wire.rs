@@ -6,6 +6,7 @@ use bytes::Bytes;
 use madsim::task::AbortHandle;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::pieces::{Numbered, Part};
 use crate::{
     trace::{Fate, Message, MessageKind},
     world::HostId,
@@ -94,6 +95,20 @@ pub(super) enum Wire {
         call: u64,
         payload: Payload,
     },
+    /// A part of an answer that goes on.
+    Piece {
+        call: u64,
+        piece: Numbered,
+    },
+    /// The client has taken so many parts.
+    Taken {
+        call: u64,
+        parts: u64,
+    },
+    /// Nobody waits for the parts of this answer.
+    Unwanted {
+        call: u64,
+    },
     /// The process that the request was sent to is not there any more.
     Reset {
         call: u64,
@@ -104,6 +119,7 @@ pub(super) enum Wire {
     },
     /// The HTTP client has hung up.
     HungUp {
+        call: u64,
         handler: AbortHandle,
     },
     /// Not a message: the link's buffer has room again.
@@ -122,6 +138,9 @@ impl Wire {
             Wire::Refused { call } => format!("refusal of call {call}"),
             Wire::Request { call, .. } => format!("request of call {call}"),
             Wire::Answer { call, .. } => format!("answer to call {call}"),
+            Wire::Piece { call, piece } => format!("part {} of the answer to call {call}", piece.number),
+            Wire::Taken { call, parts } => format!("receipt of {parts} parts of call {call}"),
+            Wire::Unwanted { call } => format!("rejection of a part of call {call}"),
             Wire::Reset { call } => format!("reset of call {call}"),
             Wire::Closed { .. } => "end of a process".to_owned(),
             Wire::HungUp { .. } => "hang-up".to_owned(),
@@ -133,6 +152,7 @@ impl Wire {
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Wire::Request { payload, .. } | Wire::Answer { payload, .. } => OVERHEAD_BYTES + payload.bytes(),
+            Wire::Piece { piece, .. } => OVERHEAD_BYTES + piece.part.bytes(),
             _ => OVERHEAD_BYTES,
         }
     }
@@ -145,7 +165,20 @@ impl Wire {
             }
             Wire::Request { call, payload, .. } => (MessageKind::Request, Some(*call), Some(payload)),
             Wire::Answer { call, payload } => (MessageKind::Answer, Some(*call), Some(payload)),
-            Wire::Refused { call } | Wire::Reset { call } => (MessageKind::End, Some(*call), None),
+            Wire::Piece {
+                call,
+                piece:
+                    Numbered {
+                        part: Part::Head(payload),
+                        ..
+                    },
+            } => (MessageKind::Answer, Some(*call), Some(payload)),
+            Wire::Piece { call, .. } => (MessageKind::Answer, Some(*call), None),
+            // Of no more interest than a confirmation of TCP.
+            Wire::Taken { call, .. } => (MessageKind::Handshake, Some(*call), None),
+            Wire::Refused { call } | Wire::Reset { call } | Wire::Unwanted { call } => {
+                (MessageKind::End, Some(*call), None)
+            }
             Wire::Closed { .. } | Wire::HungUp { .. } | Wire::Room => (MessageKind::End, None, None),
         };
         Message {

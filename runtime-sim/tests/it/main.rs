@@ -9,6 +9,7 @@ mod determinism;
 mod disk;
 mod host;
 mod network;
+mod pieces;
 mod trap;
 
 fn ms(ms: u64) -> Duration {

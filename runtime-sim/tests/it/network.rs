@@ -90,7 +90,7 @@ async fn serve(host: Host, (begun, ended): (Arc<AtomicU64>, Arc<AtomicU64>)) {
             let reply = http::Response::builder()
                 .status(201)
                 .header("x-uri", request.uri().to_string());
-            reply.body(answer.await).expect("it is valid")
+            reply.body(answer.await.into()).expect("it is valid")
         })
     };
     network

@@ -8,6 +8,7 @@ mod catalog;
 mod keys;
 mod narrowing;
 mod prepared;
+mod streams;
 mod troubles;
 mod work;
 
@@ -272,11 +273,12 @@ mod tests {
             match &action.what {
                 Doing::Chain(ops) => operations.extend(ops.iter().map(|(_, op)| name(format!("{op:?}")))),
                 Doing::Follow { .. } => operations.push("Follow".into()),
+                Doing::Stream { .. } => operations.push("Stream".into()),
             }
         }
         operations.sort();
         operations.dedup();
-        assert_eq!(operations.len(), 13, "{operations:?}");
+        assert_eq!(operations.len(), 16, "{operations:?}");
         assert!(
             schedules.iter().any(|it| it.faults.is_empty()),
             "some must be calm"

@@ -87,6 +87,7 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Vec<Action> 
         let op = plan.read(Freshness::Default);
         plan.chain(at_ms, vec![op]);
     }
+    plan.streams();
     let mut actions = plan.actions;
     actions.sort_by_key(|action| (action.at_ms, action.client));
     actions
@@ -235,7 +236,7 @@ impl<'a> Plan<'a> {
     fn operations(&self) -> usize {
         let count = |action: &Action| match &action.what {
             Doing::Chain(ops) => ops.len(),
-            Doing::Follow { .. } => 1,
+            Doing::Follow { .. } | Doing::Stream { .. } => 1,
         };
         self.actions.iter().map(count).sum()
     }
@@ -400,13 +401,7 @@ impl<'a> Plan<'a> {
                 (2, Freshness::Stale),
                 (1, Freshness::MaxStale(most_ms)),
             ]);
-            let first = self.dice.server(self.cluster);
-            let hops = self.dice.chance(50);
-            let servers = if hops {
-                (0..self.cluster.servers).collect()
-            } else {
-                vec![first]
-            };
+            let servers = self.servers();
             let at_ms = self.dice.between(BEGIN_MS, BEGIN_MS + 3_000);
             let client = u8::try_from(self.dice.between(0, u64::from(self.clients))).unwrap_or(0);
             self.actions.push(Action {
@@ -422,6 +417,27 @@ impl<'a> Plan<'a> {
                 },
             });
         }
+    }
+
+    /// One server, or all of them in turn.
+    pub(super) fn servers(&mut self) -> Vec<u8> {
+        let first = self.dice.server(self.cluster);
+        if self.dice.chance(50) {
+            (0..self.cluster.servers).collect()
+        } else {
+            vec![first]
+        }
+    }
+
+    /// Some client does this.
+    pub(super) fn does(&mut self, at_ms: u64, patience_ms: u64, what: Doing) {
+        let client = u8::try_from(self.dice.between(0, u64::from(self.clients))).unwrap_or(0);
+        self.actions.push(Action {
+            at_ms,
+            client,
+            patience_ms,
+            what,
+        });
     }
 
     fn something(&mut self, at_ms: u64) {
@@ -761,7 +777,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn ask(&mut self) -> Ask {
+    pub(super) fn ask(&mut self) -> Ask {
         if self.with_keys && self.dice.chance(40) {
             return self.ask_of_keys();
         }

@@ -16,12 +16,14 @@ use sider_core::registry::{
 use crate::{
     answers::answer,
     history::{
-        Answer, AppliedEntry, Configuration, Effect, Fact, FaultKind, FaultSpan, History, Observed,
-        Operation, Outcome, Record, ServerNumber, Told,
+        Answer, AppliedEntry, Configuration, Effect, Fact, FaultKind, FaultSpan, History, LEFT, Observed,
+        Operation, Outcome, Record, ServerNumber, Streamed, Told,
     },
     matching::SHARED_NODE,
     model::State,
-    operation::{Apart, Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
+    operation::{
+        Apart, Ask, Freshness, Op, RegisterForm, Report, ReportForm, STREAMED_MS, Service, Target, TtlCheck,
+    },
     time::Time,
     truth::Truth,
 };
@@ -202,6 +204,7 @@ impl Story {
         let returned = self.now;
         let impatient = false;
         self.record.operations.push(Operation {
+            streamed: None,
             id,
             client: 0,
             server,
@@ -408,6 +411,33 @@ impl Story {
             wait_ms,
         };
         self.operate(server, op, invoked, Outcome::Done(answer))
+    }
+
+    /// An event of a stream, behind the one of an operation before, if there is one: what is there now, sent a moment
+    /// after it was waited for.
+    pub(super) fn event(&mut self, server: u8, ask: Ask, index: u64, before: Option<u32>) -> u32 {
+        let id = self.wait_for(server, ask, index, STREAMED_MS);
+        let arrived = self.now;
+        let nth = before.and_then(|before| Some(self.operation(before).streamed.as_ref()?.nth + 1));
+        self.operation(id).streamed = Some(Streamed {
+            nth: nth.unwrap_or(0),
+            before,
+            arrived,
+            room: Time(0),
+            unchanged: Vec::new(),
+        });
+        id
+    }
+
+    /// The client leaves a stream instead, so much later.
+    pub(super) fn leaves(&mut self, id: u32, after_ms: u64) {
+        self.stretch(id, 0, after_ms);
+        let operation = self.operation(id);
+        let returned = operation.returned;
+        operation.outcome = Outcome::Unknown(LEFT.into());
+        if let Some(streamed) = &mut operation.streamed {
+            streamed.arrived = returned;
+        }
     }
 
     pub(super) fn operation(&mut self, id: u32) -> &mut Operation {

@@ -11,6 +11,10 @@
 //!
 //! A stale answer may come from a server that is behind: its chain is as ordered as that server's own state is, which
 //! `sessions` judges; what it shows is still of one moment.
+//!
+//! A stream is such a chain, too, and promises more: its ids rise from each event to the next, at whatever server it goes
+//! on, also where it is stale ([`rises`]). When it says that nothing differs, that is so at a moment after it last said
+//! something, unless it is stale ([`nothing_differed`]).
 
 use super::Violation;
 use crate::{
@@ -29,6 +33,12 @@ pub const NAME: &str = "watch_guarantees";
 /// A promise is broken; the violation says which.
 pub fn check(history: &History) -> Result<(), Violation> {
     for operation in &history.operations {
+        rises(operation)
+            .and_then(|()| nothing_differed(history, operation))
+            .map_err(|what| {
+                let what = format!("{} of {}: {what}", operation.op, operation.server);
+                Violation::of(NAME, operation.returned, [operation.id], what)
+            })?;
         let (
             Op::Wait {
                 ask,
@@ -64,6 +74,59 @@ fn ordered(carried: u64, index: u64) -> Result<(), String> {
         true => Err(format!("not ordered: index {index} follows {carried}")),
         false => Ok(()),
     }
+}
+
+/// An event of a stream has a higher id than the one that the client has.
+fn rises(operation: &Operation) -> Result<(), String> {
+    let (Some(_), Op::Wait { index: carried, .. }, Some(index)) = (
+        &operation.streamed,
+        &operation.op,
+        operation.answer().and_then(|answer| answer.index),
+    ) else {
+        return Ok(());
+    };
+    match index <= *carried {
+        true => Err(format!("not ordered: id {index} follows {carried} in a stream")),
+        false => Ok(()),
+    }
+}
+
+/// What a stream says between its events: that nothing differs from what the client has.
+fn nothing_differed(history: &History, operation: &Operation) -> Result<(), String> {
+    let (
+        Some(streamed),
+        Op::Wait {
+            ask,
+            index,
+            freshness,
+            ..
+        },
+    ) = (&operation.streamed, &operation.op)
+    else {
+        return Ok(());
+    };
+    let truth = history.truth();
+    for (since, arrived) in &streamed.unchanged {
+        if *index == 0 {
+            return Err(format!(
+                "at {arrived} it said that nothing differs from what it never gave"
+            ));
+        }
+        let Some((_, last)) = truth.points_of_index(&ask.topic(), *index) else {
+            continue;
+        };
+        let (earliest, latest) = (
+            truth.applied_before(*since),
+            truth.most_applied_at(operation.server, *arrived),
+        );
+        let shown = |point: Point| point <= last || !truth.differs(ask, last, point);
+        if freshness.linearizable() && !(earliest..=latest).any(shown) {
+            return Err(format!(
+                "not bookmarkable: at {arrived} it said that nothing differs, though it did so ever since {since}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The points at which what is asked had this index, as far as the server can have been there.
@@ -103,6 +166,7 @@ fn atomic(
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
+    use crate::operation::Freshness;
 
     fn web() -> Ask {
         Ask::Health {
@@ -159,5 +223,64 @@ mod tests {
         let wait = story.wait_for(2, web(), 1, 500);
         story.change_answer(wait, |answer| answer.index = Some(77));
         assert!(complaint(story).contains("is that of no change"));
+    }
+
+    #[test]
+    fn a_stream_that_gives_an_id_again_is_not() {
+        let mut story = Story::new();
+        story.register("web-1", 1);
+        story.event(2, web(), 1, None);
+        let again = story.event(3, web(), 2, None);
+        let Op::Wait { freshness, .. } = &mut story.operation(again).op else {
+            panic!("a wait")
+        };
+        *freshness = Freshness::Stale;
+        assert!(complaint(story).contains("not ordered: id 2 follows 2 in a stream"));
+    }
+
+    /// A stream that says that nothing differs, from a moment on at which that is so or not.
+    fn says_that_nothing_differs(since_before: bool, freshness: Freshness) -> Story {
+        let mut story = Story::new();
+        let first = story.event(2, web(), 0, None);
+        let before = story.now();
+        story.wait_ms(10);
+        story.register("web-1", 1);
+        story.wait_ms(10);
+        let since = if since_before { before } else { story.now() };
+        let next = story.event(2, web(), 1, Some(first));
+        let arrived = story.now();
+        let operation = story.operation(next);
+        if let Op::Wait { freshness: asked, .. } = &mut operation.op {
+            *asked = freshness;
+        }
+        if let Some(streamed) = &mut operation.streamed {
+            streamed.unchanged.push((since, arrived));
+        }
+        story
+    }
+
+    #[test]
+    fn saying_that_nothing_differs_is_fine_where_it_did_not_at_some_moment() {
+        for (since_before, freshness) in [(true, Freshness::Default), (false, Freshness::Stale)] {
+            let story = says_that_nothing_differs(since_before, freshness);
+            assert_eq!(check(&story.finish()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn saying_so_though_it_did_all_the_time_is_not() {
+        let story = says_that_nothing_differs(false, Freshness::Default);
+        assert!(complaint(story).contains("not bookmarkable: at"));
+    }
+
+    #[test]
+    fn saying_so_before_anything_was_given_is_not() {
+        let mut story = Story::new();
+        let first = story.event(2, web(), 0, None);
+        let at = story.now();
+        if let Some(streamed) = &mut story.operation(first).streamed {
+            streamed.unchanged.push((at, at));
+        }
+        assert!(complaint(story).contains("from what it never gave"));
     }
 }

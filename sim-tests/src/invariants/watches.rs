@@ -1,5 +1,8 @@
 //! Blocking queries (SPEC §5): nobody is woken without a difference in what he would be given, and nothing is missed: once
 //! a server has applied a difference, everyone who waits for it there is answered soon.
+//!
+//! The same for a stream, where the wait for each event is one for what differs from the event before. It has no timeout: a
+//! wait that ends without an event, because the client left, must not have been owed one either.
 
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use sider_core::limits::{COALESCE_WINDOW, READ_TIMEOUT};
 use super::Violation;
 use crate::{
     content::Content,
-    history::{Bounds, Fact, FaultSpan, History, Operation},
+    history::{Bounds, Fact, FaultSpan, History, LEFT, Operation, Outcome},
     operation::{Ask, Freshness, Op},
     time::{Time, drift_of},
     truth::Point,
@@ -23,12 +26,17 @@ pub const NAME: &str = "watches";
 /// A wait ended early for nothing, or late though there was something.
 pub fn check(history: &History) -> Result<(), Violation> {
     for operation in &history.operations {
-        let (Some(wait), Some(answer)) = (Wait::of(history, operation), operation.answer()) else {
+        let Some(wait) = Wait::of(history, operation) else {
+            continue;
+        };
+        let Some(answer) = operation.answer() else {
+            wait.missed_nothing()?;
             continue;
         };
         let (Some(got), Some(content)) = (answer.index, answer.content.as_ref()) else {
             return wait.violation("the answer has no index or no content".into());
         };
+        wait.is_news(content)?;
         if wait.index == 0 {
             continue;
         }
@@ -49,7 +57,7 @@ struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    /// A blocking query that was answered.
+    /// A blocking query that was answered, or the wait for an event of a stream, until it came or the client left.
     fn of(history: &'a History, operation: &'a Operation) -> Option<Wait<'a>> {
         let Op::Wait {
             ask, index, wait_ms, ..
@@ -57,7 +65,8 @@ impl<'a> Wait<'a> {
         else {
             return None;
         };
-        operation.is_done().then_some(Wait {
+        let left = matches!(&operation.outcome, Outcome::Unknown(reason) if reason == LEFT);
+        (operation.is_done() || left).then_some(Wait {
             history,
             operation,
             ask,
@@ -74,6 +83,35 @@ impl<'a> Wait<'a> {
             [self.operation.id],
             what,
         ))
+    }
+
+    /// When the answer had reached the client's machine.
+    fn arrived(&self) -> Time {
+        let streamed = self.operation.streamed.as_ref();
+        streamed.map_or(self.operation.returned, |streamed| streamed.arrived)
+    }
+
+    /// An event of a stream shows something else than the one before.
+    fn is_news(&self, content: &Content) -> Result<(), Violation> {
+        let before = self.operation.streamed.as_ref().and_then(|it| it.before);
+        let before = before.and_then(|id| self.history.operation(id)?.answer()?.content.as_ref());
+        match before == Some(content) {
+            true => self.violation("the event shows what the one before shows".into()),
+            false => Ok(()),
+        }
+    }
+
+    /// A stream that its client left was owed nothing.
+    fn missed_nothing(&self) -> Result<(), Violation> {
+        if self.index > 0 {
+            return self.woken_in_time();
+        }
+        let (since, late) = (self.operation.invoked, lateness(&self.history.bounds));
+        let (owed_by, _) = self.owed_by(since);
+        match self.arrived() > owed_by + late {
+            true => self.violation(format!("the first event was owed by {owed_by} and did not come")),
+            false => Ok(()),
+        }
     }
 
     fn ends_at_the_earliest(&self) -> Time {
@@ -133,11 +171,14 @@ impl<'a> Wait<'a> {
         let Some((_, seen_by_all)) = self.first_lasting_difference() else {
             return Ok(());
         };
-        let (owed_by, _) = self.owed_by(seen_by_all);
-        if self.operation.returned > owed_by {
+        // What a slow client has no room for is not even made.
+        let room = self.operation.streamed.as_ref().map(|it| it.room);
+        let (owed_by, _) = self.owed_by(seen_by_all.max(room.unwrap_or_default()));
+        let arrived = self.arrived();
+        if arrived > owed_by {
             return self.violation(format!(
-                "answered only at {}; what it waited for was there at {seen_by_all}, it was owed by {owed_by}",
-                self.operation.returned
+                "{} only at {arrived}; what it waited for was there at {seen_by_all}, it was owed by {owed_by}",
+                if self.operation.is_done() { "answered" } else { "left without an answer" },
             ));
         }
         Ok(())
@@ -154,7 +195,12 @@ impl<'a> Wait<'a> {
         }
         if stale {
             // It needs nobody: only what stops the server itself, or its way to the client, puts it off.
-            let from = self.undisturbed_from(seen_by_all, late, stops_a_server, Duration::ZERO);
+            // What a connection lost is sent again a second later, and then once more.
+            let sent_again = match self.operation.streamed {
+                Some(_) => Duration::from_millis(2_500),
+                None => Duration::ZERO,
+            };
+            let from = self.undisturbed_from(seen_by_all, late, stops_a_server, sent_again);
             return (from + late, Bound::NeedsNobody);
         }
         // It may look for a leader twice, before it parks and before it answers, each time for no longer than a read may
@@ -207,7 +253,7 @@ impl<'a> Wait<'a> {
         let truth = self.history.truth();
         let topic = self.ask.topic();
         let (before, _) = truth.points_of_index(&topic, self.index)?;
-        let answered = truth.most_applied_at(self.operation.server, self.operation.returned);
+        let answered = truth.most_applied_at(self.operation.server, self.arrived());
         let later = truth
             .steps(&topic)
             .iter()
@@ -222,7 +268,7 @@ impl<'a> Wait<'a> {
         }
         let point = lasting?;
         let at = truth.reached(self.operation.server, point, self.operation.invoked)?;
-        (at < self.operation.returned).then_some((point, at))
+        (at < self.arrived()).then_some((point, at))
     }
 }
 
@@ -463,5 +509,60 @@ mod tests {
         story.stretch(wait, 0, 8_000);
         story.wait_ms(9_000);
         assert!(complaint(story).contains("answered only at"));
+    }
+
+    #[test]
+    fn a_stream_that_shows_each_difference_is_fine() {
+        let mut story = story();
+        let first = story.event(2, web(), 0, None);
+        story.register("web-1", 1);
+        let second = story.event(2, web(), 1, Some(first));
+        let last = story.event(2, web(), 2, Some(second));
+        story.leaves(last, 5_000);
+        story.wait_ms(9_000);
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn an_event_that_shows_nothing_new_is_not() {
+        let mut story = story();
+        story.register("web-1", 1);
+        let first = story.event(2, web(), 1, None);
+        story.event(2, web(), 1, Some(first));
+        assert!(complaint(story).contains("shows what the one before shows"));
+    }
+
+    /// A stream that is left without its last event, whose client had room for it so long after it was owed.
+    fn last_event_is_lost(room_after_ms: u64) -> Story {
+        let mut story = story();
+        let first = story.event(2, web(), 0, None);
+        let last = story.event(2, web(), 1, Some(first));
+        story.register("web-1", 1);
+        let room = story.now() + Duration::from_millis(room_after_ms);
+        story.leaves(last, 3_000);
+        if let Some(streamed) = &mut story.operation(last).streamed {
+            streamed.room = room;
+        }
+        story.wait_ms(9_000);
+        story
+    }
+
+    #[test]
+    fn losing_the_last_event_of_a_stream_is_not() {
+        assert!(complaint(last_event_is_lost(0)).contains("left without an answer"));
+    }
+
+    #[test]
+    fn a_slow_client_is_owed_nothing_before_it_has_room() {
+        assert_eq!(check(&last_event_is_lost(2_900).finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_stream_that_never_begins_is_not() {
+        let mut story = story();
+        let first = story.event(2, web(), 0, None);
+        story.leaves(first, 5_000);
+        story.wait_ms(9_000);
+        assert!(complaint(story).contains("the first event was owed by"));
     }
 }

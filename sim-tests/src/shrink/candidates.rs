@@ -49,7 +49,7 @@ impl Part {
                         ops.retain(|_| !place.next().is_some_and(goes));
                         !ops.is_empty()
                     }
-                    Doing::Follow { .. } => !place.next().is_some_and(goes),
+                    Doing::Follow { .. } | Doing::Stream { .. } => !place.next().is_some_and(goes),
                 });
             }
         }
@@ -77,7 +77,7 @@ pub fn put_off_one_event(schedule: &Schedule) -> Vec<Schedule> {
     let actions = (0..schedule.actions.len()).rev().flat_map(|place| {
         let ops = match &schedule.actions[place].what {
             Doing::Chain(ops) => ops.len(),
-            Doing::Follow { .. } => 1,
+            Doing::Follow { .. } | Doing::Stream { .. } => 1,
         };
         (0..ops).rev().map(move |op| {
             let mut candidate = schedule.clone();
@@ -147,7 +147,7 @@ pub(super) fn with_fewer_servers(schedule: &Schedule) -> Vec<Schedule> {
         for action in &mut candidate.actions {
             match &mut action.what {
                 Doing::Chain(ops) => ops.iter_mut().for_each(|(server, _)| *server %= servers),
-                Doing::Follow { servers: asked, .. } => {
+                Doing::Follow { servers: asked, .. } | Doing::Stream { servers: asked, .. } => {
                     asked.iter_mut().for_each(|server| *server %= servers);
                 }
             }
@@ -242,7 +242,7 @@ fn says_something(schedule: &Schedule) -> bool {
             let inner = op.as_object().and_then(|it| it.values().next());
             inner.is_none_or(|it| !empty(it, "services") && !empty(it, "reports"))
         }),
-        Doing::Follow { servers, .. } => !servers.is_empty(),
+        Doing::Follow { servers, .. } | Doing::Stream { servers, .. } => !servers.is_empty(),
     })
 }
 
@@ -315,7 +315,7 @@ fn shifted(schedule: &Schedule, from: u64, by: u64) -> Schedule {
     let mut candidate = schedule.clone();
     for Action { at_ms, what, .. } in &mut candidate.actions {
         earlier(at_ms);
-        if let Doing::Follow { until_ms, .. } = what {
+        if let Doing::Follow { until_ms, .. } | Doing::Stream { until_ms, .. } = what {
             earlier(until_ms);
         }
     }

@@ -125,7 +125,7 @@ mod tests {
     fn reads(schedule: &Schedule) -> usize {
         let ops = schedule.actions.iter().flat_map(|action| match &action.what {
             Doing::Chain(ops) => ops.as_slice(),
-            Doing::Follow { .. } => &[],
+            Doing::Follow { .. } | Doing::Stream { .. } => &[],
         });
         ops.filter(|(_, op)| matches!(op, Op::Read { .. })).count()
     }

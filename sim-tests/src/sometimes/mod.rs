@@ -8,6 +8,7 @@ mod catalog;
 mod prepared;
 mod rows;
 mod shown;
+mod streams;
 mod whole;
 
 use std::fmt;

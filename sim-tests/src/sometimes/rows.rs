@@ -7,7 +7,7 @@ use std::{
 
 use sider_core::registry::{Command, Refusal, Reply};
 
-use super::{HowOften, Situation, autopilot, catalog, prepared, shown, whole};
+use super::{HowOften, Situation, autopilot, catalog, prepared, shown, streams, whole};
 use crate::{
     history::{Disk, Fact, FaultSpan, History, MembershipChange, Observed, Operation, Outcome, ServerNumber},
     invariants::watches::{self, Bound},
@@ -252,6 +252,17 @@ table! {
     Usual "a watcher with a filter is woken": catalog::filter_wakes;
     Usual "a watcher with a filter is not woken by what does not pass it": catalog::filter_lets_sleep;
     Usual "a stale watcher is woken": |h| waits(h).filter(|op| is_stale(op) && woken(op)).count() as u64;
+
+    // Streams.
+    Usual "a stream gives what differs": streams::given;
+    Usual "a stream goes on behind an id and gives at once what came since": streams::caught_up;
+    Usual "a stream breaks": streams::broken;
+    Usual "a stream falls silent and is given up": streams::silent;
+    Usual "a stream is ended for want of a leader": streams::without_leader;
+    Usual "a stream is over in order": streams::left;
+    Usual "a stream says that nothing differs": streams::quiet;
+    Usual "a slow client is given several changes as one": streams::folded;
+    Rare "a stale stream begins at a server that is behind its client": streams::behind;
 
     // What is judged, and how strictly.
     Usual "a watcher is judged by the strict bound": |h| watches::bounds(h).filter(|it| *it == Bound::Calm).count() as u64;
@@ -588,7 +599,7 @@ fn waiting_at<'a>(h: &'a History, seen: &'a Observed) -> impl Iterator<Item = &'
 }
 
 fn waits(h: &History) -> impl Iterator<Item = &Operation> {
-    let waits = |op: &&Operation| matches!(op.op, Op::Wait { index: 1.., .. });
+    let waits = |op: &&Operation| op.streamed.is_none() && matches!(op.op, Op::Wait { index: 1.., .. });
     h.operations.iter().filter(waits)
 }
 

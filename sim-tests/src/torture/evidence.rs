@@ -244,6 +244,7 @@ pub(super) fn history(evidence: &Evidence, operations: Vec<Operation>) -> Result
 
 fn operation(line: &Line) -> Operation {
     Operation {
+        streamed: None,
         id: line.id,
         client: u32::from(line.client),
         server: ServerNumber(line.server),

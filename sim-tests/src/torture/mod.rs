@@ -239,6 +239,8 @@ impl Clients {
                     }
                 }
             }
+            // Its plans have none.
+            Doing::Stream { .. } => {}
         }
     }
 

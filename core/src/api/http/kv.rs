@@ -26,7 +26,8 @@ use crate::{
     server::Server,
 };
 
-const PREFIX: &str = "/v1/kv/";
+/// What stands before a key: where it is read and written, and where what is below it is watched.
+const PREFIXES: [&str; 2] = ["/v1/kv/", super::watch::KEYS];
 
 pub(super) fn routes() -> Router<Server> {
     let methods = || {
@@ -40,8 +41,8 @@ pub(super) fn routes() -> Router<Server> {
         .route("/v1/kv/{*key}", methods())
 }
 
-/// The key that a path names: everything behind `/v1/kv/`, percent-decoded; it may be empty.
-struct KeyPath(Key);
+/// The key that a path names: everything behind `/v1/kv/` or `/v1/watch/kv/`, percent-decoded; it may be empty.
+pub(super) struct KeyPath(pub(super) Key);
 
 impl FromRequestParts<Server> for KeyPath {
     type Rejection = Response;
@@ -51,7 +52,8 @@ impl FromRequestParts<Server> for KeyPath {
         if let Some(clean) = clean_path(path) {
             return Err(moved(&clean, &parts.uri));
         }
-        let encoded = path.strip_prefix(PREFIX).unwrap_or_default();
+        let mut behind = PREFIXES.iter().filter_map(|prefix| path.strip_prefix(prefix));
+        let encoded = behind.next().unwrap_or_default();
         let Some(bytes) = percent_decode(encoded) else {
             let error = ApiError::bad_request("Invalid path: expected two hexadecimal digits behind each %");
             return Err(error.into_response());

@@ -1,6 +1,6 @@
 //! The HTTP API, as an axum router without IO: hyper serves it in production, the simulator calls it directly.
 //!
-//! One file for each resource: `agent`, `maintenance`, `identity`, `catalog`, `health`, `kv`, `session`, `txn`, `prepared`, `event`,
+//! One file for each resource: `agent`, `maintenance`, `identity`, `catalog`, `health`, `kv`, `watch`, `session`, `txn`, `prepared`, `event`,
 //! `operator`, `autopilot`, `connect`, `snapshot`, `access`, `cluster`, `batch`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
@@ -43,6 +43,7 @@ pub mod requests;
 mod session;
 mod snapshot;
 mod txn;
+mod watch;
 
 use axum::{
     Router,
@@ -93,6 +94,7 @@ pub fn routes() -> Router<Server> {
         .merge(autopilot::routes())
         .merge(connect::routes())
         .merge(prepared::routes())
+        .merge(watch::routes())
         .fallback(unknown_path)
 }
 

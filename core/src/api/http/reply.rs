@@ -1,5 +1,7 @@
 //! Successful answers and their headers.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -16,6 +18,7 @@ const EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effe
 const QUERY_BACKEND: HeaderName = HeaderName::from_static("x-consul-query-backend");
 const CACHE: HeaderName = HeaderName::from_static("x-cache");
 const REASON: HeaderName = HeaderName::from_static("x-consul-reason");
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
 
 /// An answer.
@@ -75,6 +78,26 @@ impl Reply {
             reply.headers.insert(CACHE, HeaderValue::from_static("MISS"));
             reply.headers.insert(header::AGE, HeaderValue::from_static("0"));
         }
+        reply
+    }
+
+    /// The head of an answer to a read that goes on, with what is known of its freshness as it begins. What it is of
+    /// stands in each of its events.
+    pub fn event_stream(known_leader: bool, last_contact: Duration, options: &Options) -> Self {
+        let last_contact = u64::try_from(last_contact.as_millis()).unwrap_or(u64::MAX);
+        let mut reply = Reply::encoded(Bytes::new()).with_freshness(known_leader, last_contact);
+        reply.content_type("text/event-stream");
+        reply.headers.insert(
+            EFFECTIVE_CONSISTENCY,
+            HeaderValue::from_static(options.effective_consistency()),
+        );
+        // Neither may a cache keep it, nor a proxy hold parts of it back.
+        reply
+            .headers
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        reply
+            .headers
+            .insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
         reply
     }
 
