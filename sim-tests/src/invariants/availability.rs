@@ -7,7 +7,7 @@ use sider_core::limits::WAIT_SPREAD_DIVISOR;
 
 use super::Violation;
 use crate::{
-    history::{CUT_OFF, Fact, FaultKind, History, Operation, Outcome, ServerNumber},
+    history::{CUT_OFF, Fact, FaultKind, History, LEFT, Operation, Outcome, ServerNumber},
     operation::Op,
     time::{Time, drift_of},
 };
@@ -48,6 +48,8 @@ pub fn check(history: &History) -> Result<(), Violation> {
                 ));
             }
             Outcome::Unknown(reason) if had_a_dead_connection(history, operation, reason) => {}
+            // Nothing differed, as far as he can know who left; whether that is so, `watches` judges.
+            Outcome::Unknown(reason) if reason == LEFT => {}
             Outcome::Unknown(reason) if too_long || !operation.impatient && reason != CUT_OFF => {
                 return violation(format!(
                     "{} of {} got no answer in {took:?} while all was well: {reason}",
