@@ -9,8 +9,8 @@ use sider_runtime_sim::World;
 use crate::{
     catalog_steps::Thing,
     cluster::{Client, Cluster},
-    keys::{KeyOp, Step},
     invariants::servers,
+    keys::{KeyOp, Step},
     operation::{Ask, Freshness, Op},
     recorder::{Recorder, now},
     schedule::{Doing, Schedule},

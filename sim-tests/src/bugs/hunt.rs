@@ -103,7 +103,9 @@ impl Hunt {
         };
         // Who waits needs a sign of life, and may be gone.
         let progress = |_: &Schedule, runs| drop(tell(&format!("shrinking {runs}")));
-        Some(events(&shrink_to(&generate(seed), violation, effort, progress).schedule))
+        Some(events(
+            &shrink_to(&generate(seed), violation, effort, progress).schedule,
+        ))
     }
 
     /// Lets `program` hunt.

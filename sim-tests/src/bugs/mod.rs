@@ -121,7 +121,11 @@ impl Arguments {
         let mut trials = Vec::new();
         attempt_all(&workshops?, chosen, &orders, |trial| {
             let verdict = trial.failure().unwrap_or_else(|| "caught".to_owned());
-            eprintln!("{}: {verdict} ({:.0} s)", trial.bug.name, trial.took.as_secs_f64());
+            eprintln!(
+                "{}: {verdict} ({:.0} s)",
+                trial.bug.name,
+                trial.took.as_secs_f64()
+            );
             trials.push(trial);
             // At once: what is broken off after an hour has blessed what it tried in that hour.
             match self.bless {

@@ -176,6 +176,7 @@ mod tests {
             returned,
             outcome,
             heard: None,
+            streamed: None,
         });
         story.wait_ms(1);
     }

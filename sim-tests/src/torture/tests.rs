@@ -116,6 +116,7 @@ impl Perfect {
             returned,
             outcome,
             heard: None,
+            streamed: None,
         });
     }
 
