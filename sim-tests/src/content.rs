@@ -258,6 +258,9 @@ impl Content {
             Content::KeyNames(names) => names.len(),
             Content::Sessions(sessions) => sessions.len(),
             Content::Agent(seen) => seen.len(),
+            Content::Queries(queries) => queries.len(),
+            Content::Query(found) => usize::from(found.is_some()),
+            Content::Executed { instances, .. } => instances.len(),
             Content::Flag(_) | Content::Created(_) | Content::Snapshot(_) => 1,
         }
     }
@@ -285,6 +288,7 @@ impl Content {
             (Content::Given(a), Content::Given(b)) => first(a, b),
             (Content::KeyNames(a), Content::KeyNames(b)) => first(a, b),
             (Content::Sessions(a), Content::Sessions(b)) => first(a, b),
+            (Content::Queries(a), Content::Queries(b)) => first(a, b),
             (a, b) => format!("{a:?} is not {b:?}"),
         }
     }

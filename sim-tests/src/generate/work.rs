@@ -162,6 +162,8 @@ fn spoilt(dice: &mut Dice) -> CatalogEntry {
         service: Some((id, agency::SERVICE.to_owned(), port)),
         check,
         check_of: None,
+        node_id: String::new(),
+        rack: None,
         spoils: Some(spoils),
     }
 }

@@ -16,10 +16,11 @@ use super::{
 };
 use crate::{
     answers::answer,
+    catalog_steps::Given,
     content::Content,
     history::{Answer, Operation, Outcome, ServerNumber},
     invariants::{Violation, story::Story},
-    keys::{KeyOp, Step, results_seen},
+    keys::{KeyOp, Step},
     matching::SHARED_NODE,
     model::State,
     operation::{Ask, Freshness, Op, ReportForm, Target},
@@ -207,12 +208,12 @@ impl Perfect {
         let outcome = if op.is_logged() {
             match (&op, self.write(proposed, Command::Transact(steps))) {
                 (KeyOp::One(_), reply) => self.done(Some(Content::Flag(reply.is_ok()))),
-                (_, Ok(Reply::Transacted(results))) => self.done(Some(Content::Keys(results_seen(&results)))),
+                (_, Ok(Reply::Transacted(results))) => self.done(Some(Content::Given(Given::all_of(&results)))),
                 (_, reply) => panic!("{reply:?}"),
             }
         } else {
             match self.state.evaluate(&steps) {
-                Ok(results) => self.done(Some(Content::Keys(results_seen(&results)))),
+                Ok(results) => self.done(Some(Content::Given(Given::all_of(&results)))),
                 Err(_) => refused(),
             }
         };
