@@ -185,7 +185,11 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
             done.told = Some(told(answer)?);
         }
         Op::Keys(op) => done.content = Some(op.parse(answer.body())?),
-        Op::Prepared(op) => done.content = op.parse(answer.body())?,
+        Op::Prepared(op) => {
+            done.content = op.parse(answer.body())?;
+            // That of an execution is the index of whatever service it leads to: nobody can carry it along.
+            done.index = done.index.filter(|_| op.is_logged());
+        }
         Op::Autopilot(_) if answer.body() != "true" => return Err("the settings were not stored".into()),
         Op::Report {
             form: ReportForm::Batch,

@@ -46,7 +46,7 @@ pub(super) fn draw(
             patience_ms: PATIENT_MS,
             what: Doing::Chain(vec![(dice.server(cluster), Op::Autopilot(op))]),
         });
-        at_ms = dice.between(at_ms + 1_000, pace.heal_ms);
+        at_ms = dice.between(BEGIN_MS + 2_500, pace.heal_ms);
     }
     actions.sort_by_key(|action| action.at_ms);
 }

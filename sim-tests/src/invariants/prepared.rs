@@ -90,7 +90,10 @@ fn is_refused(state: &State, op: &PreparedOp, reason: &str) -> bool {
             taken(&wanted.name, Some(query))
         }
         PreparedOp::Update { query, .. } | PreparedOp::Delete { query } => !prepared::is_there(state, query),
-        _ => false,
+        PreparedOp::Execute { query, .. } | PreparedOp::Explain { query } => {
+            prepared::is_template(state, query)
+        }
+        PreparedOp::Get { .. } => false,
     }
 }
 

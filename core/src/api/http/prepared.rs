@@ -350,7 +350,16 @@ fn executed(
 
 /// The query of an id, of a name, or the template with the longest prefix of the name, filled in.
 fn resolve(registry: &Registry, name: &str) -> Result<Option<(Definition, KeyValue)>, ApiError> {
-    if let Some(found) = by_id_or_name(registry, name)? {
+    if let Some(found) = key_value(registry, &query_key(name)?) {
+        let definition = Definition::decode(&found)?;
+        if definition.is_template() {
+            return Err(ApiError::server_error(
+                "prepared query templates can only be resolved up by name, not by ID",
+            ));
+        }
+        return Ok(Some((definition, found)));
+    }
+    if let Some(found) = by_name(registry, name)? {
         let definition = Definition::decode(&found)?;
         // A template that is asked for by its own name is filled in, too.
         return Ok(Some((definition::fill_in(definition, name)?, found)));
@@ -374,10 +383,7 @@ fn resolve(registry: &Registry, name: &str) -> Result<Option<(Definition, KeyVal
     }
 }
 
-fn by_id_or_name(registry: &Registry, name: &str) -> Result<Option<KeyValue>, ApiError> {
-    if let Some(found) = key_value(registry, &query_key(name)?) {
-        return Ok(Some(found));
-    }
+fn by_name(registry: &Registry, name: &str) -> Result<Option<KeyValue>, ApiError> {
     let Some(id) = key_value(registry, &name_key(name)?) else {
         return Ok(None);
     };
