@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(400);
 const LAST_LOOKS: u32 = 4;
 const LAST_LOOK_EVERY: Duration = Duration::from_millis(150);
 /// The client that asks in the end.
-const AUDITOR: u8 = 200;
+pub const AUDITOR: u8 = 200;
 
 /// Looks at all servers for ever.
 pub async fn watch(world: World, cluster: Cluster, recorder: Recorder) {
@@ -66,11 +66,12 @@ async fn ask_all(
     recorder: &Recorder,
 ) {
     let server = u8::try_from(number).expect("there are few servers");
-    for ask in asks {
-        let op = Op::Read {
-            ask: ask.clone(),
-            freshness: Freshness::Stale,
-        };
+    let reads = asks.iter().map(|ask| Op::Read {
+        ask: ask.clone(),
+        freshness: Freshness::Stale,
+    });
+    // A file of the whole state shows what no answer does: counts of renewals, delays of locks, versions of keys.
+    for op in reads.chain([Op::Save]) {
         // It runs on the server's host, by its clock.
         let (inside, request) = (cluster.clone(), wire::request(&op));
         let id = recorder.invoked(world, AUDITOR, server, &op, Duration::from_secs(10));

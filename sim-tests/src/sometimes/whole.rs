@@ -3,6 +3,7 @@
 use sider_core::registry::{Command, Restore};
 
 use crate::{
+    audit::AUDITOR,
     history::{History, Operation, Outcome},
     model::State,
     operation::{Damage, Op},
@@ -23,7 +24,9 @@ fn entries(history: &History, counts: impl Fn(&Command, &State, &State) -> bool)
 }
 
 pub(super) fn saved(history: &History) -> u64 {
-    count(history, |it| it.op == Op::Save && it.is_done())
+    count(history, |it| {
+        it.op == Op::Save && it.is_done() && it.client != u32::from(AUDITOR)
+    })
 }
 
 pub(super) fn restored(history: &History) -> u64 {
