@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sider_core::registry::{CheckStatus, Instance, Namespace};
+use sider_core::registry::{Check, CheckStatus, Instance, Namespace, Session};
 
 use crate::{
     answers::{check_seen, instance_alone},
     content::{CheckSeen, InstanceSeen, given_check, given_instance, status_of},
+    invariants::servers,
     matching::SHARED_NODE,
     model::State,
 };
@@ -145,6 +146,8 @@ impl AgentAsk {
             .iter()
             .map(AsRef::as_ref)
             .filter(|it: &&Instance| here(&it.namespace, it.node.as_str()))
+            // What the leader keeps of the servers themselves is left out here.
+            .filter(|it| it.service.as_str() != servers::SERVICE)
             .collect();
         instances.sort_by(|one, other| one.id.cmp(&other.id));
         let healths = |chosen: &dyn Fn(&Instance) -> bool| -> Vec<HealthSeen> {
@@ -157,7 +160,7 @@ impl AgentAsk {
             AgentAsk::Checks => {
                 let checks = state.checks.iter();
                 let mut checks: Vec<CheckSeen> = checks
-                    .filter(|it| here(&it.namespace, it.node.as_str()))
+                    .filter(|it| here(&it.namespace, it.node.as_str()) && !is_aliveness(it))
                     .map(|it| check_seen(state, it))
                     .collect();
                 checks.sort_by(|one, other| one.id.cmp(&other.id));
@@ -190,7 +193,8 @@ fn told(found: Vec<HealthSeen>, text: bool, missing: String) -> AgentSeen {
 }
 
 fn health_of(state: &State, instance: &Instance) -> HealthSeen {
-    let checks = state.checks_that_count(instance);
+    let mut checks = state.checks_that_count(instance);
+    checks.retain(|check| !is_aliveness(check));
     HealthSeen {
         status: checks
             .iter()
@@ -200,6 +204,11 @@ fn health_of(state: &State, instance: &Instance) -> HealthSeen {
         instance: without_indexes(instance),
         checks: checks.into_iter().map(|it| check_seen(state, it)).collect(),
     }
+}
+
+/// Whether it is the check of whether a node is alive, which this API does not show.
+fn is_aliveness(check: &Check) -> bool {
+    check.instance.is_none() && check.id.as_str() == Session::NODE_ALIVE
 }
 
 /// An instance as this API shows it.

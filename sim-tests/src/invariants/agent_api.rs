@@ -22,9 +22,14 @@ pub fn check(history: &History) -> Result<(), Violation> {
             continue;
         };
         if !truthful(history, operation, ask) {
+            let truth = history.truth();
+            let last = truth.state(truth.applied_until(operation.returned));
             let what = format!(
-                "{ask} of {}: {:?} was true at no moment between request and answer",
-                operation.server, operation.outcome
+                "{ask} of {}: {:?} was true at no moment between request and answer; in the end it was {:?} at {}",
+                operation.server,
+                operation.outcome,
+                ask.answer(&last),
+                last.index
             );
             return Err(Violation::of(NAME, operation.returned, [operation.id], what));
         }

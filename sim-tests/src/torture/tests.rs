@@ -208,7 +208,9 @@ impl Perfect {
         let outcome = if op.is_logged() {
             match (&op, self.write(proposed, Command::Transact(steps))) {
                 (KeyOp::One(_), reply) => self.done(Some(Content::Flag(reply.is_ok()))),
-                (_, Ok(Reply::Transacted(results))) => self.done(Some(Content::Given(Given::all_of(&results)))),
+                (_, Ok(Reply::Transacted(results))) => {
+                    self.done(Some(Content::Given(Given::all_of(&results))))
+                }
                 (_, reply) => panic!("{reply:?}"),
             }
         } else {
