@@ -23,7 +23,9 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
     match ask {
         Ask::Elsewhere(_) => unreachable!("there is one elsewhere"),
         Ask::Narrowed { ask, by } => narrowed(state, here, ask, by),
-        Ask::NodeServices { node, .. } => Content::NodeServices(node_services(state, here, node)),
+        Ask::NodeServices { node, .. } => {
+            Content::NodeServices(node_services(state, here, node).map(Box::new))
+        }
         Ask::Health {
             service,
             passing,
@@ -245,9 +247,7 @@ fn narrowed(state: &State, here: &Namespace, ask: &Ask, by: &Narrowing) -> Conte
             instances.retain(|it| by.keeps_instance(shape, it));
         }
         Content::Nodes(nodes) => nodes.retain(|it| by.keeps_listed_node(it)),
-        Content::NodeServices(Some((_, instances))) => {
-            instances.retain(|it| by.keeps_instance(Shape::Service, it));
-        }
+        Content::NodeServices(Some(found)) => found.1.retain(|it| by.keeps_instance(Shape::Service, it)),
         // Whose pairs are asked for is the node of each; a list of one node's checks does not ask.
         Content::Checks(checks) => {
             checks.retain(|it| by.keeps_check(it) && (by.node_meta.is_empty() || on_node(&it.node)));

@@ -18,7 +18,7 @@ use sider_core::{
     api::http,
     limits,
     observe::{Observation, Observer},
-    raft::{RaftConfig, Role, ServerAddress, ServerId},
+    raft::{RaftConfig, Role, ServerAddress, ServerId, stored_entry},
     runtime::{Keyspace, Network, NetworkError},
     server::{self, Bootstrap, Finish, Server, ServerConfig, StartConfig},
 };
@@ -666,13 +666,17 @@ impl Reporter {
             Observation::SnapshotInstalled { .. } => {
                 must_be_durable(CHECKPOINT, "the snapshot that it installed")
             }
-            Observation::Applied { log_index, .. } => {
+            Observation::Applied { log_index, hash, .. } => {
                 if cluster.applied.fetch_max(*log_index + 1, Ordering::Relaxed) > *log_index {
                     return;
                 }
+                // A deposed leader may have another entry in its place, as safe as this one.
+                let key = log_key(*log_index);
+                let same = |value: &Bytes| stored_entry(&key, value).is_ok_and(|stored| stored.hash == *hash);
+                let holders = held(cluster, &key).into_iter().filter(|(_, value)| same(value));
                 note(Fact::Held {
                     log_index: *log_index,
-                    on: holders(held(cluster, &log_key(*log_index))),
+                    on: holders.map(|(disk, _)| disk).collect(),
                 });
             }
             _ => {}
@@ -702,18 +706,6 @@ fn held(cluster: &Parts, key: &[u8]) -> Vec<(Disk, Bytes)> {
         held.extend(before);
     }
     held
-}
-
-/// Those who hold the same, the most of them.
-fn holders(held: Vec<(Disk, Bytes)>) -> BTreeSet<Disk> {
-    let mut holders: BTreeMap<Bytes, BTreeSet<Disk>> = BTreeMap::new();
-    for (disk, value) in held {
-        holders.entry(value).or_default().insert(disk);
-    }
-    holders
-        .into_values()
-        .max_by_key(BTreeSet::len)
-        .unwrap_or_default()
 }
 
 /// What the trace hashes of an observation: its numbers, and of a command the hash that its entry has.

@@ -26,7 +26,7 @@ pub enum Content {
     /// Checks, in the order of the answer.
     Checks(Vec<CheckSeen>),
     /// A node with its instances by id; none if there is no such node.
-    NodeServices(Option<(NodeSeen, Vec<InstanceSeen>)>),
+    NodeServices(Option<Box<(NodeSeen, Vec<InstanceSeen>)>>),
     /// Keys, by name.
     Keys(Vec<KeySeen>),
     /// What the steps of a transaction give, in order.
@@ -252,7 +252,7 @@ impl Content {
             Content::Services(services) => services.len(),
             Content::Nodes(nodes) => nodes.len(),
             Content::Checks(checks) => checks.len(),
-            Content::NodeServices(found) => found.as_ref().map_or(0, |(_, instances)| instances.len()),
+            Content::NodeServices(found) => found.as_ref().map_or(0, |found| found.1.len()),
             Content::Keys(keys) => keys.len(),
             Content::Given(given) => given.len(),
             Content::KeyNames(names) => names.len(),
@@ -460,7 +460,10 @@ fn node_services(value: &Value, list: bool) -> Result<Content, String> {
             instances
         }
     };
-    Ok(Content::NodeServices(Some((given_node(node)?, instances))))
+    Ok(Content::NodeServices(Some(Box::new((
+        given_node(node)?,
+        instances,
+    )))))
 }
 
 /// A node.

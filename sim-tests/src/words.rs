@@ -103,7 +103,8 @@ pub fn content(content: &Content) -> String {
         Content::Services(services) => list(services.keys()),
         Content::Nodes(nodes) => list(nodes.iter().map(|node| &node.name)),
         Content::NodeServices(None) => String::new(),
-        Content::NodeServices(Some((node, instances))) => {
+        Content::NodeServices(Some(found)) => {
+            let (node, instances) = &**found;
             format!("{} with {}", node.name, list(instances.iter().map(instance)))
         }
         Content::Keys(keys) => list(keys.iter().map(|held| &held.key)),

@@ -116,7 +116,8 @@ pub(super) async fn watch(servers: &[String], args: &WatchArgs, as_json: bool) -
             Ok(()) => eprintln!("sds: {why}; going on"),
         }
         // What ails one server need not ail the next.
-        servers.rotate_left(1.min(servers.len()));
+        let next = 1.min(servers.len());
+        servers.rotate_left(next);
         tokio::time::sleep(AGAIN).await;
     }
 }

@@ -92,7 +92,11 @@ pub async fn dump<D: Disk>(
     }
 }
 
-fn stored_entry(key: &Bytes, value: &Bytes) -> Result<StoredEntry, StoreError> {
+/// The entry that is stored under a key of [`Keyspace::Log`].
+///
+/// # Errors
+/// Key or value is corrupt, or the value of a newer version.
+pub fn stored_entry(key: &[u8], value: &Bytes) -> Result<StoredEntry, StoreError> {
     let entry = codec::decode_entry(key, value)?;
     let hash = codec::entry_hash(&codec::encode_entry(&entry));
     let content = match entry.payload {

@@ -29,7 +29,7 @@ mod watch;
 pub(crate) mod words;
 
 pub use codec::StoreError;
-pub use dump::{StoreSummary, StoredContent, StoredEntry, dump};
+pub use dump::{StoreSummary, StoredContent, StoredEntry, dump, stored_entry};
 pub use member::DiskId;
 pub use node::{RaftNode, StartError};
 
