@@ -488,7 +488,7 @@ mod tests {
             let mut story = story();
             story.wait_ms(1_500);
             story.acknowledge_report(CHECK, Passing);
-            story.wait_ms(TTL_MS - 2);
+            story.wait_ms(TTL_MS - 5);
             story.expire(CHECK);
             story.record().bounds.drift_ppm = drift_ppm;
             assert_eq!(check(&story.finish()).is_ok(), allowed, "{drift_ppm} ppm");
