@@ -6,10 +6,10 @@
 //!
 //! What a loss of power could take away is asked of the disks, not of the servers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
-use crate::history::{Disk, Fact, History};
+use crate::history::{Disk, Fact, History, ServerNumber};
 
 /// Its name.
 pub const NAME: &str = "quorum";
@@ -21,11 +21,26 @@ pub(super) type Voters = Vec<BTreeSet<Disk>>;
 /// # Errors
 /// An entry was applied before a majority had it for sure, or a server relied on what it could still lose.
 pub fn check(history: &History) -> Result<(), Violation> {
+    let committed: BTreeMap<u64, u64> = history
+        .truth()
+        .entries
+        .iter()
+        .map(|entry| (entry.log_index, entry.hash))
+        .collect();
     let mut memberships: Vec<(u64, &Voters)> = Vec::new();
+    let mut appended: BTreeMap<ServerNumber, (u64, u64)> = BTreeMap::new();
     for seen in &history.observations {
         match &seen.what {
-            Fact::Configured { log_index, voters } if !memberships.contains(&(*log_index, voters)) => {
-                memberships.push((*log_index, voters));
+            Fact::Appended { index, hash, .. } => {
+                appended.insert(seen.server, (*index, *hash));
+            }
+            Fact::Configured { log_index, voters } => {
+                // One that gave way to another entry before it was committed never counted for what came after it.
+                let own = appended.get(&seen.server).filter(|(index, _)| index == log_index);
+                let lost = own.is_some_and(|(index, hash)| committed.get(index).is_some_and(|it| it != hash));
+                if !lost && !memberships.contains(&(*log_index, voters)) {
+                    memberships.push((*log_index, voters));
+                }
             }
             Fact::NotDurable { what } => {
                 let what = format!(
@@ -87,7 +102,6 @@ fn names(servers: &BTreeSet<Disk>) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
-    use crate::history::ServerNumber;
 
     fn set(servers: &[u8]) -> BTreeSet<Disk> {
         servers
@@ -157,6 +171,22 @@ mod tests {
         configure(&mut story, 2, &[&[1, 2, 3]]);
         held(&mut story, 3, &[1]);
         assert!(complaint(story).contains("safe on s1 only"));
+    }
+
+    #[test]
+    fn a_membership_that_was_lost_before_it_was_committed_does_not_count() {
+        let mut story = Story::new();
+        configure(&mut story, 0, &[&[1, 2, 3]]);
+        let index = story.commit(sider_core::registry::Command::RaiseVersion(1));
+        let lost = Fact::Appended {
+            index,
+            term: 0,
+            hash: 0,
+        };
+        story.observe(1, lost);
+        configure(&mut story, index, &[&[1, 3]]);
+        held(&mut story, index, &[1, 2]);
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]
