@@ -176,6 +176,10 @@ pub struct Streamed {
     pub arrived: Time,
     /// From when on the client had room for it.
     pub room: Time,
+    /// When the stream's request was sent.
+    pub opened: Time,
+    /// When the server last said anything on it before, be it only that nothing differs; at first, when it was opened.
+    pub spoke: Time,
     /// When the server said that nothing differs: since when it can have found out, and when it arrived.
     pub unchanged: Vec<(Time, Time)>,
 }
@@ -782,6 +786,12 @@ impl Operation {
     /// Whether it succeeded.
     pub fn is_done(&self) -> bool {
         self.answer().is_some()
+    }
+
+    /// When its answer had reached the client's machine: a slow client takes an event of a stream later.
+    pub fn arrived(&self) -> Time {
+        let streamed = self.streamed.as_ref();
+        streamed.map_or(self.returned, |streamed| streamed.arrived)
     }
 
     /// Whether it may have changed something: it succeeded, or nobody knows.

@@ -66,9 +66,10 @@ impl Recorder {
         self.lock().operations[id as usize].invoked
     }
 
-    /// A server says on a stream that nothing differs; it can have found out since `since`.
-    pub fn unchanged(&self, id: u32, since: Time, arrived: Time) {
+    /// A server says on a stream, at `sent`, that nothing differs; it can have found out since `since`.
+    pub fn unchanged(&self, id: u32, since: Time, sent: Time, arrived: Time) {
         if let Some(streamed) = &mut self.lock().operations[id as usize].streamed {
+            streamed.spoke = sent;
             streamed.unchanged.push((since, arrived));
         }
     }

@@ -49,6 +49,16 @@ struct Have {
     opened: u64,
 }
 
+/// The event behind which the next one is waited for.
+struct Since {
+    /// The operation that waited for it.
+    id: u32,
+    nth: u32,
+    sent: Time,
+    /// When the stream's request was sent.
+    opened: Time,
+}
+
 /// Something that came over a stream.
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
@@ -100,7 +110,7 @@ impl StreamReader {
     }
 
     /// Writes down that the next event is waited for.
-    fn awaits(&self, server: u8, have: &Have, since: Option<Time>, before: Option<(u32, u32)>) -> u32 {
+    fn awaits(&self, server: u8, have: &Have, since: Option<Since>) -> u32 {
         let Player {
             recorder,
             world,
@@ -109,14 +119,17 @@ impl StreamReader {
         } = &self.player;
         let op = self.op(have.id);
         let id = recorder.invoked(world, *number, server, &op, self.patience);
+        let began = recorder.invoked_at(id);
         let streamed = Streamed {
-            nth: before.map_or(0, |(_, nth)| nth + 1),
-            before: before.map(|(id, _)| id),
+            nth: since.as_ref().map_or(0, |since| since.nth + 1),
+            before: since.as_ref().map(|since| since.id),
             arrived: Time::MAX,
             room: Time(0),
+            opened: since.as_ref().map_or(began, |since| since.opened),
+            spoke: since.as_ref().map_or(began, |since| since.sent),
             unchanged: Vec::new(),
         };
-        recorder.awaits(id, since, streamed);
+        recorder.awaits(id, since.map(|since| since.sent), streamed);
         id
     }
 
@@ -128,7 +141,7 @@ impl StreamReader {
     }
 
     async fn read_one(&self, server: u8, have: &mut Have) -> Over {
-        let id = self.awaits(server, have, None, None);
+        let id = self.awaits(server, have, None);
         let op = self.op(have.id);
         let request = request(&self.ask, self.freshness, have.id, have.opened % 2 == 1);
         have.opened += 1;
@@ -155,7 +168,8 @@ impl StreamReader {
         let mut waiting = (first, 0);
         // When the last pieces were taken, the last one first.
         let mut taken = [Time(0); UNDER_WAY];
-        let mut sent = self.player.recorder.invoked_at(first);
+        let opened = self.player.recorder.invoked_at(first);
+        let mut sent = opened;
         if let Err(problem) = head(&stream.head) {
             self.returned(first, Outcome::Nonsense(problem), now(world), Time(0));
             return Over::Broken;
@@ -204,9 +218,15 @@ impl StreamReader {
                     };
                     self.returned(id, outcome, arrived, room);
                     have.id = index;
-                    waiting = (self.awaits(server, have, Some(sent_at), Some((id, nth))), nth + 1);
+                    let since = Since {
+                        id,
+                        nth,
+                        sent: sent_at,
+                        opened,
+                    };
+                    waiting = (self.awaits(server, have, Some(since)), nth + 1);
                 }
-                Ok(Event::Unchanged) => self.player.recorder.unchanged(id, sent, arrived),
+                Ok(Event::Unchanged) => self.player.recorder.unchanged(id, sent, sent_at, arrived),
                 Ok(Event::End(reason)) if reason.starts_with("open for long enough") => {
                     self.returned(id, Outcome::Unknown(LEFT.into()), arrived, room);
                     return Over::Ended;

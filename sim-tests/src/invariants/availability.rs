@@ -119,14 +119,14 @@ fn is_no_member(history: &History, server: ServerNumber, at: Time) -> bool {
 }
 
 /// A client that had a connection to a process that is gone, or over a link that was cut, learns of it when it uses the
-/// connection again.
+/// connection again. A slow client of a stream takes events from its own machine long after that.
 fn had_a_dead_connection(history: &History, operation: &Operation, reason: &str) -> bool {
     let last_use = history
         .operations
         .iter()
         .filter(|it| it.client == operation.client && it.server == operation.server)
         .filter(|it| it.returned <= operation.invoked && it.is_done())
-        .map(|it| it.returned)
+        .map(Operation::arrived)
         .max();
     let trouble = |since: Time| {
         let until = operation.returned;
@@ -253,6 +253,32 @@ mod tests {
         story.wait_ms(5_000);
         let violation = check(&story.finish()).expect_err("a second reset");
         assert_eq!(violation.operations, [3]);
+    }
+
+    /// A slow client takes an event that had come before the server restarted, or that comes after, and then is reset.
+    fn reset_behind_an_event(came_before: bool) -> Story {
+        let mut story = story();
+        story.register("web-1", 1);
+        story.wait_ms(1_000);
+        let before = story.now();
+        story.restart(1);
+        story.wait_ms(5_000);
+        let event = story.event(1, Ask::KeyTree("k/".into()), 0, None);
+        if came_before {
+            let operation = story.operation(event);
+            operation.invoked = before;
+            operation.streamed.as_mut().expect("an event").arrived = before;
+        }
+        story.wait_ms(1_000);
+        story.ask_to_register("web-2", 1, Outcome::Unknown("no answer: connection reset".into()));
+        story.wait_ms(5_000);
+        story
+    }
+
+    #[test]
+    fn an_event_that_waited_at_its_client_shows_no_living_connection() {
+        assert_eq!(check(&reset_behind_an_event(true).finish()), Ok(()));
+        assert!(complaint(reset_behind_an_event(false)).contains("got no answer"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     history::{Answer, History, Operation, Outcome},
     matching::SHARED_NODE,
     operation::{Ask, Op, Target},
+    streams::{KEEP_ALIVE, LIFE},
     time::{Time, drift_of},
     truth::Point,
 };
@@ -117,14 +118,15 @@ fn read(
 }
 
 /// The moment after which the server must have confirmed that its state is new. For a blocking query that found nothing
-/// new, that is the end of its wait; for one that was woken, the moment at which it was.
+/// new, that is the end of its wait; for one that was woken, the moment at which it was. A stream may have begun to look
+/// before it was woken, when it was to say that nothing differs.
 fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) -> Time {
     match &operation.op {
         Op::Wait {
             ask, index, wait_ms, ..
         } if *index > 0 => {
-            let wait = Duration::from_millis(*wait_ms);
-            let over = operation.invoked + wait.saturating_sub(drift_of(wait, history.bounds.drift_ppm));
+            let at_least = |wait: Duration| wait.saturating_sub(drift_of(wait, history.bounds.drift_ppm));
+            let over = operation.invoked + at_least(Duration::from_millis(*wait_ms));
             if answer.index.is_some_and(|it| it <= *index) {
                 return over;
             }
@@ -133,10 +135,18 @@ fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) ->
             let parked = history
                 .truth()
                 .looked_by(operation.server, operation.invoked, quick);
-            let woken = woken(history, operation, ask, *index);
-            woken
-                .filter(|woken| *woken > parked && operation.returned < over)
-                .unwrap_or(operation.invoked)
+            let woken = woken(history, operation, ask, *index).filter(|woken| *woken > parked);
+            match &operation.streamed {
+                // A stream looks when it was silent for long, too, and before it is ended. It may find at the end of such a
+                // look what was not there at its beginning, and need not look again.
+                Some(streamed) => {
+                    let looks = streamed.spoke + at_least(KEEP_ALIVE);
+                    let looks = looks.min(streamed.opened + at_least(LIFE));
+                    woken.map(|woken| woken.min(looks.max(operation.invoked)))
+                }
+                None => woken.filter(|_| operation.returned < over),
+            }
+            .unwrap_or(operation.invoked)
         }
         _ => operation.invoked,
     }
@@ -290,7 +300,7 @@ fn is_target(check: &Check, target: &Target) -> bool {
 mod tests {
     use super::{super::story::Story, *};
     use crate::{
-        history::{Fact, ServerNumber},
+        history::{Fact, ServerNumber, Streamed},
         operation::Freshness,
     };
 
@@ -457,6 +467,34 @@ mod tests {
     fn a_wait_that_answers_with_less_than_there_was_when_it_was_woken_is_not() {
         assert_eq!(check(&woken_late(false).finish()), Ok(()));
         assert!(complaint(woken_late(true)).contains("index 2 was gone"));
+    }
+
+    /// The same for an event of a stream on which the server last said anything so long after it was opened.
+    fn streamed_late(spoke_ms: u64) -> Story {
+        let mut story = woken_late(true);
+        let waits = |operation: &&mut Operation| matches!(operation.op, Op::Wait { .. });
+        let operation = story.record().operations.iter_mut().find(waits);
+        let operation = operation.expect("one that waits");
+        operation.streamed = Some(Streamed {
+            nth: 1,
+            before: None,
+            arrived: operation.returned,
+            room: Time(0),
+            opened: operation.invoked,
+            spoke: operation.invoked + Duration::from_millis(spoke_ms),
+            unchanged: Vec::new(),
+        });
+        story
+    }
+
+    #[test]
+    fn an_event_that_was_looked_for_before_it_was_woken_is_fine() {
+        assert_eq!(check(&streamed_late(4_000).finish()), Ok(()));
+    }
+
+    #[test]
+    fn an_event_with_less_than_there_was_when_it_was_woken_is_not() {
+        assert!(complaint(streamed_late(4_900)).contains("index 2 was gone"));
     }
 
     #[test]

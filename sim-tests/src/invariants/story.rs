@@ -417,13 +417,16 @@ impl Story {
     /// after it was waited for.
     pub(super) fn event(&mut self, server: u8, ask: Ask, index: u64, before: Option<u32>) -> u32 {
         let id = self.wait_for(server, ask, index, STREAMED_MS);
-        let arrived = self.now;
+        let (arrived, invoked) = (self.now, self.operation(id).invoked);
+        let opened = before.and_then(|before| Some(self.operation(before).streamed.as_ref()?.opened));
         let nth = before.and_then(|before| Some(self.operation(before).streamed.as_ref()?.nth + 1));
         self.operation(id).streamed = Some(Streamed {
             nth: nth.unwrap_or(0),
             before,
             arrived,
             room: Time(0),
+            opened: opened.unwrap_or(invoked),
+            spoke: invoked,
             unchanged: Vec::new(),
         });
         id

@@ -87,8 +87,7 @@ impl<'a> Wait<'a> {
 
     /// When the answer had reached the client's machine.
     fn arrived(&self) -> Time {
-        let streamed = self.operation.streamed.as_ref();
-        streamed.map_or(self.operation.returned, |streamed| streamed.arrived)
+        self.operation.arrived()
     }
 
     /// An event of a stream shows something else than the one before.
