@@ -1,10 +1,6 @@
 //! What clients ask of autopilot, and what it does by itself.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -108,32 +104,35 @@ pub struct Removal {
     pub completed: Option<Time>,
 }
 
-/// Removals of voters that no operator asked for, in order.
+/// Removals of voters that no operator asked for, in order, each once.
 pub fn removals_by_itself(record: &Record) -> Vec<Removal> {
-    let mut seen: BTreeMap<(u64, ServerNumber), Removal> = BTreeMap::new();
+    let mut removals: Vec<Removal> = Vec::new();
+    // A server that replays its log, or starts on an empty disk, tells of old changes anew: the first sight counts.
+    let mut seen: BTreeSet<(u64, &[BTreeSet<Disk>])> = BTreeSet::new();
     for observed in &record.observations {
         let Fact::Configured { log_index, voters } = &observed.what else {
             continue;
         };
+        if !seen.insert((*log_index, voters)) {
+            continue;
+        }
         match voters.as_slice() {
             [before, after] => {
                 let name = |disk: &Disk| disk.server;
                 let stay: BTreeSet<ServerNumber> = after.iter().map(name).collect();
-                for server in before.iter().map(name).filter(|server| !stay.contains(server)) {
-                    if !is_asked_for(record, server, observed.at) {
-                        seen.entry((*log_index, server)).or_insert_with(|| Removal {
-                            at: observed.at,
-                            leader: observed.server,
-                            server,
-                            before: before.clone(),
-                            after: after.clone(),
-                            completed: None,
-                        });
-                    }
-                }
+                let gone = before.iter().map(name).filter(|server| !stay.contains(server));
+                let by_itself = gone.filter(|server| !is_asked_for(record, *server, observed.at));
+                removals.extend(by_itself.map(|server| Removal {
+                    at: observed.at,
+                    leader: observed.server,
+                    server,
+                    before: before.clone(),
+                    after: after.clone(),
+                    completed: None,
+                }));
             }
             [only] => {
-                let done = seen.values_mut().filter(|removal| removal.after == *only);
+                let done = removals.iter_mut().filter(|removal| removal.after == *only);
                 done.for_each(|removal| {
                     removal.completed.get_or_insert(observed.at);
                 });
@@ -141,8 +140,6 @@ pub fn removals_by_itself(record: &Record) -> Vec<Removal> {
             _ => {}
         }
     }
-    let mut removals: Vec<Removal> = seen.into_values().collect();
-    removals.sort_by_key(|removal| removal.at);
     removals
 }
 

@@ -26,6 +26,12 @@ pub(super) fn draw(
     let wipes = faults
         .iter()
         .any(|fault| matches!(fault.what, Trouble::Wipe { .. }));
+    // Those that are broken for good must be a minority of the voters that stay, whoever else is removed while it is away.
+    let broken = faults.iter().filter(|fault| fault.lasts).count();
+    let needed = match u32::try_from(broken).unwrap_or(u32::MAX) {
+        0 => 0,
+        broken => (broken * 2 + 1).min(cluster.servers.into()),
+    };
     let mut at_ms = dice.between(BEGIN_MS, BEGIN_MS + 1_500);
     for _ in 0..*dice.weighted(&[(3, 1), (1, 2)]) {
         let least = [0, 0, 0, 2, u32::from(cluster.servers)];
@@ -36,7 +42,7 @@ pub(super) fn draw(
             min_quorum: if wipes {
                 u32::from(cluster.servers)
             } else {
-                *dice.pick(&least)
+                needed.max(*dice.pick(&least))
             },
             stable_ms: dice.between(500, 3_000) * pace.stretch,
         };

@@ -187,7 +187,10 @@ mod tests {
     use sider_core::registry::{Command, KeyWrite, Operation};
 
     use super::{super::story::Story, *};
-    use crate::{autopilot::AutopilotOp, history::FaultKind};
+    use crate::{
+        autopilot::AutopilotOp,
+        history::{FaultKind, MembershipChange},
+    };
 
     fn set(servers: &[u8]) -> BTreeSet<Disk> {
         servers
@@ -246,6 +249,33 @@ mod tests {
         story.wait_ms(4_500);
         remove(&mut story, &[1, 2]);
         story.wait_ms(10_000);
+        assert_eq!(verdict(story), Ok(()));
+    }
+
+    #[test]
+    fn an_old_change_that_a_server_hears_of_anew_is_not_autopilots() {
+        let mut story = Story::new();
+        story.record().bounds.first_voters = (1..=3).map(ServerNumber).collect();
+        configure(&mut story, 0, &[&[1, 2, 3]]);
+        for joins in [false, true] {
+            let change = MembershipChange {
+                invoked: story.now(),
+                returned: story.now(),
+                server: ServerNumber(3),
+                joins,
+                done: Some(true),
+                answer: String::new(),
+            };
+            story.record().memberships.push(change);
+            if !joins {
+                remove(&mut story, &[1, 2]);
+            }
+            story.wait_ms(1_000);
+        }
+        let voters = vec![set(&[1, 2, 3]), set(&[1, 2])];
+        story.observe(3, Fact::Configured { log_index: 5, voters });
+        story.wait_ms(1_000);
+        assert!(crate::autopilot::removals(story.record()).is_empty());
         assert_eq!(verdict(story), Ok(()));
     }
 
