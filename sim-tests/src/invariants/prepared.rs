@@ -260,9 +260,11 @@ mod tests {
         );
         assert_eq!(check(&fine.finish()), Ok(()));
         let mut free = story();
+        free.wait_ms(5);
         ask(&mut free, create("far"), refused(aliases));
         assert!(complaint(free).contains("refused without a reason"));
         let mut there = story();
+        there.wait_ms(5);
         let delete = PreparedOp::Delete { query: ID.into() };
         ask(
             &mut there,
