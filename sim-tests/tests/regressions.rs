@@ -41,6 +41,10 @@ regressions! {
     /// answered `No cluster leader`, which says that nothing was done. The next leader completed the removal.
     a_removal_that_is_half_done_is_not_said_to_be_undone: "half-done-removal";
 
+    /// A server was told to leave, and the first of that change's two steps waited for a majority. It was then told to join
+    /// again, which was answered with success, for it was still a voter of the older membership; and then it was removed.
+    a_join_is_not_done_while_a_removal_is_under_way: "join-while-a-removal-is-under-way";
+
     /// A batch reported twice on one check. The first report was written and refused, as the check was deregistered
     /// meanwhile; the second, which then changed nothing, was acknowledged before that was known.
     a_report_shares_the_outcome_of_an_earlier_one_in_its_call: "reports-twice-in-a-call";

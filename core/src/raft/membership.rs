@@ -106,7 +106,12 @@ impl<R: Runtime> Members<R> {
             }
             Some(_) => false,
         };
-        if membership.voter_ids().any(|voter| voter == member) {
+        // While one membership gives way to another, a voter of the older one alone is about to be none.
+        if membership
+            .get_joint_config()
+            .iter()
+            .all(|voters| voters.contains(&member))
+        {
             return Ok(());
         }
         self.wait_caught_up(&member).await?;
