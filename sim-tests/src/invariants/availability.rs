@@ -7,6 +7,7 @@ use sider_core::limits::WAIT_SPREAD_DIVISOR;
 
 use super::Violation;
 use crate::{
+    cluster::RAFT_PORT,
     history::{CUT_OFF, Fact, FaultKind, History, LEFT, Operation, Outcome, ServerNumber},
     operation::Op,
     time::{Time, drift_of},
@@ -118,24 +119,48 @@ fn is_no_member(history: &History, server: ServerNumber, at: Time) -> bool {
     history.is_member(server, at) != Some(true) || history.is_broken(server, at)
 }
 
-/// A client that had a connection to a process that is gone, or over a link that was cut, learns of it when it uses the
-/// connection again. A slow client of a stream takes events from its own machine long after that.
+/// Who had a connection to a process that is gone, or over a link that was cut, learns of it when it uses the connection
+/// again: a client, or a server that forwards a write to the leader. A slow client of a stream takes events from its own
+/// machine long after that.
 fn had_a_dead_connection(history: &History, operation: &Operation, reason: &str) -> bool {
+    if !reason.ends_with("connection reset") {
+        return false;
+    }
+    let leader = leader_named(reason).filter(|leader| *leader != operation.server);
+    let used = |it: &Operation| match leader {
+        None => it.client == operation.client,
+        Some(leader) => it.op.is_logged() && leads(history, it.invoked) == Some(leader),
+    };
     let last_use = history
         .operations
         .iter()
-        .filter(|it| it.client == operation.client && it.server == operation.server)
-        .filter(|it| it.returned <= operation.invoked && it.is_done())
+        .filter(|it| it.server == operation.server && it.returned <= operation.invoked && it.is_done())
+        .filter(|it| used(it))
         .map(Operation::arrived)
-        .max();
-    let trouble = |since: Time| {
-        let until = operation.returned;
-        history.truth().restarted_between(operation.server, since, until)
-            || history.faults.iter().any(|fault| {
-                fault.servers.contains(&operation.server) && fault.from <= until && fault.until >= since
-            })
-    };
-    reason.ends_with("connection reset") && trouble(last_use.unwrap_or_default())
+        .max()
+        .unwrap_or_default();
+    let other_end = leader.unwrap_or(operation.server);
+    history
+        .truth()
+        .restarted_between(other_end, last_use, operation.returned)
+        || history.faults.iter().any(|fault| {
+            fault.servers.contains(&other_end) && fault.from <= operation.returned && fault.until >= last_use
+        })
+}
+
+/// Who was elected last by then.
+fn leads(history: &History, at: Time) -> Option<ServerNumber> {
+    let leaders = &history.truth().leaders;
+    leaders.iter().rfind(|it| it.from <= at).map(|it| it.server)
+}
+
+/// The server whose Raft address a reason names.
+fn leader_named(reason: &str) -> Option<ServerNumber> {
+    let (_, rest) = reason.split_once("no answer from 10.0.0.")?;
+    let (host, rest) = rest.split_once(':')?;
+    let nth: u8 = host.parse().ok()?;
+    rest.starts_with(&format!("{RAFT_PORT}:"))
+        .then(|| ServerNumber(nth.wrapping_sub(1)))
 }
 
 fn elections_have_reasons(history: &History) -> Result<(), Violation> {
