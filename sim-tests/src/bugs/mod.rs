@@ -65,7 +65,7 @@ pub struct Arguments {
     /// Only see that all patches apply.
     #[arg(long)]
     pub check: bool,
-    /// Only so many of them, which follow from the salt.
+    /// Only so many of those that were measured, which follow from the salt.
     #[arg(long)]
     pub sample: Option<usize>,
     /// What the sample follows from.
@@ -85,6 +85,11 @@ pub fn working_tree() -> &'static Path {
 /// Where the patches are.
 pub fn patches() -> PathBuf {
     working_tree().join("sim-tests/bugs")
+}
+
+/// The page with the table.
+fn page() -> PathBuf {
+    working_tree().join("docs/PLANTED_BUGS.md")
 }
 
 impl Arguments {
@@ -141,7 +146,7 @@ impl Arguments {
 
 /// Writes the rows of these trials into the table of the docs.
 fn bless(trials: &[Trial], known: &[Bug]) -> Result<(), String> {
-    let file = working_tree().join("docs/PLANTED_BUGS.md");
+    let file = page();
     let cant = |error: std::io::Error| format!("{}: {error}", file.display());
     let page = fs::read_to_string(&file).map_err(cant)?;
     fs::write(&file, table::bless(&page, trials, known)?).map_err(cant)
@@ -157,6 +162,9 @@ fn choose(mut bugs: Vec<Bug>, arguments: &Arguments) -> Result<Vec<Bug>, String>
         arguments.names.is_empty() || arguments.names.iter().any(|name| bug.name.contains(name))
     });
     if let Some(count) = arguments.sample {
+        let page = fs::read_to_string(page()).map_err(|error| format!("{}: {error}", page().display()))?;
+        let measured = table::measured(&page);
+        bugs.retain(|bug| measured.contains(&bug.name));
         bugs = Bug::sample(bugs, count, &arguments.salt);
     }
     match bugs.is_empty() {

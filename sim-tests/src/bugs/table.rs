@@ -1,6 +1,10 @@
 //! The table of planted bugs, as text and in the docs.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::Duration,
+};
 
 use super::{bug::Bug, hunt::Catch};
 
@@ -160,6 +164,17 @@ pub(super) fn bless(page: &str, trials: &[Trial], known: &[Bug]) -> Result<Strin
     Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", render(&rows)))
 }
 
+/// The bugs whose rows say how many schedules it took to catch them.
+pub(super) fn measured(page: &str) -> BTreeSet<String> {
+    let rows = page
+        .lines()
+        .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    let number = |cell: &str| cell.starts_with(|first: char| first.is_ascii_digit());
+    rows.filter(|cells| cells.get(5).is_some_and(|schedules| number(schedules)))
+        .map(|cells| cells[1].to_owned())
+        .collect()
+}
+
 fn render(rows: &[[String; COLUMNS]]) -> String {
     let mut text = String::new();
     line(&mut text, &HEAD.map(str::to_owned));
@@ -257,6 +272,9 @@ mod tests {
             .filter(|it| it.starts_with("| 0"))
             .collect();
         assert_eq!(names, ["| 002", "| 003"]);
+        assert_eq!(measured(&page), ["002".to_owned(), "003".to_owned()].into());
+        let unmeasured = page.replace("| 9 |", "| to be measured |");
+        assert_eq!(measured(&unmeasured), ["002".to_owned()].into());
         assert!(page.contains("| 9 |") && page.starts_with("Before.\n") && page.ends_with("After.\n"));
         assert!(bless("no table", &[], &known).is_err());
     }
