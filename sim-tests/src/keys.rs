@@ -84,7 +84,7 @@ pub enum Step {
     GetTree(String),
     /// Fails unless the key has this modify index.
     CheckIndex(String, u64),
-    /// Fails unless this session holds the lock.
+    /// Fails unless the session of this name holds the lock.
     CheckSession(String, String),
     /// Fails if the key is there.
     CheckNotExists(String),

@@ -33,7 +33,7 @@ pub enum Operation {
     GetTree(Key),
     /// Fails unless the key's modify index is this one.
     CheckIndex(Key, u64),
-    /// Fails unless this session holds the key's lock.
+    /// Fails unless the session of this id holds the key's lock.
     CheckSession(Key, Option<SessionId>),
     /// Fails if the key is there.
     CheckNotExists(Key),
