@@ -11,7 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Answer, Consistency, ReadOptions, ServerError, wiring::Inner};
+use super::{Answer, Consistency, ReadOptions, ServerError, hub::Parked, wiring::Inner};
 use crate::{limits, registry::Query};
 
 impl Inner {
@@ -30,6 +30,17 @@ impl Inner {
         }
     }
 
+    /// Registers a waiter for what a query shows.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn park(&self, query: &Query) -> Result<Parked, ServerError> {
+        self.shared.hub.park(query.topic()).ok_or(ServerError::OverLimit {
+            what: "blocking queries",
+            limit: limits::WATCHERS_MAX,
+        })
+    }
+
     async fn read_after(
         self: &Arc<Self>,
         query: Query,
@@ -38,14 +49,7 @@ impl Inner {
     ) -> Result<Answer, ServerError> {
         let timeout = self.platform().now() + options.wait + self.spread(options.wait);
         // Registered before the index is looked at: a change from here on wakes.
-        let parked = self
-            .shared
-            .hub
-            .park(query.topic())
-            .ok_or(ServerError::OverLimit {
-                what: "blocking queries",
-                limit: limits::WATCHERS_MAX,
-            })?;
+        let parked = self.park(&query)?;
         let freshness = self.settle(options.consistency).await?;
         let mut known = self.evaluate(&query, freshness);
         if known.index > index {

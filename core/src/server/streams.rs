@@ -110,14 +110,7 @@ impl Inner {
     ) -> Result<WatchStream, ServerError> {
         let open = self.open_stream()?;
         // Registered before the index is looked at: a change from here on wakes.
-        let parked = self
-            .shared
-            .hub
-            .park(query.topic())
-            .ok_or(ServerError::OverLimit {
-                what: "blocking queries",
-                limit: limits::WATCHERS_MAX,
-            })?;
+        let parked = self.park(&query)?;
         let life = self.shared.config.stream_life;
         let freshness = self.settle(options.consistency).await?;
         let known = self.evaluate(&query, freshness);

@@ -49,6 +49,19 @@ async fn service(
     Name(service): Name<ServiceName>,
     options: Options,
 ) -> Result<Reply, ApiError> {
+    let query = service_health(service, &options, &server)?;
+    let answer = server.read(query, options.read).await?;
+    let encoder = Encoder::new(server.config());
+    let body = answer.view.bytes(|view| encoder.service_health(view));
+    Ok(Reply::read(&answer, &options, body))
+}
+
+/// What is asked about the health of a service, by a request for it once or by a stream.
+pub(super) fn service_health(
+    service: ServiceName,
+    options: &Options,
+    server: &Server,
+) -> Result<Query, ApiError> {
     let query = Query::ServiceHealth {
         namespace: options.namespace.clone(),
         service,
@@ -56,11 +69,7 @@ async fn service(
         tags: options.tags.clone(),
         node_meta: options.node_meta.clone(),
     };
-    let query = options.filtered(query, Shape::Health, &server)?;
-    let answer = server.read(query, options.read).await?;
-    let encoder = Encoder::new(server.config());
-    let body = answer.view.bytes(|view| encoder.service_health(view));
-    Ok(Reply::read(&answer, &options, body))
+    options.filtered(query, Shape::Health, server)
 }
 
 /// `GET /v1/health/checks/{service}`: the checks of a service's instances.

@@ -21,13 +21,14 @@ use serde_json::json;
 use super::{
     encode::{self, Encoder},
     error::ApiError,
+    health,
     kv::KeyPath,
     options::{Name, Options},
     read,
     reply::Reply,
 };
 use crate::{
-    registry::{Query, ServiceName, Shape, View},
+    registry::{Query, ServiceName, View},
     server::{Server, StreamEvent},
 };
 
@@ -52,14 +53,7 @@ async fn service(
     headers: HeaderMap,
     options: Options,
 ) -> Result<Response, ApiError> {
-    let query = Query::ServiceHealth {
-        namespace: options.namespace.clone(),
-        service,
-        passing: options.passing,
-        tags: options.tags.clone(),
-        node_meta: options.node_meta.clone(),
-    };
-    let query = options.filtered(query, Shape::Health, &server)?;
+    let query = health::service_health(service, &options, &server)?;
     let encoder = server.clone();
     stream(&server, query, &headers, options, move |view| {
         Encoder::new(encoder.config()).service_health(view)
