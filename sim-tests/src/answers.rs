@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sider_core::registry::{Check, CheckStatus, Instance, Namespace, Node};
+use sider_core::registry::{Check, CheckStatus, Instance, Namespace, Node, ServiceName};
 
 use crate::{
     content::{CheckSeen, Content, InstanceSeen, NodeFacts, NodeSeen},
@@ -187,6 +187,12 @@ pub fn node_facts(node: &Node) -> NodeFacts {
 /// A check as a client sees it.
 pub fn check_seen(state: &State, check: &Check) -> CheckSeen {
     let instance = state.instance_of(check);
+    check_shown(check, instance.map(|it| (&it.service, it.tags.as_slice())))
+}
+
+/// A check with the service of its instance and the instance's tags.
+pub fn check_shown(check: &Check, service: Option<(&ServiceName, &[String])>) -> CheckSeen {
+    let instance = check.instance.as_ref();
     CheckSeen {
         node: check.node.to_string(),
         id: check.id.to_string(),
@@ -194,15 +200,9 @@ pub fn check_seen(state: &State, check: &Check) -> CheckSeen {
         status: check.status,
         output: check.output.clone(),
         notes: check.notes.clone(),
-        instance: check
-            .instance
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        service: instance
-            .map(|instance| instance.service.to_string())
-            .unwrap_or_default(),
-        service_tags: instance.map(|instance| instance.tags.clone()).unwrap_or_default(),
+        instance: instance.map(ToString::to_string).unwrap_or_default(),
+        service: service.map(|(name, _)| name.to_string()).unwrap_or_default(),
+        service_tags: service.map(|(_, tags)| tags.to_vec()).unwrap_or_default(),
         create_index: check.create_index,
         modify_index: check.modify_index,
     }

@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sider_core::registry::{
-    Check, CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, Instance, InstanceId,
+    CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, Instance, InstanceId,
     InstanceKey, Namespace, Node, NodeName, Operation, OperationResult, Probe, ServiceName, Weights,
 };
 
 use crate::{
-    answers::{instance_alone, node_facts},
+    answers::{check_shown, instance_alone, node_facts},
     content::{CheckSeen, Content, InstanceSeen, NodeSeen, given_check, given_instance, given_node},
     keys::{KeyOp, KeySeen, Step},
     operation::{Ask, Op},
@@ -121,7 +121,10 @@ impl Given {
                 modify_index: node.modify_index,
             }),
             OperationResult::Instance(instance) => Given::Instance(instance_alone(instance)),
-            OperationResult::Check((check, service)) => Given::Check(check_given(check, service.as_ref())),
+            OperationResult::Check((check, service)) => {
+                let service = service.as_ref().map(|(name, tags)| (name, tags.as_slice()));
+                Given::Check(check_shown(check, service))
+            }
         }
     }
 
@@ -182,23 +185,6 @@ impl fmt::Display for Given {
             Given::Instance(instance) => f.write_str(&instance.id),
             Given::Check(check) => write!(f, "{} {}", check.id, check.status.as_str()),
         }
-    }
-}
-
-fn check_given(check: &Check, service: Option<&(ServiceName, Vec<String>)>) -> CheckSeen {
-    let instance = check.instance.as_ref();
-    CheckSeen {
-        node: check.node.to_string(),
-        id: check.id.to_string(),
-        name: check.name.clone(),
-        status: check.status,
-        output: check.output.clone(),
-        notes: check.notes.clone(),
-        instance: instance.map(ToString::to_string).unwrap_or_default(),
-        service: service.map(|(name, _)| name.to_string()).unwrap_or_default(),
-        service_tags: service.map(|(_, tags)| tags.clone()).unwrap_or_default(),
-        create_index: check.create_index,
-        modify_index: check.modify_index,
     }
 }
 

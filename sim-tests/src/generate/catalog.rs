@@ -85,7 +85,7 @@ impl Plan<'_> {
         let ask = match self.dice.index(3) {
             0 => Ask::Nodes,
             1 => Ask::NodeChecks(node),
-            _ => super::work::health("db"),
+            _ => super::asks::health("db"),
         };
         (Op::Keys(KeyOp::Transact(steps)), ask)
     }

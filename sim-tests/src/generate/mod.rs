@@ -3,6 +3,7 @@
 //! Each seed first draws which kinds of faults and operations exist in its world at all, and how often ("swarm
 //! testing"): a bug that shows only when pauses meet checkpoints is drowned where everything happens at once.
 
+mod asks;
 mod autopilot;
 mod catalog;
 mod keys;
@@ -11,6 +12,7 @@ mod prepared;
 mod streams;
 mod troubles;
 mod work;
+mod writes;
 
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
 

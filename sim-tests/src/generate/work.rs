@@ -5,9 +5,8 @@ use sider_core::registry::CheckStatus;
 use super::{BEGIN_MS, Dice, Pace, catalog, keys, narrowing};
 use crate::{
     agency,
-    invariants::servers,
     operation::{
-        Apart, Ask, CatalogEntry, Damage, Freshness, Op, RegisterForm, Report, ReportForm, Service, Spoils,
+        Apart, CatalogEntry, Damage, Freshness, Op, RegisterForm, Report, ReportForm, Service, Spoils,
         Target, TtlCheck,
     },
     schedule::{Action, Doing, Shape},
@@ -17,10 +16,8 @@ use crate::{
 const PATIENT_MS: u64 = 7_000;
 /// Nodes of the catalog's own registrations.
 pub(super) const NODES: [&str; 2] = ["host-a", "host-b"];
-const SERVICES: [&str; 5] = ["web", "db", "cold", "nothing", agency::SERVICE];
+pub(super) const SERVICES: [&str; 5] = ["web", "db", "cold", "nothing", agency::SERVICE];
 pub(super) const TAGS: [&str; 3] = ["blue", "green", "Canary"];
-/// What is asked for: all tags that are named must be there, in whatever case.
-const TAGS_ASKED: [&str; 4] = ["blue", "green", "GREEN", "canary"];
 
 /// A kind of operation.
 #[derive(Clone, Copy)]
@@ -177,13 +174,13 @@ pub(super) struct Planned {
 
 pub(super) struct Plan<'a> {
     pub(super) dice: &'a mut Dice,
-    cluster: &'a Shape,
+    pub(super) cluster: &'a Shape,
     pub(super) pace: Pace,
     clients: u8,
-    kinds: Vec<(u64, Kind)>,
+    pub(super) kinds: Vec<(u64, Kind)>,
     /// Of a hundred clients' requests, so many are given up soon.
     impatient: u64,
-    known: Vec<Planned>,
+    pub(super) known: Vec<Planned>,
     /// Whether there are keys and sessions in this world.
     pub(super) with_keys: bool,
     /// Of a hundred registrations of nodes, so many have an id, by which the node may get another name.
@@ -192,7 +189,7 @@ pub(super) struct Plan<'a> {
     pub(super) narrowed: u64,
     /// Names of sessions that are created at some time.
     pub(super) sessions: Vec<String>,
-    next_version: u32,
+    pub(super) next_version: u32,
     actions: Vec<Action>,
 }
 
@@ -291,7 +288,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn planned(&mut self, name: &str, id: &str) -> Planned {
+    pub(super) fn planned(&mut self, name: &str, id: &str) -> Planned {
         let form = *self.dice.weighted(&[
             (5, RegisterForm::Short),
             (4, RegisterForm::Consul),
@@ -510,371 +507,5 @@ impl<'a> Plan<'a> {
                 self.chain(at_ms, vec![op]);
             }
         }
-    }
-
-    /// Some write, and a question that shows it.
-    fn write(&mut self) -> (Op, Ask) {
-        if self.with_keys && self.dice.chance(35) {
-            let kinds = [(4, Kind::Keys), (2, Kind::Transaction), (1, Kind::Session)];
-            let kind = *self.dice.weighted(&kinds);
-            return self.write_of(kind);
-        }
-        let kind = *self.dice.weighted(&[
-            (4, Kind::Register),
-            (2, Kind::Deregister),
-            (4, Kind::Report),
-            (1, Kind::BatchRegister),
-            (1, Kind::Catalog),
-            (1, Kind::CatalogTransaction),
-        ]);
-        self.write_of(kind)
-    }
-
-    fn write_of(&mut self, kind: Kind) -> (Op, Ask) {
-        match kind {
-            Kind::RegisterAgain => {
-                let mut planned = self.some_known();
-                // As it was, or with one thing that is another.
-                if self.dice.chance(50) {
-                    planned.service.apart = *self.dice.pick(&Apart::ALL);
-                    self.remember(planned.clone());
-                }
-                let ask = health(&planned.service.name);
-                (
-                    Op::Register {
-                        form: planned.form,
-                        services: vec![planned.service],
-                    },
-                    ask,
-                )
-            }
-            Kind::Deregister => self.deregistration(),
-            Kind::Report => self.report(),
-            Kind::Heartbeat => {
-                let planned = self.some_known();
-                let target = Target::Instance(planned.service.id.clone());
-                let report = Report {
-                    target,
-                    status: CheckStatus::Passing,
-                    output: None,
-                };
-                let op = Op::Report {
-                    form: ReportForm::Heartbeat,
-                    reports: vec![report],
-                };
-                (op, health(&planned.service.name))
-            }
-            Kind::BatchRegister => {
-                let services: Vec<Service> = (0..self.dice.between(1, 4))
-                    .map(|n| {
-                        let name = *self.dice.pick(&["web", "db"]);
-                        let planned = self.planned(name, &format!("{name}-b{n}"));
-                        let checks = planned.service.checks.into_iter();
-                        let checks = checks
-                            .map(|check| TtlCheck {
-                                status: None,
-                                ..check
-                            })
-                            .collect();
-                        Service {
-                            checks,
-                            ..planned.service
-                        }
-                    })
-                    .collect();
-                for service in &services {
-                    self.remember(Planned {
-                        service: service.clone(),
-                        form: RegisterForm::Batch,
-                    });
-                }
-                let ask = health(&services[0].name);
-                (
-                    Op::Register {
-                        form: RegisterForm::Batch,
-                        services,
-                    },
-                    ask,
-                )
-            }
-            Kind::BatchRenew => {
-                let reports = (0..self.dice.between(1, 5)).map(|_| self.one_report()).collect();
-                (
-                    Op::Report {
-                        form: ReportForm::Batch,
-                        reports,
-                    },
-                    Ask::ChecksInState(None),
-                )
-            }
-            Kind::Catalog => self.catalog(),
-            Kind::Keys => self.keys(),
-            Kind::Session => self.session(),
-            Kind::Transaction => self.transaction(),
-            Kind::CatalogTransaction => self.catalog_transaction(),
-            _ => {
-                let name = *self.dice.pick(&["web", "web", "db"]);
-                // An id may move from one service to another.
-                let family = if self.dice.chance(8) { "db" } else { name };
-                let id = format!("{family}-{}", self.dice.between(0, 5));
-                let planned = self.planned(name, &id);
-                if self.dice.chance(8) {
-                    let form = RegisterForm::Elsewhere;
-                    let services = vec![planned.service];
-                    return (Op::Register { form, services }, health(name));
-                }
-                self.remember(planned.clone());
-                (
-                    Op::Register {
-                        form: planned.form,
-                        services: vec![planned.service],
-                    },
-                    health(name),
-                )
-            }
-        }
-    }
-
-    fn remember(&mut self, planned: Planned) {
-        self.known.retain(|it| it.service.id != planned.service.id);
-        self.known.push(planned);
-    }
-
-    pub(super) fn some_known(&mut self) -> Planned {
-        self.dice.pick(&self.known.clone()).clone()
-    }
-
-    fn deregistration(&mut self) -> (Op, Ask) {
-        let planned = self.some_known();
-        let ask = health(&planned.service.name);
-        let checks = planned.service.check_ids(planned.form);
-        let op = match (self.dice.index(6), checks.first()) {
-            (0, Some(check)) => Op::DeregisterCheck { check: check.clone() },
-            // Of the right service, or of another one: then it must be refused.
-            (1, _) => {
-                let service = Some((*self.dice.pick(&["web", "db"])).to_owned());
-                Op::Deregister {
-                    id: planned.service.id,
-                    service,
-                }
-            }
-            _ => Op::Deregister {
-                id: planned.service.id,
-                service: None,
-            },
-        };
-        (op, ask)
-    }
-
-    fn report(&mut self) -> (Op, Ask) {
-        let report = self.one_report();
-        let ask = Ask::ChecksInState(self.dice.chance(50).then_some(report.status));
-        let form = match (&report.target, self.dice.chance(60)) {
-            (Target::Instance(_), _) => ReportForm::Batch,
-            (Target::Check(_), true) => ReportForm::Path,
-            (Target::Check(_), false) => ReportForm::Update,
-        };
-        let mut reports = vec![report];
-        // Two about the same in one call: the second is the newer one.
-        if form == ReportForm::Batch || self.dice.chance(15) {
-            let another = self.one_report();
-            let target = reports[0].target.clone();
-            reports.push(Report { target, ..another });
-        }
-        let form = if reports.len() > 1 {
-            ReportForm::Batch
-        } else {
-            form
-        };
-        (Op::Report { form, reports }, ask)
-    }
-
-    fn one_report(&mut self) -> Report {
-        let planned = self.some_known();
-        let checks = planned.service.check_ids(planned.form);
-        let target = match checks.is_empty() || self.dice.chance(10) {
-            true => Target::Instance(planned.service.id),
-            false => Target::Check(self.dice.pick(&checks).clone()),
-        };
-        let statuses = [
-            (6, CheckStatus::Passing),
-            (2, CheckStatus::Warning),
-            (2, CheckStatus::Critical),
-        ];
-        Report {
-            target,
-            status: *self.dice.weighted(&statuses),
-            output: self.dice.chance(30).then(|| match self.dice.chance(40) {
-                // What a check said before it may say again.
-                true => format!("output-{}", self.dice.pick(&["a", "b"])),
-                false => format!("output-{}", self.next_version),
-            }),
-        }
-    }
-
-    fn catalog(&mut self) -> (Op, Ask) {
-        let node = (*self.dice.pick(&NODES)).to_owned();
-        let ask = match self.dice.chance(50) {
-            true => Ask::NodeChecks(node.clone()),
-            false => self.node_services(&node),
-        };
-        let (node_id, rack) = self.identity();
-        let service = self.dice.chance(70).then(|| {
-            let port = 2_000 + u16::try_from(self.dice.between(0, 3)).unwrap_or(0);
-            (format!("{node}-db"), "db".to_owned(), port)
-        });
-        // Of an instance that may not be there.
-        let check_of = (service.is_none() && self.dice.chance(30)).then(|| format!("{node}-db"));
-        let check = self.dice.chance(60).then(|| {
-            let statuses = [CheckStatus::Passing, CheckStatus::Warning, CheckStatus::Critical];
-            let id = match (&service, &check_of) {
-                (None, None) if self.dice.chance(70) => "ping",
-                // It may move from the instance to the node, and back.
-                _ => "db-check",
-            };
-            (
-                id.to_owned(),
-                *self.dice.pick(&statuses),
-                format!("output-{}", self.version()),
-            )
-        });
-        if self.dice.chance(35) {
-            let service_id = self.dice.chance(50).then(|| format!("{node}-db"));
-            let check_id = (service_id.is_none() && self.dice.chance(40)).then(|| "ping".to_owned());
-            return (
-                Op::CatalogDeregister {
-                    node,
-                    service_id,
-                    check_id,
-                },
-                Ask::Nodes,
-            );
-        }
-        let address = format!("10.1.1.{}", self.dice.between(1, 4));
-        (
-            Op::CatalogRegister(CatalogEntry {
-                node,
-                address,
-                service,
-                check,
-                check_of,
-                node_id,
-                rack,
-                spoils: None,
-            }),
-            ask,
-        )
-    }
-
-    fn read(&mut self, freshness: Freshness) -> Op {
-        let consistent = freshness == Freshness::Default && self.dice.chance(15);
-        let freshness = if consistent {
-            Freshness::Consistent
-        } else {
-            freshness
-        };
-        Op::Read {
-            ask: self.ask(),
-            freshness,
-        }
-    }
-
-    pub(super) fn ask(&mut self) -> Ask {
-        if self.with_keys && self.dice.chance(40) {
-            return self.ask_of_keys();
-        }
-        let ask = self.ask_here();
-        let ask = self.perhaps_narrowed(ask);
-        match self.dice.chance(6) {
-            // Only agents have something there; the services of both have one name.
-            true => Ask::Elsewhere(Box::new(ask)),
-            false => ask,
-        }
-    }
-
-    fn ask_here(&mut self) -> Ask {
-        if self.cluster.servers_listed && self.dice.chance(12) {
-            return self.ask_of_servers();
-        }
-        let service = (*self.dice.weighted(&[
-            (6, SERVICES[0]),
-            (3, SERVICES[1]),
-            (1, SERVICES[2]),
-            (1, SERVICES[3]),
-            (1, SERVICES[4]),
-        ]))
-        .to_owned();
-        let tags = *self.dice.weighted(&[(8, 0), (1, 1), (1, 2)]);
-        let tags = (0..tags)
-            .map(|_| (*self.dice.pick(&TAGS_ASKED)).to_owned())
-            .collect();
-        match *self.dice.weighted(&[
-            (8, 0),
-            (5, 1),
-            (2, 2),
-            (2, 3),
-            (1, 4),
-            (2, 5),
-            (2, 6),
-            (2, 7),
-            (2, 8),
-        ]) {
-            0 => Ask::Health {
-                service,
-                passing: false,
-                tags,
-            },
-            1 => Ask::Health {
-                service,
-                passing: true,
-                tags,
-            },
-            2 => Ask::CatalogService { service, tags },
-            3 => Ask::Services,
-            4 => Ask::Nodes,
-            5 => Ask::NodeChecks((*self.dice.pick(&["sider", NODES[0], NODES[1], "agent-0"])).to_owned()),
-            6 => Ask::ServiceChecks(service),
-            8 => {
-                let node = *self.dice.pick(&["sider", NODES[0], NODES[1], "agent-0"]);
-                self.node_services(node)
-            }
-            _ => {
-                let statuses = [
-                    None,
-                    Some(CheckStatus::Passing),
-                    Some(CheckStatus::Warning),
-                    Some(CheckStatus::Critical),
-                ];
-                Ask::ChecksInState(*self.dice.pick(&statuses))
-            }
-        }
-    }
-}
-
-impl Plan<'_> {
-    /// What only servers show that are in their own catalog.
-    fn ask_of_servers(&mut self) -> Ask {
-        let service = servers::SERVICE.to_owned();
-        match self.dice.index(4) {
-            0 => Ask::NodeChecks(format!("s{}", self.dice.server(self.cluster))),
-            1 => Ask::ServiceChecks(service),
-            2 => Ask::CatalogService {
-                service,
-                tags: vec![],
-            },
-            _ => Ask::Health {
-                service,
-                passing: self.dice.chance(50),
-                tags: vec![],
-            },
-        }
-    }
-}
-
-pub(super) fn health(service: &str) -> Ask {
-    Ask::Health {
-        service: service.into(),
-        passing: false,
-        tags: vec![],
     }
 }

@@ -182,33 +182,22 @@ fn learners_get_their_votes(history: &History, settings: Option<AutopilotSetting
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use sider_core::registry::{Command, KeyWrite, Operation};
 
-    use super::{super::story::Story, *};
+    use super::{
+        super::story::{Story, disks},
+        *,
+    };
     use crate::{
         autopilot::AutopilotOp,
         history::{FaultKind, MembershipChange},
     };
 
-    fn set(servers: &[u8]) -> BTreeSet<Disk> {
-        servers
-            .iter()
-            .map(|server| ServerNumber(*server).into())
-            .collect()
-    }
-
-    fn configure(story: &mut Story, log_index: u64, voters: &[&[u8]]) {
-        let voters = voters.iter().map(|it| set(it)).collect();
-        story.observe(1, Fact::Configured { log_index, voters });
-    }
-
     /// Three servers with these settings, of which the third is lost after a while.
     fn story(cleans_up: bool, min_quorum: u32) -> Story {
         let mut story = Story::new();
         story.record().bounds.first_voters = (1..=3).map(ServerNumber).collect();
-        configure(&mut story, 0, &[&[1, 2, 3]]);
+        story.name_voters(0, &[&[1, 2, 3]]);
         let op = AutopilotOp {
             cleans_up,
             contact_ms: 1_000,
@@ -228,9 +217,9 @@ mod tests {
     }
 
     fn remove(story: &mut Story, stay: &[u8]) {
-        configure(story, 5, &[&[1, 2, 3], stay]);
+        story.name_voters(5, &[&[1, 2, 3], stay]);
         story.wait_ms(10);
-        configure(story, 6, &[stay]);
+        story.name_voters(6, &[stay]);
     }
 
     fn verdict(mut story: Story) -> Result<(), Violation> {
@@ -256,7 +245,7 @@ mod tests {
     fn an_old_change_that_a_server_hears_of_anew_is_not_autopilots() {
         let mut story = Story::new();
         story.record().bounds.first_voters = (1..=3).map(ServerNumber).collect();
-        configure(&mut story, 0, &[&[1, 2, 3]]);
+        story.name_voters(0, &[&[1, 2, 3]]);
         for joins in [false, true] {
             let change = MembershipChange {
                 invoked: story.now(),
@@ -272,7 +261,7 @@ mod tests {
             }
             story.wait_ms(1_000);
         }
-        let voters = vec![set(&[1, 2, 3]), set(&[1, 2])];
+        let voters = vec![disks(&[1, 2, 3]), disks(&[1, 2])];
         story.observe(3, Fact::Configured { log_index: 5, voters });
         story.wait_ms(1_000);
         assert!(crate::autopilot::removals(story.record()).is_empty());

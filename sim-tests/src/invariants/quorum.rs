@@ -101,22 +101,13 @@ fn names(servers: &BTreeSet<Disk>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::story::Story, *};
-
-    fn set(servers: &[u8]) -> BTreeSet<Disk> {
-        servers
-            .iter()
-            .map(|server| ServerNumber(*server).into())
-            .collect()
-    }
-
-    fn configure(story: &mut Story, log_index: u64, voters: &[&[u8]]) {
-        let voters = voters.iter().map(|it| set(it)).collect();
-        story.observe(1, Fact::Configured { log_index, voters });
-    }
+    use super::{
+        super::story::{Story, disks},
+        *,
+    };
 
     fn held(story: &mut Story, log_index: u64, on: &[u8]) {
-        let on = set(on);
+        let on = disks(on);
         story.observe(1, Fact::Held { log_index, on });
         story.wait_ms(1);
     }
@@ -128,7 +119,7 @@ mod tests {
     #[test]
     fn a_majority_is_enough() {
         let mut story = Story::new();
-        configure(&mut story, 0, &[&[1, 2, 3]]);
+        story.name_voters(0, &[&[1, 2, 3]]);
         held(&mut story, 0, &[1, 2, 3]);
         held(&mut story, 1, &[2, 3]);
         assert_eq!(check(&story.finish()), Ok(()));
@@ -137,7 +128,7 @@ mod tests {
     #[test]
     fn fewer_are_not() {
         let mut story = Story::new();
-        configure(&mut story, 0, &[&[1, 2, 3]]);
+        story.name_voters(0, &[&[1, 2, 3]]);
         held(&mut story, 0, &[1]);
         assert!(complaint(story).contains("s1 applies entry 0, which is safe on s1 only"));
     }
@@ -145,7 +136,7 @@ mod tests {
     #[test]
     fn a_learner_does_not_count() {
         let mut story = Story::new();
-        configure(&mut story, 0, &[&[1, 2, 3]]);
+        story.name_voters(0, &[&[1, 2, 3]]);
         held(&mut story, 4, &[1, 4]);
         assert!(complaint(story).contains("safe on s1, s4 only"));
     }
@@ -153,13 +144,13 @@ mod tests {
     #[test]
     fn two_memberships_at_once_need_two_majorities() {
         let mut story = Story::new();
-        configure(&mut story, 0, &[&[1, 2, 3]]);
-        configure(&mut story, 4, &[&[1, 2, 3], &[1, 4, 5]]);
+        story.name_voters(0, &[&[1, 2, 3]]);
+        story.name_voters(4, &[&[1, 2, 3], &[1, 4, 5]]);
         held(&mut story, 3, &[1, 2]);
         held(&mut story, 4, &[1, 2, 4]);
         assert_eq!(check(&story.finish()), Ok(()));
         let mut story = Story::new();
-        configure(&mut story, 4, &[&[1, 2, 3], &[1, 4, 5]]);
+        story.name_voters(4, &[&[1, 2, 3], &[1, 4, 5]]);
         held(&mut story, 4, &[1, 2, 3]);
         assert!(complaint(story).contains("entry 4"));
     }
@@ -167,8 +158,8 @@ mod tests {
     #[test]
     fn a_membership_of_the_past_does_not_count() {
         let mut story = Story::new();
-        configure(&mut story, 0, &[&[1]]);
-        configure(&mut story, 2, &[&[1, 2, 3]]);
+        story.name_voters(0, &[&[1]]);
+        story.name_voters(2, &[&[1, 2, 3]]);
         held(&mut story, 3, &[1]);
         assert!(complaint(story).contains("safe on s1 only"));
     }
@@ -176,7 +167,7 @@ mod tests {
     #[test]
     fn a_membership_that_was_lost_before_it_was_committed_does_not_count() {
         let mut story = Story::new();
-        configure(&mut story, 0, &[&[1, 2, 3]]);
+        story.name_voters(0, &[&[1, 2, 3]]);
         let index = story.commit(sider_core::registry::Command::RaiseVersion(1));
         let lost = Fact::Appended {
             index,
@@ -184,7 +175,7 @@ mod tests {
             hash: 0,
         };
         story.observe(1, lost);
-        configure(&mut story, index, &[&[1, 3]]);
+        story.name_voters(index, &[&[1, 3]]);
         held(&mut story, index, &[1, 2]);
         assert_eq!(check(&story.finish()), Ok(()));
     }
@@ -192,8 +183,8 @@ mod tests {
     #[test]
     fn a_disk_that_came_in_place_of_a_voters_is_not() {
         let mut story = Story::new();
-        configure(&mut story, 0, &[&[1, 2, 3]]);
-        let mut on = set(&[1, 3]);
+        story.name_voters(0, &[&[1, 2, 3]]);
+        let mut on = disks(&[1, 3]);
         let third = on.pop_last().expect("there are two");
         on.insert(Disk { id: 7, ..third });
         story.observe(1, Fact::Held { log_index: 1, on });

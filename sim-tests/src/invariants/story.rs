@@ -5,7 +5,7 @@ mod backups;
 mod keys;
 mod maintenance;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sider_core::registry::{
     Check, CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
@@ -16,8 +16,8 @@ use sider_core::registry::{
 use crate::{
     answers::answer,
     history::{
-        Answer, AppliedEntry, Configuration, Effect, Fact, FaultKind, FaultSpan, History, LEFT, Observed,
-        Operation, Outcome, Record, ServerNumber, Streamed, Told,
+        Answer, AppliedEntry, Configuration, Disk, Effect, Fact, FaultKind, FaultSpan, History, LEFT,
+        Observed, Operation, Outcome, Record, ServerNumber, Streamed, Told,
     },
     matching::SHARED_NODE,
     model::State,
@@ -41,6 +41,12 @@ pub(crate) struct Story {
     next_log_index: u64,
     term: u64,
     leader: u8,
+}
+
+/// The disks of servers that never lost one.
+pub(super) fn disks(servers: &[u8]) -> BTreeSet<Disk> {
+    let disk = |server: &u8| ServerNumber(*server).into();
+    servers.iter().map(disk).collect()
 }
 
 impl Story {
@@ -124,6 +130,12 @@ impl Story {
             what: "a fault".into(),
             kind,
         });
+    }
+
+    /// An entry of the first server's log names the voters.
+    pub(super) fn name_voters(&mut self, log_index: u64, voters: &[&[u8]]) {
+        let voters = voters.iter().map(|it| disks(it)).collect();
+        self.observe(1, Fact::Configured { log_index, voters });
     }
 
     pub(super) fn configure(&mut self, voters: &[u8]) {

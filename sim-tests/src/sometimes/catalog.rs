@@ -210,7 +210,7 @@ pub(super) fn filtered_in_part(h: &History) -> u64 {
 
 /// A blocking query with a filter is woken.
 pub(super) fn filter_wakes(h: &History) -> u64 {
-    let woken = narrowings(h).filter(|(op, _, by)| by.filter.is_some() && super::rows::woken(op));
+    let woken = narrowings(h).filter(|(op, _, by)| by.filter.is_some() && super::counting::woken(op));
     woken.count() as u64
 }
 

@@ -1,10 +1,11 @@
 //! Situations that must occur, or a sweep proves little: a judge that never saw an expiry during an election says nothing
 //! about one. Each is counted in every run; a row that stays at zero fails the sweep.
 //!
-//! [`TABLE`] is the list; what the rows count is in [`rows`].
+//! [`TABLE`] is the list, in [`rows`]; how what they tell of is counted is in [`counting`] and the modules beside it.
 
 mod autopilot;
 mod catalog;
+mod counting;
 mod prepared;
 mod rows;
 mod shown;
