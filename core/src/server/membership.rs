@@ -115,7 +115,8 @@ impl Inner {
                 let reason = format!("the leader itself is called {id}, at {}", own.raft);
                 return Err(Failure::Refused(reason));
             }
-            return Ok(());
+            // A member already, unless its removal is under way: that is seen in turn with other changes.
+            address = own.clone();
         }
         self.change_members(self.consensus.add_server(id, address), deadline)
             .await?;

@@ -74,6 +74,17 @@ impl Bug {
         Ok(bug)
     }
 
+    /// The files that it changes.
+    ///
+    /// # Errors
+    /// The patch can't be read.
+    pub fn files(&self) -> Result<Vec<String>, String> {
+        let text = fs::read_to_string(&self.patch);
+        let text = text.map_err(|error| format!("{}: {error}", self.patch.display()))?;
+        let files = text.lines().filter_map(|line| line.strip_prefix("+++ b/"));
+        Ok(files.map(str::to_owned).collect())
+    }
+
     /// Some of them: others for each salt, always the same for one.
     pub fn sample(mut bugs: Vec<Bug>, count: usize, salt: &str) -> Vec<Bug> {
         let rank = |bug: &Bug| {

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
-    path::Path,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         Mutex, PoisonError,
@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use super::joint;
 use crate::{
     generate::generate,
     invariants::Violation,
@@ -45,6 +46,14 @@ pub struct Hunt {
     /// Runs in which to shrink the schedule that ends the hunt; it is left as it is by default.
     #[arg(long)]
     pub shrink: Option<usize>,
+}
+
+/// A program with bugs in it.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    /// The number of the bug that is awake: see [`joint`]. It means nothing to a program with one bug alone.
+    pub(super) awake: u32,
 }
 
 /// What a hunt brought.
@@ -108,15 +117,16 @@ impl Hunt {
         ))
     }
 
-    /// Lets `program` hunt.
-    pub(super) fn send(&self, program: &Path) -> Catch {
+    /// Lets a program hunt.
+    pub(super) fn send(&self, program: &Program) -> Catch {
         let numbers = [
             ("--from", self.from.to_string()),
             ("--seeds", self.seeds.to_string()),
             ("--threads", self.threads.to_string()),
             ("--intended", self.intended.join(",")),
         ];
-        let child = Command::new(program)
+        let child = Command::new(&program.path)
+            .env(joint::AWAKE, program.awake.to_string())
             .arg("hunt")
             .args(numbers.iter().flat_map(|(name, value)| [*name, value.as_str()]))
             .args(self.shrink.map(|runs| format!("--shrink={runs}")))
@@ -234,8 +244,9 @@ mod tests {
             intended: vec!["ttl".to_owned()],
             shrink: None,
         };
-        for (program, reason) in [("/nonexistent/sim", "No such file"), ("true", "the sweep ended")] {
-            let catch = hunt.send(Path::new(program));
+        for (path, reason) in [("/nonexistent/sim", "No such file"), ("true", "the sweep ended")] {
+            let path = PathBuf::from(path);
+            let catch = hunt.send(&Program { path, awake: 0 });
             assert_eq!((&catch.first, catch.intended), (&None, None));
             let broken = catch.broken.expect("it did not hunt");
             assert!(broken.contains(reason), "{broken}");

@@ -13,40 +13,48 @@
 //! diff --git a/core/src/… b/core/src/…
 //! ```
 //!
-//! `cargo sim bugs` plants one after the other in a copy of the working tree ([`workshop`]), builds the simulator there,
-//! lets it sweep from several starting points until an intended invariant fires ([`hunt`]), and prints a table
-//! ([`table`]), which `docs/PLANTED_BUGS.md` keeps.
+//! `cargo sim bugs` plants them in a copy of the working tree ([`workshop`]), those that can share a program all at once and
+//! asleep ([`joint`]), the others one after the other; builds the simulator there, lets it sweep with one bug awake from
+//! several starting points until an intended invariant fires ([`hunt`]), and prints a table ([`table`]), which
+//! `docs/PLANTED_BUGS.md` keeps.
 
 mod bug;
 mod hunt;
+mod joint;
 mod table;
 mod workshop;
 
 pub use self::{bug::Bug, hunt::Hunt, workshop::applies};
 
 use std::{
+    collections::BTreeMap,
     fs,
     num::NonZero,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::{Mutex, PoisonError, mpsc},
     thread,
     time::Duration,
 };
 
 use self::{
-    hunt::Catch,
+    hunt::{Catch, Program},
     table::{Outcome, Trial},
     workshop::Workshop,
 };
 
 /// Seeds between two starting points.
 const START_DISTANCE: u64 = 100_000;
+/// Schedules that the program of several bugs must pass while all of them sleep.
+const SOUND_SCHEDULES: u64 = 25;
 
 /// Plants bugs in a copy of the code, and sees that each is caught by an invariant that is meant to catch it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// Bugs, by name, number or a part of the name; all of them by default.
     pub names: Vec<String>,
+    /// A directory with other patches than those that are kept.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["bless", "sample"])]
+    pub patches: Option<PathBuf>,
     /// Schedules that a bug may take from each starting point.
     #[arg(long, default_value_t = 2_000)]
     pub seeds: u64,
@@ -59,6 +67,9 @@ pub struct Arguments {
     /// How many schedules run side by side for each of them; by default, so many that all processors are used.
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Build each of them alone, also those that can share a program.
+    #[arg(long)]
+    pub alone: bool,
     /// Shrink the schedule that was caught from the first starting point, in at most so many runs.
     #[arg(long, value_name = "RUNS")]
     pub shrink: Option<usize>,
@@ -98,7 +109,10 @@ impl Arguments {
     /// # Errors
     /// There are no such bugs, or they can't be tried.
     pub fn carry_out(self) -> Result<bool, String> {
-        let all = Bug::load_all(&patches())?;
+        let place = self.patches.clone().unwrap_or_else(patches);
+        // Patches are applied from within a copy of the tree.
+        let place = path::absolute(&place).map_err(|error| format!("{}: {error}", place.display()))?;
+        let all = Bug::load_all(&place)?;
         let chosen = choose(all.clone(), &self)?;
         if self.check {
             let failures: Vec<String> = chosen
@@ -123,8 +137,13 @@ impl Arguments {
         };
         let workshops: Result<Vec<Workshop>, String> =
             (0..jobs).map(|nth| Workshop::open(working_tree(), nth)).collect();
+        let workshops = workshops?;
+        let joint = match self.alone || chosen.len() == 1 {
+            true => Joint::default(),
+            false => Joint::build(&workshops[0], &chosen)?,
+        };
         let mut trials = Vec::new();
-        attempt_all(&workshops?, chosen, &orders, |trial| {
+        attempt_all(&workshops, &joint, chosen, &orders, |trial| {
             let verdict = trial.failure().unwrap_or_else(|| "caught".to_owned());
             eprintln!(
                 "{}: {verdict} ({:.0} s)",
@@ -181,12 +200,79 @@ struct Orders {
     shrink: Option<usize>,
 }
 
+/// The program that bugs share, all of them asleep.
+#[derive(Default)]
+struct Joint {
+    program: PathBuf,
+    /// The bugs that are in it, each with the number that wakes it.
+    numbers: BTreeMap<String, u32>,
+}
+
+impl Joint {
+    /// Builds it, and sees that it is sound while they sleep. Where that fails, each bug is built alone.
+    ///
+    /// # Errors
+    /// The workshop can't be used.
+    fn build(workshop: &Workshop, bugs: &[Bug]) -> Result<Joint, String> {
+        workshop.clean()?;
+        let numbers = workshop.plant_joined(bugs)?;
+        let alone: Vec<&str> = bugs
+            .iter()
+            .map(|bug| bug.name.as_str())
+            .filter(|name| !numbers.contains_key(*name))
+            .collect();
+        eprintln!(
+            "{} of {} bugs share a program, these do not: {}",
+            numbers.len(),
+            bugs.len(),
+            alone.join(" ")
+        );
+        let built = workshop.build().and_then(|built| {
+            // The workshop's own is built anew for bugs that are alone.
+            let path = built.with_file_name("sim-joint");
+            fs::copy(&built, &path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let asleep = Hunt {
+                from: 0,
+                seeds: SOUND_SCHEDULES,
+                threads: 1,
+                intended: Vec::new(),
+                shrink: None,
+            };
+            match asleep.send(&Program {
+                path: path.clone(),
+                awake: 0,
+            }) {
+                Catch {
+                    first: None,
+                    broken: None,
+                    ..
+                } => Ok(path),
+                catch => Err(format!("it fails while all bugs sleep: {catch:?}")),
+            }
+        });
+        Ok(match built {
+            Ok(program) => Joint { program, numbers },
+            Err(reason) => {
+                eprintln!("they can't: {reason}");
+                Joint::default()
+            }
+        })
+    }
+
+    fn with_awake(&self, bug: &Bug) -> Option<Program> {
+        let awake = *self.numbers.get(&bug.name)?;
+        let path = self.program.clone();
+        Some(Program { path, awake })
+    }
+}
+
 /// Tries bugs, one at a time in each workshop, and tells of each as soon as it was tried.
 ///
 /// # Errors
 /// A workshop can't be used, or `tell` failed; bugs that were not begun by then are not tried.
 fn attempt_all(
     workshops: &[Workshop],
+    joint: &Joint,
     bugs: Vec<Bug>,
     orders: &Orders,
     mut tell: impl FnMut(Trial) -> Result<(), String>,
@@ -200,7 +286,7 @@ fn attempt_all(
             scope.spawn(move || {
                 while let Some(bug) = next() {
                     // Nobody listens any more after an error.
-                    if sender.send(attempt(workshop, bug, orders)).is_err() {
+                    if sender.send(attempt(workshop, joint, bug, orders)).is_err() {
                         return;
                     }
                 }
@@ -214,13 +300,19 @@ fn attempt_all(
     })
 }
 
-/// Plants a bug, builds, and hunts it from every starting point.
-fn attempt(workshop: &Workshop, bug: Bug, orders: &Orders) -> Result<Trial, String> {
+/// Wakes a bug, or plants it and builds, and hunts it from every starting point.
+fn attempt(workshop: &Workshop, joint: &Joint, bug: Bug, orders: &Orders) -> Result<Trial, String> {
     #[expect(clippy::disallowed_types, reason = "how long it takes is no part of any run")]
     let began = std::time::Instant::now();
-    workshop.clean()?;
-    let built = workshop.plant(&bug).and_then(|()| workshop.build());
-    let outcome = match built {
+    let program = match joint.with_awake(&bug) {
+        Some(program) => Ok(program),
+        None => {
+            workshop.clean()?;
+            let built = workshop.plant(&bug).and_then(|()| workshop.build());
+            built.map(|path| Program { path, awake: 0 })
+        }
+    };
+    let outcome = match program {
         Err(reason) => Outcome::Unusable(reason),
         Ok(program) => Outcome::Hunted(hunts(&program, &bug, orders)),
     };
@@ -232,7 +324,7 @@ fn attempt(workshop: &Workshop, bug: Bug, orders: &Orders) -> Result<Trial, Stri
 }
 
 /// One hunt after the other; the first that fails is the last, for the verdict is clear then.
-fn hunts(program: &Path, bug: &Bug, orders: &Orders) -> Vec<Catch> {
+fn hunts(program: &Program, bug: &Bug, orders: &Orders) -> Vec<Catch> {
     let mut catches = Vec::new();
     for start in 0..orders.starts {
         let hunt = Hunt {

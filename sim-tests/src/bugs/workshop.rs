@@ -3,14 +3,14 @@
 //! Only what differs is written when a bug is taken out again, so that cargo builds again what changed and nothing else.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use super::bug::Bug;
+use super::{bug::Bug, joint};
 
 /// The copy. Only one process works in it at a time.
 pub(super) struct Workshop {
@@ -83,6 +83,63 @@ impl Workshop {
     /// The patch does not apply.
     pub(super) fn plant(&self, bug: &Bug) -> Result<(), String> {
         apply(&self.tree, bug, false)
+    }
+
+    /// Plants all bugs that can share a program, asleep; gives those, each with the number that wakes it.
+    ///
+    /// # Errors
+    /// A file can't be read or written. A patch that does not apply is only left out.
+    pub(super) fn plant_joined(&self, bugs: &[Bug]) -> Result<BTreeMap<String, u32>, String> {
+        let mut files: BTreeMap<String, joint::File> = BTreeMap::new();
+        let mut joined = BTreeMap::new();
+        for (bug, number) in bugs.iter().zip(1..) {
+            if self.plant(bug).is_ok() && self.join(bug, number, &mut files)? {
+                joined.insert(bug.name.clone(), number);
+            }
+            self.clean()?;
+        }
+        for (file, joint) in &files {
+            self.write(file, &joint.joined())?;
+        }
+        let root = self.read(joint::ROOT)?;
+        self.write(joint::ROOT, &(root + joint::SWITCH))?;
+        Ok(joined)
+    }
+
+    /// Takes what a bug that is planted changes into the joint files, if it can be joined.
+    fn join(
+        &self,
+        bug: &Bug,
+        number: u32,
+        files: &mut BTreeMap<String, joint::File>,
+    ) -> Result<bool, String> {
+        let mut changes = Vec::new();
+        for file in bug.files()? {
+            if !file.starts_with(joint::CRATE) || file == joint::ROOT || !self.source.join(&file).is_file() {
+                return Ok(false);
+            }
+            if !files.contains_key(&file) {
+                let text = fs::read_to_string(self.source.join(&file));
+                let text = text.map_err(|error| format!("{file}: {error}"))?;
+                files.insert(file.clone(), joint::File::new(text)?);
+            }
+            let Some(these) = files[&file].changes(self.read(&file)?) else {
+                return Ok(false);
+            };
+            changes.push((file, these));
+        }
+        for (file, these) in changes {
+            files.entry(file).and_modify(|it| it.add(number, these));
+        }
+        Ok(true)
+    }
+
+    fn read(&self, file: &str) -> Result<String, String> {
+        fs::read_to_string(self.tree.join(file)).map_err(|error| format!("{file}: {error}"))
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<(), String> {
+        fs::write(self.tree.join(file), text).map_err(|error| format!("{file}: {error}"))
     }
 
     /// Builds the simulator of the copy, and gives its program.

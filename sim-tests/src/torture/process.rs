@@ -23,6 +23,8 @@ use super::{Options, evidence::Raw, http, proxy::Links};
 const LOOK: Duration = Duration::from_millis(100);
 /// A server that is told to stop has this long.
 const STOP: Duration = Duration::from_secs(20);
+/// So many lines of what a server wrote are told with its end.
+const LAST_LINES: usize = 3;
 /// The server whose disk is small enough to fill up.
 const SMALL: usize = 2;
 /// Bytes of that disk. fjall lays files out ahead.
@@ -181,11 +183,16 @@ impl Servers {
         if server == SMALL && self.was_filled.load(Ordering::Relaxed) {
             return;
         }
+        let number = u8::try_from(server).unwrap_or(u8::MAX);
+        lock(&self.ended).push((number, format!("{status}: {}", self.last_lines(server))));
+    }
+
+    /// What a server wrote last, the newest line first.
+    fn last_lines(&self, server: usize) -> String {
         let log = fs::read_to_string(self.folder.join(format!("{}.log", self.seats[server].id)));
         let log = log.unwrap_or_default();
-        let last: Vec<&str> = log.lines().rev().take(3).collect();
-        let number = u8::try_from(server).unwrap_or(u8::MAX);
-        lock(&self.ended).push((number, format!("{status}: {}", last.join(" | "))));
+        let last: Vec<&str> = log.lines().rev().take(LAST_LINES).collect();
+        last.join(" | ")
     }
 
     /// Starts a server's process unless it runs.
@@ -299,11 +306,21 @@ impl Servers {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let folder = self.folder.display();
+                let of_server = |(server, stats): (usize, &Value)| match stats {
+                    Value::Null => {
+                        format!("s{server} does not answer, and wrote {}", self.last_lines(server))
+                    }
+                    stats => format!("s{server} says {stats}"),
+                };
+                let each: Vec<String> = stats.iter().enumerate().map(of_server).collect();
                 return Err(format!(
-                    "it was never so that {what}: {stats:?}; everything is in {folder}"
+                    "it was never so that {what}; everything is in {}\n{}",
+                    self.folder.display(),
+                    each.join("\n")
                 ));
             }
+            // A server whose disk was full may end only after the disk has room again.
+            (0..self.seats.len()).for_each(|server| self.restart(server));
             thread::sleep(LOOK);
         }
     }
