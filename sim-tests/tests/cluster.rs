@@ -167,6 +167,53 @@ fn a_fourth_server_joins_and_an_old_one_is_removed() {
     });
 }
 
+/// While its own removal waits for a majority, the leader is a voter of the older of two memberships: to join then is
+/// done only when it is a member afterwards.
+#[test]
+fn a_leader_that_joins_while_it_is_removed_is_a_member_or_told_otherwise() {
+    on_seeds(|world| async move {
+        let cluster = cluster(&world, Formation::Bootstrap);
+        let old = cluster.leader(ms(3_000)).await.expect("a leader");
+        let (inside, outside) = (cluster.client("inside"), cluster.client("outside"));
+        registered(&inside, old, "a").await;
+        let others: Vec<usize> = (0..3).filter(|server| *server != old).collect();
+        let mut there = cluster.host_ids(&others);
+        there.push(outside.host().id());
+        world
+            .network()
+            .partition(&[&[cluster.host(old).id(), inside.host().id()], &there]);
+        let body = format!(r#"{{"ID":"s{old}"}}"#);
+        let removal = http::Request::post("/v1/raft/remove").body(Bytes::from(body));
+        let removal = inside.spawn({
+            let inside = inside.clone();
+            async move {
+                inside
+                    .send(old, removal.expect("a valid request"), ms(10_000))
+                    .await
+            }
+        });
+        world.sleep(ms(20)).await;
+        let join = inside.spawn({
+            let inside = inside.clone();
+            async move { inside.join(old, old).await }
+        });
+        world.sleep(ms(60)).await;
+        cluster.heal();
+        let joined = join.await.expect("clients do not crash");
+        // Whether it is done is the other request's affair.
+        let _ = removal.await;
+        world.sleep(ms(2_000)).await;
+        let leader = cluster.leader(ms(5_000)).await.expect("a leader");
+        let voters = cluster.server(leader).expect("it runs").status().voters;
+        let is_member = voters.keys().any(|id| id.to_string() == format!("s{old}"));
+        let is_done = joined.as_ref().is_ok_and(|(status, _)| *status == 200);
+        assert!(
+            !is_done || is_member,
+            "{joined:?}, but the members are {voters:?}"
+        );
+    });
+}
+
 #[test]
 fn a_power_cut_everywhere_loses_nothing_acknowledged() {
     on_seeds(|world| async move {
