@@ -39,7 +39,7 @@ use std::{
 use self::{
     hunt::{Catch, Program},
     table::{Outcome, Trial},
-    workshop::Workshop,
+    workshop::{Profile, Workshop},
 };
 
 /// Seeds between two starting points.
@@ -70,6 +70,9 @@ pub struct Arguments {
     /// Build each of them alone, also those that can share a program.
     #[arg(long)]
     pub alone: bool,
+    /// Build them as a release: that takes longer, and then they run faster.
+    #[arg(long)]
+    pub release: bool,
     /// Shrink the schedule that was caught from the first starting point, in at most so many runs.
     #[arg(long, value_name = "RUNS")]
     pub shrink: Option<usize>,
@@ -135,8 +138,14 @@ impl Arguments {
             threads: self.threads.unwrap_or(processors.div_ceil(jobs)),
             shrink: self.shrink,
         };
-        let workshops: Result<Vec<Workshop>, String> =
-            (0..jobs).map(|nth| Workshop::open(working_tree(), nth)).collect();
+        let profile = if self.release {
+            Profile::Release
+        } else {
+            Profile::Dev
+        };
+        let workshops: Result<Vec<Workshop>, String> = (0..jobs)
+            .map(|nth| Workshop::open(working_tree(), nth, profile))
+            .collect();
         let workshops = workshops?;
         let joint = match self.alone || chosen.len() == 1 {
             true => Joint::default(),

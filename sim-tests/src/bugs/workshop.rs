@@ -17,7 +17,27 @@ pub(super) struct Workshop {
     source: PathBuf,
     tree: PathBuf,
     target: PathBuf,
+    profile: Profile,
     _lock: File,
+}
+
+/// How the simulator of the copy is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// As for the tests: soon built.
+    Dev,
+    /// As it ships: slow to build, and faster then.
+    Release,
+}
+
+impl Profile {
+    /// Its directory below `target`.
+    fn directory(self) -> &'static str {
+        match self {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        }
+    }
 }
 
 impl Workshop {
@@ -25,7 +45,7 @@ impl Workshop {
     ///
     /// # Errors
     /// Another process works in it, or the disk fails.
-    pub(super) fn open(source: &Path, nth: usize) -> Result<Workshop, String> {
+    pub(super) fn open(source: &Path, nth: usize, profile: Profile) -> Result<Workshop, String> {
         let place = source.join(format!("target/bugs/{nth}"));
         let cant = |error: io::Error| format!("{}: {error}", place.display());
         let tree = place.join("tree");
@@ -42,6 +62,7 @@ impl Workshop {
             source: source.to_owned(),
             tree,
             target: place.join("target"),
+            profile,
             _lock: lock,
         })
     }
@@ -153,13 +174,14 @@ impl Workshop {
         let output = Command::new(cargo)
             .args(["build", "--offline", "--locked", "--quiet"])
             .args(["--package", "sider-sim-tests", "--bin", "sim"])
+            .args((self.profile == Profile::Release).then_some("--release"))
             .arg("--target-dir")
             .arg(&self.target)
             .current_dir(&self.tree)
             .env_remove("RUSTFLAGS")
             .output();
         succeeded(output)?;
-        Ok(self.target.join("debug/sim"))
+        Ok(self.target.join(self.profile.directory()).join("sim"))
     }
 }
 
@@ -167,7 +189,9 @@ impl Workshop {
     /// Takes over what was compiled of other packages for the working tree, once: compiling them takes minutes. Files are
     /// linked; cargo never changes those of a package that did not change, and those of our own packages stay apart.
     fn borrow_dependencies(&self) -> io::Result<()> {
-        let (lender, borrower) = (self.source.join("target/debug"), self.target.join("debug"));
+        let profile = self.profile.directory();
+        let lender = self.source.join("target").join(profile);
+        let borrower = self.target.join(profile);
         if borrower.exists() {
             return Ok(());
         }
