@@ -118,17 +118,7 @@ impl Arguments {
         let all = Bug::load_all(&place)?;
         let chosen = choose(all.clone(), &self)?;
         if self.check {
-            let failures: Vec<String> = chosen
-                .iter()
-                .filter_map(|bug| Some(format!("{}: {}", bug.name, applies(working_tree(), bug).err()?)))
-                .collect();
-            println!(
-                "{} of {} patches apply",
-                chosen.len() - failures.len(),
-                chosen.len()
-            );
-            failures.iter().for_each(|failure| println!("{failure}"));
-            return Ok(failures.is_empty());
+            return Ok(check(&chosen));
         }
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
         let jobs = self.jobs.unwrap_or(processors).clamp(1, chosen.len());
@@ -138,10 +128,9 @@ impl Arguments {
             threads: self.threads.unwrap_or(processors.div_ceil(jobs)),
             shrink: self.shrink,
         };
-        let profile = if self.release {
-            Profile::Release
-        } else {
-            Profile::Dev
+        let profile = match self.release {
+            true => Profile::Release,
+            false => Profile::Dev,
         };
         let workshops: Result<Vec<Workshop>, String> = (0..jobs)
             .map(|nth| Workshop::open(working_tree(), nth, profile))
@@ -170,6 +159,17 @@ impl Arguments {
         print!("{}", table::table(&trials));
         Ok(trials.iter().all(Trial::is_caught))
     }
+}
+
+/// Prints which patches do not apply; gives whether all do.
+fn check(bugs: &[Bug]) -> bool {
+    let failures: Vec<String> = bugs
+        .iter()
+        .filter_map(|bug| Some(format!("{}: {}", bug.name, applies(working_tree(), bug).err()?)))
+        .collect();
+    println!("{} of {} patches apply", bugs.len() - failures.len(), bugs.len());
+    failures.iter().for_each(|failure| println!("{failure}"));
+    failures.is_empty()
 }
 
 /// Writes the rows of these trials into the table of the docs.
@@ -240,24 +240,7 @@ impl Joint {
             // The workshop's own is built anew for bugs that are alone.
             let path = built.with_file_name("sim-joint");
             fs::copy(&built, &path).map_err(|error| format!("{}: {error}", path.display()))?;
-            let asleep = Hunt {
-                from: 0,
-                seeds: SOUND_SCHEDULES,
-                threads: 1,
-                intended: Vec::new(),
-                shrink: None,
-            };
-            match asleep.send(&Program {
-                path: path.clone(),
-                awake: 0,
-            }) {
-                Catch {
-                    first: None,
-                    broken: None,
-                    ..
-                } => Ok(path),
-                catch => Err(format!("it fails while all bugs sleep: {catch:?}")),
-            }
+            is_sound(&path).map(|()| path)
         });
         Ok(match built {
             Ok(program) => Joint { program, numbers },
@@ -272,6 +255,26 @@ impl Joint {
         let awake = *self.numbers.get(&bug.name)?;
         let path = self.program.clone();
         Some(Program { path, awake })
+    }
+}
+
+/// Whether a program with bugs passes while all of them sleep.
+///
+/// # Errors
+/// What fires.
+fn is_sound(program: &Path) -> Result<(), String> {
+    let hunt = Hunt {
+        from: 0,
+        seeds: SOUND_SCHEDULES,
+        threads: 1,
+        intended: Vec::new(),
+        shrink: None,
+    };
+    let path = program.to_owned();
+    let catch = hunt.send(&Program { path, awake: 0 });
+    match catch.first.is_none() && catch.broken.is_none() {
+        true => Ok(()),
+        false => Err(format!("it fails while all bugs sleep: {catch:?}")),
     }
 }
 
