@@ -127,7 +127,8 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
     let prepares = schedule.actions.iter().any(|action| {
         matches!(&action.what, Doing::Chain(ops) if ops.iter().any(|(_, op)| matches!(op, Op::Prepared(_))))
     });
-    let mut asks = vec![Ask::Services, Ask::Nodes, Ask::ChecksInState(None)];
+    let mut asks = asked(schedule);
+    asks.extend([Ask::Services, Ask::Nodes, Ask::ChecksInState(None)]);
     asks.extend(prepares.then_some(Ask::Queries));
     asks.extend(CheckStatus::ALL.map(|status| Ask::ChecksInState(Some(status))));
     let node_services = |node: &String| Ask::NodeServices {
@@ -162,6 +163,30 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
             },
             Ask::ServiceChecks(service.clone()),
         ]);
+    }
+    asks
+}
+
+/// What clients ask about keys, sessions and the other namespace.
+fn asked(schedule: &Schedule) -> Vec<Ask> {
+    let mut asks: Vec<Ask> = Vec::new();
+    let mut add = |ask: &Ask| {
+        let more = matches!(
+            ask,
+            Ask::Key(_) | Ask::KeyTree(_) | Ask::KeyNames(_) | Ask::Sessions | Ask::Elsewhere(_)
+        );
+        if more && !asks.contains(ask) {
+            asks.push(ask.clone());
+        }
+    };
+    for action in &schedule.actions {
+        match &action.what {
+            Doing::Chain(ops) => ops.iter().for_each(|(_, op)| match op {
+                Op::Read { ask, .. } | Op::Wait { ask, .. } => add(ask),
+                _ => {}
+            }),
+            Doing::Follow { ask, .. } | Doing::Stream { ask, .. } => add(ask),
+        }
     }
     asks
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{generate::generate, invariants::Violation, run::run, sometimes::Tally};
+use crate::{generate::generate, invariants::Violation, run::run, schedule::Schedule, sometimes::Tally};
 
 /// Violations are kept of so many seeds; of those after them, only how many there are: a sweep may run for days.
 const FAILURES_KEPT: usize = 1_000;
@@ -91,6 +91,11 @@ pub fn sweep(
 
 /// A sweep by these orders.
 pub fn sweep_by(orders: &Orders<'_>) -> Sweep {
+    sweep_through(orders, &generate)
+}
+
+/// A sweep through other schedules than those that follow from the seeds.
+pub fn sweep_through(orders: &Orders<'_>, schedule: &(dyn Fn(u64) -> Schedule + Sync)) -> Sweep {
     let next = AtomicU64::new(orders.seeds.start);
     let goes_on = AtomicBool::new(true);
     let total = Mutex::new(Sweep::default());
@@ -100,7 +105,7 @@ pub fn sweep_by(orders: &Orders<'_>) -> Sweep {
             if seed >= orders.seeds.end {
                 return;
             }
-            let report = run(&generate(seed));
+            let report = run(&schedule(seed));
             if !report.violations.is_empty() {
                 (orders.failed)(seed, &report.violations);
             }
