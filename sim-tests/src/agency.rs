@@ -47,6 +47,10 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 const PORT: u16 = 8510;
 /// The agent's address, as it registers it.
 pub const ADDRESS: &str = "10.3.3.3";
+/// So many probes in a row must meet the same before it counts.
+pub const PROBES: u32 = 2;
+/// How long something lasts of which one probe knows at most.
+const BLIP: Duration = Duration::from_millis(350);
 /// Between two runs of a probe.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(400);
 /// Where its configured services are.
@@ -78,11 +82,13 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
                 .iter()
                 .map(|(at, for_ms)| at + for_ms)
                 .chain(plan.flips_ms.iter().copied())
+                .chain(plan.blips_ms.iter().copied())
                 .chain(plan.orders.iter().map(|order| order.at_ms))
                 .max()
                 .unwrap_or(0),
         ),
         flips: Vec::new(),
+        blips: Vec::new(),
         crashes: Vec::new(),
     });
     let prober = world.prober();
@@ -110,16 +116,26 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
         recorder: recorder.clone(),
     };
     drop(world.spawn(service.order(plan.orders.clone())));
-    let crashes = plan.crashes.iter().map(|(at, for_ms)| (*at, Some(*for_ms)));
-    let mut events: Vec<(u64, Option<u64>)> = crashes
-        .chain(plan.flips_ms.iter().map(|at| (*at, None)))
+    let crashes = plan
+        .crashes
+        .iter()
+        .map(|(at, for_ms)| (*at, Event::Crash(*for_ms)));
+    let mut events: Vec<(u64, Event)> = crashes
+        .chain(plan.flips_ms.iter().map(|at| (*at, Event::Flip)))
+        .chain(plan.blips_ms.iter().map(|at| (*at, Event::Blip)))
         .collect();
     events.sort();
     let mut healthy = true;
-    for (at, crash) in events {
+    for (at, event) in events {
         sleep_until(&world, Time::ms(at)).await;
-        match crash {
-            None => {
+        match event {
+            Event::Blip => {
+                recorder.agent_blipped(&node(number), now(&world));
+                set_health(&world, number, !healthy);
+                world.sleep(BLIP).await;
+                set_health(&world, number, healthy);
+            }
+            Event::Flip => {
                 healthy = !healthy;
                 set_health(&world, number, healthy);
                 let status = if healthy {
@@ -129,7 +145,7 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
                 };
                 recorder.agent_flipped(&node(number), now(&world), status);
             }
-            Some(for_ms) => {
+            Event::Crash(for_ms) => {
                 let from = now(&world);
                 host.crash();
                 world.sleep(Duration::from_millis(for_ms)).await;
@@ -138,6 +154,17 @@ pub async fn run(world: World, cluster: Cluster, number: usize, plan: AgentPlan,
             }
         }
     }
+}
+
+/// What befalls an agent, or what it probes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// It crashes, for so many milliseconds.
+    Crash(u64),
+    /// What it probes is otherwise from now on.
+    Flip,
+    /// What it probes is otherwise for a moment.
+    Blip,
 }
 
 /// A service on an agent's machine that asks things of it.
@@ -188,7 +215,10 @@ fn request(number: usize, order: &Order) -> http::Request<Bytes> {
 /// A check of what the agent probes.
 fn probe(number: usize) -> Value {
     let interval = format!("{}ms", PROBE_INTERVAL.as_millis());
-    json!({ "type": "http", "http": target(number), "interval": interval, "timeout": "300ms" })
+    json!({
+        "type": "http", "http": target(number), "interval": interval, "timeout": "300ms",
+        "success_before_passing": PROBES, "failures_before_critical": PROBES,
+    })
 }
 
 /// A service that is in the agent's configuration: everything that may be said of one.
@@ -232,7 +262,17 @@ pub fn spoil(body: &mut Value, spoils: Spoils) {
             json!({ "wan": { "Address": INSTANCE_ADDRESS, "Port": 8 } }),
         ),
         Spoils::TagOverride => ("EnableTagOverride", json!(true)),
-        Spoils::Definition | Spoils::Output | Spoils::MoreChecks => return,
+        Spoils::NodeMeta => {
+            body["NodeMeta"] = json!({ "kept": "no" });
+            return;
+        }
+        // What is registered says it itself, or its check does.
+        Spoils::Service
+        | Spoils::Definition
+        | Spoils::Output
+        | Spoils::MoreChecks
+        | Spoils::CheckName
+        | Spoils::Notes => return,
     };
     body["Service"][field] = value;
 }
@@ -242,7 +282,13 @@ pub fn spoil_check(check: &mut Value, node: &str, spoils: Spoils) {
     if spoils == Spoils::MoreChecks {
         return;
     }
-    check["Name"] = json!(format!("Service '{SERVICE}' check"));
+    check["Name"] = match spoils {
+        Spoils::CheckName => json!("a check"),
+        _ => json!(check_name()),
+    };
+    if spoils == Spoils::Notes {
+        check["Notes"] = json!("spoilt");
+    }
     let number = node.trim_start_matches(|letter: char| !letter.is_ascii_digit());
     let probed = target(number.parse().unwrap_or_default());
     let interval = if spoils == Spoils::Definition {
@@ -250,7 +296,15 @@ pub fn spoil_check(check: &mut Value, node: &str, spoils: Spoils) {
     } else {
         "400ms"
     };
-    check["Definition"] = json!({ "HTTP": probed, "Interval": interval, "Timeout": "300ms" });
+    check["Definition"] = json!({
+        "HTTP": probed, "Interval": interval, "Timeout": "300ms",
+        "SuccessBeforePassing": PROBES, "FailuresBeforeCritical": PROBES,
+    });
+}
+
+/// What the check of an instance is called that has but one.
+fn check_name() -> String {
+    format!("Service '{SERVICE}' check")
 }
 
 /// The id of a configured service's check.
@@ -265,6 +319,8 @@ fn wanted(plan: &AgentPlan) -> Vec<AgentInstance> {
         id: id.to_owned(),
         port,
         looks: AgentLooks::default(),
+        service: SERVICE.to_owned(),
+        check_name: check_name(),
         statuses: vec![status],
         output: None,
         ttl: None,

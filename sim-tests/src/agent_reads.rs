@@ -202,7 +202,18 @@ fn health_of(state: &State, instance: &Instance) -> HealthSeen {
             .max()
             .unwrap_or(CheckStatus::Passing),
         instance: without_indexes(instance),
-        checks: checks.into_iter().map(|it| check_seen(state, it)).collect(),
+        checks: checks
+            .into_iter()
+            .map(|it| without_kind(check_seen(state, it)))
+            .collect(),
+    }
+}
+
+/// A check as it is told of with health.
+fn without_kind(check: CheckSeen) -> CheckSeen {
+    CheckSeen {
+        kind: String::new(),
+        ..check
     }
 }
 

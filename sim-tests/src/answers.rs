@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sider_core::registry::{Check, CheckStatus, Instance, Namespace, Node, ServiceName};
+use sider_core::registry::{Check, CheckStatus, Instance, Namespace, Node, Probe, ServiceName};
 
 use crate::{
     content::{CheckSeen, Content, InstanceSeen, NodeFacts, NodeSeen},
     keys::{KeySeen, SessionSeen, key},
+    maintenance,
+    matching::SHARED_NODE,
     model::State,
     narrowing::{Narrowing, Shape},
     operation::Ask,
@@ -92,20 +94,20 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
             Content::Keys(tree.into_iter().map(|held| KeySeen::of(held)).collect())
         }
         Ask::KeyNames(prefix) => Content::KeyNames(key_names(state, prefix)),
-        Ask::Sessions => {
-            let mut sessions: Vec<SessionSeen> = state
-                .sessions
-                .iter()
-                .map(|session| SessionSeen::of(session))
-                .collect();
-            sessions.sort_by(|one, other| one.id.cmp(&other.id));
-            Content::Sessions(sessions)
-        }
+        Ask::Sessions => Content::Sessions(sessions(state, |_| true)),
+        Ask::SessionsOf(node) => Content::Sessions(sessions(state, |it| it.node == *node)),
         Ask::Queries => Content::Queries(prepared::definitions(state)),
     }
 }
 
 /// Names with a prefix, each cut behind the first slash after it.
+fn sessions(state: &State, wanted: impl Fn(&SessionSeen) -> bool) -> Vec<SessionSeen> {
+    let all = state.sessions.iter().map(|session| SessionSeen::of(session));
+    let mut sessions: Vec<SessionSeen> = all.filter(wanted).collect();
+    sessions.sort_by(|one, other| one.id.cmp(&other.id));
+    sessions
+}
+
 fn key_names(state: &State, prefix: &str) -> Vec<String> {
     let tree = state.tree(&key(prefix));
     let names = tree.iter().map(|held| {
@@ -146,17 +148,35 @@ pub fn instance_alone(instance: &Instance) -> InstanceSeen {
         node: String::new(),
         node_address: String::new(),
         node_facts: NodeFacts::default(),
+        node_indexes: (0, 0),
         id: instance.id.to_string(),
         service: instance.service.to_string(),
         address: instance.address.clone(),
         port: instance.port,
         weights: (instance.weights.passing.into(), instance.weights.warning.into()),
         tags: instance.tags.clone(),
+        tag_override: instance.enable_tag_override,
+        tagged_addresses: tagged_addresses(instance),
         meta: instance.meta.clone(),
         create_index: instance.create_index,
         modify_index: instance.modify_index,
         checks: Vec::new(),
     }
+}
+
+/// Those that were given; an instance of the servers' shared node has its own address under two more names.
+fn tagged_addresses(instance: &Instance) -> BTreeMap<String, (String, u16)> {
+    let given = instance.tagged_addresses.iter();
+    let mut all: BTreeMap<_, _> = given
+        .map(|(tag, at)| (tag.clone(), (at.address.clone(), at.port)))
+        .collect();
+    if instance.node.as_str() == SHARED_NODE && !instance.address.is_empty() {
+        for tag in ["lan_ipv4", "wan_ipv4"] {
+            let own = (instance.address.clone(), instance.port);
+            all.entry(tag.to_owned()).or_insert(own);
+        }
+    }
+    all
 }
 
 fn instance_seen(state: &State, instance: &Instance, with_checks: bool) -> InstanceSeen {
@@ -170,6 +190,11 @@ fn instance_seen(state: &State, instance: &Instance, with_checks: bool) -> Insta
         node: instance.node.to_string(),
         node_address: node.map(|node| node.address.clone()).unwrap_or_default(),
         node_facts: node.map(|node| node_facts(node)).unwrap_or_default(),
+        // A list without checks does not show them.
+        node_indexes: node
+            .filter(|_| with_checks)
+            .map(|node| (node.create_index, node.modify_index))
+            .unwrap_or_default(),
         checks: checks.into_iter().map(|check| check_seen(state, check)).collect(),
         ..instance_alone(instance)
     }
@@ -200,6 +225,7 @@ pub fn check_shown(check: &Check, service: Option<(&ServiceName, &[String])>) ->
         status: check.status,
         output: check.output.clone(),
         notes: check.notes.clone(),
+        kind: kind_of(check).to_owned(),
         instance: instance.map(ToString::to_string).unwrap_or_default(),
         service: service.map(|(name, _)| name.to_string()).unwrap_or_default(),
         service_tags: service.map(|(_, tags)| tags.to_vec()).unwrap_or_default(),
@@ -209,6 +235,20 @@ pub fn check_shown(check: &Check, service: Option<(&ServiceName, &[String])>) ->
 }
 
 /// Services with the union of the tags of those instances that are wanted, sorted.
+/// What a check is called by how its status comes about.
+fn kind_of(check: &Check) -> &'static str {
+    let id = check.id.as_str();
+    match &check.definition.probe {
+        Probe::Ttl(_) => "ttl",
+        Probe::Http { .. } => "http",
+        Probe::Tcp(_) => "tcp",
+        Probe::Cmd(_) => "script",
+        Probe::External if id == maintenance::OF_NODE => "maintenance",
+        Probe::External if id.starts_with(&maintenance::check_of("")) => "maintenance",
+        Probe::External => "",
+    }
+}
+
 fn services(
     state: &State,
     here: &Namespace,

@@ -125,6 +125,8 @@ pub struct InstanceSeen {
     pub node_address: String,
     /// What else is told of its node.
     pub node_facts: NodeFacts,
+    /// Its node's create and modify index; zeros where the answer does not show them.
+    pub node_indexes: (u64, u64),
     /// Id.
     pub id: String,
     /// Service.
@@ -137,6 +139,10 @@ pub struct InstanceSeen {
     pub weights: (u64, u64),
     /// Tags in their order.
     pub tags: Vec<String>,
+    /// Whether others may change its tags.
+    pub tag_override: bool,
+    /// Tagged addresses, with their ports.
+    pub tagged_addresses: BTreeMap<String, (String, u16)>,
     /// Meta.
     pub meta: BTreeMap<String, String>,
     /// Create index.
@@ -188,6 +194,8 @@ pub struct CheckSeen {
     pub output: String,
     /// Notes.
     pub notes: String,
+    /// Kind, as the answers name it.
+    pub kind: String,
     /// Id of its instance; empty for a node's own.
     pub instance: String,
     /// Name of its service; empty for a node's own.
@@ -224,7 +232,7 @@ impl Content {
             }
             Ask::Key(_) | Ask::KeyTree(_) => keys::parse_keys(value),
             Ask::KeyNames(_) => keys::parse_names(value),
-            Ask::Sessions => keys::parse_sessions(value),
+            Ask::Sessions | Ask::SessionsOf(_) => keys::parse_sessions(value),
             Ask::Queries => Ok(Content::Queries(value.as_array().ok_or("it is no list")?.clone())),
         }
     }
@@ -351,6 +359,23 @@ fn map(value: &Value, name: &str) -> Result<BTreeMap<String, String>, String> {
         .ok_or_else(|| format!("{name} is not of texts"))
 }
 
+fn flag(value: &Value, name: &str) -> Result<bool, String> {
+    let flag = field(value, name)?.as_bool();
+    flag.ok_or_else(|| format!("{name} is neither true nor false"))
+}
+
+fn tagged_addresses(value: &Value, name: &str) -> Result<BTreeMap<String, (String, u16)>, String> {
+    // Left out where there are none.
+    let pairs = match value.get(name) {
+        None | Some(Value::Null) => return Ok(BTreeMap::new()),
+        Some(pairs) => pairs
+            .as_object()
+            .ok_or_else(|| format!("{name} is not an object"))?,
+    };
+    let one = |(tag, at): (&String, &Value)| Ok((tag.clone(), (text(at, "Address")?, port(at, "Port")?)));
+    pairs.iter().map(one).collect()
+}
+
 fn port(value: &Value, name: &str) -> Result<u16, String> {
     // A port that is not given is left out, or `null`.
     match value.get(name) {
@@ -378,6 +403,7 @@ fn health_entry(value: &Value) -> Result<InstanceSeen, String> {
         node: text(node, "Node")?,
         node_address: text(node, "Address")?,
         node_facts: node_facts(node, "Meta")?,
+        node_indexes: (number(node, "CreateIndex")?, number(node, "ModifyIndex")?),
         checks: each(field(value, "Checks")?, given_check)?,
         ..given_instance(field(value, "Service")?)?
     })
@@ -392,12 +418,15 @@ pub fn given_instance(service: &Value) -> Result<InstanceSeen, String> {
         node: String::new(),
         node_address: String::new(),
         node_facts: NodeFacts::default(),
+        node_indexes: (0, 0),
         id: text(service, "ID")?,
         service: text(service, "Service")?,
         address: text(service, "Address")?,
         port: port(service, "Port")?,
         weights: weights(service, "Weights")?,
         tags: texts(service, "Tags")?,
+        tag_override: flag(service, "EnableTagOverride")?,
+        tagged_addresses: tagged_addresses(service, "TaggedAddresses")?,
         meta: map(service, "Meta")?,
         create_index: number(service, "CreateIndex")?,
         modify_index: number(service, "ModifyIndex")?,
@@ -410,12 +439,15 @@ fn catalog_entry(value: &Value) -> Result<InstanceSeen, String> {
         node: text(value, "Node")?,
         node_address: text(value, "Address")?,
         node_facts: node_facts(value, "NodeMeta")?,
+        node_indexes: (0, 0),
         id: text(value, "ServiceID")?,
         service: text(value, "ServiceName")?,
         address: text(value, "ServiceAddress")?,
         port: port(value, "ServicePort")?,
         weights: weights(value, "ServiceWeights")?,
         tags: texts(value, "ServiceTags")?,
+        tag_override: flag(value, "ServiceEnableTagOverride")?,
+        tagged_addresses: tagged_addresses(value, "ServiceTaggedAddresses")?,
         meta: map(value, "ServiceMeta")?,
         create_index: number(value, "CreateIndex")?,
         modify_index: number(value, "ModifyIndex")?,
@@ -493,6 +525,7 @@ pub fn given_check(value: &Value) -> Result<CheckSeen, String> {
         status: status_of(&status).ok_or_else(|| format!("{status:?} is no status"))?,
         output: text(value, "Output")?,
         notes: text(value, "Notes")?,
+        kind: text(value, "Type")?,
         instance: text(value, "ServiceID")?,
         service: text(value, "ServiceName")?,
         service_tags: texts(value, "ServiceTags")?,

@@ -327,6 +327,8 @@ pub struct AgentPromise {
     pub settled: Time,
     /// When what it probes became another, and what it is since then.
     pub flips: Vec<(Time, CheckStatus)>,
+    /// When it was otherwise for so short that one probe met it at most.
+    pub blips: Vec<Time>,
     /// When it crashed, and when it was started again.
     pub crashes: Vec<(Time, Time)>,
 }
@@ -342,6 +344,10 @@ pub struct AgentInstance {
     pub port: u16,
     /// How else it looks.
     pub looks: AgentLooks,
+    /// Its service.
+    pub service: String,
+    /// What its checks are called.
+    pub check_name: String,
     /// The statuses of its checks.
     pub statuses: Vec<CheckStatus>,
     /// How the outputs of its checks end, where the agent probes.

@@ -11,13 +11,15 @@ use http::{Method, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sider_core::registry::{
-    Command, Key, KeyValue, KeyWrite, Operation, Refusal, Reply, Session, SessionBehavior, SessionId,
+    CheckId, Command, Key, KeyValue, KeyWrite, Namespace, Operation, Refusal, Reply, Session,
+    SessionBehavior, SessionId,
 };
 
 use crate::{
     catalog_steps::{self, CatalogStep, Given},
     content::Content,
     history::Outcome,
+    matching::SHARED_NODE,
     operation::Op,
     prepared::PreparedOp,
 };
@@ -57,8 +59,61 @@ pub struct NewSession {
     pub lock_delay_ms: u64,
     /// Whether its keys are deleted at its end.
     pub deletes: bool,
-    /// The checks of the servers' shared node that it is bound to.
+    /// The checks of its node that it is bound to.
     pub checks: Vec<String>,
+    /// The checks of its node's services that it is bound to.
+    #[serde(default)]
+    pub service_checks: Vec<String>,
+    /// Its node; empty for the servers' shared one.
+    #[serde(default)]
+    pub node: String,
+}
+
+impl NewSession {
+    /// Whether it ends only by itself, or by what is done to it or to the servers' shared node.
+    pub fn is_bound_to_nothing(&self) -> bool {
+        self.checks.is_empty() && self.service_checks.is_empty() && self.node.is_empty()
+    }
+
+    fn node(&self) -> &str {
+        match self.node.as_str() {
+            "" => SHARED_NODE,
+            node => node,
+        }
+    }
+
+    fn is_created_by(&self, session: &Session) -> bool {
+        let texts = |ids: &[CheckId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let here = |(namespace, id): &(Namespace, CheckId)| {
+            (*namespace == Namespace::default()).then(|| id.to_string())
+        };
+        let service_checks: Vec<_> = session.service_checks.iter().map(here).collect();
+        session.name == self.name
+            && session.node.as_str() == self.node()
+            && session.ttl.unwrap_or_default().as_millis() == u128::from(self.ttl_ms)
+            && session.lock_delay.as_millis() == u128::from(self.lock_delay_ms)
+            && (session.behavior == SessionBehavior::Delete) == self.deletes
+            && texts(&session.node_checks) == self.checks
+            && service_checks
+                .into_iter()
+                .eq(self.service_checks.iter().cloned().map(Some))
+    }
+
+    fn body(&self) -> Value {
+        let service_checks = self.service_checks.iter().map(|id| json!({ "ID": id }));
+        let mut body = json!({
+            "Name": self.name,
+            "TTL": format!("{}ms", self.ttl_ms),
+            "LockDelay": format!("{}ms", self.lock_delay_ms),
+            "Behavior": if self.deletes { "delete" } else { "release" },
+            "NodeChecks": self.checks,
+            "ServiceChecks": service_checks.collect::<Vec<_>>(),
+        });
+        if !self.node.is_empty() {
+            body["Node"] = json!(self.node);
+        }
+        body
+    }
 }
 
 /// A step of a transaction. Sessions are ids; in a schedule, the names that they were created under.
@@ -80,6 +135,8 @@ pub enum Step {
     DeleteTree(String),
     /// Reads a key.
     Get(String),
+    /// Reads a key, which need not be there.
+    GetOrEmpty(String),
     /// Reads all keys with a prefix.
     GetTree(String),
     /// Fails unless the key has this modify index.
@@ -99,6 +156,8 @@ pub struct KeySeen {
     pub key: String,
     /// Value in base64; empty where it is not shown.
     pub value: String,
+    /// Flags.
+    pub flags: u64,
     /// How often its lock was taken.
     pub lock_index: u64,
     /// Who holds its lock; empty for nobody.
@@ -118,6 +177,16 @@ pub struct SessionSeen {
     pub name: String,
     /// Node.
     pub node: String,
+    /// Delay of its locks, in nanoseconds.
+    pub lock_delay: u64,
+    /// What becomes of its keys.
+    pub behavior: String,
+    /// Its TTL as it was asked for.
+    pub ttl: String,
+    /// The checks of its node that it is bound to.
+    pub node_checks: Vec<String>,
+    /// The checks of services that it is bound to, each behind its namespace.
+    pub service_checks: Vec<(String, String)>,
     /// Create index.
     pub create_index: u64,
     /// Modify index.
@@ -130,6 +199,7 @@ impl KeySeen {
         KeySeen {
             key: held.key.to_string(),
             value: base64(&held.value),
+            flags: held.flags,
             lock_index: held.lock_index,
             session: held.session.as_ref().map(ToString::to_string).unwrap_or_default(),
             create_index: held.create_index,
@@ -154,6 +224,7 @@ impl KeySeen {
                 .ok_or_else(|| format!("no Key in {value}"))?
                 .to_owned(),
             value: text("Value"),
+            flags: number("Flags")?,
             lock_index: number("LockIndex")?,
             session: text("Session"),
             create_index: number("CreateIndex")?,
@@ -169,6 +240,14 @@ impl SessionSeen {
             id: session.id.to_string(),
             name: session.name.clone(),
             node: session.node.to_string(),
+            lock_delay: u64::try_from(session.lock_delay.as_nanos()).unwrap_or(u64::MAX),
+            behavior: match session.behavior {
+                SessionBehavior::Release => "release".to_owned(),
+                SessionBehavior::Delete => "delete".to_owned(),
+            },
+            ttl: session.ttl_text.clone(),
+            node_checks: session.node_checks.iter().map(ToString::to_string).collect(),
+            service_checks: session.service_checks.iter().map(bound_to).collect(),
             create_index: session.create_index,
             modify_index: session.modify_index,
         }
@@ -190,6 +269,16 @@ impl SessionSeen {
             id: text("ID")?,
             name: text("Name")?,
             node: text("Node")?,
+            lock_delay: number("LockDelay")?,
+            behavior: text("Behavior")?,
+            ttl: text("TTL")?,
+            node_checks: each(&value["NodeChecks"], told_text)?,
+            service_checks: match &value["ServiceChecks"] {
+                Value::Null => Vec::new(),
+                checks => each(checks, |it| {
+                    Ok((told_text(&it["Namespace"])?, told_text(&it["ID"])?))
+                })?,
+            },
             create_index: number("CreateIndex")?,
             modify_index: number("ModifyIndex")?,
         })
@@ -217,12 +306,21 @@ pub fn parse_sessions(value: &Value) -> Result<Content, String> {
 /// # Errors
 /// Says what is wrong.
 pub fn parse_names(value: &Value) -> Result<Content, String> {
-    let name = |name: &Value| {
-        name.as_str()
-            .map(str::to_owned)
-            .ok_or("a name is no text".to_owned())
-    };
-    Ok(Content::KeyNames(each(value, name)?))
+    Ok(Content::KeyNames(each(value, told_text)?))
+}
+
+fn told_text(value: &Value) -> Result<String, String> {
+    let text = value.as_str().map(str::to_owned);
+    text.ok_or_else(|| format!("{value} is no text"))
+}
+
+/// A check of a service as answers name it: they leave out the default namespace.
+fn bound_to((namespace, id): &(Namespace, CheckId)) -> (String, String) {
+    let namespace = Some(namespace).filter(|it| **it != Namespace::default());
+    (
+        namespace.map(ToString::to_string).unwrap_or_default(),
+        id.to_string(),
+    )
 }
 
 fn each<T>(value: &Value, parse: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
@@ -242,7 +340,7 @@ impl Step {
         let write = |name: &str, value: &str| KeyWrite {
             key: key(name),
             value: Bytes::from(value.to_owned()),
-            flags: 0,
+            flags: flags_of(value),
         };
         let session = |id: &str| SessionId::parse(id).ok();
         match self {
@@ -254,6 +352,7 @@ impl Step {
             Step::DeleteIf(name, index) => Operation::DeleteKeyIf(key(name), *index),
             Step::DeleteTree(prefix) => Operation::DeleteTree(key(prefix)),
             Step::Get(name) => Operation::GetKey(key(name)),
+            Step::GetOrEmpty(name) => Operation::GetKeyOrEmpty(key(name)),
             Step::GetTree(prefix) => Operation::GetTree(key(prefix)),
             Step::CheckIndex(name, index) => Operation::CheckIndex(key(name), *index),
             Step::CheckSession(name, by) => Operation::CheckSession(key(name), session(by)),
@@ -270,8 +369,11 @@ impl Step {
             body[name] = value;
             body
         };
-        let put =
-            |verb: &str, key: &str, value: &str| with(verb, key, "Value", json!(base64(value.as_bytes())));
+        let put = |verb: &str, key: &str, value: &str| {
+            let mut body = with(verb, key, "Value", json!(base64(value.as_bytes())));
+            body["Flags"] = json!(flags_of(value));
+            body
+        };
         let body = match self {
             Step::Set(key, value) => put("set", key, value),
             Step::SetIf(key, value, index) => {
@@ -293,6 +395,7 @@ impl Step {
             Step::DeleteIf(key, index) => with("delete-cas", key, "Index", json!(index)),
             Step::DeleteTree(prefix) => body("delete-tree", prefix),
             Step::Get(key) => body("get", key),
+            Step::GetOrEmpty(key) => body("get-or-empty", key),
             Step::GetTree(prefix) => body("get-tree", prefix),
             Step::CheckIndex(key, index) => with("check-index", key, "Index", json!(index)),
             Step::CheckSession(key, by) => with("check-session", key, "Session", json!(by)),
@@ -322,16 +425,7 @@ impl KeyOp {
             (KeyOp::One(step), Command::Transact(operations)) => *operations == [step.operation()],
             (KeyOp::Transact(asked), Command::Transact(operations)) => *operations == steps(asked),
             (KeyOp::CreateSession(new), Command::CreateSession(created)) => {
-                let session = &created.session;
-                session.name == new.name
-                    && session.ttl.unwrap_or_default().as_millis() == u128::from(new.ttl_ms)
-                    && session.lock_delay.as_millis() == u128::from(new.lock_delay_ms)
-                    && (session.behavior == SessionBehavior::Delete) == new.deletes
-                    && session
-                        .node_checks
-                        .iter()
-                        .map(ToString::to_string)
-                        .eq(new.checks.iter().cloned())
+                new.is_created_by(&created.session)
             }
             (KeyOp::DestroySession { session }, Command::DestroySession(id)) => id.as_str() == session,
             _ => false,
@@ -403,16 +497,7 @@ impl KeyOp {
                 let body = Value::Array(steps.iter().map(Step::body).collect());
                 request(Method::PUT, "/v1/txn", body.to_string())
             }
-            KeyOp::CreateSession(new) => {
-                let body = json!({
-                    "Name": new.name,
-                    "TTL": format!("{}ms", new.ttl_ms),
-                    "LockDelay": format!("{}ms", new.lock_delay_ms),
-                    "Behavior": if new.deletes { "delete" } else { "release" },
-                    "NodeChecks": new.checks,
-                });
-                request(Method::PUT, "/v1/session/create", body.to_string())
-            }
+            KeyOp::CreateSession(new) => request(Method::PUT, "/v1/session/create", new.body().to_string()),
             KeyOp::DestroySession { session } => request(
                 Method::PUT,
                 &format!("/v1/session/destroy/{session}"),
@@ -451,15 +536,20 @@ impl KeyOp {
 
 fn one(step: &Step) -> Request<Bytes> {
     let put = |key: &str, value: &str, option: String| {
-        request(Method::PUT, &format!("/v1/kv/{key}{option}"), value.to_owned())
+        let flags = flags_of(value);
+        request(
+            Method::PUT,
+            &format!("/v1/kv/{key}?flags={flags}{option}"),
+            value.to_owned(),
+        )
     };
     let delete =
         |key: &str, option: String| request(Method::DELETE, &format!("/v1/kv/{key}{option}"), String::new());
     match step {
         Step::Set(key, value) => put(key, value, String::new()),
-        Step::SetIf(key, value, index) => put(key, value, format!("?cas={index}")),
-        Step::Lock(key, value, by) => put(key, value, format!("?acquire={by}")),
-        Step::Unlock(key, value, by) => put(key, value, format!("?release={by}")),
+        Step::SetIf(key, value, index) => put(key, value, format!("&cas={index}")),
+        Step::Lock(key, value, by) => put(key, value, format!("&acquire={by}")),
+        Step::Unlock(key, value, by) => put(key, value, format!("&release={by}")),
         Step::Delete(key) => delete(key, String::new()),
         Step::DeleteIf(key, index) => delete(key, format!("?cas={index}")),
         Step::DeleteTree(prefix) => delete(prefix, "?recurse".into()),
@@ -575,8 +665,12 @@ impl fmt::Display for KeyOp {
                 write!(f, "create session {} ttl {} ms", new.name, new.ttl_ms)?;
                 write!(f, " delay {} ms", new.lock_delay_ms)?;
                 f.write_str(if new.deletes { " deletes" } else { "" })?;
-                new.checks
-                    .iter()
+                if !new.node.is_empty() {
+                    write!(f, " on {}", new.node)?;
+                }
+                let checks = new.checks.iter().chain(&new.service_checks);
+                checks
+                    .into_iter()
                     .try_for_each(|check| write!(f, " bound to {check}"))
             }
             KeyOp::DestroySession { session } => write!(f, "destroy session {session}"),
@@ -596,6 +690,7 @@ impl fmt::Display for Step {
             Step::DeleteIf(key, index) => write!(f, "delete {key} if at {index}"),
             Step::DeleteTree(prefix) => write!(f, "delete all with {prefix}"),
             Step::Get(key) => write!(f, "get {key}"),
+            Step::GetOrEmpty(key) => write!(f, "get {key} if it is there"),
             Step::GetTree(prefix) => write!(f, "get all with {prefix}"),
             Step::CheckIndex(key, index) => write!(f, "{key} is at {index}"),
             Step::CheckSession(key, by) => write!(f, "{key} is held by {by}"),
@@ -605,8 +700,75 @@ impl fmt::Display for Step {
     }
 }
 
+/// The flags that are written with a value: they follow from it, so that a schedule need not name them.
+pub fn flags_of(value: &str) -> u64 {
+    value.bytes().map(u64::from).sum::<u64>() % 5
+}
+
 /// A value as answers show it.
 pub fn base64(bytes: &[u8]) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_session() -> NewSession {
+        NewSession {
+            name: "one".into(),
+            ttl_ms: 1_500,
+            lock_delay_ms: 300,
+            deletes: true,
+            checks: vec!["ping".into()],
+            service_checks: vec!["db-check".into()],
+            node: "host-a".into(),
+        }
+    }
+
+    #[test]
+    fn a_session_says_what_it_is_bound_to() {
+        let body = new_session().body();
+        assert_eq!(body["Node"], "host-a");
+        assert_eq!(body["NodeChecks"], json!(["ping"]));
+        assert_eq!(body["ServiceChecks"], json!([{ "ID": "db-check" }]));
+        let shared = NewSession {
+            node: String::new(),
+            ..new_session()
+        };
+        assert_eq!(shared.body().get("Node"), None);
+        assert!(!new_session().is_bound_to_nothing() && !shared.is_bound_to_nothing());
+    }
+
+    #[test]
+    fn another_delay_or_check_of_a_session_is_seen() {
+        let told = json!({
+            "ID": "id", "Name": "one", "Node": "host-a", "LockDelay": 300_000_000, "Behavior": "delete", "TTL": "1500ms",
+            "NodeChecks": ["ping"], "ServiceChecks": [{ "ID": "db-check", "Namespace": "" }],
+            "CreateIndex": 7, "ModifyIndex": 7,
+        });
+        let seen = SessionSeen::parse(&told).expect("a session");
+        assert_eq!(seen.service_checks, [(String::new(), "db-check".to_owned())]);
+        for (field, other) in [
+            ("LockDelay", json!(300)),
+            ("Behavior", json!("release")),
+            ("TTL", json!("")),
+            ("NodeChecks", json!([])),
+            ("ServiceChecks", Value::Null),
+        ] {
+            let mut told = told.clone();
+            told[field] = other;
+            assert_ne!(SessionSeen::parse(&told).expect("a session"), seen, "{field}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_written_with_its_flags() {
+        let (one, other) = (flags_of("v1"), flags_of("v2"));
+        assert_ne!(one, other);
+        let request = KeyOp::One(Step::SetIf("k".into(), "v1".into(), 7)).request();
+        assert_eq!(request.uri().to_string(), format!("/v1/kv/k?flags={one}&cas=7"));
+        assert_eq!(Step::Set("k".into(), "v2".into()).body()["KV"]["Flags"], other);
+    }
 }

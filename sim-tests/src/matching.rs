@@ -24,7 +24,7 @@ use crate::{
     invariants::servers,
     keys::KeyOp,
     model::State,
-    operation::{CatalogEntry, Damage, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
+    operation::{CatalogEntry, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
     prepared,
     time::Time,
     truth::Entry,
@@ -260,7 +260,7 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
                     .zip(registrations)
                     .all(|(service, it)| registers(*form, service, it))
         }
-        (Op::Restore { damage: Damage::None }, Command::Restore(Restore::Commit { .. })) => true,
+        (Op::Restore { damage }, Command::Restore(Restore::Commit { .. })) => damage.is_sound(),
         (Op::CatalogRegister(entry), Command::Register(registrations)) => {
             matches!(registrations.as_slice(), [registration] if catalogs(entry, registration))
         }

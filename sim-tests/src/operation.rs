@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use sider_core::registry::{CheckStatus, Namespace};
+use sider_core::registry::{CheckStatus, Command, KeyWrite, Namespace, Operation, Snapshot, SnapshotWriter};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     agent_reads::AgentAsk,
     autopilot::AutopilotOp,
-    keys::KeyOp,
+    keys::{KeyOp, key},
     maintenance::Maintenance,
     narrowing::{Narrowing, Shape},
     prepared::PreparedOp,
@@ -103,6 +105,9 @@ pub enum Damage {
     CutOff(u16),
     /// One bit is another, at so many thousandths of its length.
     Flipped(u16),
+    /// It is sound, and of a cluster that went on and came back to the same: its index is higher by so much. It is in
+    /// small blocks, as another version may write it.
+    Ahead(u16),
 }
 
 /// How a registration is written down.
@@ -248,11 +253,19 @@ pub enum Spoils {
     Output,
     /// One check more.
     MoreChecks,
+    /// The service that it is of.
+    Service,
+    /// The name of its check.
+    CheckName,
+    /// The notes of its check.
+    Notes,
+    /// The meta of its node.
+    NodeMeta,
 }
 
 impl Spoils {
     /// All of them.
-    pub const ALL: [Spoils; 9] = [
+    pub const ALL: [Spoils; 13] = [
         Spoils::Address,
         Spoils::Tags,
         Spoils::Meta,
@@ -262,7 +275,22 @@ impl Spoils {
         Spoils::Definition,
         Spoils::Output,
         Spoils::MoreChecks,
+        Spoils::Service,
+        Spoils::CheckName,
+        Spoils::Notes,
+        Spoils::NodeMeta,
     ];
+
+    /// Whether it is the instance's own check that is another.
+    pub fn is_of_check(self) -> bool {
+        let of_check = [
+            Spoils::Definition,
+            Spoils::Output,
+            Spoils::CheckName,
+            Spoils::Notes,
+        ];
+        of_check.contains(&self)
+    }
 }
 
 /// A status of one check, or of all TTL checks of an instance.
@@ -338,6 +366,8 @@ pub enum Ask {
     KeyNames(String),
     /// `/v1/session/list`.
     Sessions,
+    /// `/v1/session/node/{node}`.
+    SessionsOf(String),
     /// `/v1/query`.
     Queries,
 }
@@ -356,6 +386,11 @@ pub enum Freshness {
 }
 
 impl Damage {
+    /// Whether the file can be restored.
+    pub fn is_sound(self) -> bool {
+        matches!(self, Damage::None | Damage::Ahead(_))
+    }
+
     /// A file with this damage.
     pub fn done_to(self, file: &[u8]) -> Vec<u8> {
         let at = |thousandths: u16| file.len() * usize::from(thousandths) / 1_000;
@@ -368,9 +403,71 @@ impl Damage {
                     *byte ^= 1 << (place % 8);
                 }
             }
+            Damage::Ahead(by) => return gone_on(file, by),
         }
         file
     }
+}
+
+/// The file of a cluster that has put a key so many times, the last time to delete it.
+fn gone_on(file: Vec<u8>, by: u16) -> Vec<u8> {
+    let file = Bytes::from(file);
+    let Ok(snapshot) = Snapshot::parse(&file) else {
+        return file.to_vec();
+    };
+    let mut registry = snapshot.registry().clone();
+    let key = key("gone-on");
+    for nth in 1..=by {
+        let write = KeyWrite {
+            key: key.clone(),
+            value: Bytes::from(nth.to_string()),
+            flags: 0,
+        };
+        let operation = match nth == by {
+            true => Operation::DeleteKey(key.clone()),
+            false => Operation::SetKey(write),
+        };
+        registry.apply(&Command::Transact(vec![operation]));
+    }
+    let file: Vec<u8> = SnapshotWriter::new(&registry, &snapshot.program)
+        .flatten()
+        .collect();
+    in_small_blocks(&file)
+}
+
+/// The same file in blocks of about a kilobyte, so that it is laid down in several parts.
+fn in_small_blocks(file: &[u8]) -> Vec<u8> {
+    const BLOCK_BYTES: usize = 1_000;
+    const TAIL_BYTES: usize = 8 + 16;
+    let length = |bytes: &[u8]| {
+        bytes
+            .first_chunk()
+            .map_or(0, |it| u32::from_be_bytes(*it) as usize)
+    };
+    let begin = file.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let (head, mut rest) = file.split_at(begin);
+    let mut packed = Vec::new();
+    while let end @ 1.. = length(rest) {
+        packed.extend_from_slice(&rest[4..4 + end]);
+        rest = &rest[4 + end..];
+    }
+    let mut new = head.to_vec();
+    let mut block = Vec::new();
+    let mut rows = packed.as_slice();
+    while !rows.is_empty() {
+        let key = 4 + length(rows);
+        let (row, behind) = rows.split_at(key + 4 + length(&rows[key..]));
+        block.extend_from_slice(row);
+        rows = behind;
+        if block.len() >= BLOCK_BYTES || rows.is_empty() {
+            new.extend(u32::try_from(block.len()).unwrap_or(u32::MAX).to_be_bytes());
+            new.append(&mut block);
+        }
+    }
+    new.extend_from_slice(&rest[..4 + TAIL_BYTES]);
+    let checksum = xxh3_64(&new);
+    new.extend(checksum.to_be_bytes());
+    new
 }
 
 impl Freshness {
@@ -512,6 +609,7 @@ impl fmt::Display for Ask {
             Ask::KeyTree(prefix) => write!(f, "keys with {prefix:?}"),
             Ask::KeyNames(prefix) => write!(f, "names of keys with {prefix:?}"),
             Ask::Sessions => f.write_str("sessions"),
+            Ask::SessionsOf(node) => write!(f, "sessions of {node}"),
             Ask::Queries => f.write_str("prepared queries"),
             Ask::ChecksInState(None) => f.write_str("checks"),
             Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
@@ -602,6 +700,9 @@ impl fmt::Display for Op {
             Op::AgentRead(ask) => write!(f, "read {ask}"),
             Op::Save => f.write_str("save a snapshot"),
             Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
+            Op::Restore {
+                damage: Damage::Ahead(by),
+            } => write!(f, "restore the last snapshot, ahead by {by}"),
             Op::Restore { damage } => write!(f, "restore the last snapshot, {damage:?}"),
             Op::Wait {
                 ask,
@@ -663,5 +764,39 @@ impl fmt::Display for CatalogEntry {
         self.spoils
             .iter()
             .try_for_each(|spoils| write!(f, " as its agent but for its {spoils:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sider_core::registry::Registry;
+
+    use super::*;
+    use crate::content::StateSeen;
+
+    #[test]
+    fn a_file_that_is_ahead_holds_the_same() {
+        let mut registry = Registry::default();
+        let write = KeyWrite {
+            key: key("k"),
+            value: Bytes::from("v"),
+            flags: 3,
+        };
+        registry.apply(&Command::Transact(vec![Operation::SetKey(write)]));
+        let file: Vec<u8> = SnapshotWriter::new(&registry, "0").flatten().collect();
+        let parse = |file: Vec<u8>| StateSeen::parse(&Bytes::from(file)).expect("a sound file");
+        let ahead = Damage::Ahead(99).done_to(&file);
+        let parts = Snapshot::parse(&Bytes::from(ahead.clone())).map(|it| it.parts().len());
+        assert!(parts.is_ok_and(|parts| parts > 2));
+        let (here, ahead) = (parse(file.clone()), parse(ahead));
+        assert_eq!(ahead.index, here.index + 99);
+        assert_eq!(
+            StateSeen {
+                index: here.index,
+                ..ahead
+            },
+            here
+        );
+        assert!(Damage::Ahead(9).is_sound() && !Damage::CutOff(9).is_sound());
     }
 }

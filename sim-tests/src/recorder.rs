@@ -182,6 +182,13 @@ impl Recorder {
         }
     }
 
+    /// What an agent probes was otherwise, for a moment.
+    pub fn agent_blipped(&self, node: &str, at: Time) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.blips.push(at);
+        }
+    }
+
     /// An agent crashed, and was started again.
     pub fn agent_crashed(&self, node: &str, from: Time, until: Time) {
         for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {

@@ -106,6 +106,9 @@ pub struct AgentPlan {
     pub crashes: Vec<(u64, u64)>,
     /// When what it probes turns bad, or good again.
     pub flips_ms: Vec<u64>,
+    /// When what it probes is otherwise for so short that no more than one probe can meet it.
+    #[serde(default)]
+    pub blips_ms: Vec<u64>,
     /// What is asked of it through its own API, one after the other.
     #[serde(default)]
     pub orders: Vec<Order>,

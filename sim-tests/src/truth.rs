@@ -366,6 +366,7 @@ impl Ask {
             Ask::Key(name) => Topic::Key(key(name)),
             Ask::KeyTree(prefix) | Ask::KeyNames(prefix) => Topic::KeyPrefix(key(prefix)),
             Ask::Sessions => Topic::Sessions,
+            Ask::SessionsOf(of) => Topic::SessionsOfNode(node(of)),
             Ask::Queries => Topic::KeyPrefix(prepared::directory()),
             Ask::ChecksInState(None) => Topic::Checks(namespace),
             Ask::ChecksInState(Some(status)) => Topic::ChecksInState(namespace, *status),

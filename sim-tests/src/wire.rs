@@ -475,6 +475,7 @@ fn path_of(ask: &Ask) -> (String, Vec<String>) {
             vec!["keys".into(), "separator=/".into()],
         ),
         Ask::Sessions => ("/v1/session/list".to_owned(), vec![]),
+        Ask::SessionsOf(node) => (format!("/v1/session/node/{node}"), vec![]),
         Ask::Queries => ("/v1/query".to_owned(), vec![]),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     keys::{KeyOp, LAST_SEEN, Step},
     maintenance::Maintenance,
     matching::SHARED_NODE,
-    operation::{Ask, Freshness, Op},
+    operation::{Ask, CatalogEntry, Freshness, Op},
 };
 
 /// The instance that transactions write on the servers' shared node: no other request names it.
@@ -90,6 +90,37 @@ impl Plan<'_> {
         (Op::Keys(KeyOp::Transact(steps)), ask)
     }
 
+    /// A node with a TTL check of its own gets another name before that expires.
+    pub(super) fn renamed_while_it_counts(&mut self, at_ms: u64) {
+        let id = self.node_id();
+        let place = self.dice.index(NODES.len());
+        let named = |name: &str| {
+            Op::CatalogRegister(CatalogEntry {
+                node: name.to_owned(),
+                address: "10.1.1.1".to_owned(),
+                service: None,
+                check: None,
+                check_of: None,
+                node_id: id.clone(),
+                rack: None,
+                spoils: None,
+            })
+        };
+        let (old, new) = (NODES[place], NODES[(place + 1) % NODES.len()]);
+        let check = CatalogStep {
+            verb: Verb::Set,
+            thing: Thing::Check {
+                node: old.to_owned(),
+                id: "ping".to_owned(),
+                instance: None,
+                status: Some(CheckStatus::Passing),
+                ttl_ms: 1_500 * self.pace.stretch,
+            },
+        };
+        let check = Op::Keys(KeyOp::Transact(vec![Step::Catalog(check)]));
+        self.chain(at_ms, vec![named(old), check, named(new)]);
+    }
+
     /// Maintenance of an instance, or of the node of all that clients register; it ends in most cases.
     pub(super) fn maintenance(&mut self, at_ms: u64) {
         let planned = self.some_known();
@@ -129,16 +160,19 @@ impl Plan<'_> {
     /// A node's id, or none, and its rack. There are as many ids as nodes, so that a node gets the name of the other one.
     pub(super) fn identity(&mut self) -> (String, Option<String>) {
         let id = match self.dice.chance(self.identified) {
-            true => format!(
-                "40e4a748-2192-161a-0510-9bf59fe950b{}",
-                self.dice.index(NODES.len())
-            ),
+            true => self.node_id(),
             false => String::new(),
         };
         let rack = *self
             .dice
             .weighted(&[(2, None), (1, Some("north")), (1, Some("south"))]);
         (id, rack.map(str::to_owned))
+    }
+
+    /// One of as many ids as there are nodes.
+    fn node_id(&mut self) -> String {
+        let number = self.dice.index(NODES.len());
+        format!("40e4a748-2192-161a-0510-9bf59fe950b{number}")
     }
 
     /// A node with what is on it, in either form.

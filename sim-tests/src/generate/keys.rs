@@ -1,9 +1,13 @@
 //! Draws what clients do with keys, sessions and transactions.
 
-use super::{BEGIN_MS, Dice, work::Plan};
+use super::{
+    BEGIN_MS, Dice,
+    work::{NODES, Plan},
+};
 use crate::{
     keys::{KeyOp, LAST_SEEN, NewSession, Step},
-    operation::{Ask, Op},
+    matching::SHARED_NODE,
+    operation::{Ask, CatalogEntry, Freshness, Op},
 };
 
 const KEYS: [&str; 5] = ["k", "k/a", "k/b", "k/b/c", "lock"];
@@ -54,7 +58,7 @@ impl Plan<'_> {
     }
 
     fn new_session(&mut self, name: String, ttl_ms: u64) -> NewSession {
-        let checks = match self.dice.chance(25) {
+        let bound = match self.dice.chance(25) {
             true => {
                 let planned = self.some_known();
                 let checks = planned.service.check_ids(planned.form);
@@ -62,14 +66,97 @@ impl Plan<'_> {
             }
             false => vec![],
         };
+        let of_node = bound.is_empty() && self.dice.chance(15);
         self.sessions.push(name.clone());
+        if of_node {
+            return self.session_on_a_node(name, ttl_ms);
+        }
+        let (checks, service_checks) = match self.dice.chance(50) {
+            true => (bound, vec![]),
+            false => (vec![], bound),
+        };
         NewSession {
             name,
             ttl_ms,
             lock_delay_ms: *self.dice.pick(&[0, 0, 300, 1_500]) * self.pace.stretch,
             deletes: self.dice.chance(30),
             checks,
+            service_checks,
+            node: String::new(),
         }
+    }
+
+    /// A session that lives and dies with a node of the catalog, and perhaps with a check of it or of its instance.
+    fn session_on_a_node(&mut self, name: String, ttl_ms: u64) -> NewSession {
+        let bound = |is_bound: bool, check: &str| is_bound.then(|| check.to_owned()).into_iter().collect();
+        NewSession {
+            name,
+            ttl_ms,
+            lock_delay_ms: *self.dice.pick(&[0, 300, 1_500]) * self.pace.stretch,
+            deletes: self.dice.chance(50),
+            checks: bound(self.dice.chance(25), "ping"),
+            service_checks: bound(self.dice.chance(25), "db-check"),
+            node: (*self.dice.pick(&NODES)).to_owned(),
+        }
+    }
+
+    /// A node, a session that lives with it and holds a lock, and perhaps the node's end.
+    pub(super) fn session_of_a_node(&mut self, at_ms: u64) {
+        let name = format!("session-{}", self.version());
+        let new = NewSession {
+            checks: vec![],
+            service_checks: vec![],
+            ..self.session_on_a_node(name.clone(), 0)
+        };
+        self.sessions.push(name.clone());
+        let node = new.node.clone();
+        let register = Op::CatalogRegister(CatalogEntry {
+            node: node.clone(),
+            address: "10.1.1.1".to_owned(),
+            service: None,
+            check: None,
+            check_of: None,
+            node_id: String::new(),
+            rack: None,
+            spoils: None,
+        });
+        let lock = Step::Lock((*self.dice.pick(&KEYS)).to_owned(), self.value(), name);
+        let create = Op::Keys(KeyOp::CreateSession(new));
+        self.chain(at_ms, vec![register, create, Op::Keys(KeyOp::One(lock))]);
+        if self.dice.chance(70) {
+            let deregister = Op::CatalogDeregister {
+                node: node.clone(),
+                service_id: None,
+                check_id: None,
+            };
+            let look = Op::Read {
+                ask: Ask::SessionsOf(node),
+                freshness: Freshness::Default,
+            };
+            let later = at_ms + self.dice.between(50, 1_500);
+            self.chain(later, vec![deregister, look]);
+        }
+    }
+
+    /// A session takes a lock and ends without giving it back: for a while nobody can take it.
+    pub(super) fn lock_left_behind(&mut self) -> Vec<Op> {
+        let name = format!("leaver-{}", self.version());
+        let value = self.value();
+        let new = NewSession {
+            name: name.clone(),
+            ttl_ms: 0,
+            lock_delay_ms: 1_500 * self.pace.stretch,
+            deletes: self.dice.chance(30),
+            checks: vec![],
+            service_checks: vec![],
+            node: String::new(),
+        };
+        let key = (*self.dice.pick(&KEYS)).to_owned();
+        vec![
+            Op::Keys(KeyOp::CreateSession(new)),
+            Op::Keys(KeyOp::One(Step::Lock(key, value, name.clone()))),
+            Op::Keys(KeyOp::DestroySession { session: name }),
+        ]
     }
 
     /// Something about keys, and a question that shows it.
@@ -139,8 +226,12 @@ impl Plan<'_> {
 
     pub(super) fn reading_step(&mut self) -> Step {
         let key = (*self.dice.pick(&KEYS)).to_owned();
-        match *self.dice.weighted(&[(4, 0), (4, 1), (1, 2), (1, 3), (1, 4)]) {
+        match *self
+            .dice
+            .weighted(&[(4, 0), (4, 1), (1, 2), (1, 3), (1, 4), (2, 5)])
+        {
             0 => Step::Get(key),
+            5 => Step::GetOrEmpty(key),
             1 => Step::GetTree((*self.dice.pick(&PREFIXES[1..])).to_owned()),
             2 => Step::CheckIndex(key, LAST_SEEN),
             3 => Step::CheckSession(key, self.some_session()),
@@ -149,10 +240,11 @@ impl Plan<'_> {
     }
 
     pub(super) fn ask_of_keys(&mut self) -> Ask {
-        match *self.dice.weighted(&[(5, 0), (5, 1), (2, 2), (2, 3)]) {
+        match *self.dice.weighted(&[(5, 0), (5, 1), (2, 2), (2, 3), (2, 4)]) {
             0 => Ask::Key((*self.dice.pick(&KEYS)).to_owned()),
             1 => Ask::KeyTree((*self.dice.pick(&PREFIXES)).to_owned()),
             2 => Ask::KeyNames((*self.dice.pick(&PREFIXES)).to_owned()),
+            3 => Ask::SessionsOf((*self.dice.pick(&[SHARED_NODE, NODES[0], NODES[1]])).to_owned()),
             _ => Ask::Sessions,
         }
     }

@@ -99,12 +99,16 @@ fn agent(dice: &mut Dice, pace: Pace) -> AgentPlan {
         .map(|_| dice.between(2_000, pace.heal_ms))
         .collect();
     flips_ms.sort_unstable();
+    let blips_ms = (0..dice.between(0, 5))
+        .map(|_| dice.between(2_000, pace.heal_ms))
+        .collect();
     AgentPlan {
         start_ms: dice.between(100, 3_000),
         crashes: (0..crashes)
             .map(|_| (dice.between(3_500, 7_500), dice.between(50, 1_500)))
             .collect(),
         flips_ms,
+        blips_ms,
         orders: orders(dice, pace),
     }
 }

@@ -325,8 +325,11 @@ fn add(dice: &mut Dice, cluster: &Shape, kind: Kind, at_ms: u64, faults: &mut Ve
         Kind::Pause => fault(
             at_ms,
             dice.between(100, 4_000),
-            // All of them, when the machine that they share is suspended.
-            Trouble::Pause(several(dice, cluster)),
+            // All of them, when the machine that they share is suspended: then the leader stays who it is.
+            Trouble::Pause(match dice.chance(25) {
+                true => Who::All,
+                false => several(dice, cluster),
+            }),
         ),
         Kind::CutOff => {
             let who = several(dice, cluster);

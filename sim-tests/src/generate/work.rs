@@ -142,21 +142,25 @@ fn spoilt(dice: &mut Dice) -> CatalogEntry {
     let spoils = *dice.pick(&Spoils::ALL);
     // Only what is probed has an output that the agent knows.
     let id = match spoils {
-        Spoils::Definition | Spoils::Output => agency::PROBED,
+        spoils if spoils.is_of_check() => agency::PROBED,
         _ => dice.pick(&["renewed", agency::PROBED]),
     };
     let id = id.to_owned();
     let status = *dice.pick(&[CheckStatus::Passing, CheckStatus::Critical]);
     let check = match spoils {
-        Spoils::Definition | Spoils::Output => Some((agency::check_of(&id), status, "spoilt".to_owned())),
+        spoils if spoils.is_of_check() => Some((agency::check_of(&id), status, "spoilt".to_owned())),
         Spoils::MoreChecks => Some(("one-more".to_owned(), CheckStatus::Critical, String::new())),
         _ => None,
     };
     let port = if id == agency::PROBED { 2 } else { 1 };
+    let service = match spoils {
+        Spoils::Service => "stolen",
+        _ => agency::SERVICE,
+    };
     CatalogEntry {
         node: agency::node(0),
         address: agency::ADDRESS.to_owned(),
-        service: Some((id, agency::SERVICE.to_owned(), port)),
+        service: Some((id, service.to_owned(), port)),
         check,
         check_of: None,
         node_id: String::new(),
@@ -466,11 +470,17 @@ impl<'a> Plan<'a> {
             }
             // Some of the files are restored, some of them damaged: most lie in a drawer for ever.
             Kind::Backup => {
-                self.chain(at_ms, vec![Op::Save]);
+                let mut ops = match self.with_keys && self.dice.chance(40) {
+                    true => self.lock_left_behind(),
+                    false => vec![],
+                };
+                ops.push(Op::Save);
+                self.chain(at_ms, ops);
                 if self.dice.chance(60) {
                     let place = u16::try_from(self.dice.between(0, 1_000)).unwrap_or(0);
                     let whole = [
-                        (4, Damage::None),
+                        (3, Damage::None),
+                        (2, Damage::Ahead(1 + place / 8)),
                         (1, Damage::CutOff(place)),
                         (1, Damage::Flipped(place)),
                     ];
@@ -478,6 +488,12 @@ impl<'a> Plan<'a> {
                     let later = at_ms + self.dice.between(200, 3_000);
                     let again = self.read(Freshness::Default);
                     self.chain(later, vec![Op::Restore { damage }, again]);
+                    // Another one at the same time: one of them is given up, or both come about.
+                    if self.dice.chance(25) {
+                        let damage = Damage::Ahead(1 + place / 5);
+                        let beside = later + self.dice.between(0, 30);
+                        self.chain(beside, vec![Op::Restore { damage }]);
+                    }
                 }
             }
             // Many at the same moment, at one server or at all: what shares a round to the leader, or a sync.
@@ -497,6 +513,10 @@ impl<'a> Plan<'a> {
                     }
                 }
             }
+            Kind::Catalog if self.identified > 0 && self.dice.chance(15) => {
+                self.renamed_while_it_counts(at_ms)
+            }
+            Kind::Session if self.dice.chance(30) => self.session_of_a_node(at_ms),
             Kind::Maintenance => self.maintenance(at_ms),
             Kind::AgentRead => {
                 let op = Op::AgentRead(self.agent_ask());

@@ -11,6 +11,7 @@ use crate::{
     history::{AgentInstance, AgentLooks, AgentPromise, FaultKind, History, Operation, ServerNumber},
     operation::{CatalogEntry, Op},
     time::Time,
+    truth::Point,
     words::list,
 };
 
@@ -20,7 +21,9 @@ pub const NAME: &str = "agents";
 /// An agent that is left alone has brought the servers into step by then.
 const IN_STEP: Duration = Duration::from_secs(5);
 /// From a change of what is probed to the next run, and that and its report while all is well.
-const PROBE: Duration = agency::PROBE_INTERVAL.saturating_add(Duration::from_millis(600));
+const PROBE: Duration = agency::PROBE_INTERVAL
+    .saturating_mul(agency::PROBES)
+    .saturating_add(Duration::from_millis(600));
 
 /// See the module's page.
 ///
@@ -31,6 +34,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         in_the_end(history, agent)?;
         stays_alive(history, agent)?;
         tells_soon(history, agent)?;
+        keeps_calm(history, agent)?;
     }
     Ok(())
 }
@@ -65,6 +69,12 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
                 agent.node, instance.port, wanted.port
             ));
         }
+        if instance.service.as_str() != wanted.service {
+            return violation(format!(
+                "{}'s instance {id} is of the service {} in the end",
+                agent.node, instance.service
+            ));
+        }
         let looks = AgentLooks::of(instance);
         if looks != wanted.looks {
             return violation(format!(
@@ -86,13 +96,15 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
             let interval = check.definition.interval;
             let says_so = |output: &String| check.output.ends_with(output.as_str());
             check.definition.ttl() != wanted.ttl
+                || check.name != wanted.check_name
+                || !check.notes.is_empty()
                 || wanted.ttl.is_none() && interval != agency::PROBE_INTERVAL
                 || !wanted.output.iter().all(says_so)
         };
         if let Some(check) = checks.iter().find(otherwise) {
             return violation(format!(
-                "check {} of {}'s instance {id} says {:?} by {:?} in the end",
-                check.id, agent.node, check.output, check.definition
+                "check {} ({:?}, {:?}) of {}'s instance {id} says {:?} by {:?} in the end",
+                check.id, check.name, check.notes, agent.node, check.output, check.definition
             ));
         }
     }
@@ -116,11 +128,11 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
     }
     let node = state.nodes.iter().find(|node| node.name.as_str() == agent.node);
     if let Some(node) = node
-        && node.address != agent.address
+        && (node.address != agent.address || !node.meta.is_empty())
     {
         return violation(format!(
-            "{} is at {} in the end, not at {}",
-            agent.node, node.address, agent.address
+            "{} is at {} in the end, not at {}, and its meta is {:?}",
+            agent.node, node.address, agent.address, node.meta
         ));
     }
     Ok(())
@@ -166,7 +178,8 @@ fn tells_soon(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
     for (at, status) in &agent.flips {
         let due = *at + PROBE + history.bounds.latency * 12;
         // What happened before must have settled, with what it left to be compared with the servers.
-        if is_disturbed(history, agent, *at, (*at - IN_STEP, due)) {
+        let blips = agent.blips.iter().any(|it| *it >= *at - IN_STEP && *it <= due);
+        if blips || is_disturbed(history, agent, *at, (*at - IN_STEP, due)) {
             continue;
         }
         let truth = history.truth();
@@ -184,6 +197,44 @@ fn tells_soon(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
                 in_words(&found)
             );
             return Err(Violation::new(NAME, due, what));
+        }
+    }
+    Ok(())
+}
+
+/// What one probe met changes nothing while nothing else happens.
+fn keeps_calm(history: &History, agent: &AgentPromise) -> Result<(), Violation> {
+    let Some(probed) = agent.instances.iter().find(|it| it.id == agency::PROBED) else {
+        return Ok(());
+    };
+    let truth = history.truth();
+    for at in &agent.blips {
+        let until = *at + PROBE + history.bounds.latency * 12;
+        // Two of them may meet two probes in a row.
+        let alone = |other: &Time| other == at || *other > until || *other + PROBE < *at;
+        if !agent.blips.iter().all(alone) || is_disturbed(history, agent, *at, (*at - IN_STEP, until)) {
+            continue;
+        }
+        let statuses = |point: Point| -> Vec<CheckStatus> {
+            let state = truth.state(point);
+            let instance = state.instances.iter().find(|it| {
+                it.node.as_str() == agent.node
+                    && it.id.as_str() == probed.id
+                    && it.namespace == probed.namespace
+            });
+            let checks = instance.map(|instance| state.checks_that_count(instance));
+            checks.iter().flatten().map(|check| check.status).collect()
+        };
+        let (first, last) = (truth.applied_until(*at), truth.applied_until(until));
+        let before = statuses(first);
+        if let Some(other) = (first..=last).map(statuses).find(|it| *it != before) {
+            let what = format!(
+                "one probe of {} met something else at {at}, and the registry says {} instead of {}",
+                agent.node,
+                in_words(&other),
+                in_words(&before)
+            );
+            return Err(Violation::new(NAME, until, what));
         }
     }
     Ok(())
@@ -243,6 +294,8 @@ mod tests {
                     weights: (2, 2),
                     ..AgentLooks::default()
                 },
+                service: "web".into(),
+                check_name: "ttl".into(),
                 statuses: vec![expected],
                 output: None,
                 ttl: Some(Duration::from_millis(TTL_MS)),
@@ -250,6 +303,7 @@ mod tests {
             started,
             settled: started,
             flips: vec![],
+            blips: vec![],
             crashes: vec![],
         });
         story.wait_ms(100);
@@ -305,8 +359,18 @@ mod tests {
     }
 
     #[test]
+    fn another_service_is_not_fine() {
+        let mut story = story(Passing);
+        story.register("web-1", 1);
+        story.report("chk:web-1:0", Passing);
+        story.record().agents[0].instances[0].service = "job".into();
+        assert!(complaint(healed(story)).contains("web-1 is of the service web in the end"));
+    }
+
+    #[test]
     fn another_check_or_another_output_is_not_fine() {
-        let changes: [fn(&mut AgentInstance); 2] = [
+        let changes: [fn(&mut AgentInstance); 3] = [
+            |wanted| wanted.check_name = "another name".into(),
             |wanted| wanted.ttl = Some(Duration::from_secs(60)),
             |wanted| wanted.output = Some("it says 200".into()),
         ];
@@ -338,6 +402,27 @@ mod tests {
     #[test]
     fn what_a_probe_met_is_told_soon() {
         assert_eq!(check(&flipped(600).finish()), Ok(()));
+    }
+
+    #[test]
+    fn one_probe_changes_nothing() {
+        let blipped = |told: CheckStatus| {
+            let mut story = story(Critical);
+            story.record().agents[0].instances[0].id = agency::PROBED.into();
+            story.register(agency::PROBED, 1);
+            let check = agency::check_of(agency::PROBED);
+            story.report(&check, Passing);
+            story.wait_ms(7_000);
+            let blip = story.now();
+            story.record().agents[0].blips.push(blip);
+            story.wait_ms(500);
+            story.report(&check, told);
+            story.wait_ms(3_000);
+            super::check(&story.finish())
+        };
+        assert_eq!(blipped(Passing), Ok(()));
+        let violation = blipped(Critical).expect_err("a change for one probe");
+        assert!(violation.what.contains("says critical instead of passing"));
     }
 
     #[test]

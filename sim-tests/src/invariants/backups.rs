@@ -96,7 +96,7 @@ fn restored(history: &History, operation: &Operation, damage: Damage) -> Result<
     let Outcome::Done(answer) = &operation.outcome else {
         return Ok(());
     };
-    if damage != Damage::None {
+    if !damage.is_sound() {
         return violation(operation, format!("a file that was {damage:?} was restored"));
     }
     let truth = history.truth();

@@ -71,8 +71,8 @@ fn acquired(operation: &Operation) -> Option<Acquired<'_>> {
 /// Until when a lock is certainly held, and not to be taken; `None` if nothing is known of its session.
 fn held_until(history: &History, holder: &Acquired<'_>) -> Option<Time> {
     let session = session_of(history, holder.session)?;
-    // What becomes of a session that is bound to checks hangs on more than its holder's requests.
-    if !session.checks.is_empty() {
+    // What becomes of a session that is bound to checks, or to a node, hangs on more than its holder's requests.
+    if !session.is_bound_to_nothing() {
         return None;
     }
     let mut until = history.ended;

@@ -1,7 +1,7 @@
 //! A check that asks for it takes its instance away when it was critical for so long: not earlier, counted from when it turned
 //! so or from its leader's election, and while it is calm not later than the stated bound (SPEC §4).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sider_core::{
     limits::EXPIRY_BOUND,
@@ -61,19 +61,30 @@ fn not_early(history: &History, position: usize, check: &Check) -> Result<(), Vi
     Ok(())
 }
 
-/// When a check that is critical at a point turned so, or was registered.
+/// When a check that is critical at a point turned so, or was registered, be it again and otherwise.
 fn critical_since(history: &History, point: Point, key: &CheckKey) -> Time {
     let truth = history.truth();
     let same = |at: &Point| {
         let state = truth.state(*at);
         let now = truth.state(point);
-        let kept = |check: Option<&Arc<Check>>| check.map(|it| (it.create_index, it.status));
-        kept(state.check(key)) == kept(now.check(key))
+        match (state.check(key), now.check(key)) {
+            (Some(then), Some(now)) => {
+                (then.create_index, then.status) == (now.create_index, now.status)
+                    && is_registered_alike(then, now)
+            }
+            (then, now) => then.is_none() && now.is_none(),
+        }
     };
     let first = (0..=point).rev().take_while(same).last().unwrap_or(point);
     first.checked_sub(1).map_or(Time(0), |at| {
         truth.entries[at].appended.min(truth.entries[at].earliest)
     })
+}
+
+/// Whether what a registration says of a check is the same in both: only another one begins its time anew.
+fn is_registered_alike(one: &Check, other: &Check) -> bool {
+    (&one.name, &one.notes, &one.definition, &one.instance)
+        == (&other.name, &other.notes, &other.definition, &other.instance)
 }
 
 /// Looks at every check of a client's that asks for it, in a span in which all is calm.
@@ -161,6 +172,16 @@ mod tests {
         story.report(CHECK, CheckStatus::Passing);
         story.wait_ms(900);
         story.report(CHECK, CheckStatus::Critical);
+        story.wait_ms(500);
+        story.reap(CHECK);
+        assert!(complaint(story).contains("takes its instance away"));
+    }
+
+    #[test]
+    fn counting_from_before_it_was_registered_otherwise_is_not() {
+        let mut story = story();
+        story.wait_ms(900);
+        story.register_reaped("web-1", 2, AFTER_MS + 1);
         story.wait_ms(500);
         story.reap(CHECK);
         assert!(complaint(story).contains("takes its instance away"));

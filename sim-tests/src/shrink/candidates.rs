@@ -300,6 +300,7 @@ fn moments(schedule: &Schedule) -> Vec<u64> {
         let crashes = agent.crashes.iter().map(|(at, _)| *at);
         crashes
             .chain(agent.flips_ms.iter().copied())
+            .chain(agent.blips_ms.iter().copied())
             .chain([agent.start_ms])
     });
     actions.chain(faults).chain(agent).collect()
@@ -326,6 +327,7 @@ fn shifted(schedule: &Schedule, from: u64, by: u64) -> Schedule {
         earlier(&mut agent.start_ms);
         agent.crashes.iter_mut().for_each(|(at, _)| earlier(at));
         agent.flips_ms.iter_mut().for_each(earlier);
+        agent.blips_ms.iter_mut().for_each(earlier);
     }
     earlier(&mut candidate.heal_ms);
     earlier(&mut candidate.end_ms);

@@ -155,6 +155,8 @@ table! {
     Usual "a backup is saved": whole::saved;
     Usual "a backup is restored": whole::restored;
     Usual "a restore brings sessions back or takes them away": whole::sessions_replaced;
+    Usual "a backup of a cluster that was ahead is restored": whole::ahead;
+    Usual "sessions end with their node": whole::sessions_without_node;
     Usual "a damaged backup is refused": whole::damaged_refused;
     Usual "a restore fails half-way": whole::failed_half_way;
     Rare "the leader takes away what is left of a restore": whole::taken_away;

@@ -1,12 +1,12 @@
 //! Situations that concern the state as a whole: backups, restores, and the version of commands.
 
-use sider_core::registry::{Command, Restore};
+use sider_core::registry::{Command, Restore, Session};
 
 use crate::{
     audit::AUDITOR,
     history::{History, Operation, Outcome},
     model::State,
-    operation::{Damage, Op},
+    operation::Op,
 };
 
 fn count(history: &History, counts: impl Fn(&Operation) -> bool) -> u64 {
@@ -40,9 +40,27 @@ pub(super) fn sessions_replaced(history: &History) -> u64 {
     truth.restored().filter(replaced).count() as u64
 }
 
+/// The file's index is above that of the registry.
+pub(super) fn ahead(history: &History) -> u64 {
+    entries(history, |command, before, after| {
+        let is_ahead =
+            matches!(command, Command::Restore(Restore::Commit { index, .. }) if *index > before.index);
+        is_ahead && before.floor != after.floor
+    })
+}
+
+/// A node goes, and with it what lives on it.
+pub(super) fn sessions_without_node(history: &History) -> u64 {
+    entries(history, |command, before, after| {
+        let ends =
+            |session: &Session| after.session(&session.id).is_none() && after.node(&session.node).is_none();
+        !matches!(command, Command::Restore(_)) && before.sessions.iter().any(|it| ends(it))
+    })
+}
+
 pub(super) fn damaged_refused(history: &History) -> u64 {
     count(history, |it| {
-        matches!(it.op, Op::Restore { damage } if damage != Damage::None)
+        matches!(it.op, Op::Restore { damage } if !damage.is_sound())
             && matches!(it.outcome, Outcome::Refused { .. })
     })
 }

@@ -84,6 +84,8 @@ impl Story {
             lock_delay_ms,
             deletes: false,
             checks: vec![],
+            service_checks: vec![],
+            node: String::new(),
         }));
         id_of(name)
     }
