@@ -32,6 +32,12 @@ pub fn node(number: usize) -> String {
     format!("agent-{number}")
 }
 
+/// Whether a node is an agent's.
+pub fn is_node(name: &str) -> bool {
+    name.strip_prefix("agent-")
+        .is_some_and(|number| number.parse::<usize>().is_ok())
+}
+
 /// Where an agent probes.
 fn target(number: usize) -> String {
     format!("http://127.0.0.1:{}/health", 9 + number)

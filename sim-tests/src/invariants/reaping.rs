@@ -11,7 +11,6 @@ use sider_core::{
 use super::Violation;
 use crate::{
     history::History,
-    matching::SHARED_NODE,
     time::{Time, drift_of},
     truth::Point,
 };
@@ -87,7 +86,7 @@ fn is_registered_alike(one: &Check, other: &Check) -> bool {
         == (&other.name, &other.notes, &other.definition, &other.instance)
 }
 
-/// Looks at every check of a client's that asks for it, in a span in which all is calm.
+/// Looks at every check that asks for it, in a span in which all is calm.
 fn not_late(history: &History, from: Time, until: Time) -> Result<(), Violation> {
     let truth = history.truth();
     let (first, last) = (truth.applied_until(from), truth.applied_until(until));
@@ -101,7 +100,6 @@ fn not_late(history: &History, from: Time, until: Time) -> Result<(), Violation>
         let asking = state.checks.iter().filter(|check| {
             check.status == CheckStatus::Critical
                 && check.instance.is_some()
-                && check.node.as_str() == SHARED_NODE
                 && !check.definition.deregister_critical_service_after.is_zero()
         });
         for check in asking {
@@ -143,6 +141,20 @@ mod tests {
         story.wait_ms(5_000);
         story.register_reaped("web-1", 1, AFTER_MS);
         story
+    }
+
+    #[test]
+    fn staying_is_not_fine_on_any_node() {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        let mut command = Story::registration("web-1", 1);
+        if let Command::Register(registrations) = &mut command {
+            let definition = &mut registrations[0].checks[0].definition;
+            definition.deregister_critical_service_after = Duration::from_millis(AFTER_MS);
+        }
+        story.commit(Story::on_node("n1", command));
+        story.wait_ms(20_000);
+        assert!(complaint(story).contains("asks for"));
     }
 
     fn complaint(story: Story) -> String {

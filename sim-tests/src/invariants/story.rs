@@ -646,6 +646,19 @@ impl Story {
         }])
     }
 
+    /// A registration, on another node.
+    pub(crate) fn on_node(node: &str, mut command: Command) -> Command {
+        let name = NodeName::parse(node).expect("a valid name");
+        if let Command::Register(registrations) = &mut command {
+            for it in registrations {
+                it.node.name = name.clone();
+                it.checks.iter_mut().for_each(|check| check.node = name.clone());
+                it.instance.iter_mut().for_each(|own| own.node = name.clone());
+            }
+        }
+        command
+    }
+
     /// The command for [`Story::report`].
     pub(crate) fn status(check: &str, status: CheckStatus) -> Command {
         let id = CheckId::parse(check).expect("a valid id");

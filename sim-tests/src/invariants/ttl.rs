@@ -17,6 +17,7 @@ use sider_core::{
 
 use super::Violation;
 use crate::{
+    agency,
     history::{History, Operation, Outcome, ServerNumber},
     matching::{SHARED_NODE, Source},
     model::State,
@@ -280,9 +281,9 @@ impl Lives {
     }
 }
 
-/// Whether a check can be renewed only by clients.
+/// Whether a check can be renewed only by clients: agents renew theirs unseen.
 fn counts(check: &Check) -> bool {
-    check.definition.ttl().is_some() && check.node.as_str() == SHARED_NODE
+    check.definition.ttl().is_some() && !agency::is_node(check.node.as_str())
 }
 
 /// The checks of one state that the other one does not share, of both. What did not change is shared, mostly in its place.
@@ -428,6 +429,25 @@ mod tests {
         story.wait_ms(TTL_MS - 200);
         story.expire(CHECK);
         assert!(complaint(story).contains("after a renewal that was acknowledged"));
+    }
+
+    /// A check of a node that clients registered, which passes and is never renewed.
+    fn passing_on(node: &str) -> Story {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        let mut command = Story::registration("web-1", 1);
+        if let Command::Register(registrations) = &mut command {
+            registrations[0].checks[0].status = Some(Passing);
+        }
+        story.commit(Story::on_node(node, command));
+        story.wait_ms(TTL_MS + 20_000);
+        story
+    }
+
+    #[test]
+    fn what_is_not_renewed_expires_on_every_node_but_that_of_an_agent() {
+        assert!(complaint(passing_on("n1")).contains("is not critical"));
+        assert_eq!(check(&passing_on("agent-0").finish()), Ok(()));
     }
 
     #[test]
