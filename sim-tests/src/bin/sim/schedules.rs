@@ -47,7 +47,7 @@ pub(crate) fn load(schedule: &str) -> Result<Schedule, String> {
         return Ok(generate(seed));
     }
     let text = fs::read_to_string(schedule).map_err(|error| format!("{schedule}: {error}"))?;
-    serde_json::from_str(&text).map_err(|error| format!("{schedule} is no schedule: {error}"))
+    Schedule::parse(&text).map_err(|error| format!("{schedule} is no schedule: {error}"))
 }
 
 pub(crate) fn save(schedule: &Schedule, file: &Path) -> Result<(), String> {
@@ -80,5 +80,19 @@ mod tests {
         assert_eq!(parse_seeds("10..20"), Ok(10..20));
         assert_eq!(parse_seeds("5000.."), Ok(5_000..u64::MAX));
         assert!(parse_seeds("many").is_err());
+    }
+
+    #[test]
+    fn a_saved_schedule_is_read_only_if_it_makes_sense() {
+        let file = std::env::temp_dir().join(format!("sider-sim-{}.json", std::process::id()));
+        let name = file.to_str().expect("its name is text");
+        let mut schedule = generate(7);
+        save(&schedule, &file).expect("it can be written");
+        assert_eq!(load(name), Ok(schedule.clone()));
+        schedule.heal_ms = schedule.end_ms + 1;
+        save(&schedule, &file).expect("it can be written");
+        let refused = load(name).expect_err("it is healed after its end");
+        assert!(refused.contains("is no schedule: heal_ms is"), "{refused}");
+        fs::remove_file(&file).expect("it can be removed");
     }
 }
