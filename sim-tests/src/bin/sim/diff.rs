@@ -1,5 +1,7 @@
 //! `cargo sim diff`: where two runs part.
 
+use std::num::NonZero;
+
 use clap::Args;
 use sider_sim_tests::{
     diff::{Side, compare, same},
@@ -23,7 +25,7 @@ pub(crate) struct Arguments {
     other: Option<String>,
     /// Runs side by side in the search for a schedule that passes.
     #[arg(long)]
-    jobs: Option<usize>,
+    jobs: Option<NonZero<usize>>,
 }
 
 impl Arguments {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, IsTerminal as _, Write as _},
+    num::NonZero,
     ops::Range,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -33,7 +34,8 @@ const PROGRESS: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 /// Runs the schedules of many seeds, and saves what fails.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// From the first to before the last, as `0..2000`; or from the first on, as `5000..`.
+    /// From the first to before the last, as `0..2000`; or from the first on, as `5000..`; or only one: `3` is seed 3 alone,
+    /// while `SIDER_SIM_SEEDS=3`, which the tests heed, is the first three.
     #[arg(long, value_parser = parse_seeds)]
     seeds: Option<Range<u64>>,
     /// Goes on for so many minutes.
@@ -41,7 +43,7 @@ pub(crate) struct Arguments {
     minutes: Option<Duration>,
     /// How many run side by side; as many as there are processors by default.
     #[arg(long, alias = "threads")]
-    jobs: Option<usize>,
+    jobs: Option<NonZero<usize>>,
     /// Fail, too, if any situation of the table never occurred.
     #[arg(long)]
     nightly: bool,

@@ -55,19 +55,25 @@ pub(crate) fn save(schedule: &Schedule, file: &Path) -> Result<(), String> {
     fs::write(file, text + "\n").map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// `7` is one seed, `0..2000` are from the first to before the last, `5000..` from the first on.
+/// `7` is one seed, `0..2000` are from the first to before the last, `5000..` from the first on. No seeds are an error: a
+/// sweep of none would find nothing.
 pub(crate) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     let parse = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
-    match text.split_once("..") {
-        Some((from, "")) => Ok(parse(from)?..u64::MAX),
-        Some((from, to)) => Ok(parse(from)?..parse(to)?),
-        None => parse(text).map(|seed| seed..seed.saturating_add(1)),
+    let seeds = match text.split_once("..") {
+        Some((from, "")) => parse(from)?..u64::MAX,
+        Some((from, to)) => parse(from)?..parse(to)?,
+        None => parse(text).map(|seed| seed..seed.saturating_add(1))?,
+    };
+    if seeds.is_empty() {
+        return Err(format!("there are no seeds in {text}"));
     }
+    Ok(seeds)
 }
 
 /// As many threads as asked for, or as there are processors.
-pub(crate) fn jobs(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get))
+pub(crate) fn jobs(asked: Option<NonZero<usize>>) -> usize {
+    let all = || thread::available_parallelism().map_or(1, NonZero::get);
+    asked.map_or_else(all, NonZero::get)
 }
 
 #[cfg(test)]
@@ -80,6 +86,9 @@ mod tests {
         assert_eq!(parse_seeds("10..20"), Ok(10..20));
         assert_eq!(parse_seeds("5000.."), Ok(5_000..u64::MAX));
         assert!(parse_seeds("many").is_err());
+        for none in ["5..5", "10..5", "18446744073709551615.."] {
+            assert_eq!(parse_seeds(none), Err(format!("there are no seeds in {none}")));
+        }
     }
 
     #[test]

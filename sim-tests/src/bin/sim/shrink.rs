@@ -1,6 +1,6 @@
 //! `cargo sim shrink`: what of a failing schedule is needed to fail.
 
-use std::path::PathBuf;
+use std::{num::NonZero, path::PathBuf};
 
 use clap::Args;
 use sider_sim_tests::{
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     runs: usize,
     /// Runs side by side; as many as there are processors by default. The result does not depend on it.
     #[arg(long)]
-    jobs: Option<usize>,
+    jobs: Option<NonZero<usize>>,
     /// Where to save it: in `sim-tests/regressions/`, under the name of its cause, it becomes a test.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
