@@ -491,7 +491,7 @@ impl fmt::Display for Schedule {
             },
         )?;
         if let Some(squeeze) = shape.squeeze {
-            writeln!(f, "with small limits: {squeeze:?}")?;
+            writeln!(f, "with small limits: {squeeze}")?;
         }
         if shape.servers_listed {
             writeln!(f, "the servers are in their own catalog")?;
@@ -545,6 +545,33 @@ impl fmt::Display for Schedule {
             }
         }
         write!(f, "healed at {} ms, ends at {} ms", self.heal_ms, self.end_ms)
+    }
+}
+
+impl fmt::Display for Squeeze {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = [
+            (
+                usize::try_from(self.append_entries).unwrap_or(usize::MAX),
+                "entries of an append",
+            ),
+            (self.append_bytes, "bytes of an append"),
+            (self.appends_in_flight, "appends under way to a follower"),
+            (self.snapshot_chunk_bytes, "bytes of a snapshot's chunk"),
+            (self.journal_writes, "writes in a sync"),
+            (self.log_cache_entries, "log entries in memory"),
+            (self.log_read_entries, "log entries read in one go"),
+            (self.views, "answers kept"),
+            (self.forwards_in_flight, "writes under way to the leader"),
+            (self.decisions_in_flight, "decisions under way"),
+            (self.expiries_per_command, "checks that expire in a command"),
+        ];
+        let set = limits.iter().filter(|(most, _)| *most > 0);
+        let each: Vec<String> = set.map(|(most, what)| format!("{most} {what}")).collect();
+        match each.is_empty() {
+            true => f.write_str("none"),
+            false => f.write_str(&words::list(each)),
+        }
     }
 }
 
@@ -664,5 +691,21 @@ impl fmt::Display for Who {
             Who::Majority => f.write_str("a majority"),
             Who::All => f.write_str("everyone"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_limits_that_are_set_are_told() {
+        let squeeze = Squeeze {
+            append_entries: 2,
+            views: 3,
+            ..Squeeze::default()
+        };
+        assert_eq!(squeeze.to_string(), "2 entries of an append, 3 answers kept");
+        assert_eq!(Squeeze::default().to_string(), "none");
     }
 }
