@@ -567,7 +567,7 @@ impl fmt::Display for Squeeze {
             (self.expiries_per_command, "checks that expire in a command"),
         ];
         let set = limits.iter().filter(|(most, _)| *most > 0);
-        let each: Vec<String> = set.map(|(most, what)| format!("{most} {what}")).collect();
+        let each: Vec<String> = set.map(|(most, what)| format!("{what}: {most}")).collect();
         match each.is_empty() {
             true => f.write_str("none"),
             false => f.write_str(&words::list(each)),
@@ -705,7 +705,7 @@ mod tests {
             views: 3,
             ..Squeeze::default()
         };
-        assert_eq!(squeeze.to_string(), "2 entries of an append, 3 answers kept");
+        assert_eq!(squeeze.to_string(), "entries of an append: 2, answers kept: 3");
         assert_eq!(Squeeze::default().to_string(), "none");
     }
 }
