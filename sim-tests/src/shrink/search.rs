@@ -47,6 +47,7 @@ where
         Shrunk {
             schedule: self.best,
             runs: self.runs,
+            violation: None,
         }
     }
 

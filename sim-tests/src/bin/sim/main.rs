@@ -2,6 +2,7 @@
 //!
 //! One module for each subcommand: its arguments, and what it does with them. The library does the work.
 
+mod choice;
 mod diff;
 mod lease_map;
 mod replay;

@@ -4,11 +4,13 @@ use std::{num::NonZero, path::PathBuf};
 
 use clap::Args;
 use sider_sim_tests::{
+    run::run,
     schedule::Schedule,
-    shrink::{Effort, events, shrink},
+    shrink::{Effort, events, shrink_to},
 };
 
 use crate::{
+    choice::Choice,
     print,
     schedules::{jobs, load, save},
 };
@@ -18,6 +20,8 @@ use crate::{
 pub(crate) struct Arguments {
     /// A seed, or a file with a saved schedule.
     schedule: String,
+    #[command(flatten)]
+    choice: Choice,
     /// Runs that it may take.
     #[arg(long, default_value_t = 4_000)]
     runs: usize,
@@ -32,6 +36,9 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn carry_out(self) -> Result<bool, String> {
         let schedule = load(&self.schedule)?;
+        let report = run(&schedule);
+        let (violation, choice) = self.choice.of(&report.violations)?;
+        print(&choice);
         let effort = Effort {
             runs_max: self.runs,
             jobs: jobs(self.jobs),
@@ -47,9 +54,8 @@ impl Arguments {
                 );
             }
         };
-        let Some((small, violation)) = shrink(&schedule, effort, progress) else {
-            return Err("this schedule does not fail".into());
-        };
+        let small = shrink_to(&schedule, violation, effort, progress);
+        let violation = small.violation.as_ref().unwrap_or(violation);
         print(&format!(
             "{}\n{} of {} events are left, after {} runs\nVIOLATED: {violation}\n",
             small.schedule,
