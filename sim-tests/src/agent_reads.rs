@@ -22,6 +22,7 @@ const DATACENTER: &str = "dc1";
 
 /// A question to the agent's API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum AgentAsk {
     /// `/v1/catalog/datacenters`, which bears no index either.
     Datacenters,

@@ -18,6 +18,7 @@ use crate::{
 
 /// Settings that are stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AutopilotOp {
     /// Whether dead servers are removed.
     pub cleans_up: bool,

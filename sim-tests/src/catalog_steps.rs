@@ -19,6 +19,7 @@ use crate::{
 
 /// What is done to one thing of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CatalogStep {
     /// What is done.
     pub verb: Verb,
@@ -43,6 +44,7 @@ pub enum Verb {
 
 /// A thing of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Thing {
     /// A node.
     Node {

@@ -29,6 +29,7 @@ pub const LAST_SEEN: u64 = u64::MAX;
 
 /// A request about keys or sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum KeyOp {
     /// `/v1/kv`: one step that writes.
     One(Step),
@@ -50,6 +51,7 @@ pub enum KeyOp {
 
 /// A session to create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewSession {
     /// Tells it from every other one.
     pub name: String,

@@ -14,6 +14,7 @@ pub const OF_NODE: &str = "_node_maintenance";
 
 /// Takes an instance, or the node, out of use, or puts it back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Maintenance {
     /// The instance; none for the node.
     pub of: Option<String>,

@@ -12,6 +12,7 @@ use crate::{
 
 /// What narrows an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Narrowing {
     /// `?filter`.
     pub filter: Option<Filter>,

@@ -18,6 +18,7 @@ use crate::{
 
 /// A request of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Op {
     /// Registers instances on the servers' shared node, all or none.
     Register {
@@ -144,6 +145,7 @@ pub enum ReportForm {
 
 /// An instance to register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Service {
     /// Service.
     pub name: String,
@@ -198,6 +200,7 @@ impl Apart {
 
 /// A check to register, nearly always a TTL check; its id is the default one of the request's form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TtlCheck {
     /// Its TTL in milliseconds; 0 if it is not a TTL check.
     pub ttl_ms: u64,
@@ -209,6 +212,7 @@ pub struct TtlCheck {
 
 /// A node to register in the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CatalogEntry {
     /// Node.
     pub node: String,
@@ -295,6 +299,7 @@ impl Spoils {
 
 /// A status of one check, or of all TTL checks of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
     /// Whose.
     pub target: Target,
@@ -315,6 +320,7 @@ pub enum Target {
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Ask {
     /// `/v1/health/service/{service}`.
     Health {

@@ -18,6 +18,7 @@ use crate::{
 
 /// A request about prepared queries. A query is named by its id; in a schedule by the label that it was created under.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum PreparedOp {
     /// `POST /v1/query`.
     Create {
@@ -59,6 +60,7 @@ pub enum PreparedOp {
 
 /// What a query says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Its name, which no other query has; it may have none.
     pub name: String,

@@ -110,7 +110,7 @@ impl Saboteur {
         if self.lock().healed {
             return;
         }
-        let servers = self.resolve(who(&fault.what));
+        let servers = self.resolve(fault.what.who());
         let from = now(world);
         let mut span = FaultSpan {
             from,
@@ -483,6 +483,8 @@ impl Saboteur {
             None => vec![],
             Some(Who::Server(server)) => vec![usize::from(server) % all],
             Some(Who::Leader) => vec![leader],
+            // A server that is alone has nobody behind it.
+            Some(Who::Follower(_)) if all == 1 => vec![],
             Some(Who::Follower(nth)) => vec![after(1 + usize::from(nth) % (all - 1))],
             Some(Who::Majority) => (0..=all / 2).map(after).collect(),
             Some(Who::All) => (0..all).collect(),
@@ -504,43 +506,6 @@ fn survival(kept: Kept) -> Survival {
 
 fn sync_time(shape: &Shape) -> std::ops::Range<Duration> {
     Duration::from_micros(shape.sync_us.0)..Duration::from_micros(shape.sync_us.1)
-}
-
-/// Whom a trouble is about.
-fn who(what: &Trouble) -> Option<Who> {
-    match what {
-        Trouble::Crash(who)
-        | Trouble::PowerCut(who, _)
-        | Trouble::Pause(who)
-        | Trouble::CutOff(who)
-        | Trouble::CutOffFromAll(who)
-        | Trouble::Mute(who)
-        | Trouble::Deaf(who)
-        | Trouble::BlackHole(who)
-        | Trouble::Bridge(who)
-        | Trouble::SlowSync(who, _)
-        | Trouble::HungSync(who)
-        | Trouble::LyingSync(who)
-        | Trouble::FailedSync(who)
-        | Trouble::FailedWrite(who)
-        | Trouble::FullDisk(who)
-        | Trouble::Drift(who, _)
-        | Trouble::WallJump(who, _)
-        | Trouble::Remove(who)
-        | Trouble::Trap { who, .. }
-        | Trouble::Wipe { who, .. }
-        | Trouble::Upgrade(who)
-        | Trouble::Downgrade(who)
-        | Trouble::Replace(who)
-        | Trouble::Flap { who, .. }
-        | Trouble::Swallow(who)
-        | Trouble::BadLink { from: who, .. }
-        | Trouble::DeadSync(who)
-        | Trouble::SlowReads(who, _)
-        | Trouble::Rot { who, .. } => Some(*who),
-        Trouble::Loss { .. } | Trouble::Delay { .. } | Trouble::Ring => Some(Who::All),
-        Trouble::Transfer { .. } | Trouble::Join | Trouble::JoinDown => None,
-    }
 }
 
 fn kind(what: &Trouble) -> FaultKind {

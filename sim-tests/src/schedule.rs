@@ -1,6 +1,8 @@
 //! A schedule: everything that a run does, as a value. It can be printed, saved, changed and run again; nothing but it
 //! decides the run.
 
+mod validity;
+
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,7 @@ use crate::{
 
 /// See the module's page. Times are in milliseconds since the start of the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// Decides what no other field says: delays, clocks, elections.
     pub seed: u64,
@@ -35,6 +38,7 @@ pub struct Schedule {
 
 /// How a cluster is made, and how its machines are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Shape {
     /// Servers, 3 or 5.
     pub servers: u8,
@@ -68,6 +72,7 @@ pub struct Shape {
 
 /// How much servers do in one go, and hold: so little that what happens in between happens often. 0 is as in production.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Squeeze {
     /// Entries of one append request.
     pub append_entries: u64,
@@ -99,6 +104,7 @@ fn first_version() -> u8 {
 
 /// What happens to an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AgentPlan {
     /// When it is started.
     pub start_ms: u64,
@@ -116,6 +122,7 @@ pub struct AgentPlan {
 
 /// What a service on an agent's machine asks of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Order {
     /// When.
     pub at_ms: u64,
@@ -127,6 +134,7 @@ pub struct Order {
 
 /// Something that a client does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Action {
     /// When.
     pub at_ms: u64,
@@ -140,6 +148,7 @@ pub struct Action {
 
 /// What a client does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Doing {
     /// Operations one after the other, each at a server, as soon as the one before is over.
     Chain(Vec<(u8, Op)>),
@@ -175,6 +184,7 @@ pub enum Doing {
 
 /// A fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// When it begins.
     pub at_ms: u64,
@@ -189,6 +199,7 @@ pub struct Fault {
 
 /// What is done to a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Trouble {
     /// Processes are killed, and started again in the end.
     Crash(Who),
@@ -314,6 +325,7 @@ pub enum Trouble {
 
 /// How bad a link is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Quality {
     /// Of a million messages, so many get lost.
     pub loss_ppm: u32,
@@ -334,7 +346,7 @@ pub enum Who {
     Server(u8),
     /// The leader; the first server if there is none.
     Leader,
-    /// The server this far behind the leader, by number.
+    /// The server this far behind the leader, by number; nobody if there is only one server.
     Follower(u8),
     /// The smallest majority that has the leader in it.
     Majority,
@@ -386,6 +398,52 @@ impl Schedule {
 }
 
 impl Trouble {
+    /// Whom it is about.
+    pub fn who(&self) -> Option<Who> {
+        match self {
+            Trouble::Crash(who)
+            | Trouble::PowerCut(who, _)
+            | Trouble::Pause(who)
+            | Trouble::CutOff(who)
+            | Trouble::CutOffFromAll(who)
+            | Trouble::Mute(who)
+            | Trouble::Deaf(who)
+            | Trouble::BlackHole(who)
+            | Trouble::Bridge(who)
+            | Trouble::SlowSync(who, _)
+            | Trouble::HungSync(who)
+            | Trouble::LyingSync(who)
+            | Trouble::FailedSync(who)
+            | Trouble::FailedWrite(who)
+            | Trouble::FullDisk(who)
+            | Trouble::Drift(who, _)
+            | Trouble::WallJump(who, _)
+            | Trouble::Remove(who)
+            | Trouble::Trap { who, .. }
+            | Trouble::Wipe { who, .. }
+            | Trouble::Upgrade(who)
+            | Trouble::Downgrade(who)
+            | Trouble::Replace(who)
+            | Trouble::Flap { who, .. }
+            | Trouble::Swallow(who)
+            | Trouble::BadLink { from: who, .. }
+            | Trouble::DeadSync(who)
+            | Trouble::SlowReads(who, _)
+            | Trouble::Rot { who, .. } => Some(*who),
+            Trouble::Loss { .. } | Trouble::Delay { .. } | Trouble::Ring => Some(Who::All),
+            Trouble::Transfer { .. } | Trouble::Join | Trouble::JoinDown => None,
+        }
+    }
+
+    /// Everyone that it names: whom it is about, and the other end of a link.
+    fn about(&self) -> impl Iterator<Item = Who> {
+        let other = match self {
+            Trouble::BadLink { to, .. } => Some(*to),
+            _ => None,
+        };
+        self.who().into_iter().chain(other)
+    }
+
     /// Whether a correct cluster may show it: by slowness, elections or errors.
     pub fn disturbs(&self) -> bool {
         !matches!(self, Trouble::Drift(..) | Trouble::WallJump(..))
@@ -436,7 +494,7 @@ impl fmt::Display for Schedule {
             },
         )?;
         if let Some(squeeze) = shape.squeeze {
-            writeln!(f, "with small limits: {squeeze:?}")?;
+            writeln!(f, "with small limits: {squeeze}")?;
         }
         if shape.servers_listed {
             writeln!(f, "the servers are in their own catalog")?;
@@ -490,6 +548,33 @@ impl fmt::Display for Schedule {
             }
         }
         write!(f, "healed at {} ms, ends at {} ms", self.heal_ms, self.end_ms)
+    }
+}
+
+impl fmt::Display for Squeeze {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = [
+            (
+                usize::try_from(self.append_entries).unwrap_or(usize::MAX),
+                "entries of an append",
+            ),
+            (self.append_bytes, "bytes of an append"),
+            (self.appends_in_flight, "appends under way to a follower"),
+            (self.snapshot_chunk_bytes, "bytes of a snapshot's chunk"),
+            (self.journal_writes, "writes in a sync"),
+            (self.log_cache_entries, "log entries in memory"),
+            (self.log_read_entries, "log entries read in one go"),
+            (self.views, "answers kept"),
+            (self.forwards_in_flight, "writes under way to the leader"),
+            (self.decisions_in_flight, "decisions under way"),
+            (self.expiries_per_command, "checks that expire in a command"),
+        ];
+        let set = limits.iter().filter(|(most, _)| *most > 0);
+        let each: Vec<String> = set.map(|(most, what)| format!("{what}: {most}")).collect();
+        match each.is_empty() {
+            true => f.write_str("none"),
+            false => f.write_str(&words::list(each)),
+        }
     }
 }
 
@@ -609,5 +694,21 @@ impl fmt::Display for Who {
             Who::Majority => f.write_str("a majority"),
             Who::All => f.write_str("everyone"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_limits_that_are_set_are_told() {
+        let squeeze = Squeeze {
+            append_entries: 2,
+            views: 3,
+            ..Squeeze::default()
+        };
+        assert_eq!(squeeze.to_string(), "entries of an append: 2, answers kept: 3");
+        assert_eq!(Squeeze::default().to_string(), "none");
     }
 }

@@ -5,7 +5,7 @@ use sider_sim_tests::{run::run, schedule::Schedule};
 
 /// Runs a kept schedule; no invariant may be violated.
 fn holds(schedule: &str) {
-    let schedule: Schedule = serde_json::from_str(schedule).expect("a kept schedule can be read");
+    let schedule = Schedule::parse(schedule).expect("a kept schedule can be read, and makes sense");
     let violations = run(&schedule).violations;
     assert!(violations.is_empty(), "{}", violations[0]);
 }

@@ -1,4 +1,5 @@
-//! Thousands of schedules, each judged by every invariant. `SIDER_SIM_SEEDS` names others: `5000` or `2000..9000`. With
+//! Thousands of schedules, each judged by every invariant. `SIDER_SIM_SEEDS` names others: `5000` are the first 5,000 (for
+//! `cargo sim run --seeds` it would be that one alone), `2000..9000` are from the first to before the last. With
 //! `SIDER_SIM_NIGHTLY` every situation of the table must have occurred, the rare ones too.
 
 use std::{io::Write as _, num::NonZero, ops::Range, thread};
@@ -16,10 +17,12 @@ fn seeds() -> Range<u64> {
         return 0..SCHEDULES;
     };
     let number = |text: &str| -> u64 { text.parse().expect("SIDER_SIM_SEEDS is a number or a range") };
-    match text.split_once("..") {
+    let seeds = match text.split_once("..") {
         Some((from, to)) => number(from)..number(to),
         None => 0..number(&text),
-    }
+    };
+    assert!(!seeds.is_empty(), "SIDER_SIM_SEEDS={text} are no seeds");
+    seeds
 }
 
 /// Past the test harness, which shows what a test prints only when it fails.

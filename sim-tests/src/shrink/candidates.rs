@@ -121,6 +121,8 @@ fn until(schedule: &Schedule, end_ms: u64) -> Schedule {
     cut.heal_ms = cut.heal_ms.min(end_ms);
     cut.faults.retain(|fault| fault.at_ms < end_ms);
     cut.actions.retain(|action| action.at_ms < end_ms);
+    cut.agent = cut.agent.filter(|agent| agent.start_ms < end_ms);
+    cut.other_agent = cut.other_agent.filter(|agent| agent.start_ms < end_ms);
     cut
 }
 
@@ -138,12 +140,15 @@ pub(super) fn ending_earlier(schedule: &Schedule) -> Vec<Schedule> {
     ends.into_iter().map(|end| until(schedule, end)).collect()
 }
 
-/// With fewer servers; who is asked is asked elsewhere.
+/// With fewer servers; who is asked is asked elsewhere, and what was done to a server that is gone is done to another one.
 pub(super) fn with_fewer_servers(schedule: &Schedule) -> Vec<Schedule> {
     let fewer = |servers: u8| {
         let mut candidate = schedule.clone();
         candidate.cluster.servers = servers;
         candidate.cluster.drift_ppm.truncate(usize::from(servers));
+        let mut faults = json(&candidate.faults);
+        among(&mut faults, servers);
+        candidate.faults = parse(faults)?;
         for action in &mut candidate.actions {
             match &mut action.what {
                 Doing::Chain(ops) => ops.iter_mut().for_each(|(server, _)| *server %= servers),
@@ -152,13 +157,31 @@ pub(super) fn with_fewer_servers(schedule: &Schedule) -> Vec<Schedule> {
                 }
             }
         }
-        candidate
+        Some(candidate)
     };
     [1, 3]
         .into_iter()
         .filter(|servers| *servers < schedule.cluster.servers)
-        .map(fewer)
+        .filter_map(fewer)
         .collect()
+}
+
+/// Lets faults be about servers below `servers` only.
+fn among(faults: &mut Value, servers: u8) {
+    match faults {
+        Value::Array(elements) => elements.iter_mut().for_each(|it| among(it, servers)),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field.as_u64() {
+                    Some(number) if ["Server", "Follower", "to"].contains(&name.as_str()) => {
+                        *field = Value::from(number % u64::from(servers));
+                    }
+                    _ => among(field, servers),
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// With one knob of the cluster, or one more thing beside it, as it usually is.
@@ -331,6 +354,9 @@ fn shifted(schedule: &Schedule, from: u64, by: u64) -> Schedule {
     }
     earlier(&mut candidate.heal_ms);
     earlier(&mut candidate.end_ms);
+    // What begins when all is healed never does.
+    let last = candidate.faults.iter().map(|fault| fault.at_ms + 1).max();
+    candidate.heal_ms = candidate.heal_ms.max(last.unwrap_or(0)).min(candidate.end_ms);
     candidate
 }
 
@@ -340,4 +366,70 @@ fn json<T: Serialize>(value: &T) -> Value {
 
 fn parse<T: DeserializeOwned>(value: Value) -> Option<T> {
     serde_json::from_value(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        generate::generate,
+        run::run,
+        schedule::{Trouble, Who},
+    };
+
+    #[test]
+    fn fewer_servers_are_all_that_is_left_to_be_named() {
+        let mut schedule = (0..)
+            .map(generate)
+            .find(|it| it.cluster.servers == 5 && !it.faults.is_empty())
+            .expect("some seed has five servers");
+        schedule.faults[0].what = Trouble::Crash(Who::Follower(4));
+        schedule.faults.push(Fault {
+            what: Trouble::Transfer { to: Some(4) },
+            ..schedule.faults[0].clone()
+        });
+        for candidate in with_fewer_servers(&schedule) {
+            assert_eq!(candidate.validate(), Ok(()));
+        }
+        let servers = with_fewer_servers(&schedule)
+            .iter()
+            .map(|it| it.cluster.servers)
+            .collect::<Vec<_>>();
+        assert_eq!(servers, [1, 3]);
+    }
+
+    #[test]
+    fn candidates_make_sense() {
+        let ways = [
+            without_one_event,
+            without_agent,
+            with_fewer_servers,
+            plainer,
+            with_shorter_faults,
+            closer_together,
+            ending_earlier,
+        ];
+        for schedule in (0..20).map(generate) {
+            for candidate in ways.into_iter().flat_map(|way| way(&schedule)) {
+                let valid = candidate.validate();
+                assert_eq!(valid, Ok(()), "seed {}", schedule.seed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_alone_has_no_follower_to_hurt() {
+        let mut alone = until(&with_fewer_servers(&generate(1))[0], 3_000);
+        alone.agent = None;
+        alone.other_agent = None;
+        alone.faults = vec![Fault {
+            at_ms: 1_000,
+            for_ms: 500,
+            what: Trouble::Crash(Who::Follower(0)),
+            lasts: false,
+        }];
+        assert_eq!((alone.cluster.servers, alone.validate()), (1, Ok(())));
+        let report = run(&alone);
+        assert!(report.history.panics.is_empty(), "{:?}", report.history.panics);
+    }
 }

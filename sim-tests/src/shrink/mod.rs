@@ -8,11 +8,10 @@
 //! how many run at once, nor on which of them is ready first.
 
 pub mod candidates;
+pub mod kind;
 pub mod search;
 
-use std::collections::BTreeSet;
-
-use self::search::Search;
+use self::{kind::Kind, search::Search};
 use crate::{invariants::Violation, run::run, schedule::Schedule};
 
 /// How much may be done.
@@ -31,19 +30,8 @@ pub struct Shrunk {
     pub schedule: Schedule,
     /// How many runs it took.
     pub runs: usize,
-}
-
-/// The smallest schedule that was found, and the violation that all of it was about. `None` if it does not fail.
-pub fn shrink(
-    schedule: &Schedule,
-    effort: Effort,
-    progress: impl FnMut(&Schedule, usize),
-) -> Option<(Shrunk, Violation)> {
-    let violation = run(schedule).violations.into_iter().next()?;
-    let shrunk = shrink_to(schedule, &violation, effort, progress);
-    let last = run(&shrunk.schedule).violations;
-    let shown = last.into_iter().find(|it| same_kind(it, &violation));
-    Some((shrunk, shown.unwrap_or(violation)))
+    /// What is left of the violation that it was all about, if it was about one.
+    pub violation: Option<Violation>,
 }
 
 /// The smallest schedule that was found in which this violation, which `schedule` has, stays.
@@ -53,14 +41,17 @@ pub fn shrink_to(
     effort: Effort,
     progress: impl FnMut(&Schedule, usize),
 ) -> Shrunk {
-    let still_fails = |candidate: &Schedule| {
-        let violations = run(candidate).violations;
-        violations.iter().any(|it| same_kind(it, violation))
-    };
+    let kind = Kind::of(violation, schedule, &run(schedule).history);
+    let still_fails = |candidate: &Schedule| kind.shown_by(&run(candidate)).is_some();
     // What comes after the violation can't have caused it; every run is shorter without it.
     let cut = candidates::ends_at(schedule, violation.at);
     let schedule = if still_fails(&cut) { &cut } else { schedule };
-    shrink_while(schedule, effort, still_fails, progress)
+    let shrunk = shrink_while(schedule, effort, still_fails, progress);
+    let shown = kind.shown_by(&run(&shrunk.schedule)).cloned();
+    Shrunk {
+        violation: shown,
+        ..shrunk
+    }
 }
 
 /// The same for any way of failing.
@@ -85,23 +76,6 @@ pub fn events(schedule: &Schedule) -> usize {
     schedule.faults.len() + schedule.operations() + schedule.agents().count()
 }
 
-/// Whether two violations are of one invariant, and say the same of other things: most of their words that are no names
-/// or numbers are the same.
-pub fn same_kind(one: &Violation, other: &Violation) -> bool {
-    if one.invariant != other.invariant {
-        return false;
-    }
-    let (one, other) = (words(&one.what), words(&other.what));
-    let both = one.intersection(&other).count();
-    2 * both >= one.len().max(other.len())
-}
-
-fn words(text: &str) -> BTreeSet<&str> {
-    text.split(|it: char| it.is_whitespace() || ",;:()“”\"".contains(it))
-        .filter(|word| !word.is_empty() && !word.contains(|it: char| it.is_ascii_digit() || it == '#'))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,7 +83,6 @@ mod tests {
         generate::generate,
         operation::Op,
         schedule::{Doing, Trouble},
-        time::Time,
     };
 
     const EFFORT: Effort = Effort {
@@ -173,20 +146,5 @@ mod tests {
         let needs_luck = |it: &Schedule| pauses(it) >= 2 || (pauses(it) == 1 && it.seed % 4 == 3);
         let shrunk = shrink_while(&busy(), EFFORT, needs_luck, |_, _| {});
         assert_eq!(events(&shrunk.schedule), 1);
-    }
-
-    #[test]
-    fn kinds_of_violations_are_told_apart_by_what_they_say_not_of_whom() {
-        let violation = |what: &str| Violation::new("watches", Time(0), what);
-        let late = violation("#7 of c1 at s2 is not woken in 120 ms, though entry 9 shows it web-1");
-        let other_late = violation("#23 of c0 at s0 is not woken in 310 ms, though entry 41 shows it db-2");
-        let idle = violation("#7 of c1 is answered with what was there before, by entry 9");
-        assert!(same_kind(&late, &other_late));
-        assert!(!same_kind(&late, &idle));
-        let elsewhere = Violation {
-            invariant: "ttl",
-            ..late.clone()
-        };
-        assert!(!same_kind(&late, &elsewhere));
     }
 }

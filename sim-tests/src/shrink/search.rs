@@ -47,6 +47,7 @@ where
         Shrunk {
             schedule: self.best,
             runs: self.runs,
+            violation: None,
         }
     }
 
@@ -125,7 +126,9 @@ where
     /// so that the number of jobs changes nothing.
     fn take_first(&mut self, candidates: &[Schedule]) -> Option<usize> {
         let allowed = candidates.len().min(self.effort.runs_max - self.runs);
-        let found = first_of(&candidates[..allowed], self.effort.jobs, &self.still_fails);
+        // One that makes no sense could fail for that alone.
+        let still_fails = |it: &Schedule| it.validate().is_ok() && (self.still_fails)(it);
+        let found = first_of(&candidates[..allowed], self.effort.jobs, &still_fails);
         self.runs += found.map_or(allowed, |place| place + 1);
         let place = found?;
         self.best = candidates[place].clone();

@@ -75,6 +75,12 @@ impl Tally {
         self.runs += other.runs;
     }
 
+    /// How often each situation occurred, by name.
+    pub fn hits(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let rows = TABLE.iter().zip(&self.counts);
+        rows.map(|(situation, (count, _))| (situation.name, *count))
+    }
+
     /// How many situations occurred.
     pub fn seen(&self) -> usize {
         self.counts.iter().filter(|(count, _)| *count > 0).count()

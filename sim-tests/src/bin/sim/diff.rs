@@ -1,14 +1,17 @@
 //! `cargo sim diff`: where two runs part.
 
+use std::num::NonZero;
+
 use clap::Args;
 use sider_sim_tests::{
     diff::{Side, compare, same},
-    run::{Report, run_and_keep},
+    run::{Report, run, run_and_keep},
     schedule::Schedule,
-    shrink::{candidates::put_off_one_event, same_kind, search::first_of},
+    shrink::{candidates::put_off_one_event, kind::Kind, search::first_of},
 };
 
 use crate::{
+    choice::Choice,
     print,
     schedules::{jobs, load},
 };
@@ -20,10 +23,13 @@ pub(crate) struct Arguments {
     /// A seed, or a file with a saved schedule.
     schedule: String,
     /// Another one to compare it with.
+    #[arg(conflicts_with = "invariant")]
     other: Option<String>,
+    #[command(flatten)]
+    choice: Choice,
     /// Runs side by side in the search for a schedule that passes.
     #[arg(long)]
-    jobs: Option<usize>,
+    jobs: Option<NonZero<usize>>,
 }
 
 impl Arguments {
@@ -41,15 +47,18 @@ impl Arguments {
             return Ok(false);
         }
         print("Two runs of it are the same.\n");
-        if report.violations.is_empty() {
+        if report.violations.is_empty() && self.choice.invariant.is_none() {
             print("It passes: there is nothing to compare it with. Name another schedule for that.\n");
             return Ok(true);
         }
-        let Some((less, what)) = passing(&schedule, &report, jobs(self.jobs)) else {
-            print("It fails whatever single fault or operation is left out.\n");
+        let (violation, choice) = self.choice.of(&report.violations)?;
+        print(&choice);
+        let kind = Kind::of(violation, &schedule, &report.history);
+        let Some((less, what)) = passing(&schedule, &kind, jobs(self.jobs)) else {
+            print("It fails so whatever single fault or operation is left out.\n");
             return Ok(true);
         };
-        print(&format!("It passes without this:\n{what}\n"));
+        print(&format!("It does not fail so without this:\n{what}\n"));
         tell(("as it is", &report), ("without it", &run_and_keep(&less, true)));
         Ok(true)
     }
@@ -61,13 +70,9 @@ fn tell(one: (&str, &Report), other: (&str, &Report)) {
 }
 
 /// The schedule with one event less that does not fail so, and that event.
-fn passing(schedule: &Schedule, report: &Report, jobs: usize) -> Option<(Schedule, String)> {
-    let violation = report.violations.first()?;
+fn passing(schedule: &Schedule, kind: &Kind, jobs: usize) -> Option<(Schedule, String)> {
     let candidates = put_off_one_event(schedule);
-    let passes = |candidate: &Schedule| {
-        let violations = run_and_keep(candidate, false).violations;
-        !violations.iter().any(|it| same_kind(it, violation))
-    };
+    let passes = |candidate: &Schedule| kind.shown_by(&run(candidate)).is_none();
     let less = &candidates[first_of(&candidates, jobs, &passes)?];
     let before = schedule.to_string();
     let after: Vec<String> = less.to_string().lines().map(str::to_owned).collect();

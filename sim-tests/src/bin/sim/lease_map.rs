@@ -1,6 +1,6 @@
 //! `cargo sim lease-map`: what clocks that run wrong break.
 
-use std::{fs, path::PathBuf};
+use std::{fs, num::NonZero, path::PathBuf};
 
 use clap::Args;
 use sider_sim_tests::lease_map::{DRIFTS_PPM, PAUSES_MS, lease_map, picture, table};
@@ -15,16 +15,16 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// How many schedules for each drift and pause.
-    #[arg(long, default_value_t = 5)]
-    runs: u64,
+    #[arg(long, default_value = "5")]
+    runs: NonZero<u64>,
     /// How many run side by side; as many as there are processors by default.
     #[arg(long)]
-    jobs: Option<usize>,
+    jobs: Option<NonZero<usize>>,
 }
 
 impl Arguments {
     pub(crate) fn carry_out(self) -> Result<bool, String> {
-        let cells = lease_map(&DRIFTS_PPM, &PAUSES_MS, self.runs, jobs(self.jobs));
+        let cells = lease_map(&DRIFTS_PPM, &PAUSES_MS, self.runs.get(), jobs(self.jobs));
         print(&table(&cells));
         if let Some(file) = &self.svg {
             fs::write(file, picture(&cells)).map_err(|error| format!("{}: {error}", file.display()))?;

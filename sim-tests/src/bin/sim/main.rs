@@ -2,6 +2,7 @@
 //!
 //! One module for each subcommand: its arguments, and what it does with them. The library does the work.
 
+mod choice;
 mod diff;
 mod lease_map;
 mod replay;
@@ -92,4 +93,35 @@ fn gnu_style(argument: String) -> String {
         && argument.starts_with('-')
         && argument[1..].starts_with(|first: char| first.is_ascii_alphabetic());
     if is_long { format!("-{argument}") } else { argument }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_to_do_is_no_success() {
+        for words in [
+            "run --seeds 5..5",
+            "run --seeds 10..5",
+            "run --jobs 0",
+            "shrink 7 --jobs 0",
+            "diff 7 --jobs 0",
+            "lease-map --jobs 0",
+            "lease-map --runs 0",
+            "torture --runs 0",
+        ] {
+            let parsed = Arguments::try_parse_from(["sim"].into_iter().chain(words.split(' ')));
+            assert!(parsed.is_err(), "{words}");
+        }
+        for words in [
+            "run --seeds 5..6 --jobs 1",
+            "lease-map --runs 1",
+            "diff 7 8",
+            "torture --runs 1",
+        ] {
+            let parsed = Arguments::try_parse_from(["sim"].into_iter().chain(words.split(' ')));
+            assert!(parsed.is_ok(), "{words}");
+        }
+    }
 }

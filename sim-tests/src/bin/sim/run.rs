@@ -1,8 +1,10 @@
 //! `cargo sim run`: sweeps many seeds.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, IsTerminal as _, Write as _},
+    num::NonZero,
     ops::Range,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -10,7 +12,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 use sider_sim_tests::{
     generate::generate,
     invariants::Violation,
@@ -33,7 +35,8 @@ const PROGRESS: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 /// Runs the schedules of many seeds, and saves what fails.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// From the first to before the last, as `0..2000`; or from the first on, as `5000..`.
+    /// From the first to before the last, as `0..2000`; or from the first on, as `5000..`; or only one: `3` is seed 3 alone,
+    /// while `SIDER_SIM_SEEDS=3`, which the tests heed, is the first three.
     #[arg(long, value_parser = parse_seeds)]
     seeds: Option<Range<u64>>,
     /// Goes on for so many minutes.
@@ -41,7 +44,7 @@ pub(crate) struct Arguments {
     minutes: Option<Duration>,
     /// How many run side by side; as many as there are processors by default.
     #[arg(long, alias = "threads")]
-    jobs: Option<usize>,
+    jobs: Option<NonZero<usize>>,
     /// Fail, too, if any situation of the table never occurred.
     #[arg(long)]
     nightly: bool,
@@ -70,6 +73,9 @@ enum Format {
 
 impl Arguments {
     pub(crate) fn carry_out(self) -> Result<bool, String> {
+        if let Some(file) = &self.hashes {
+            must_be_writable(file)?;
+        }
         let orderly = match self.minutes {
             Some(_) => 0..u64::MAX,
             None => 0..2_000,
@@ -161,16 +167,26 @@ impl Arguments {
                 done.entries,
                 done.faults
             )),
-            Format::Json => print(&format!(
-                "{}\n",
-                json!({
-                    "schedules": done.schedules, "failed": done.failed, "jobs": jobs,
-                    "took_s": took.as_secs_f64(), "simulated_s": done.simulated.as_secs_f64(),
-                    "operations": done.operations, "entries": done.entries, "faults": done.faults,
-                })
-            )),
+            Format::Json => print(&format!("{}\n", as_json(done, jobs, took))),
         }
     }
+}
+
+/// What came of a sweep, for programs.
+fn as_json(done: &Sweep, jobs: usize, took: Duration) -> Value {
+    json!({
+        "schedules": done.schedules, "failed": done.failed, "jobs": jobs,
+        "took_s": took.as_secs_f64(), "simulated_s": done.simulated.as_secs_f64(),
+        "operations": done.operations, "entries": done.entries, "faults": done.faults,
+        "situations": done.situations.hits().collect::<BTreeMap<_, _>>(),
+    })
+}
+
+/// Finds out before a sweep of hours whether a file can be written after it; what is in it stays.
+fn must_be_writable(file: &Path) -> Result<(), String> {
+    let opened = fs::OpenOptions::new().append(true).create(true).open(file);
+    opened.map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(())
 }
 
 fn summary(done: &Sweep, took: Duration) -> String {
@@ -272,4 +288,30 @@ fn clock() -> impl Fn() -> Duration + Copy + Sync {
 fn parse_minutes(text: &str) -> Result<Duration, String> {
     let minutes: f64 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
     Duration::try_from_secs_f64(minutes * 60.0).map_err(|error| format!("{text:?}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use sider_sim_tests::sometimes::TABLE;
+
+    use super::*;
+
+    #[test]
+    fn every_situation_is_told_to_programs() {
+        let told = as_json(&Sweep::default(), 1, Duration::ZERO);
+        let situations = told["situations"].as_object().expect("hits by name");
+        assert_eq!(situations.len(), TABLE.len());
+        assert_eq!(situations[TABLE[0].name], 0);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_noticed_and_any_other_stays() {
+        let file = std::env::temp_dir().join(format!("sider-sim-hashes-{}", std::process::id()));
+        let refused = must_be_writable(&file.join("hashes")).expect_err("there is no such directory");
+        assert!(refused.contains("hashes"), "{refused}");
+        fs::write(&file, "7 1\n").expect("it can be written");
+        assert_eq!(must_be_writable(&file), Ok(()));
+        assert_eq!(fs::read_to_string(&file).expect("it is there"), "7 1\n");
+        fs::remove_file(&file).expect("it can be removed");
+    }
 }

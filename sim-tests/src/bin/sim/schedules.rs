@@ -47,7 +47,7 @@ pub(crate) fn load(schedule: &str) -> Result<Schedule, String> {
         return Ok(generate(seed));
     }
     let text = fs::read_to_string(schedule).map_err(|error| format!("{schedule}: {error}"))?;
-    serde_json::from_str(&text).map_err(|error| format!("{schedule} is no schedule: {error}"))
+    Schedule::parse(&text).map_err(|error| format!("{schedule} is no schedule: {error}"))
 }
 
 pub(crate) fn save(schedule: &Schedule, file: &Path) -> Result<(), String> {
@@ -55,19 +55,25 @@ pub(crate) fn save(schedule: &Schedule, file: &Path) -> Result<(), String> {
     fs::write(file, text + "\n").map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// `7` is one seed, `0..2000` are from the first to before the last, `5000..` from the first on.
+/// `7` is one seed, `0..2000` are from the first to before the last, `5000..` from the first on. No seeds are an error: a
+/// sweep of none would find nothing.
 pub(crate) fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     let parse = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
-    match text.split_once("..") {
-        Some((from, "")) => Ok(parse(from)?..u64::MAX),
-        Some((from, to)) => Ok(parse(from)?..parse(to)?),
-        None => parse(text).map(|seed| seed..seed.saturating_add(1)),
+    let seeds = match text.split_once("..") {
+        Some((from, "")) => parse(from)?..u64::MAX,
+        Some((from, to)) => parse(from)?..parse(to)?,
+        None => parse(text).map(|seed| seed..seed.saturating_add(1))?,
+    };
+    if seeds.is_empty() {
+        return Err(format!("there are no seeds in {text}"));
     }
+    Ok(seeds)
 }
 
 /// As many threads as asked for, or as there are processors.
-pub(crate) fn jobs(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get))
+pub(crate) fn jobs(asked: Option<NonZero<usize>>) -> usize {
+    let all = || thread::available_parallelism().map_or(1, NonZero::get);
+    asked.map_or_else(all, NonZero::get)
 }
 
 #[cfg(test)]
@@ -80,5 +86,22 @@ mod tests {
         assert_eq!(parse_seeds("10..20"), Ok(10..20));
         assert_eq!(parse_seeds("5000.."), Ok(5_000..u64::MAX));
         assert!(parse_seeds("many").is_err());
+        for none in ["5..5", "10..5", "18446744073709551615.."] {
+            assert_eq!(parse_seeds(none), Err(format!("there are no seeds in {none}")));
+        }
+    }
+
+    #[test]
+    fn a_saved_schedule_is_read_only_if_it_makes_sense() {
+        let file = std::env::temp_dir().join(format!("sider-sim-{}.json", std::process::id()));
+        let name = file.to_str().expect("its name is text");
+        let mut schedule = generate(7);
+        save(&schedule, &file).expect("it can be written");
+        assert_eq!(load(name), Ok(schedule.clone()));
+        schedule.heal_ms = schedule.end_ms + 1;
+        save(&schedule, &file).expect("it can be written");
+        let refused = load(name).expect_err("it is healed after its end");
+        assert!(refused.contains("is no schedule: heal_ms is"), "{refused}");
+        fs::remove_file(&file).expect("it can be removed");
     }
 }

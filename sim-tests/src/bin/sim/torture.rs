@@ -1,6 +1,6 @@
 //! `cargo sim torture`: real processes, the same judges.
 
-use std::{env, fs, path::PathBuf, process::Command, time::Duration};
+use std::{env, fs, num::NonZero, path::PathBuf, process::Command, time::Duration};
 
 use clap::Args;
 use sider_sim_tests::torture::{self, Options, judge, programs_beside};
@@ -12,8 +12,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How many runs, each with the next seed.
-    #[arg(long, default_value_t = 1)]
-    runs: u64,
+    #[arg(long, default_value = "1")]
+    runs: NonZero<u64>,
     /// How long clients work in each, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -40,7 +40,7 @@ impl Arguments {
             Some(programs) => programs.clone(),
             None => build()?,
         };
-        for seed in self.seed..self.seed + self.runs {
+        for seed in self.seed..self.seed.saturating_add(self.runs.get()) {
             if !self.run(seed, programs.clone())? {
                 return Ok(false);
             }
