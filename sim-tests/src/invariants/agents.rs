@@ -379,7 +379,11 @@ mod tests {
             story.register("web-1", 1);
             story.report("chk:web-1:0", Passing);
             change(&mut story.record().agents[0].instances[0]);
-            assert!(complaint(healed(story)).contains("check chk:web-1:0 of sider's instance web-1 says"));
+            let complaint = complaint(healed(story));
+            assert!(
+                complaint.starts_with("check chk:web-1:0 (") && complaint.contains("instance web-1 says"),
+                "{complaint}"
+            );
         }
     }
 
