@@ -45,6 +45,10 @@ regressions! {
     /// again, which was answered with success, for it was still a voter of the older membership; and then it was removed.
     a_join_is_not_done_while_a_removal_is_under_way: "join-while-a-removal-is-under-way";
 
+    /// A server lost its disk, its removal was lost with a leader, and it was told to join. The leader's question who it is
+    /// got no answer; it was taken for the member that it had been, and the join was acknowledged, though it counted for nothing.
+    a_server_that_lost_its_disk_is_no_member_before_it_is_seen: "wiped-server-joins-unseen";
+
     /// A batch reported twice on one check. The first report was written and refused, as the check was deregistered
     /// meanwhile; the second, which then changed nothing, was acknowledged before that was known.
     a_report_shares_the_outcome_of_an_earlier_one_in_its_call: "reports-twice-in-a-call";

@@ -130,8 +130,8 @@ impl<R: Runtime> Members<R> {
         }
     }
 
-    /// Who is at the address of a server that is to be added. Of a member (`known`), it is only made sure that it still
-    /// has its data: it need not answer.
+    /// Who is at the address of a server that is to be added. Of a member (`known`), it is made sure that it still has its
+    /// data: one that lost it counts for nothing, though the membership names it.
     async fn introduce(
         &self,
         id: &ServerId,
@@ -149,8 +149,7 @@ impl<R: Runtime> Members<R> {
                 format!("server {id} is a member, but {WAY_BACK}"),
             )),
             (Ok(found), _) => Ok(found.member),
-            (Err(_), Some(known)) => Ok(known.clone()),
-            (Err(reason), None) => Err(MembershipError::Refused(format!(
+            (Err(reason), _) => Err(MembershipError::Refused(format!(
                 "server {id} at {} can't be added: {reason}",
                 address.raft
             ))),

@@ -135,7 +135,10 @@ fn sound_are_shown(history: &History, from: Time, until: Time) -> Result<(), Vio
             .filter(|it| it.meta.get("leader").is_some_and(|leads| leads == "true"))
             .map(|it| it.node.as_str())
             .collect();
-        let leads = leader.map(|leader| leader.server.to_string());
+        // One that removes itself leads until that is done, and is shown no more.
+        let leads = leader
+            .filter(|leader| history.is_member(leader.server, at) == Some(true))
+            .map(|leader| leader.server.to_string());
         if leads.is_some_and(|leads| told != [leads.as_str()]) {
             let leads = leader.map_or_else(String::new, |leader| leader.server.to_string());
             let what = format!("{leads} leads, and the catalog says that {told:?} do");
