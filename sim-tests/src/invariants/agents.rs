@@ -323,7 +323,7 @@ mod tests {
 
     fn healed(mut story: Story) -> Story {
         story.record().healed = story.now();
-        story.wait_ms(6_000);
+        story.wait_ms(11_000);
         story
     }
 
