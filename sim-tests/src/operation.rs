@@ -1,19 +1,18 @@
 //! What simulated clients do, as values: typed for the judges, serialisable for schedules.
 
-use std::{collections::BTreeMap, fmt};
+mod damage;
+mod telling;
 
-use bytes::Bytes;
+pub use self::damage::Damage;
+
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use sider_core::registry::{CheckStatus, Command, KeyWrite, Namespace, Operation, Snapshot, SnapshotWriter};
-use xxhash_rust::xxh3::xxh3_64;
+use sider_core::registry::{CheckStatus, Namespace};
 
 use crate::{
-    agent_reads::AgentAsk,
-    autopilot::AutopilotOp,
-    keys::{KeyOp, key},
-    maintenance::Maintenance,
-    narrowing::{Narrowing, Shape},
-    prepared::PreparedOp,
+    agent_reads::AgentAsk, autopilot::AutopilotOp, keys::KeyOp, maintenance::Maintenance,
+    narrowing::Narrowing, prepared::PreparedOp,
 };
 
 /// A request of a client.
@@ -96,20 +95,6 @@ pub enum Op {
 
 /// How long a wait may last that is one for the next event of a stream: as long as it takes.
 pub const STREAMED_MS: u64 = 1_000_000_000;
-
-/// What happened to a file between saving and restoring it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Damage {
-    /// Nothing.
-    None,
-    /// Its end is missing, from so many thousandths of its length on.
-    CutOff(u16),
-    /// One bit is another, at so many thousandths of its length.
-    Flipped(u16),
-    /// It is sound, and of a cluster that went on and came back to the same: its index is higher by so much. It is in
-    /// small blocks, as another version may write it.
-    Ahead(u16),
-}
 
 /// How a registration is written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -391,91 +376,6 @@ pub enum Freshness {
     MaxStale(u64),
 }
 
-impl Damage {
-    /// Whether the file can be restored.
-    pub fn is_sound(self) -> bool {
-        matches!(self, Damage::None | Damage::Ahead(_))
-    }
-
-    /// A file with this damage.
-    pub fn done_to(self, file: &[u8]) -> Vec<u8> {
-        let at = |thousandths: u16| file.len() * usize::from(thousandths) / 1_000;
-        let mut file = file.to_vec();
-        match self {
-            Damage::None => {}
-            Damage::CutOff(place) => file.truncate(at(place)),
-            Damage::Flipped(place) => {
-                if let Some(byte) = file.get_mut(at(place)) {
-                    *byte ^= 1 << (place % 8);
-                }
-            }
-            Damage::Ahead(by) => return gone_on(file, by),
-        }
-        file
-    }
-}
-
-/// The file of a cluster that has put a key so many times, the last time to delete it.
-fn gone_on(file: Vec<u8>, by: u16) -> Vec<u8> {
-    let file = Bytes::from(file);
-    let Ok(snapshot) = Snapshot::parse(&file) else {
-        return file.to_vec();
-    };
-    let mut registry = snapshot.registry().clone();
-    let key = key("gone-on");
-    for nth in 1..=by {
-        let write = KeyWrite {
-            key: key.clone(),
-            value: Bytes::from(nth.to_string()),
-            flags: 0,
-        };
-        let operation = match nth == by {
-            true => Operation::DeleteKey(key.clone()),
-            false => Operation::SetKey(write),
-        };
-        registry.apply(&Command::Transact(vec![operation]));
-    }
-    let file: Vec<u8> = SnapshotWriter::new(&registry, &snapshot.program)
-        .flatten()
-        .collect();
-    in_small_blocks(&file)
-}
-
-/// The same file in blocks of about a kilobyte, so that it is laid down in several parts.
-fn in_small_blocks(file: &[u8]) -> Vec<u8> {
-    const BLOCK_BYTES: usize = 1_000;
-    const TAIL_BYTES: usize = 8 + 16;
-    let length = |bytes: &[u8]| {
-        bytes
-            .first_chunk()
-            .map_or(0, |it| u32::from_be_bytes(*it) as usize)
-    };
-    let begin = file.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let (head, mut rest) = file.split_at(begin);
-    let mut packed = Vec::new();
-    while let end @ 1.. = length(rest) {
-        packed.extend_from_slice(&rest[4..4 + end]);
-        rest = &rest[4 + end..];
-    }
-    let mut new = head.to_vec();
-    let mut block = Vec::new();
-    let mut rows = packed.as_slice();
-    while !rows.is_empty() {
-        let key = 4 + length(rows);
-        let (row, behind) = rows.split_at(key + 4 + length(&rows[key..]));
-        block.extend_from_slice(row);
-        rows = behind;
-        if block.len() >= BLOCK_BYTES || rows.is_empty() {
-            new.extend(u32::try_from(block.len()).unwrap_or(u32::MAX).to_be_bytes());
-            new.append(&mut block);
-        }
-    }
-    new.extend_from_slice(&rest[..4 + TAIL_BYTES]);
-    let checksum = xxh3_64(&new);
-    new.extend(checksum.to_be_bytes());
-    new
-}
-
 impl Freshness {
     /// Whether the answer must be of a moment between request and answer.
     pub fn linearizable(self) -> bool {
@@ -574,235 +474,5 @@ impl Ask {
             Ask::Elsewhere(ask) => (Namespace::parse(ELSEWHERE).expect("a valid name"), ask),
             ask => (Namespace::default(), ask),
         }
-    }
-}
-
-impl fmt::Display for Ask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tagged = |tags: &[String]| tags.iter().map(|tag| format!(" tag={tag}")).collect::<String>();
-        match self {
-            Ask::Health {
-                service,
-                passing,
-                tags,
-            } => {
-                write!(
-                    f,
-                    "health of {service}{}{}",
-                    if *passing { " passing" } else { "" },
-                    tagged(tags)
-                )
-            }
-            Ask::CatalogService { service, tags } => write!(f, "instances of {service}{}", tagged(tags)),
-            Ask::Services => f.write_str("services"),
-            Ask::Nodes => f.write_str("nodes"),
-            Ask::NodeServices { node, list } => {
-                write!(f, "node {node}{}", if *list { " with a list" } else { "" })
-            }
-            Ask::Narrowed { ask, by } => {
-                write!(f, "{ask}")?;
-                by.node_meta
-                    .iter()
-                    .try_for_each(|(key, value)| write!(f, " on nodes with {key}:{value}"))?;
-                match (&by.filter, Shape::of(ask)) {
-                    (Some(filter), Some(shape)) => write!(f, " where {}", filter.written(shape)),
-                    _ => Ok(()),
-                }
-            }
-            Ask::NodeChecks(node) => write!(f, "checks of node {node}"),
-            Ask::ServiceChecks(service) => write!(f, "checks of {service}"),
-            Ask::Key(key) => write!(f, "key {key}"),
-            Ask::KeyTree(prefix) => write!(f, "keys with {prefix:?}"),
-            Ask::KeyNames(prefix) => write!(f, "names of keys with {prefix:?}"),
-            Ask::Sessions => f.write_str("sessions"),
-            Ask::SessionsOf(node) => write!(f, "sessions of {node}"),
-            Ask::Queries => f.write_str("prepared queries"),
-            Ask::ChecksInState(None) => f.write_str("checks"),
-            Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
-            Ask::Elsewhere(ask) => write!(f, "{ask} in {ELSEWHERE}"),
-        }
-    }
-}
-
-impl fmt::Display for Freshness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Freshness::Default => f.write_str("default"),
-            Freshness::Consistent => f.write_str("consistent"),
-            Freshness::Stale => f.write_str("stale"),
-            Freshness::MaxStale(ms) => write!(f, "at most {ms} ms stale"),
-        }
-    }
-}
-
-impl fmt::Display for RegisterForm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            RegisterForm::Short => "short form",
-            RegisterForm::Consul => "Consul's form",
-            RegisterForm::Replacing => "Consul's form, replacing checks",
-            RegisterForm::Batch => "batch",
-            RegisterForm::Elsewhere => "in another namespace",
-        })
-    }
-}
-
-impl fmt::Display for ReportForm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ReportForm::Path => "path",
-            ReportForm::Update => "update",
-            ReportForm::Heartbeat => "heartbeat",
-            ReportForm::Batch => "batch",
-        })
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Target::Check(id) | Target::Instance(id)) = self;
-        f.write_str(id)
-    }
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Op::Register { form, services } => {
-                write!(f, "register ({form})")?;
-                services.iter().try_for_each(|service| write!(f, " {service}"))
-            }
-            Op::Deregister { id, service: None } => write!(f, "deregister {id}"),
-            Op::Deregister {
-                id,
-                service: Some(service),
-            } => write!(f, "deregister {id} if of {service}"),
-            Op::DeregisterCheck { check } => write!(f, "deregister check {check}"),
-            Op::CatalogRegister(entry) => write!(f, "catalog register {entry}"),
-            Op::CatalogDeregister {
-                node,
-                service_id,
-                check_id,
-            } => {
-                write!(f, "catalog deregister {node}")?;
-                service_id.iter().try_for_each(|id| write!(f, " instance {id}"))?;
-                check_id.iter().try_for_each(|id| write!(f, " check {id}"))
-            }
-            Op::Report { form, reports } => {
-                write!(f, "report ({form})")?;
-                reports.iter().try_for_each(|report| {
-                    write!(f, " {} {}", report.target, report.status.as_str())?;
-                    report
-                        .output
-                        .iter()
-                        .try_for_each(|output| write!(f, " “{output}”"))
-                })
-            }
-            Op::Keys(op) => write!(f, "{op}"),
-            Op::Maintenance(op) => write!(f, "{op}"),
-            Op::Prepared(op) => write!(f, "{op}"),
-            Op::Autopilot(op) => write!(f, "{op}"),
-            Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
-            Op::AgentRead(ask) => write!(f, "read {ask}"),
-            Op::Save => f.write_str("save a snapshot"),
-            Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
-            Op::Restore {
-                damage: Damage::Ahead(by),
-            } => write!(f, "restore the last snapshot, ahead by {by}"),
-            Op::Restore { damage } => write!(f, "restore the last snapshot, {damage:?}"),
-            Op::Wait {
-                ask,
-                freshness,
-                index,
-                wait_ms: STREAMED_MS,
-            } => {
-                write!(f, "next event of a stream of {ask} above {index} ({freshness})")
-            }
-            Op::Wait {
-                ask,
-                freshness,
-                index,
-                wait_ms,
-            } => {
-                write!(f, "wait {wait_ms} ms for {ask} above {index} ({freshness})")
-            }
-        }
-    }
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} of {} port {} version {}",
-            self.id, self.name, self.port, self.version
-        )?;
-        if self.apart != Apart::Nothing {
-            write!(f, " but for its {:?}", self.apart)?;
-        }
-        self.tags.iter().try_for_each(|tag| write!(f, " tag={tag}"))?;
-        self.checks.iter().try_for_each(|check| {
-            write!(f, " ttl={}ms", check.ttl_ms)?;
-            check
-                .status
-                .iter()
-                .try_for_each(|status| write!(f, ":{}", status.as_str()))
-        })
-    }
-}
-
-impl fmt::Display for CatalogEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node {} at {}", self.node, self.address)?;
-        if !self.node_id.is_empty() {
-            write!(f, " with id {}", self.node_id)?;
-        }
-        self.rack
-            .iter()
-            .try_for_each(|rack| write!(f, " in rack {rack}"))?;
-        self.service
-            .iter()
-            .try_for_each(|(id, name, port)| write!(f, " instance {id} of {name} port {port}"))?;
-        self.check
-            .iter()
-            .try_for_each(|(id, status, output)| write!(f, " check {id} {} “{output}”", status.as_str()))?;
-        self.check_of.iter().try_for_each(|id| write!(f, " of {id}"))?;
-        self.spoils
-            .iter()
-            .try_for_each(|spoils| write!(f, " as its agent but for its {spoils:?}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sider_core::registry::Registry;
-
-    use super::*;
-    use crate::content::StateSeen;
-
-    #[test]
-    fn a_file_that_is_ahead_holds_the_same() {
-        let mut registry = Registry::default();
-        let write = KeyWrite {
-            key: key("k"),
-            value: Bytes::from("v"),
-            flags: 3,
-        };
-        registry.apply(&Command::Transact(vec![Operation::SetKey(write)]));
-        let file: Vec<u8> = SnapshotWriter::new(&registry, "0").flatten().collect();
-        let parse = |file: Vec<u8>| StateSeen::parse(&Bytes::from(file)).expect("a sound file");
-        let ahead = Damage::Ahead(99).done_to(&file);
-        let parts = Snapshot::parse(&Bytes::from(ahead.clone())).map(|it| it.parts().len());
-        assert!(parts.is_ok_and(|parts| parts > 2));
-        let (here, ahead) = (parse(file.clone()), parse(ahead));
-        assert_eq!(ahead.index, here.index + 99);
-        assert_eq!(
-            StateSeen {
-                index: here.index,
-                ..ahead
-            },
-            here
-        );
-        assert!(Damage::Ahead(9).is_sound() && !Damage::CutOff(9).is_sound());
     }
 }

@@ -34,6 +34,15 @@ fn cluster(world: &World, formation: Formation) -> Cluster {
     )
 }
 
+/// Leaves a server of three alone with the first client, and the others with the second.
+fn cut_off(world: &World, cluster: &Cluster, server: usize, [inside, outside]: [&Client; 2]) {
+    let others: Vec<usize> = (0..3).filter(|other| *other != server).collect();
+    let mut there = cluster.host_ids(&others);
+    there.push(outside.host().id());
+    let here = [cluster.host(server).id(), inside.host().id()];
+    world.network().partition(&[&here, &there]);
+}
+
 /// Registers an instance; gives the status and the text of the answer, or 0 and the error.
 async fn register(client: &Client, server: usize, id: &str) -> (u16, String) {
     let body = format!(r#"{{"Name":"web","ID":"{id}","Port":80}}"#);
@@ -176,12 +185,7 @@ fn a_leader_that_joins_while_it_is_removed_is_a_member_or_told_otherwise() {
         let old = cluster.leader(ms(3_000)).await.expect("a leader");
         let (inside, outside) = (cluster.client("inside"), cluster.client("outside"));
         registered(&inside, old, "a").await;
-        let others: Vec<usize> = (0..3).filter(|server| *server != old).collect();
-        let mut there = cluster.host_ids(&others);
-        there.push(outside.host().id());
-        world
-            .network()
-            .partition(&[&[cluster.host(old).id(), inside.host().id()], &there]);
+        cut_off(&world, &cluster, old, [&inside, &outside]);
         let body = format!(r#"{{"ID":"s{old}"}}"#);
         let removal = http::Request::post("/v1/raft/remove").body(Bytes::from(body));
         let removal = inside.spawn({
@@ -305,12 +309,7 @@ fn a_leader_that_is_cut_off_refuses_and_another_takes_over() {
         let old = cluster.leader(ms(3_000)).await.expect("a leader");
         let (inside, outside) = (cluster.client("inside"), cluster.client("outside"));
         registered(&inside, old, "a").await;
-        let others: Vec<usize> = (0..3).filter(|server| *server != old).collect();
-        let mut there = cluster.host_ids(&others);
-        there.push(outside.host().id());
-        world
-            .network()
-            .partition(&[&[cluster.host(old).id(), inside.host().id()], &there]);
+        cut_off(&world, &cluster, old, [&inside, &outside]);
         let refused = inside.spawn({
             let inside = inside.clone();
             async move { (register(&inside, old, "b").await, look(&inside, old, "").await) }

@@ -76,19 +76,7 @@ impl Workshop {
         // Cargo's settings reach the copy as it is below the working tree. Flags that are set twice would be other flags,
         // for which everything is compiled again.
         wanted.retain(|file| !file.starts_with(".cargo"));
-        for file in &wanted {
-            let (from, to) = (self.source.join(file), self.tree.join(file));
-            let copied = || -> io::Result<()> {
-                let text = fs::read(&from)?;
-                if fs::read(&to).is_ok_and(|found| found == text) {
-                    return Ok(());
-                }
-                fs::create_dir_all(to.parent().expect("it is below the tree"))?;
-                // Not copied with its times: cargo must see that it changed.
-                fs::write(&to, text)
-            };
-            copied().map_err(|error| format!("{}: {error}", file.display()))?;
-        }
+        wanted.iter().try_for_each(|file| self.copy(file))?;
         for file in walk(&self.tree).map_err(|error| error.to_string())? {
             if !wanted.contains(&file) {
                 fs::remove_file(self.tree.join(&file))
@@ -96,6 +84,21 @@ impl Workshop {
             }
         }
         Ok(())
+    }
+
+    /// Makes a file of the copy what it is in the working tree.
+    fn copy(&self, file: &Path) -> Result<(), String> {
+        let (from, to) = (self.source.join(file), self.tree.join(file));
+        let copied = || -> io::Result<()> {
+            let text = fs::read(&from)?;
+            if fs::read(&to).is_ok_and(|found| found == text) {
+                return Ok(());
+            }
+            fs::create_dir_all(to.parent().expect("it is below the tree"))?;
+            // Not copied with its times: cargo must see that it changed.
+            fs::write(&to, text)
+        };
+        copied().map_err(|error| format!("{}: {error}", file.display()))
     }
 
     /// Plants a bug in the copy.
@@ -117,7 +120,7 @@ impl Workshop {
             if self.plant(bug).is_ok() && self.join(bug, number, &mut files)? {
                 joined.insert(bug.name.clone(), number);
             }
-            self.clean()?;
+            self.take_out(bug)?;
         }
         for (file, joint) in &files {
             self.write(file, &joint.joined())?;
@@ -125,6 +128,18 @@ impl Workshop {
         let root = self.read(joint::ROOT)?;
         self.write(joint::ROOT, &(root + joint::SWITCH))?;
         Ok(joined)
+    }
+
+    /// Makes the files that a bug changes what they were.
+    fn take_out(&self, bug: &Bug) -> Result<(), String> {
+        for file in bug.files()? {
+            match self.source.join(&file).is_file() {
+                true => self.copy(Path::new(&file))?,
+                // The bug made it; or its patch does not apply, and it is not there.
+                false => drop(fs::remove_file(self.tree.join(&file))),
+            }
+        }
+        Ok(())
     }
 
     /// Takes what a bug that is planted changes into the joint files, if it can be joined.

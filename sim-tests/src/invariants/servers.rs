@@ -348,20 +348,35 @@ mod tests {
         assert!(complaint(story(&ALL_WELL, 9)).contains("s1 leads, and the catalog says"));
     }
 
-    #[test]
-    fn a_removed_server_that_stays_is_not() {
-        let mut story = story(&ALL_WELL, 1);
+    /// A server is removed, at once.
+    fn removes(story: &mut Story, server: u8) {
         let change = crate::history::MembershipChange {
             invoked: story.now(),
             returned: story.now(),
-            server: ServerNumber(3),
+            server: ServerNumber(server),
             joins: false,
             done: Some(true),
             answer: String::new(),
         };
         story.record().memberships.push(change);
+    }
+
+    #[test]
+    fn a_removed_server_that_stays_is_not() {
+        let mut story = story(&ALL_WELL, 1);
+        removes(&mut story, 3);
         story.wait_ms(10_000);
         assert_eq!(complaint(story), "s3 is no member any more, and in the catalog");
+    }
+
+    #[test]
+    fn a_leader_that_removes_itself_need_not_be_shown() {
+        let mut story = story(&ALL_WELL, 1);
+        removes(&mut story, 1);
+        let node = NodeName::parse("s1").expect("a name");
+        story.commit(Command::Deregister(Deregister::Node(node)));
+        story.wait_ms(10_000);
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     fn loses_the_third() -> Story {
