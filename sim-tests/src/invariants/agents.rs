@@ -168,14 +168,14 @@ fn checks_in_the_end(
     Ok(())
 }
 
-/// What differs by an output alone is found by the next comparison, and is held back then.
+/// What differs by an output alone, as after a registration, is found by the next comparison, and is held back then.
 fn is_young(history: &History, check: &Arc<Check>) -> bool {
     let truth = history.truth();
-    let since = (0..truth.entries.len())
+    let key = check.key();
+    let registered = (0..truth.entries.len())
         .rev()
-        .take_while(|at| truth.entries[*at].state.check(&check.key()).is_some())
-        .last();
-    since.is_some_and(|at| history.ended < truth.entries[at].applied + IN_STEP + OUTPUT_HOLD)
+        .find(|at| truth.registers(&key, *at..*at + 1));
+    registered.is_some_and(|at| history.ended < truth.entries[at].applied + IN_STEP + OUTPUT_HOLD)
 }
 
 /// What an agent does not know must not be on its node, and what always fails must have left.
@@ -219,9 +219,14 @@ fn stays_alive(history: &History, agent: &AgentPromise) -> Result<(), Violation>
         let Some((Command::ExpireChecks(expiries), _)) = &entry.command else {
             continue;
         };
+        // What services report on expires when they fall silent.
+        let renews = |id: &str| {
+            let mut checks = agent.instances.iter().flat_map(|it| &it.checks);
+            checks.any(|it| it.id == id && it.ttl.is_some() && it.status.is_some())
+        };
         let ours = expiries
             .iter()
-            .find(|expiry| expiry.check.node.as_str() == agent.node);
+            .find(|expiry| expiry.check.node.as_str() == agent.node && renews(expiry.check.id.as_str()));
         let calm_for_long = truth.calm_at(entry.applied).is_some_and(|(from, _)| {
             let from: Time = from.max(agent.settled).max(agent.started);
             entry.applied > from + IN_STEP / 2
