@@ -3,13 +3,15 @@
 //! All times are of the global virtual clock. Two things at the same instant count as concurrent: the judges only lean
 //! on an order that a client could have noticed.
 
+mod agent;
 mod fact;
 
 use std::{collections::BTreeMap, fmt, ops::Deref, sync::OnceLock, time::Duration};
 
-use sider_core::registry::{CheckStatus, Instance, Namespace};
-
-pub use self::fact::{AppliedEntry, Effect, Fact, Observed};
+pub use self::{
+    agent::{AgentCheck, AgentInstance, AgentLooks, AgentPromise, Outage, OutageKind, Reported},
+    fact::{AppliedEntry, Effect, Fact, Observed},
+};
 use crate::{content::Content, operation::Op, time::Time, truth::Truth};
 
 /// A server, by its number; it is called `s<number>` for people.
@@ -308,100 +310,6 @@ pub struct Holding {
     pub most: (usize, Time),
     /// The least that were seen after all clients had gone; `None` if nobody looked.
     pub left: Option<usize>,
-}
-
-/// What an agent wants to be in the registry.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AgentPromise {
-    /// Its node.
-    pub node: String,
-    /// The servers whose addresses it has.
-    pub servers: Vec<ServerNumber>,
-    /// Its address.
-    pub address: String,
-    /// All of its instances, as they must be in the end.
-    pub instances: Vec<AgentInstance>,
-    /// When it was started.
-    pub started: Time,
-    /// When something was last done to it, or to what it probes.
-    pub settled: Time,
-    /// When what it probes became another, and what it is since then.
-    pub flips: Vec<(Time, CheckStatus)>,
-    /// When it was otherwise for so short that one probe met it at most.
-    pub blips: Vec<Time>,
-    /// When it crashed, and when it was started again.
-    pub crashes: Vec<(Time, Time)>,
-}
-
-/// What must be in the registry of an agent's instance in the end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentInstance {
-    /// Its namespace.
-    pub namespace: Namespace,
-    /// Its id.
-    pub id: String,
-    /// Its port.
-    pub port: u16,
-    /// How else it looks.
-    pub looks: AgentLooks,
-    /// Its service.
-    pub service: String,
-    /// What its checks are called.
-    pub check_name: String,
-    /// The statuses of its checks.
-    pub statuses: Vec<CheckStatus>,
-    /// How the outputs of its checks end, where the agent probes.
-    pub output: Option<String>,
-    /// The TTL of its checks; `None` if they have none.
-    pub ttl: Option<Duration>,
-}
-
-/// What an agent says of an instance beside its name and place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentLooks {
-    /// Address.
-    pub address: String,
-    /// Tags.
-    pub tags: Vec<String>,
-    /// Meta.
-    pub meta: BTreeMap<String, String>,
-    /// Weights while it is passing, and while it is warning.
-    pub weights: (u32, u32),
-    /// Tagged addresses, with their ports.
-    pub tagged_addresses: BTreeMap<String, (String, u16)>,
-    /// Whether others may change its tags.
-    pub tag_override: bool,
-}
-
-impl Default for AgentLooks {
-    /// How an instance looks of which nothing is said.
-    fn default() -> AgentLooks {
-        AgentLooks {
-            address: String::new(),
-            tags: Vec::new(),
-            meta: BTreeMap::new(),
-            weights: (1, 1),
-            tagged_addresses: BTreeMap::new(),
-            tag_override: false,
-        }
-    }
-}
-
-impl AgentLooks {
-    /// How an instance looks.
-    pub fn of(instance: &Instance) -> AgentLooks {
-        let tagged = instance.tagged_addresses.iter();
-        AgentLooks {
-            address: instance.address.clone(),
-            tags: instance.tags.clone(),
-            meta: instance.meta.clone(),
-            weights: (instance.weights.passing, instance.weights.warning),
-            tagged_addresses: tagged
-                .map(|(tag, at)| (tag.clone(), (at.address.clone(), at.port)))
-                .collect(),
-            tag_override: instance.enable_tag_override,
-        }
-    }
 }
 
 /// A member's view of the membership.

@@ -13,7 +13,8 @@ use crate::{
     cluster::Witness,
     history::{
         AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding,
-        MembershipChange, Observed, Operation, Outcome, Record, ServerNumber, Streamed, Transferred,
+        MembershipChange, Observed, Operation, Outage, OutageKind, Outcome, Record, Reported, ServerNumber,
+        Streamed, Transferred,
     },
     operation::Op,
     time::Time,
@@ -189,10 +190,41 @@ impl Recorder {
         }
     }
 
-    /// An agent crashed, and was started again.
-    pub fn agent_crashed(&self, node: &str, from: Time, until: Time) {
+    /// Something befalls an agent. Gives its place.
+    pub fn agent_outage(&self, node: &str, outage: Outage) -> usize {
+        let mut place = 0;
         for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
-            agent.crashes.push((from, until));
+            place = agent.outages.len();
+            agent.outages.push(outage.clone());
+        }
+        place
+    }
+
+    /// It is over.
+    pub fn agent_outage_ended(&self, node: &str, place: usize, at: Time) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.outages[place].until = Some(at);
+        }
+    }
+
+    /// An agent that was told to stop has stopped, and whether the servers heard of it.
+    pub fn agent_stopped(&self, node: &str, place: usize, at: Time, heard: bool) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.outages[place].kind = OutageKind::Stopped(Some((at, heard)));
+        }
+    }
+
+    /// An agent carried out what it was asked for.
+    pub fn agent_obeyed(&self, node: &str, id: &str, from: Time, until: Time) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.orders.push((id.to_owned(), from, until));
+        }
+    }
+
+    /// A service reported to its agent.
+    pub fn agent_told(&self, node: &str, told: Reported) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.reports.push(told.clone());
         }
     }
 

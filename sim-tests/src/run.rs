@@ -181,8 +181,8 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
         let agent = agency::run(
             world.clone(),
             cluster.clone(),
-            number,
-            plan.clone(),
+            saboteur.clone(),
+            (number, plan.clone()),
             recorder.clone(),
         );
         drop(world.spawn(agent));

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sider_core::registry::Command;
 use sider_runtime_sim::{Link, Survival, SyncFault, World};
 
-use self::links::Lasting;
+use self::links::{Lasting, Outsider};
 pub use self::members::note_configurations;
 use crate::{
     cluster::{Client, Cluster},
@@ -39,6 +39,8 @@ struct Parts {
     shape: Shape,
     recorder: Recorder,
     client: Client,
+    /// When everything is healed.
+    heals: Time,
     /// Whether servers are upgraded in this run.
     upgrades: bool,
     /// Chooses what bit flips.
@@ -51,6 +53,8 @@ struct State {
     healed: bool,
     /// Troubles of the network that last, by fault.
     network: BTreeMap<usize, Lasting>,
+    /// Agents that are cut off from servers, by agent and trouble.
+    outsiders: BTreeMap<(usize, usize), Outsider>,
     /// Servers with a trap that is set again when it was sprung, by fault.
     traps: BTreeSet<(usize, usize)>,
     /// Servers that are broken for good.
@@ -70,6 +74,7 @@ impl Saboteur {
             shape: schedule.cluster.clone(),
             recorder: recorder.clone(),
             client: cluster.client("operator"),
+            heals: Time::ms(schedule.heal_ms),
             upgrades: schedule
                 .faults
                 .iter()
@@ -145,6 +150,11 @@ impl Saboteur {
             recorder.fault_ended(noted, now(world));
             world.trace("fault is over", &described(&fault.what, &servers));
         }
+    }
+
+    /// When everything is healed.
+    pub fn heals(&self) -> Time {
+        self.0.heals
     }
 
     /// Whether a server is broken for good.
@@ -429,6 +439,7 @@ impl Saboteur {
             state.healed = true;
             let lasting = state.lasting.clone();
             state.network.retain(|place, _| lasting.contains(place));
+            state.outsiders.clear();
             state.traps.clear();
             let broken = state.broken.clone();
             state.pauses.retain(|server, _| broken.contains(server));
@@ -496,7 +507,8 @@ impl Saboteur {
     }
 }
 
-fn survival(kept: Kept) -> Survival {
+/// What a power cut leaves.
+pub fn survival(kept: Kept) -> Survival {
     match kept {
         Kept::Nothing => Survival::Nothing,
         Kept::Some => Survival::Some,

@@ -1,6 +1,7 @@
 //! A schedule: everything that a run does, as a value. It can be printed, saved, changed and run again; nothing but it
 //! decides the run.
 
+mod agent;
 mod telling;
 mod validity;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::agent::{AgentPlan, AgentTrouble, Befall, Order, Report, Sort, Subject, Way};
 use crate::{
     operation::{Ask, Freshness, Op},
     trap::{Space, Step},
@@ -100,36 +102,6 @@ pub struct Squeeze {
 
 fn first_version() -> u8 {
     1
-}
-
-/// What happens to an agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AgentPlan {
-    /// When it is started.
-    pub start_ms: u64,
-    /// When it crashes, and how long it stays down.
-    pub crashes: Vec<(u64, u64)>,
-    /// When what it probes turns bad, or good again.
-    pub flips_ms: Vec<u64>,
-    /// When what it probes is otherwise for so short that no more than one probe can meet it.
-    #[serde(default)]
-    pub blips_ms: Vec<u64>,
-    /// What is asked of it through its own API, one after the other.
-    #[serde(default)]
-    pub orders: Vec<Order>,
-}
-
-/// What a service on an agent's machine asks of the agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Order {
-    /// When.
-    pub at_ms: u64,
-    /// The instance that is registered or deregistered.
-    pub id: String,
-    /// Its port; none to deregister it.
-    pub port: Option<u16>,
 }
 
 /// Something that a client does.

@@ -90,4 +90,9 @@ regressions! {
     /// A process crashed between writing entries and syncing them. Started again, it read them and told the leader of them;
     /// they counted as stored on a majority, and a power cut could have taken them back.
     what_a_crashed_process_left_unsynced_does_not_count: "unsynced-log-of-a-crashed-process";
+
+    /// An agent took on from the servers that a check was critical, before its probe had failed often enough. That status
+    /// did not change any more, so no removal of its instance was planned; the servers took the instance away, and the
+    /// agent registered it again, for ever.
+    what_was_critical_before_it_was_probed_leaves_too: "adopted-status-never-leaves";
 }

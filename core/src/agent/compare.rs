@@ -218,9 +218,13 @@ mod tests {
 
     /// An agent that wants `api` on port 80 with a TCP check of which nothing is known yet, and its TTL check.
     fn wanted() -> Local {
+        wanting(json!({"type": "tcp", "tcp": "10.0.0.1:80", "id": "probe"}))
+    }
+
+    fn wanting(probe: Value) -> Local {
         let node = NodeName::parse("host").expect("a valid name");
         let file = ConfigFile::parse(&json!([{"name": "api", "port": 80, "tags": ["a"], "checks": [
-            {"type": "tcp", "tcp": "10.0.0.1:80", "id": "probe"},
+            probe,
             {"type": "ttl", "ttl": "15s", "id": "beat"},
         ]}]));
         let services = file.and_then(|file| file.services(&node, "10.0.0.1"));
@@ -282,6 +286,17 @@ mod tests {
         local.adopt(&check("probe"), CheckStatus::Critical, String::new());
         // That the TTL check is critical there is for the servers to say.
         assert_eq!(findings(&local, &held), []);
+    }
+
+    #[test]
+    fn a_status_that_was_adopted_counts_towards_a_removal_once_it_is_met() {
+        let mut local = wanting(json!({"type": "tcp", "tcp": "10.0.0.1:80", "id": "probe",
+            "deregister_critical_service_after": "1s"}));
+        local.adopt(&check("probe"), CheckStatus::Critical, String::new());
+        let run = local.take_run(Instant(u64::MAX)).expect("the probe is due");
+        assert!(!local.finish_run(&run, CheckStatus::Critical, "refused".into(), Instant(0)));
+        assert_eq!(local.remove_critical(Instant(999_999_999)), []);
+        assert_eq!(local.remove_critical(Instant(1_000_000_000)).len(), 1);
     }
 
     #[test]

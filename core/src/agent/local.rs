@@ -406,11 +406,15 @@ impl Local {
             return false;
         };
         let changed = check.status != Some(status);
+        // What was only taken on from the servers has planned nothing.
+        let first = check.set_at.is_none();
         check.status = Some(status);
         check.output = output;
         check.set_at = Some(now);
-        if changed {
+        if changed || first {
             self.plan_removal(&run.key, now);
+        }
+        if changed {
             self.pending.mark_report(run.key.clone());
         }
         changed

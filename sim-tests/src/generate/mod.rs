@@ -3,6 +3,7 @@
 //! Each seed first draws which kinds of faults and operations exist in its world at all, and how often ("swarm
 //! testing"): a bug that shows only when pauses meet checkpoints is drowned where everything happens at once.
 
+mod agents;
 mod asks;
 mod autopilot;
 mod catalog;
@@ -20,7 +21,7 @@ use sider_core::registry::Command;
 
 use crate::{
     operation::Op,
-    schedule::{AgentPlan, Doing, Order, Schedule, Shape, Squeeze},
+    schedule::{Doing, Schedule, Shape, Squeeze},
 };
 
 /// When clients begin.
@@ -32,6 +33,8 @@ const RECOVERY_MS: u64 = 6_100;
 
 /// What was drawn beside the rest, so that the rest of a seed's world stayed as it was.
 const BESIDE: u64 = 0x5e4_7e45;
+/// The same for what was drawn later of agents.
+const BESIDE_AGENTS: u64 = 0xa6e_2755;
 /// In so many of a hundred worlds the servers are in their own catalog.
 const SERVERS_LISTED: u64 = 40;
 
@@ -62,19 +65,23 @@ pub fn generate(seed: u64) -> Schedule {
         matches!(&action.what, Doing::Chain(ops) if ops.iter().any(|(_, op)| matches!(op, Op::Restore { .. })))
     });
     // An agent takes up to half a minute to bring back what a restore took away.
-    let first_agent = (dice.chance(20) && !restores).then(|| agent(&mut dice, pace));
+    let first_agent = (dice.chance(20) && !restores).then(|| agents::draw(&mut dice, pace));
     if first_agent.is_some() {
         work::rob_the_agent(&mut dice, &cluster, pace, &mut actions);
     }
     autopilot::draw(&mut beside, &cluster, pace, &faults, &mut actions);
     prepared::draw(&mut beside, &cluster, pace, &mut actions);
+    let other_agent = dice.chance(8).then(|| agents::draw(&mut dice, pace));
+    let mut of_agents = Dice::new(seed ^ BESIDE_AGENTS);
+    let mut burden = |plan| agents::burden(&mut of_agents, &cluster, pace, plan);
+    let (first_agent, other_agent) = (first_agent.map(&mut burden), other_agent.map(&mut burden));
     Schedule {
         seed,
         cluster,
         actions,
         faults,
         agent: first_agent,
-        other_agent: dice.chance(8).then(|| agent(&mut dice, pace)),
+        other_agent,
         heal_ms: pace.heal_ms,
         end_ms: pace.end_ms,
     }
@@ -90,43 +97,6 @@ fn pace(dice: &mut Dice) -> Pace {
         end_ms: (heal_ms + RECOVERY_MS + expiry_ms).max(END_MS_MIN + dice.between(0, 1_000)),
         stretch,
     }
-}
-
-/// In some worlds agents run, too.
-fn agent(dice: &mut Dice, pace: Pace) -> AgentPlan {
-    let crashes = *dice.weighted(&[(6, 0), (3, 1), (1, 2)]);
-    let mut flips_ms: Vec<u64> = (0..dice.between(0, 4))
-        .map(|_| dice.between(2_000, pace.heal_ms))
-        .collect();
-    flips_ms.sort_unstable();
-    let blips_ms = (0..dice.between(0, 5))
-        .map(|_| dice.between(2_000, pace.heal_ms))
-        .collect();
-    AgentPlan {
-        start_ms: dice.between(100, 3_000),
-        crashes: (0..crashes)
-            .map(|_| (dice.between(3_500, 7_500), dice.between(50, 1_500)))
-            .collect(),
-        flips_ms,
-        blips_ms,
-        orders: orders(dice, pace),
-    }
-}
-
-/// What a service asks of its agent. An id may be registered anew, elsewhere, or taken away.
-fn orders(dice: &mut Dice, pace: Pace) -> Vec<Order> {
-    let mut orders: Vec<Order> = (0..dice.between(0, 5))
-        .map(|_| Order {
-            at_ms: dice.between(3_200, pace.heal_ms - 1_000),
-            id: format!("ordered-{}", dice.between(0, 2)),
-            port: match dice.chance(70) {
-                true => Some(10 + u16::try_from(dice.between(0, 5)).unwrap_or(0)),
-                false => None,
-            },
-        })
-        .collect();
-    orders.sort_by_key(|order| order.at_ms);
-    orders
 }
 
 fn shape(dice: &mut Dice) -> Shape {

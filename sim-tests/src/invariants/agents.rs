@@ -1,6 +1,10 @@
 //! What an agent wants to be in the registry is there in the end, with the statuses that its probes meet, whatever
 //! happened to it and to the servers; and what it renews does not expire while all is well (SPEC §1, §4).
 
+mod outages;
+mod probes;
+mod reports;
+
 use std::{sync::Arc, time::Duration};
 
 use sider_core::{
@@ -11,10 +15,12 @@ use sider_core::{
 use super::Violation;
 use crate::{
     agency,
-    history::{AgentInstance, AgentLooks, AgentPromise, FaultKind, History, Operation, ServerNumber},
+    history::{
+        AgentCheck, AgentInstance, AgentLooks, AgentPromise, FaultKind, History, Operation, ServerNumber,
+    },
+    model::State,
     operation::{CatalogEntry, Op},
     time::Time,
-    truth::Point,
     words::list,
 };
 
@@ -23,11 +29,8 @@ pub const NAME: &str = "agents";
 
 /// An agent that is left alone has brought the servers into step by then.
 const IN_STEP: Duration = Duration::from_secs(5);
-/// From a change of what is probed to the next run, and that and its report while all is well.
-const PROBE: Duration = agency::PROBE_INTERVAL
-    .saturating_mul(agency::PROBES)
-    .saturating_add(Duration::from_millis(600));
-
+/// So much later at the latest, what always fails has failed for long enough to leave.
+const LEAVES: Duration = agency::FATAL_AFTER.saturating_add(Duration::from_secs(1));
 /// See the module's page.
 ///
 /// # Errors
@@ -36,8 +39,13 @@ pub fn check(history: &History) -> Result<(), Violation> {
     for agent in &history.agents {
         in_the_end(history, agent)?;
         stays_alive(history, agent)?;
-        tells_soon(history, agent)?;
-        keeps_calm(history, agent)?;
+        probes::tells_soon(history, agent)?;
+        probes::keeps_calm(history, agent)?;
+        outages::go_without_saying(history, agent)?;
+        outages::come_to_an_end(history, agent)?;
+        outages::leave_nothing(history, agent)?;
+        reports::hold(history, agent)?;
+        reports::run_out(history, agent)?;
     }
     Ok(())
 }
@@ -52,73 +60,126 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
     if !agent.servers.iter().any(reachable) {
         return Ok(());
     }
-    let truth = history.truth();
-    let state = truth.state(truth.last());
-    let violation = |what: String| Err(Violation::new(NAME, history.ended, what));
+    let state = history.truth().state(history.truth().last());
     for wanted in &agent.instances {
-        let id = &wanted.id;
         let instance = state.instances.iter().find(|it| {
-            it.node.as_str() == agent.node && it.id.as_str() == id && it.namespace == wanted.namespace
+            it.node.as_str() == agent.node && it.id.as_str() == wanted.id && it.namespace == wanted.namespace
         });
-        let Some(instance) = instance else {
-            return violation(format!(
-                "{}'s instance {id} is not registered in the end",
-                agent.node
-            ));
+        let differs = match instance {
+            None => Some("not registered".to_owned()),
+            Some(instance) => differs(instance, wanted),
         };
-        if instance.port != wanted.port {
-            return violation(format!(
-                "{}'s instance {id} is on port {} in the end, not {}",
-                agent.node, instance.port, wanted.port
-            ));
+        if let Some(how) = differs {
+            return ended_wrong(
+                history,
+                format!("{}'s instance {} is {how} in the end", agent.node, wanted.id),
+            );
         }
-        if instance.service.as_str() != wanted.service {
-            return violation(format!(
-                "{}'s instance {id} is of the service {} in the end",
-                agent.node, instance.service
-            ));
-        }
-        let looks = AgentLooks::of(instance);
-        if looks != wanted.looks {
-            return violation(format!(
-                "{}'s instance {id} looks like {looks:?} in the end, not {:?}",
-                agent.node, wanted.looks
-            ));
-        }
-        let checks = state.checks_that_count(instance);
-        let statuses: Vec<CheckStatus> = checks.iter().map(|check| check.status).collect();
-        if statuses != wanted.statuses {
-            return violation(format!(
-                "the checks of {}'s instance {id} are {} in the end, not {}",
-                agent.node,
-                in_words(&statuses),
-                in_words(&wanted.statuses)
-            ));
-        }
-        // What differs by an output alone is found by the next comparison, and is held back then.
-        let is_young = |check: &Arc<Check>| {
-            let since = (0..truth.entries.len())
-                .rev()
-                .take_while(|at| truth.entries[*at].state.check(&check.key()).is_some())
-                .last();
-            since.is_some_and(|at| history.ended < truth.entries[at].applied + IN_STEP + OUTPUT_HOLD)
+        let of_it = |check: &&Arc<Check>| {
+            check.node.as_str() == agent.node
+                && check.namespace == wanted.namespace
+                && check.instance.as_ref().is_some_and(|id| id.as_str() == wanted.id)
         };
-        let otherwise = |check: &&&Arc<Check>| {
-            let interval = check.definition.interval;
-            let says_so = |output: &String| check.output.ends_with(output.as_str());
-            check.definition.ttl() != wanted.ttl
-                || check.name != wanted.check_name
-                || !check.notes.is_empty()
-                || wanted.ttl.is_none() && interval != agency::PROBE_INTERVAL
-                || !wanted.output.iter().all(says_so) && !is_young(check)
+        let whose = format!("{}'s instance {}", agent.node, wanted.id);
+        let found: Vec<&Arc<Check>> = state.checks.iter().filter(of_it).collect();
+        checks_in_the_end(history, &whose, found, &wanted.checks)?;
+    }
+    let of_node = |check: &&Arc<Check>| check.node.as_str() == agent.node && check.instance.is_none();
+    let found: Vec<&Arc<Check>> = state.checks.iter().filter(of_node).collect();
+    checks_in_the_end(history, &agent.node, found, &agent.node_checks)?;
+    strangers(history, agent, &state, from)?;
+    let node = state.nodes.iter().find(|node| node.name.as_str() == agent.node);
+    if let Some(node) = node
+        && (node.address != agent.address || !node.meta.is_empty())
+    {
+        let what = format!(
+            "{} is at {} in the end, not at {}, and its meta is {:?}",
+            agent.node, node.address, agent.address, node.meta
+        );
+        return ended_wrong(history, what);
+    }
+    Ok(())
+}
+
+fn ended_wrong(history: &History, what: String) -> Result<(), Violation> {
+    Err(Violation::new(NAME, history.ended, what))
+}
+
+/// How an instance is otherwise than it must be, but for its checks.
+fn differs(instance: &Instance, wanted: &AgentInstance) -> Option<String> {
+    let looks = AgentLooks::of(instance);
+    if instance.port != wanted.port {
+        Some(format!("on port {}, not {},", instance.port, wanted.port))
+    } else if instance.service.as_str() != wanted.service {
+        Some(format!("of the service {}", instance.service))
+    } else if looks != wanted.looks {
+        Some(format!("not {:?}, but {looks:?}", wanted.looks))
+    } else {
+        None
+    }
+}
+
+/// Whether there are just these checks, and as they must be.
+fn checks_in_the_end(
+    history: &History,
+    whose: &str,
+    found: Vec<&Arc<Check>>,
+    wanted: &[AgentCheck],
+) -> Result<(), Violation> {
+    let mut ids: Vec<&str> = found.iter().map(|check| check.id.as_str()).collect();
+    let mut wanted_ids: Vec<&str> = wanted.iter().map(|check| check.id.as_str()).collect();
+    ids.sort_unstable();
+    wanted_ids.sort_unstable();
+    if ids != wanted_ids {
+        let (ids, wanted) = (list(ids), list(wanted_ids));
+        return ended_wrong(
+            history,
+            format!("the checks of {whose} are {ids} in the end, not {wanted}"),
+        );
+    }
+    for wanted in wanted {
+        let Some(check) = found.iter().find(|check| check.id.as_str() == wanted.id) else {
+            continue;
         };
-        if let Some(check) = checks.iter().find(otherwise) {
-            return violation(format!(
-                "check {} ({:?}, {:?}) of {}'s instance {id} says {:?} by {:?} in the end",
-                check.id, check.name, check.notes, agent.node, check.output, check.definition
-            ));
+        if let Some(status) = wanted.status.filter(|status| *status != check.status) {
+            let what = format!(
+                "check {} of {whose} is {} in the end, not {}",
+                check.id,
+                check.status.as_str(),
+                status.as_str()
+            );
+            return ended_wrong(history, what);
+        }
+        let interval = check.definition.interval;
+        let says_so = |output: &String| check.output.ends_with(output.as_str());
+        let otherwise = check.definition.ttl() != wanted.ttl
+            || check.name != wanted.name
+            || !check.notes.is_empty()
+            || wanted.ttl.is_none() && interval != agency::PROBE_INTERVAL
+            || !wanted.output.iter().all(says_so) && !is_young(history, check);
+        if otherwise {
+            let what = format!(
+                "check {} ({:?}, {:?}) of {whose} says {:?} by {:?} in the end",
+                check.id, check.name, check.notes, check.output, check.definition
+            );
+            return ended_wrong(history, what);
         }
     }
+    Ok(())
+}
+
+/// What differs by an output alone, as after a registration, is found by the next comparison, and is held back then.
+fn is_young(history: &History, check: &Arc<Check>) -> bool {
+    let truth = history.truth();
+    let key = check.key();
+    let registered = (0..truth.entries.len())
+        .rev()
+        .find(|at| truth.registers(&key, *at..*at + 1));
+    registered.is_some_and(|at| history.ended < truth.entries[at].applied + IN_STEP + OUTPUT_HOLD)
+}
+
+/// What an agent does not know must not be on its node, and what always fails must have left.
+fn strangers(history: &History, agent: &AgentPromise, state: &State, from: Time) -> Result<(), Violation> {
     let wanted = |instance: &Instance| {
         let same = |it: &AgentInstance| it.id == instance.id.as_str() && it.namespace == instance.namespace;
         agent.instances.iter().any(same)
@@ -130,23 +191,21 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
             .iter()
             .any(|it| it.namespace == instance.namespace)
     };
+    let has_time = history.ended < from + IN_STEP + LEAVES;
+    let may_stay = |instance: &Instance| {
+        has_time && agent.leaving.iter().any(|id| id == instance.id.as_str()) || wanted(instance)
+    };
     let here = |instance: &&Arc<Instance>| instance.node.as_str() == agent.node && looks(instance);
-    if let Some(instance) = state.instances.iter().filter(here).find(|it| !wanted(it)) {
-        return violation(format!(
-            "{} is still on {} in the end, which does not know it",
-            instance.id, agent.node
-        ));
+    match state.instances.iter().filter(here).find(|it| !may_stay(it)) {
+        Some(instance) => ended_wrong(
+            history,
+            format!(
+                "{} is still on {} in the end, which does not know it",
+                instance.id, agent.node
+            ),
+        ),
+        None => Ok(()),
     }
-    let node = state.nodes.iter().find(|node| node.name.as_str() == agent.node);
-    if let Some(node) = node
-        && (node.address != agent.address || !node.meta.is_empty())
-    {
-        return violation(format!(
-            "{} is at {} in the end, not at {}, and its meta is {:?}",
-            agent.node, node.address, agent.address, node.meta
-        ));
-    }
-    Ok(())
 }
 
 fn in_words(statuses: &[CheckStatus]) -> String {
@@ -160,9 +219,14 @@ fn stays_alive(history: &History, agent: &AgentPromise) -> Result<(), Violation>
         let Some((Command::ExpireChecks(expiries), _)) = &entry.command else {
             continue;
         };
+        // What services report on expires when they fall silent.
+        let renews = |id: &str| {
+            let mut checks = agent.instances.iter().flat_map(|it| &it.checks);
+            checks.any(|it| it.id == id && it.ttl.is_some() && it.status.is_some())
+        };
         let ours = expiries
             .iter()
-            .find(|expiry| expiry.check.node.as_str() == agent.node);
+            .find(|expiry| expiry.check.node.as_str() == agent.node && renews(expiry.check.id.as_str()));
         let calm_for_long = truth.calm_at(entry.applied).is_some_and(|(from, _)| {
             let from: Time = from.max(agent.settled).max(agent.started);
             entry.applied > from + IN_STEP / 2
@@ -180,81 +244,25 @@ fn stays_alive(history: &History, agent: &AgentPromise) -> Result<(), Violation>
     Ok(())
 }
 
-/// While the servers are calm and nobody meddles with its node, what its probes meet is in the registry soon.
-fn tells_soon(history: &History, agent: &AgentPromise) -> Result<(), Violation> {
-    let probed = agent.instances.iter().find(|it| it.id == agency::PROBED);
-    let Some(probed) = probed else {
-        return Ok(());
-    };
-    for (at, status) in &agent.flips {
-        let due = *at + PROBE + history.bounds.latency * 12;
-        // What happened before must have settled, with what it left to be compared with the servers.
-        let blips = agent.blips.iter().any(|it| *it >= *at - IN_STEP && *it <= due);
-        if blips || is_disturbed(history, agent, *at, (*at - IN_STEP, due)) {
-            continue;
-        }
-        let truth = history.truth();
-        let state = truth.state(truth.applied_until(due));
-        let instance = state.instances.iter().find(|it| {
-            it.node.as_str() == agent.node && it.id.as_str() == probed.id && it.namespace == probed.namespace
-        });
-        let checks = instance.map(|instance| state.checks_that_count(instance));
-        let found: Vec<CheckStatus> = checks.iter().flatten().map(|check| check.status).collect();
-        if found != [*status] {
-            let what = format!(
-                "{}'s probe met {} from {at} on, and at {due} the registry says {}",
-                agent.node,
-                status.as_str(),
-                in_words(&found)
-            );
-            return Err(Violation::new(NAME, due, what));
-        }
-    }
-    Ok(())
-}
-
-/// What one probe met changes nothing while nothing else happens.
-fn keeps_calm(history: &History, agent: &AgentPromise) -> Result<(), Violation> {
-    let Some(probed) = agent.instances.iter().find(|it| it.id == agency::PROBED) else {
-        return Ok(());
-    };
-    let truth = history.truth();
-    for at in &agent.blips {
-        let until = *at + PROBE + history.bounds.latency * 12;
-        // Two of them may meet two probes in a row.
-        let alone = |other: &Time| other == at || *other > until || *other + PROBE < *at;
-        if !agent.blips.iter().all(alone) || is_disturbed(history, agent, *at, (*at - IN_STEP, until)) {
-            continue;
-        }
-        let statuses = |point: Point| -> Vec<CheckStatus> {
-            let state = truth.state(point);
-            let instance = state.instances.iter().find(|it| {
-                it.node.as_str() == agent.node
-                    && it.id.as_str() == probed.id
-                    && it.namespace == probed.namespace
-            });
-            let checks = instance.map(|instance| state.checks_that_count(instance));
-            checks.iter().flatten().map(|check| check.status).collect()
-        };
-        let (first, last) = (truth.applied_until(*at), truth.applied_until(until));
-        let before = statuses(first);
-        if let Some(other) = (first..=last).map(statuses).find(|it| *it != before) {
-            let what = format!(
-                "one probe of {} met something else at {at}, and the registry says {} instead of {}",
-                agent.node,
-                in_words(&other),
-                in_words(&before)
-            );
-            return Err(Violation::new(NAME, until, what));
-        }
-    }
-    Ok(())
-}
-
 /// Whether anything but a change of what it probes at `flip` befell an agent, its node or the servers in a span.
 fn is_disturbed(history: &History, agent: &AgentPromise, flip: Time, (from, until): (Time, Time)) -> bool {
     let truth = history.truth();
     let within = |time: Time| time >= from && time <= until;
+    agent.started >= from
+        || agent.flips.iter().any(|(at, _)| *at != flip && within(*at))
+        || agent.outages.iter().any(|it| it.overlaps(from, until))
+        || is_meddled_with(history, agent, (from, until))
+        // A server that is silent for good takes its time when it is asked.
+        || history
+            .faults
+            .iter()
+            .any(|it| it.kind == FaultKind::Lasting && it.from <= until)
+        || !truth.calm_between(from, until)
+}
+
+/// Whether somebody else may have written to an agent's node in a span.
+fn is_meddled_with(history: &History, agent: &AgentPromise, (from, until): (Time, Time)) -> bool {
+    let truth = history.truth();
     let meddles = |op: &Op| match op {
         Op::CatalogRegister(CatalogEntry { node, .. }) | Op::CatalogDeregister { node, .. } => {
             *node == agent.node
@@ -262,20 +270,8 @@ fn is_disturbed(history: &History, agent: &AgentPromise, flip: Time, (from, unti
         _ => false,
     };
     let meddled = |it: &Operation| meddles(&it.op) && it.invoked <= until && it.returned >= from;
-    agent.started >= from
-        || agent.flips.iter().any(|(at, _)| *at != flip && within(*at))
-        || agent
-            .crashes
-            .iter()
-            .any(|(begins, ends)| *begins <= until && *ends >= from)
-        || history.operations.iter().any(meddled)
-        // A server that is silent for good takes its time when it is asked.
-        || history
-            .faults
-            .iter()
-            .any(|it| it.kind == FaultKind::Lasting && it.from <= until)
-        || truth.restored().any(|entry| within(truth.entries[entry].applied))
-        || !truth.calm_between(from, until)
+    let mut restored = truth.restored().map(|entry| truth.entries[entry].applied);
+    history.operations.iter().any(meddled) || restored.any(|at| at >= from && at <= until)
 }
 
 #[cfg(test)]
@@ -284,6 +280,7 @@ mod tests {
         super::story::{SHARED, Story, TTL_MS},
         *,
     };
+    use crate::history::{Outage, OutageKind};
     use CheckStatus::{Critical, Passing};
     use sider_core::registry::Namespace;
 
@@ -306,16 +303,17 @@ mod tests {
                     ..AgentLooks::default()
                 },
                 service: "web".into(),
-                check_name: "ttl".into(),
-                statuses: vec![expected],
-                output: None,
-                ttl: Some(Duration::from_millis(TTL_MS)),
+                checks: vec![AgentCheck {
+                    id: "chk:web-1:0".into(),
+                    name: "ttl".into(),
+                    status: Some(expected),
+                    output: None,
+                    ttl: Some(Duration::from_millis(TTL_MS)),
+                }],
             }],
             started,
             settled: started,
-            flips: vec![],
-            blips: vec![],
-            crashes: vec![],
+            ..AgentPromise::default()
         });
         story.wait_ms(100);
         story
@@ -352,7 +350,7 @@ mod tests {
     fn another_status_is_not_fine() {
         let mut story = story(Passing);
         story.register("web-1", 1);
-        assert!(complaint(healed(story)).contains("are critical in the end, not passing"));
+        assert!(complaint(healed(story)).contains("is critical in the end, not passing"));
     }
 
     #[test]
@@ -361,7 +359,7 @@ mod tests {
         story.register("web-1", 1);
         story.report("chk:web-1:0", Passing);
         story.record().agents[0].instances[0].port = 81;
-        assert!(complaint(healed(story)).contains("is on port 80 in the end, not 81"));
+        assert!(complaint(healed(story)).contains("is on port 80, not 81, in the end"));
     }
 
     #[test]
@@ -370,7 +368,7 @@ mod tests {
         story.register("web-1", 1);
         story.report("chk:web-1:0", Passing);
         story.record().agents[0].instances[0].looks.tags = vec!["steady".into()];
-        assert!(complaint(healed(story)).contains("web-1 looks like"));
+        assert!(complaint(healed(story)).contains("web-1 is not AgentLooks"));
     }
 
     #[test]
@@ -384,8 +382,8 @@ mod tests {
 
     #[test]
     fn another_check_or_another_output_is_not_fine() {
-        let changes: [fn(&mut AgentInstance); 3] = [
-            |wanted| wanted.check_name = "another name".into(),
+        let changes: [fn(&mut AgentCheck); 3] = [
+            |wanted| wanted.name = "another name".into(),
             |wanted| wanted.ttl = Some(Duration::from_secs(60)),
             |wanted| wanted.output = Some("it says 200".into()),
         ];
@@ -393,7 +391,7 @@ mod tests {
             let mut story = story(Passing);
             story.register("web-1", 1);
             story.report("chk:web-1:0", Passing);
-            change(&mut story.record().agents[0].instances[0]);
+            change(&mut story.record().agents[0].instances[0].checks[0]);
             let complaint = complaint(healed(story));
             assert!(
                 complaint.starts_with("check chk:web-1:0 (") && complaint.contains("instance web-1 says"),
@@ -408,7 +406,7 @@ mod tests {
             let mut story = story(Passing);
             story.register("web-1", 1);
             story.report("chk:web-1:0", Passing);
-            story.record().agents[0].instances[0].output = Some("it says 200".into());
+            story.record().agents[0].instances[0].checks[0].output = Some("it says 200".into());
             check(&healed_for(story, for_ms).finish())
         };
         assert_eq!(silent(9_000), Ok(()));
@@ -418,7 +416,9 @@ mod tests {
     /// What the agent probes has been passing for long, and is critical in the end; with its check.
     fn probed() -> (Story, String) {
         let mut story = story(Critical);
-        story.record().agents[0].instances[0].id = agency::PROBED.into();
+        let wanted = &mut story.record().agents[0].instances[0];
+        wanted.id = agency::PROBED.into();
+        wanted.checks[0].id = agency::check_of(agency::PROBED);
         story.register(agency::PROBED, 1);
         let check = agency::check_of(agency::PROBED);
         story.report(&check, Passing);
@@ -467,9 +467,13 @@ mod tests {
     fn an_agent_that_crashed_meanwhile_may_tell_it_late() {
         let mut story = flipped(2_000);
         let now = story.now();
-        story.record().agents[0]
-            .crashes
-            .push((now - Duration::from_secs(4), now));
+        let outage = Outage {
+            from: now - Duration::from_secs(4),
+            until: Some(now),
+            kind: OutageKind::Down,
+            what: "it crashes".into(),
+        };
+        story.record().agents[0].outages.push(outage);
         assert_eq!(check(&story.finish()), Ok(()));
     }
 

@@ -98,14 +98,15 @@ impl Lanes {
     }
 
     fn of_server(&self, server: ServerNumber) -> usize {
-        self.by_name.get(&server.to_string()).copied().unwrap_or_default()
+        self.of_name(&server.to_string())
+    }
+
+    fn of_name(&self, name: &str) -> usize {
+        self.by_name.get(name).copied().unwrap_or_default()
     }
 
     fn of_client(&self, client: u32) -> usize {
-        self.by_name
-            .get(&format!("c{client}"))
-            .copied()
-            .unwrap_or_default()
+        self.of_name(&format!("c{client}"))
     }
 }
 
@@ -150,12 +151,18 @@ fn faults(history: &History, lanes: &Lanes) -> Vec<Fault> {
             it.answer
         ),
     };
-    history
-        .faults
-        .iter()
-        .map(fault)
-        .chain(history.memberships.iter().map(change))
-        .collect()
+    let of_agents = history.agents.iter().flat_map(|agent| {
+        let lane = lanes.of_name(&agent.node);
+        agent.outages.iter().map(move |it| Fault {
+            from: ns(it.from),
+            until: ns(it.until.unwrap_or(history.ended).min(history.ended)),
+            lanes: vec![lane],
+            what: it.what.clone(),
+        })
+    });
+    let faults = history.faults.iter().map(fault);
+    let changes = history.memberships.iter().map(change);
+    faults.chain(changes).chain(of_agents).collect()
 }
 
 /// Spans in which a server leads, is down, or stands still.

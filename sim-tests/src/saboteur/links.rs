@@ -1,9 +1,9 @@
 //! What the troubles that last make of the links between machines.
 
-use sider_runtime_sim::{Link, LinkState};
+use sider_runtime_sim::{HostId, Link, LinkState};
 
 use super::{Parts, Saboteur};
-use crate::schedule::{Quality, Trouble};
+use crate::schedule::{Quality, Trouble, Way, Who};
 
 /// A trouble of the network that lasts, and the servers that it is about: for one of single links, from whom and to whom.
 #[derive(Clone)]
@@ -13,7 +13,46 @@ pub(super) struct Lasting {
     pub(super) towards: Vec<usize>,
 }
 
+/// A host that is no server is cut off from servers, or they from it.
+#[derive(Clone)]
+pub(super) struct Outsider {
+    host: HostId,
+    servers: Vec<usize>,
+    /// Whether it is about all servers, whoever joins.
+    all: bool,
+    way: Way,
+}
+
 impl Saboteur {
+    /// Cuts a host that is no server off from servers; not once all is healed.
+    pub fn cut_off(&self, key: (usize, usize), host: HostId, from: Who, way: Way) {
+        let servers = self.resolve(Some(from));
+        let mut state = self.lock();
+        if state.healed {
+            return;
+        }
+        let all = from == Who::All;
+        state.outsiders.insert(
+            key,
+            Outsider {
+                host,
+                servers,
+                all,
+                way,
+            },
+        );
+        drop(state);
+        self.set_network();
+    }
+
+    /// Ends that.
+    pub fn connect(&self, key: (usize, usize)) {
+        let there = self.lock().outsiders.remove(&key).is_some();
+        if there {
+            self.set_network();
+        }
+    }
+
     /// Sets every link from all troubles that last.
     pub(super) fn set_network(&self) {
         let Parts {
@@ -37,7 +76,12 @@ impl Saboteur {
                     .network
                     .values()
                     .map(|lasting| link_state(&lasting.what, &lasting.who, a, b, servers.len()));
-                let worst = states.max_by_key(|state| *state as u8).unwrap_or_default();
+                let outsiders = state.outsiders.values();
+                let outside = outsiders.map(|it| it.link_state((*from, a), (*to, b)));
+                let worst = states
+                    .chain(outside)
+                    .max_by_key(|state| *state as u8)
+                    .unwrap_or_default();
                 if network.state(*from, *to) != worst {
                     network.set_state(*from, *to, worst);
                 }
@@ -55,6 +99,27 @@ impl Saboteur {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Outsider {
+    /// What it makes of the link from one machine to another, each with its number if it is a server.
+    fn link_state(
+        &self,
+        (from, sender): (HostId, Option<usize>),
+        (to, receiver): (HostId, Option<usize>),
+    ) -> LinkState {
+        let concerned =
+            |server: Option<usize>| server.is_some_and(|server| self.all || self.servers.contains(&server));
+        let sends = from == self.host && concerned(receiver);
+        let hears = to == self.host && concerned(sender);
+        match self.way {
+            Way::Both if sends || hears => LinkState::Blocked,
+            Way::Mute if sends => LinkState::Blocked,
+            Way::Deaf if hears => LinkState::Blocked,
+            Way::BlackHole if sends || hears => LinkState::BlackHole,
+            _ => LinkState::Open,
         }
     }
 }

@@ -88,6 +88,9 @@ impl fmt::Display for Schedule {
                 )?,
             }
         }
+        for (number, plan) in self.agents() {
+            write!(f, "agent {number} {plan}")?;
+        }
         write!(f, "healed at {} ms, ends at {} ms", self.heal_ms, self.end_ms)
     }
 }

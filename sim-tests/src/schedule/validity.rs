@@ -2,9 +2,9 @@
 //! nothing, or blame the servers for what only the schedule is wrong about.
 
 use serde_json::Value;
-use sider_core::registry::Command;
+use sider_core::registry::{Command, InstanceId};
 
-use super::{Action, AgentPlan, Doing, Fault, Schedule, Shape, Trouble, Who};
+use super::{Action, AgentPlan, AgentTrouble, Befall, Doing, Fault, Schedule, Shape, Trouble, Who};
 use crate::{
     audit::AUDITOR,
     operation::{Damage, Op},
@@ -64,12 +64,63 @@ impl Schedule {
             let valid = self.validate_fault(fault);
             valid.map_err(|reason| format!("faults[{place}]: {reason}"))?;
         }
-        for (number, AgentPlan { start_ms, .. }) in self.agents() {
+        for (number, plan) in self.agents() {
+            let start_ms = plan.start_ms;
             need!(
-                *start_ms < end_ms,
+                start_ms < end_ms,
                 "agent {number} starts at {start_ms} ms, not before the end at {end_ms} ms"
             );
+            let valid = self.validate_agent(plan);
+            valid.map_err(|reason| format!("agent {number}: {reason}"))?;
         }
+        Ok(())
+    }
+
+    fn validate_agent(&self, plan: &AgentPlan) -> Result<(), String> {
+        let heal_ms = self.heal_ms;
+        for (place, Befall { at_ms, what, .. }) in plan.troubles.iter().enumerate() {
+            need!(
+                *at_ms < heal_ms,
+                "troubles[{place}] begins at {at_ms} ms, not before all is healed at {heal_ms} ms"
+            );
+            let valid = match what {
+                AgentTrouble::Drift(ppm) => validate_drift(*ppm),
+                AgentTrouble::WallJump(ms) => validate_jump(*ms),
+                AgentTrouble::SlowSync(ms) if *ms > SPAN_MS_MAX => {
+                    Err(format!("{ms} ms are more than {SPAN_MS_MAX} ms"))
+                }
+                AgentTrouble::CutOff { from, .. } => self.validate_who(*from),
+                _ => Ok(()),
+            };
+            valid.map_err(|reason| format!("troubles[{place}]: {reason}"))?;
+        }
+        let is_name = |id: &String| InstanceId::parse(id).is_ok();
+        let ids = plan.orders.iter().map(|it| &it.id);
+        let mut ids = ids.chain(plan.reports.iter().map(|it| &it.id));
+        match ids.find(|id| !is_name(id)) {
+            Some(id) => Err(format!("{id:?} is no instance's id")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether somebody is there. Those behind the leader are counted round and round; a server may be one that joins.
+    fn validate_who(&self, who: Who) -> Result<(), String> {
+        let (Who::Server(number) | Who::Follower(number)) = who else {
+            return Ok(());
+        };
+        let servers = self.cluster.servers;
+        let joins = |fault: &&Fault| {
+            matches!(
+                fault.what,
+                Trouble::Join | Trouble::JoinDown | Trouble::Replace(_)
+            )
+        };
+        let joining = self.faults.iter().filter(joins).count();
+        need!(
+            usize::from(number) < usize::from(servers) + joining,
+            "{}",
+            no_server(number, servers)
+        );
         Ok(())
     }
 
@@ -109,31 +160,11 @@ impl Schedule {
             "it begins at {at_ms} ms, not before all is healed at {heal_ms} ms"
         );
         let servers = self.cluster.servers;
-        let joins = |fault: &&Fault| {
-            matches!(
-                fault.what,
-                Trouble::Join | Trouble::JoinDown | Trouble::Replace(_)
-            )
-        };
-        let joining = self.faults.iter().filter(joins).count();
-        for who in fault.what.about() {
-            // Those behind the leader are counted round and round; a server may be one that joins.
-            let (Who::Server(number) | Who::Follower(number)) = who else {
-                continue;
-            };
-            need!(
-                usize::from(number) < usize::from(servers) + joining,
-                "{}",
-                no_server(number, servers)
-            );
-        }
+        fault.what.about().try_for_each(|who| self.validate_who(who))?;
         match fault.what {
             Trouble::Transfer { to: Some(to) } => need!(to < servers, "{}", no_server(to, servers)),
             Trouble::Drift(_, ppm) => validate_drift(ppm)?,
-            Trouble::WallJump(_, ms) => need!(
-                ms.unsigned_abs() <= WALL_JUMP_MS_MAX,
-                "a jump of {ms} ms is beyond {WALL_JUMP_MS_MAX} ms"
-            ),
+            Trouble::WallJump(_, ms) => validate_jump(ms)?,
             Trouble::SlowSync(_, ms) | Trouble::SlowReads(_, ms) => {
                 need!(ms <= SPAN_MS_MAX, "{ms} ms are more than {SPAN_MS_MAX} ms")
             }
@@ -202,6 +233,14 @@ fn validate_drift(ppm: i32) -> Result<(), String> {
     need!(
         ppm.unsigned_abs() < MILLION,
         "a drift of {ppm} ppm is not between -{MILLION} and {MILLION}"
+    );
+    Ok(())
+}
+
+fn validate_jump(ms: i64) -> Result<(), String> {
+    need!(
+        ms.unsigned_abs() <= WALL_JUMP_MS_MAX,
+        "a jump of {ms} ms is beyond {WALL_JUMP_MS_MAX} ms"
     );
     Ok(())
 }
@@ -291,6 +330,23 @@ mod tests {
         assert_refused("/actions/0/what", follow, "until 0 ms");
         let agent = json!({"start_ms": 9_000_000, "crashes": [], "flips_ms": []});
         assert_refused("/other_agent", agent, "agent 1 starts");
+    }
+
+    #[test]
+    fn what_can_befall_no_agent_is_refused() {
+        let plan = |at_ms: u64, what: Value| json!({"start_ms": 1, "crashes": [], "flips_ms": [], "troubles": [{"at_ms": at_ms, "for_ms": 1, "what": what}]});
+        let cut = json!({"CutOff": {"from": {"Server": 99}, "way": "Mute"}});
+        for (plan, reason) in [
+            (plan(9_000_000, json!("Pause")), "agent 1: troubles[0] begins"),
+            (plan(1, cut), "there is no server 99"),
+            (plan(1, json!({"Drift": -1_000_000})), "-1000000 ppm"),
+            (plan(1, json!({"WallJump": i64::MIN})), "a jump of"),
+            (plan(1, json!({"SlowSync": u64::MAX})), "more than"),
+        ] {
+            assert_refused("/other_agent", plan, reason);
+        }
+        let order = json!({"start_ms": 1, "crashes": [], "flips_ms": [], "orders": [{"at_ms": 1, "id": "", "port": 1}]});
+        assert_refused("/other_agent", order, "is no instance's id");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    schedule::{Action, Doing, Fault, Schedule},
+    schedule::{Action, AgentPlan, Doing, Fault, Schedule},
     stage,
     time::Time,
 };
@@ -109,6 +109,36 @@ pub(super) fn without_agent(schedule: &Schedule) -> Vec<Schedule> {
         .collect()
 }
 
+/// With less happening to an agent: nothing of one sort, then one thing less.
+pub(super) fn with_less_of_agents(schedule: &Schedule) -> Vec<Schedule> {
+    let plans: [fn(&mut Schedule) -> &mut Option<AgentPlan>; 2] = [
+        |schedule| &mut schedule.agent,
+        |schedule| &mut schedule.other_agent,
+    ];
+    let mut candidates = Vec::new();
+    for plan in plans {
+        let mut whole = schedule.clone();
+        let Some(now) = plan(&mut whole).as_ref().map(json) else {
+            continue;
+        };
+        let fields = now.as_object().into_iter().flatten();
+        let lists = fields.filter(|(_, list)| list.as_array().is_some_and(|list| list.len() > 1));
+        let empty = lists.map(|(name, _)| {
+            let mut without = now.clone();
+            without[name] = Value::Array(vec![]);
+            without
+        });
+        for smaller in empty.chain(without_one_element(&now)) {
+            if let Some(smaller) = parse::<AgentPlan>(smaller) {
+                let mut candidate = schedule.clone();
+                *plan(&mut candidate) = Some(smaller);
+                candidates.push(candidate);
+            }
+        }
+    }
+    candidates
+}
+
 /// The schedule up to shortly after a moment.
 pub(super) fn ends_at(schedule: &Schedule, at: Time) -> Schedule {
     let end_ms = (at.0 / 1_000_000 + TAIL_MS).min(schedule.end_ms);
@@ -123,6 +153,10 @@ fn until(schedule: &Schedule, end_ms: u64) -> Schedule {
     cut.actions.retain(|action| action.at_ms < end_ms);
     cut.agent = cut.agent.filter(|agent| agent.start_ms < end_ms);
     cut.other_agent = cut.other_agent.filter(|agent| agent.start_ms < end_ms);
+    let heal_ms = cut.heal_ms;
+    for agent in [&mut cut.agent, &mut cut.other_agent].into_iter().flatten() {
+        agent.troubles.retain(|it| it.at_ms < heal_ms);
+    }
     cut
 }
 
@@ -319,14 +353,23 @@ pub(super) fn closer_together(schedule: &Schedule) -> Vec<Schedule> {
 fn moments(schedule: &Schedule) -> Vec<u64> {
     let actions = schedule.actions.iter().map(|action| action.at_ms);
     let faults = schedule.faults.iter().map(|fault| fault.at_ms);
-    let agent = schedule.agent.iter().flat_map(|agent| {
-        let crashes = agent.crashes.iter().map(|(at, _)| *at);
-        crashes
-            .chain(agent.flips_ms.iter().copied())
-            .chain(agent.blips_ms.iter().copied())
-            .chain([agent.start_ms])
-    });
-    actions.chain(faults).chain(agent).collect()
+    let mut moments: Vec<u64> = actions.chain(faults).collect();
+    let mut agents = [schedule.agent.clone(), schedule.other_agent.clone()];
+    for agent in agents.iter_mut().flatten() {
+        each_moment(agent, |at| moments.push(*at));
+    }
+    moments
+}
+
+/// Every moment of an agent's plan.
+fn each_moment(agent: &mut AgentPlan, mut each: impl FnMut(&mut u64)) {
+    each(&mut agent.start_ms);
+    agent.crashes.iter_mut().for_each(|(at, _)| each(at));
+    agent.flips_ms.iter_mut().for_each(&mut each);
+    agent.blips_ms.iter_mut().for_each(&mut each);
+    agent.orders.iter_mut().for_each(|it| each(&mut it.at_ms));
+    agent.reports.iter_mut().for_each(|it| each(&mut it.at_ms));
+    agent.troubles.iter_mut().for_each(|it| each(&mut it.at_ms));
 }
 
 /// Everything after `from` happens earlier.
@@ -346,16 +389,16 @@ fn shifted(schedule: &Schedule, from: u64, by: u64) -> Schedule {
     for Fault { at_ms, .. } in &mut candidate.faults {
         earlier(at_ms);
     }
-    if let Some(agent) = &mut candidate.agent {
-        earlier(&mut agent.start_ms);
-        agent.crashes.iter_mut().for_each(|(at, _)| earlier(at));
-        agent.flips_ms.iter_mut().for_each(earlier);
-        agent.blips_ms.iter_mut().for_each(earlier);
+    let agents = [&mut candidate.agent, &mut candidate.other_agent];
+    for agent in agents.into_iter().flatten() {
+        each_moment(agent, earlier);
     }
     earlier(&mut candidate.heal_ms);
     earlier(&mut candidate.end_ms);
     // What begins when all is healed never does.
-    let last = candidate.faults.iter().map(|fault| fault.at_ms + 1).max();
+    let faults = candidate.faults.iter().map(|fault| fault.at_ms + 1);
+    let troubles = candidate.agents().flat_map(|(_, agent)| &agent.troubles);
+    let last = faults.chain(troubles.map(|it| it.at_ms + 1)).max();
     candidate.heal_ms = candidate.heal_ms.max(last.unwrap_or(0)).min(candidate.end_ms);
     candidate
 }
@@ -400,9 +443,10 @@ mod tests {
 
     #[test]
     fn candidates_make_sense() {
-        let ways = [
+        let ways: [fn(&Schedule) -> Vec<Schedule>; 8] = [
             without_one_event,
             without_agent,
+            with_less_of_agents,
             with_fewer_servers,
             plainer,
             with_shorter_faults,

@@ -105,7 +105,8 @@ where
     /// Makes what is left plainer, shorter, and closer together.
     pub(super) fn simplify(&mut self) {
         type Simpler = fn(&Schedule) -> Vec<Schedule>;
-        let ways: [Simpler; 6] = [
+        let ways: [Simpler; 7] = [
+            candidates::with_less_of_agents,
             candidates::with_fewer_servers,
             candidates::plainer,
             candidates::with_shorter_faults,

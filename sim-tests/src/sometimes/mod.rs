@@ -3,6 +3,7 @@
 //!
 //! [`TABLE`] is the list, in [`rows`]; how what they tell of is counted is in [`counting`] and the modules beside it.
 
+mod agents;
 mod autopilot;
 mod catalog;
 mod counting;

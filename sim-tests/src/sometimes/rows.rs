@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sider_core::registry::{Command, Refusal};
 
 use super::{
-    HowOften, Situation, autopilot, catalog,
+    HowOften, Situation, agents, autopilot, catalog,
     counting::{
         agent_entries, all_down, any_entry_during, changed, changes, commands, contact_ago, count, each,
         each_reply, elected_within, entry_of, expiries, expiry_during_election, in_log, index, inherited,
@@ -356,6 +356,17 @@ table! {
     Usual "an agent goes on through an election": |h| h.agents.iter().filter(|agent| {
         leaderships(h).iter().any(|it| it.1 > agent.started)
     }).count() as u64;
+    Usual "an agent is told to stop, and has deregistered its node": agents::stopped;
+    Usual "an agent loses power right after it took something on": agents::cut_after_order;
+    Usual "an agent's process stands still for longer than its TTL": agents::paused_out;
+    Usual "no server hears of a living agent for longer than its TTL": agents::unheard_out;
+    Usual "an agent's disk fails while something is asked of it": agents::disk_fails;
+    Usual "a service's report is acknowledged by its agent": agents::acknowledged;
+    Usual "a service's report can't be passed on in time": agents::unheard_report;
+    Usual "a check on which a service reported through its agent expires": agents::told_expires;
+    Usual "a check of an agent's node is registered": agents::node_check;
+    Usual "a program that an agent runs warns": agents::warns;
+    Usual "an instance leaves, as its agent met nothing good for long": agents::leaves;
 
     // Clients.
     Usual "what an agent registered is taken away, and comes back": |h| h.agents.iter().map(|agent| {

@@ -1,0 +1,216 @@
+//! What services report to their agent holds once it is acknowledged, and no longer than its TTL (AGENT.md).
+
+use std::time::Duration;
+
+use sider_core::{
+    limits::EXPIRY_BOUND,
+    registry::{CheckStatus, Command},
+};
+
+use super::{NAME, Violation, is_meddled_with};
+use crate::{
+    agency,
+    history::{AgentPromise, History, OutageKind, Reported},
+    time::Time,
+};
+
+/// Clocks that count a TTL may be wrong by so much.
+const WRONG: Duration = Duration::from_millis(10);
+/// So long before a report all must be calm, so that no older one is under way.
+const BEFORE: Duration = Duration::from_secs(1);
+
+fn is_acknowledged(told: &Reported) -> bool {
+    told.answer == Some(200)
+}
+
+/// Whether the instance of a report's check is registered or deregistered in a span, or the whole agent taken away.
+fn is_replaced(agent: &AgentPromise, told: &Reported, (from, until): (Time, Time)) -> bool {
+    let ordered = agent
+        .orders
+        .iter()
+        .any(|(id, begun, done)| told.check == agency::check_of(id) && *begun <= until && *done >= from);
+    let stops = |kind: OutageKind| matches!(kind, OutageKind::Stopped(_));
+    let mut stopped = agent.outages.iter().filter(|it| stops(it.kind));
+    ordered || stopped.any(|it| it.overlaps(from, until))
+}
+
+/// An acknowledged renewal holds for its TTL, whatever fails.
+pub(super) fn hold(history: &History, agent: &AgentPromise) -> Result<(), Violation> {
+    let truth = history.truth();
+    for told in agent.reports.iter().filter(|it| is_acknowledged(it)) {
+        // Servers have received it after it was sent.
+        let until = told.invoked + agency::TOLD_TTL - WRONG;
+        let span = (told.invoked, until);
+        if told.status == CheckStatus::Critical
+            || is_replaced(agent, told, span)
+            || is_meddled_with(history, agent, span)
+        {
+            continue;
+        }
+        let expires = |command: &Command| match command {
+            Command::ExpireChecks(all) => all
+                .iter()
+                .any(|it| it.check.node.as_str() == agent.node && it.check.id.as_str() == told.check),
+            _ => false,
+        };
+        let expired = truth.entries.iter().find(|entry| {
+            entry.applied > told.returned
+                && entry.applied < until
+                && entry
+                    .command
+                    .as_ref()
+                    .is_some_and(|(command, _)| expires(command))
+        });
+        if let Some(entry) = expired {
+            let what = format!(
+                "{} of {} expired at {}, though its report of {} was acknowledged",
+                told.check, agent.node, entry.applied, told.invoked
+            );
+            return Err(Violation::new(NAME, entry.applied, what));
+        }
+    }
+    Ok(())
+}
+
+/// While all is calm, what is acknowledged is in the registry at once, and what nobody renews expires: the agent does not
+/// renew it, not even by being started again.
+pub(super) fn run_out(history: &History, agent: &AgentPromise) -> Result<(), Violation> {
+    let truth = history.truth();
+    for (place, told) in agent.reports.iter().enumerate() {
+        if !is_acknowledged(told) {
+            continue;
+        }
+        let next = agent.reports[place + 1..]
+            .iter()
+            .find(|it| it.check == told.check);
+        let due = told.returned + agency::TOLD_TTL + EXPIRY_BOUND + WRONG + history.bounds.latency * 12;
+        let judged = |until: Time| {
+            let span = (told.invoked - BEFORE, until);
+            until <= history.ended
+                && next.is_none_or(|it| it.invoked > until)
+                && truth.calm_between(span.0, span.1)
+                && !is_replaced(agent, told, span)
+                && !is_meddled_with(history, agent, span)
+        };
+        let status = |at: Time| {
+            let state = truth.state(truth.applied_until(at));
+            let is = state
+                .checks
+                .iter()
+                .find(|check| check.node.as_str() == agent.node && check.id.as_str() == told.check);
+            is.map(|check| check.status)
+        };
+        let fresh = told.returned < told.invoked + agency::TOLD_TTL - WRONG;
+        let wrong = if fresh && judged(told.returned) && status(told.returned) != Some(told.status) {
+            Some((told.returned, "acknowledged"))
+        } else if judged(due) && status(due).is_some_and(|it| it != CheckStatus::Critical) {
+            Some((due, "long past"))
+        } else {
+            None
+        };
+        if let Some((at, how)) = wrong {
+            let is = status(at).map_or("not there", CheckStatus::as_str);
+            let what = format!(
+                "{} of {} is {is} at {at}, when its report of {} ({}) is {how}",
+                told.check,
+                agent.node,
+                told.invoked,
+                told.status.as_str()
+            );
+            return Err(Violation::new(NAME, at, what));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::ServerNumber,
+        invariants::story::{SHARED, Story},
+    };
+    use CheckStatus::Passing;
+
+    const CHECK: &str = "chk:told:0";
+
+    /// A service has reported to its agent, which says that it has passed that on.
+    fn story(passed_on: bool) -> Story {
+        let mut story = Story::new();
+        story.register("told", 1);
+        let started = story.now();
+        story.record().agents.push(AgentPromise {
+            node: SHARED.into(),
+            servers: vec![ServerNumber(1)],
+            started,
+            ..AgentPromise::default()
+        });
+        story.wait_ms(8_000);
+        let invoked = story.now();
+        if passed_on {
+            story.report(CHECK, Passing);
+        }
+        story.wait_ms(5);
+        let returned = story.now();
+        story.record().agents[0].reports.push(Reported {
+            check: CHECK.into(),
+            status: Passing,
+            invoked,
+            returned,
+            answer: Some(200),
+        });
+        story
+    }
+
+    fn judged(story: Story) -> Result<(), String> {
+        let history = story.finish();
+        let agent = &history.agents[0];
+        let both = hold(&history, agent).and_then(|()| run_out(&history, agent));
+        both.map_err(|it| it.what)
+    }
+
+    /// It expires after so many milliseconds, if ever.
+    fn expiring(after_ms: Option<u64>) -> Story {
+        let mut story = story(true);
+        if let Some(ms) = after_ms {
+            story.wait_ms(ms);
+            story.expire(CHECK);
+        }
+        story.wait_ms(5_000);
+        story
+    }
+
+    #[test]
+    fn a_report_holds_for_its_ttl() {
+        assert_eq!(judged(expiring(Some(1_600))), Ok(()));
+        let early = judged(expiring(Some(1_000))).expect_err("it was acknowledged");
+        assert!(early.contains("expired at"), "{early}");
+    }
+
+    #[test]
+    fn a_report_holds_no_longer_than_its_ttl() {
+        let late = judged(expiring(None)).expect_err("nobody reports any more");
+        assert!(late.contains("long past"), "{late}");
+        let mut crashed = expiring(None);
+        crashed.record().agents[0].reports[0].answer = Some(500);
+        assert_eq!(judged(crashed), Ok(()));
+    }
+
+    #[test]
+    fn a_report_that_is_acknowledged_is_there() {
+        let mut story = story(false);
+        story.wait_ms(100);
+        let lost = judged(story).expect_err("it was acknowledged");
+        assert!(lost.contains("is critical"), "{lost}");
+    }
+
+    #[test]
+    fn a_check_that_is_registered_anew_is_another_one() {
+        let mut story = expiring(Some(1_000));
+        let from = story.now() - Duration::from_secs(6);
+        story.record().agents[0]
+            .orders
+            .push(("told".into(), from, from + Duration::from_secs(6)));
+        assert_eq!(judged(story), Ok(()));
+    }
+}
