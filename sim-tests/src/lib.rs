@@ -30,6 +30,7 @@ pub mod narrowing;
 pub mod maintenance;
 
 pub mod agent_reads;
+pub mod cluster_reads;
 
 pub mod schedule;
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use sider_core::registry::{CheckStatus, Namespace};
 
 use crate::{
-    agent_reads::AgentAsk, autopilot::AutopilotOp, keys::KeyOp, maintenance::Maintenance,
-    narrowing::Narrowing, prepared::PreparedOp,
+    agent_reads::AgentAsk, autopilot::AutopilotOp, cluster_reads::ClusterAsk, keys::KeyOp,
+    maintenance::Maintenance, narrowing::Narrowing, prepared::PreparedOp,
 };
 
 /// A request of a client.
@@ -73,6 +73,8 @@ pub enum Op {
     },
     /// Asks the agent's API.
     AgentRead(AgentAsk),
+    /// Asks a server about the cluster and itself, or fires an event.
+    Cluster(ClusterAsk),
     /// Saves the whole state as a file.
     Save,
     /// Replaces the whole state by that of the file that was saved last; skipped while there is none.
@@ -359,6 +361,8 @@ pub enum Ask {
     Sessions,
     /// `/v1/session/node/{node}`.
     SessionsOf(String),
+    /// `/v1/session/info/{id}`; in a schedule the name that it was created under.
+    Session(String),
     /// `/v1/query`.
     Queries,
 }
@@ -443,7 +447,7 @@ impl Op {
     /// Whether it may change the registry.
     pub fn is_write(&self) -> bool {
         match self {
-            Op::Read { .. } | Op::Wait { .. } | Op::AgentRead(_) | Op::Save => false,
+            Op::Read { .. } | Op::Wait { .. } | Op::AgentRead(_) | Op::Cluster(_) | Op::Save => false,
             Op::Prepared(op) => op.is_logged(),
             _ => true,
         }

@@ -73,6 +73,7 @@ pub fn request(op: &Op) -> Request<Bytes> {
         Op::Keys(op) => op.request(),
         Op::Maintenance(op) => op.request(),
         Op::AgentRead(ask) => ask.request(),
+        Op::Cluster(ask) => ask.request(),
         Op::Prepared(op) => op.request(),
         Op::Autopilot(op) => put("/v1/operator/autopilot/configuration", Some(op.body())),
         Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
@@ -112,6 +113,22 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
             }),
             Err(problem) => Outcome::Nonsense(format!("{status} with a bad answer: {problem}")),
         };
+    }
+    // Whether it is ready, too. The index of events is none of the registry's.
+    if let Op::Cluster(ask) = op {
+        let index = answer.headers().get("x-index").and_then(|it| it.to_str().ok()?.parse().ok());
+        match ask.parse(status, index, answer.body()) {
+            Some(seen) => {
+                return Outcome::Done(Answer {
+                    index: None,
+                    told: None,
+                    content: Some(Content::Cluster(seen)),
+                    refused: Vec::new(),
+                });
+            }
+            None if status == 200 => return Outcome::Nonsense(format!("200 {:?}", text())),
+            None => {}
+        }
     }
     match status {
         200 if matches!(op, Op::AgentRead(_)) => Outcome::Nonsense(format!("200 {:?}", text())),
@@ -476,6 +493,7 @@ fn path_of(ask: &Ask) -> (String, Vec<String>) {
         ),
         Ask::Sessions => ("/v1/session/list".to_owned(), vec![]),
         Ask::SessionsOf(node) => (format!("/v1/session/node/{node}"), vec![]),
+        Ask::Session(id) => (format!("/v1/session/info/{id}"), vec![]),
         Ask::Queries => ("/v1/query".to_owned(), vec![]),
     }
 }

@@ -6,6 +6,7 @@
 mod asks;
 mod autopilot;
 mod catalog;
+mod cluster;
 mod keys;
 mod narrowing;
 mod prepared;
@@ -68,6 +69,7 @@ pub fn generate(seed: u64) -> Schedule {
     }
     autopilot::draw(&mut beside, &cluster, pace, &faults, &mut actions);
     prepared::draw(&mut beside, &cluster, pace, &mut actions);
+    cluster::draw(&mut beside, &cluster, pace, &mut actions);
     Schedule {
         seed,
         cluster,
@@ -284,7 +286,7 @@ mod tests {
         }
         operations.sort();
         operations.dedup();
-        assert_eq!(operations.len(), 16, "{operations:?}");
+        assert_eq!(operations.len(), 17, "{operations:?}");
         assert!(
             schedules.iter().any(|it| it.faults.is_empty()),
             "some must be calm"

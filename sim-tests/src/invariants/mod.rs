@@ -10,6 +10,7 @@ pub mod autopilot;
 pub mod availability;
 pub mod backups;
 pub mod clients_view;
+pub mod cluster_api;
 pub mod digest;
 pub mod durability;
 pub mod election_safety;
@@ -62,7 +63,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 33] = [
+pub const ALL: [(&str, Check); 34] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -95,6 +96,7 @@ pub const ALL: [(&str, Check); 33] = [
     (servers::NAME, servers::check),
     (leaks::NAME, leaks::check),
     (recovery::NAME, recovery::check),
+    (cluster_api::NAME, cluster_api::check),
     (availability::NAME, availability::check),
 ];
 

@@ -47,6 +47,7 @@ impl fmt::Display for Ask {
             Ask::KeyNames(prefix) => write!(f, "names of keys with {prefix:?}"),
             Ask::Sessions => f.write_str("sessions"),
             Ask::SessionsOf(node) => write!(f, "sessions of {node}"),
+            Ask::Session(id) => write!(f, "session {id}"),
             Ask::Queries => f.write_str("prepared queries"),
             Ask::ChecksInState(None) => f.write_str("checks"),
             Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
@@ -135,6 +136,7 @@ impl fmt::Display for Op {
             Op::Autopilot(op) => write!(f, "{op}"),
             Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
             Op::AgentRead(ask) => write!(f, "read {ask}"),
+            Op::Cluster(ask) => write!(f, "ask {ask}"),
             Op::Save => f.write_str("save a snapshot"),
             Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
             Op::Restore {
