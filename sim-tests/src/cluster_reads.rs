@@ -13,7 +13,7 @@ use http::{Method, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{cluster::RAFT_PORT, history::ServerNumber};
+use crate::history::ServerNumber;
 
 /// A question about the servers, or an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,10 +171,14 @@ impl ClusterAsk {
         }
         let value: Value = serde_json::from_slice(body).ok()?;
         Some(match self {
-            ClusterAsk::Leader => ClusterSeen::Leader(server_at(value.as_str()?)),
+            ClusterAsk::Leader => ClusterSeen::Leader(leader(value.as_str()?)?),
             ClusterAsk::Peers => {
                 let peers = value.as_array()?.iter();
-                ClusterSeen::Peers(peers.map(|it| server_at(it.as_str()?)).collect::<Option<_>>()?)
+                ClusterSeen::Peers(
+                    peers
+                        .map(|it| ServerNumber::parse(it.as_str()?))
+                        .collect::<Option<_>>()?,
+                )
             }
             ClusterAsk::Configuration { of_operators } => {
                 let list = if *of_operators { "Servers" } else { "servers" };
@@ -199,11 +203,21 @@ impl ClusterAsk {
     }
 }
 
-/// The server at a Raft address; none for an empty one.
-fn server_at(address: &str) -> Option<ServerNumber> {
-    let (host, port) = address.rsplit_once(':')?;
-    let nth: u8 = host.strip_prefix("10.0.0.")?.parse().ok()?;
-    (port == RAFT_PORT.to_string()).then(|| ServerNumber(nth.wrapping_sub(1)))
+/// An answer with the names of servers in place of their Raft addresses: where each of them is, only the cluster knows.
+pub fn with_names(body: &Bytes, addresses: impl Iterator<Item = (ServerNumber, String)>) -> Bytes {
+    let mut text = String::from_utf8_lossy(body).into_owned();
+    for (server, address) in addresses {
+        text = text.replace(&format!("\"{address}\""), &format!("\"{server}\""));
+    }
+    Bytes::from(text)
+}
+
+/// The leader by its name; nobody's is empty.
+fn leader(name: &str) -> Option<Option<ServerNumber>> {
+    match name {
+        "" => Some(None),
+        name => ServerNumber::parse(name).map(Some),
+    }
 }
 
 fn seat(value: &Value) -> Option<Seat> {
@@ -212,7 +226,7 @@ fn seat(value: &Value) -> Option<Seat> {
         found => found.clone(),
     };
     let server = ServerNumber::parse(either("ID", "id").as_str()?)?;
-    let at = server_at(either("Address", "raft_addr").as_str()?)?;
+    let at = ServerNumber::parse(either("Address", "raft_addr").as_str()?)?;
     (server == at).then_some(Seat {
         server,
         leads: either("Leader", "leader").as_bool()?,
@@ -227,7 +241,7 @@ fn itself(value: &Value) -> Option<ClusterSeen> {
     // It says so twice.
     (leads == (raft["state"].as_str()? == "Leader")).then_some(ClusterSeen::Itself {
         leads,
-        leader: server_at(consul["leader_addr"].as_str()?),
+        leader: leader(consul["leader_addr"].as_str()?)?,
         term: number(&raft["term"])?,
         others: number(&raft["num_peers"])?,
     })
@@ -323,7 +337,11 @@ impl fmt::Display for ClusterSeen {
             ClusterSeen::Metrics(counts) => {
                 let checks: u64 = counts.checks.values().sum();
                 let instances: u64 = counts.instances.values().sum();
-                write!(f, "index {}, {instances} instances, {checks} checks", counts.index)
+                write!(
+                    f,
+                    "index {}, {instances} instances, {checks} checks",
+                    counts.index
+                )
             }
             ClusterSeen::Fired(id) => write!(f, "event {id}"),
             ClusterSeen::Events(_, events) => {
@@ -344,11 +362,19 @@ mod tests {
     }
 
     fn at(server: u8) -> String {
-        format!("10.0.0.{}:{RAFT_PORT}", server + 1)
+        format!("s{server}")
     }
 
     #[test]
-    fn servers_are_known_by_their_addresses() {
+    fn addresses_become_names() {
+        let body = Bytes::from_static(b"[\"10.0.0.1:8501\",\"10.0.0.10:8501\"]");
+        let addresses = [(0, "10.0.0.1:8501"), (3, "10.0.0.10:8501")];
+        let addresses = addresses.map(|(server, at)| (ServerNumber(server), at.to_owned()));
+        assert_eq!(with_names(&body, addresses.into_iter()), "[\"s0\",\"s3\"]");
+    }
+
+    #[test]
+    fn servers_are_known_by_their_names() {
         let leader = |told: &str| parse(&ClusterAsk::Leader, &json!(told));
         assert_eq!(leader(&at(2)), Some(ClusterSeen::Leader(Some(ServerNumber(2)))));
         assert_eq!(leader(""), Some(ClusterSeen::Leader(None)));
@@ -365,13 +391,15 @@ mod tests {
             leads: true,
             votes: false,
         }]);
-        let consuls = json!({ "Servers": [{ "ID": "s1", "Address": at(1), "Leader": true, "Voter": false }] });
+        let consuls =
+            json!({ "Servers": [{ "ID": "s1", "Address": at(1), "Leader": true, "Voter": false }] });
         let ask = ClusterAsk::Configuration { of_operators: true };
         assert_eq!(parse(&ask, &consuls), Some(seats.clone()));
         let own = json!({ "servers": [{ "id": "s1", "raft_addr": at(1), "leader": true, "voter": false }] });
         let ask = ClusterAsk::Configuration { of_operators: false };
         assert_eq!(parse(&ask, &own), Some(seats));
-        let moved = json!({ "servers": [{ "id": "s1", "raft_addr": at(2), "leader": true, "voter": false }] });
+        let moved =
+            json!({ "servers": [{ "id": "s1", "raft_addr": at(2), "leader": true, "voter": false }] });
         assert_eq!(parse(&ask, &moved), None);
     }
 

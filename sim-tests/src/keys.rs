@@ -243,10 +243,9 @@ impl Step {
     /// The session that it names, and the index that it expects of a key.
     fn references(&mut self) -> (Option<&mut String>, Option<(String, &mut u64)>) {
         match self {
-            Step::Lock(.., by)
-            | Step::Unlock(.., by)
-            | Step::CheckSession(_, by)
-            | Step::EndSession(by) => (Some(by), None),
+            Step::Lock(.., by) | Step::Unlock(.., by) | Step::CheckSession(_, by) | Step::EndSession(by) => {
+                (Some(by), None)
+            }
             Step::SetIf(key, _, index) | Step::DeleteIf(key, index) | Step::CheckIndex(key, index) => {
                 (None, Some((key.clone(), index)))
             }

@@ -28,6 +28,7 @@ pub mod catalog_steps;
 pub mod narrowing;
 
 pub mod maintenance;
+pub mod own_checks;
 
 pub mod agent_reads;
 pub mod cluster_reads;

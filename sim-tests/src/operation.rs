@@ -12,7 +12,7 @@ use sider_core::registry::{CheckStatus, Namespace};
 
 use crate::{
     agent_reads::AgentAsk, autopilot::AutopilotOp, cluster_reads::ClusterAsk, keys::KeyOp,
-    maintenance::Maintenance, narrowing::Narrowing, prepared::PreparedOp,
+    maintenance::Maintenance, narrowing::Narrowing, own_checks::OwnCheck, prepared::PreparedOp,
 };
 
 /// A request of a client.
@@ -58,6 +58,8 @@ pub enum Op {
     },
     /// Does something about keys or sessions.
     Keys(KeyOp),
+    /// Registers a check by itself.
+    RegisterCheck(OwnCheck),
     /// Begins or ends maintenance.
     Maintenance(Maintenance),
     /// Does something about prepared queries.
@@ -221,6 +223,9 @@ pub struct CatalogEntry {
     /// With it the instance, or its check, is one of an agent's own, and as the agent registers it but for this.
     #[serde(default)]
     pub spoils: Option<Spoils>,
+    /// Whether a node that is there already stays as it is.
+    #[serde(default)]
+    pub keeps_node: bool,
 }
 
 /// The one thing in which somebody registers otherwise what an agent has registered.

@@ -74,6 +74,7 @@ pub fn request(op: &Op) -> Request<Bytes> {
         Op::Maintenance(op) => op.request(),
         Op::AgentRead(ask) => ask.request(),
         Op::Cluster(ask) => ask.request(),
+        Op::RegisterCheck(check) => check.request(),
         Op::Prepared(op) => op.request(),
         Op::Autopilot(op) => put("/v1/operator/autopilot/configuration", Some(op.body())),
         Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
@@ -116,7 +117,10 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
     }
     // Whether it is ready, too. The index of events is none of the registry's.
     if let Op::Cluster(ask) = op {
-        let index = answer.headers().get("x-index").and_then(|it| it.to_str().ok()?.parse().ok());
+        let index = answer
+            .headers()
+            .get("x-index")
+            .and_then(|it| it.to_str().ok()?.parse().ok());
         match ask.parse(status, index, answer.body()) {
             Some(seen) => {
                 return Outcome::Done(Answer {
@@ -224,6 +228,9 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
             }
         }
         Op::Register { form, services } => registered(*form, services, answer.body())?,
+        Op::RegisterCheck(check) if !check.is_told_by(answer.body()) => {
+            return Err("its id is not told".into());
+        }
         _ => {}
     }
     Ok(done)
@@ -341,6 +348,9 @@ fn catalog_body(entry: &CatalogEntry) -> Value {
     let mut body = json!({ "Node": entry.node, "Address": entry.address });
     if !entry.node_id.is_empty() {
         body["ID"] = json!(entry.node_id);
+    }
+    if entry.keeps_node {
+        body["SkipNodeUpdate"] = json!(true);
     }
     if let Some(rack) = &entry.rack {
         body["NodeMeta"] = json!({ "rack": rack });

@@ -43,7 +43,11 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut V
                 let list = ClusterAsk::Events {
                     name: wanted.map(str::to_owned),
                 };
-                vec![(server, fire), (server, list.clone()), (dice.server(cluster), list)]
+                vec![
+                    (server, fire),
+                    (server, list.clone()),
+                    (dice.server(cluster), list),
+                ]
             }
             false => vec![(server, question(dice))],
         };

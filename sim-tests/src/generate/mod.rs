@@ -6,12 +6,14 @@
 mod asks;
 mod autopilot;
 mod catalog;
+mod checks;
 mod cluster;
 mod keys;
 mod narrowing;
 mod prepared;
 mod streams;
 mod troubles;
+mod varied;
 mod work;
 mod writes;
 
@@ -70,6 +72,8 @@ pub fn generate(seed: u64) -> Schedule {
     autopilot::draw(&mut beside, &cluster, pace, &faults, &mut actions);
     prepared::draw(&mut beside, &cluster, pace, &mut actions);
     cluster::draw(&mut beside, &cluster, pace, &mut actions);
+    checks::draw(&mut beside, &cluster, pace, &mut actions);
+    varied::draw(&mut beside, &cluster, pace, &mut actions);
     Schedule {
         seed,
         cluster,
@@ -286,7 +290,7 @@ mod tests {
         }
         operations.sort();
         operations.dedup();
-        assert_eq!(operations.len(), 17, "{operations:?}");
+        assert_eq!(operations.len(), 18, "{operations:?}");
         assert!(
             schedules.iter().any(|it| it.faults.is_empty()),
             "some must be calm"

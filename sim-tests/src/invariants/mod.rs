@@ -27,6 +27,7 @@ pub mod prepared;
 pub mod quorum;
 pub mod reaping;
 pub mod recovery;
+pub mod renewals;
 pub mod servers;
 pub mod session_ttl;
 pub mod sessions;
@@ -63,7 +64,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 34] = [
+pub const ALL: [(&str, Check); 35] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -86,6 +87,7 @@ pub const ALL: [(&str, Check); 34] = [
     (watches::NAME, watches::check),
     (watch_guarantees::NAME, watch_guarantees::check),
     (outputs::NAME, outputs::check),
+    (renewals::NAME, renewals::check),
     (ttl::NAME, ttl::check),
     (session_ttl::NAME, session_ttl::check),
     (locks::NAME, locks::check),

@@ -137,6 +137,7 @@ impl fmt::Display for Op {
             Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
             Op::AgentRead(ask) => write!(f, "read {ask}"),
             Op::Cluster(ask) => write!(f, "ask {ask}"),
+            Op::RegisterCheck(check) => write!(f, "{check}"),
             Op::Save => f.write_str("save a snapshot"),
             Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
             Op::Restore {
@@ -189,6 +190,9 @@ impl fmt::Display for CatalogEntry {
         write!(f, "node {} at {}", self.node, self.address)?;
         if !self.node_id.is_empty() {
             write!(f, " with id {}", self.node_id)?;
+        }
+        if self.keeps_node {
+            f.write_str(" if it is not there")?;
         }
         self.rack
             .iter()
