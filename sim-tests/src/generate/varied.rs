@@ -1,6 +1,7 @@
 //! Variations of what was drawn, drawn beside it, so that the rest of each seed's world stays as it was: registrations that
-//! leave a node as it is, checks that move between an instance and its node without a status, and questions that want two
-//! pairs of node meta. And instances that are replaced in the very moment in which their check expires, or takes them away.
+//! leave a node as it is, checks that move between an instance and its node without a status, what an expiry has left
+//! as an output, and questions that want two pairs of node meta. And instances that are replaced in the very moment in which
+//! their check expires, or takes them away.
 
 use super::{BEGIN_MS, Dice, Pace, work::NODES};
 use crate::{
@@ -59,6 +60,12 @@ fn vary(dice: &mut Dice, op: &mut Op) {
                 if dice.chance(60) {
                     *instance = None;
                 }
+            }
+        }),
+        // Who has read what an expired check says may report that again.
+        Op::Report { reports, .. } => reports.iter_mut().for_each(|report| {
+            if report.output.is_some() && dice.chance(12) {
+                report.output = Some("TTL expired; last output: again".to_owned());
             }
         }),
         Op::Read { ask, .. } | Op::Wait { ask, .. } => vary_ask(dice, ask),
