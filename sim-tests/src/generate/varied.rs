@@ -1,11 +1,11 @@
 //! Variations of what was drawn, drawn beside it, so that the rest of each seed's world stays as it was: registrations that
 //! leave a node as it is, checks that move between an instance and its node without a status, what an expiry has left
 //! as an output, and questions that want two pairs of node meta. And instances that are replaced in the very moment in which
-//! their check expires, or takes them away.
+//! their check expires, or takes them away; and transactions after which everything is as it was.
 
 use super::{BEGIN_MS, Dice, Pace, work::NODES};
 use crate::{
-    catalog_steps::{CatalogStep, Thing},
+    catalog_steps::{CatalogStep, Thing, Verb},
     keys::{KeyOp, Step},
     operation::{Apart, Ask, Op, RegisterForm, Service, TtlCheck},
     schedule::{Action, Doing, Shape},
@@ -16,6 +16,8 @@ use sider_core::registry::CheckStatus;
 const PATIENT_MS: u64 = 7_000;
 /// In so many of a hundred worlds instances are replaced while their checks expire.
 const WITH_REPLACEMENTS: u64 = 20;
+/// In so many of a hundred worlds things become what they were within a transaction.
+const WITH_RETURNS: u64 = 20;
 /// The checks that move about.
 const MOVING: &str = "db-check";
 
@@ -31,7 +33,57 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut V
         for nth in 0..dice.between(2, 5) {
             replace_while_it_is_due(dice, cluster, pace, nth, actions);
         }
-        actions.sort_by_key(|action| (action.at_ms, action.client));
+    }
+    if dice.chance(WITH_RETURNS) {
+        back_and_forth(dice, cluster, pace, actions);
+    }
+    actions.sort_by_key(|action| (action.at_ms, action.client));
+}
+
+/// Things become another and what they were again, in one transaction: then nothing has changed.
+fn back_and_forth(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {
+    let with_keys = actions.iter().any(|action| {
+        matches!(&action.what, Doing::Chain(ops)
+            if ops.iter().any(|(_, op)| matches!(op, Op::Keys(KeyOp::One(Step::Set(..))))))
+    });
+    let set = |thing: Thing| {
+        let verb = Verb::Set;
+        Step::Catalog(CatalogStep { verb, thing })
+    };
+    for nth in 0..dice.between(3, 7) {
+        let on = (*dice.pick(&NODES)).to_owned();
+        let node = |address: &str| {
+            set(Thing::Node {
+                name: on.clone(),
+                address: address.to_owned(),
+            })
+        };
+        let instance = |port: u16| {
+            set(Thing::Instance {
+                node: on.clone(),
+                id: format!("{on}-db"),
+                service: "db".to_owned(),
+                port,
+            })
+        };
+        let key = |value: &str| Step::Set("k/a".to_owned(), value.to_owned());
+        let (before, between, after) = match dice.index(if with_keys { 3 } else { 2 }) {
+            0 => (vec![node("10.1.1.1")], node("10.1.1.2"), node("10.1.1.1")),
+            1 => (
+                vec![node("10.1.1.1"), instance(2_000)],
+                instance(2_001),
+                instance(2_000),
+            ),
+            _ => (vec![key("again")], key(&format!("between-{nth}")), key("again")),
+        };
+        let transactions = [before, vec![between, after]];
+        let ops = transactions.map(|steps| (dice.server(cluster), Op::Keys(KeyOp::Transact(steps))));
+        actions.push(Action {
+            at_ms: dice.between(BEGIN_MS + 500, pace.heal_ms),
+            client: 0,
+            patience_ms: PATIENT_MS,
+            what: Doing::Chain(ops.into()),
+        });
     }
 }
 
