@@ -11,6 +11,7 @@ mod cluster;
 mod keys;
 mod narrowing;
 mod prepared;
+mod sessions;
 mod streams;
 mod troubles;
 mod varied;
@@ -71,6 +72,7 @@ pub fn generate(seed: u64) -> Schedule {
     }
     autopilot::draw(&mut beside, &cluster, pace, &faults, &mut actions);
     prepared::draw(&mut beside, &cluster, pace, &mut actions);
+    sessions::draw(&mut beside, &cluster, pace, &mut actions);
     cluster::draw(&mut beside, &cluster, pace, &mut actions);
     checks::draw(&mut beside, &cluster, pace, &mut actions);
     varied::draw(&mut beside, &cluster, pace, &mut actions);
