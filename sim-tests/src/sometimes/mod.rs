@@ -5,6 +5,7 @@
 
 mod autopilot;
 mod catalog;
+mod cluster;
 mod counting;
 mod prepared;
 mod rows;
