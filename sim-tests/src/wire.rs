@@ -14,6 +14,7 @@ use crate::{
     agency,
     content::{Content, StateSeen},
     history::{Answer, Outcome, Told},
+    narrowing::escaped,
     operation::{
         Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
     },
@@ -432,7 +433,7 @@ fn report_request(form: ReportForm, reports: &[Report]) -> Request<Bytes> {
             };
             let note = output
                 .iter()
-                .map(|output| format!("?note={output}"))
+                .map(|output| format!("?note={}", escaped(output)))
                 .collect::<String>();
             put(&format!("/v1/agent/check/{verb}/{id}{note}"), None)
         }
