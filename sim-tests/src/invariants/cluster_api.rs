@@ -299,14 +299,15 @@ impl Known<'_> {
         };
         for server in voters {
             let alive = told.get(server).copied();
-            let sound = self.is_sound(*server, operation.returned);
+            let down = self.is_down(*server, operation);
+            let sound = !down && self.is_sound(*server, operation.returned);
             match (sound, alive) {
                 (_, None) => return Err(format!("{server} is not among them")),
                 // Between others a connection may be dead, and nobody has used it since.
                 (true, Some(false)) if self.leads_in_calm(operation) => {
                     return Err(format!("{server} is said to have failed, and is well"));
                 }
-                (_, Some(true)) if self.is_down(*server, operation) => {
+                (_, Some(true)) if down => {
                     return Err(format!("{server} is said to be alive, and is down"));
                 }
                 _ => {}
