@@ -278,10 +278,23 @@ fn remember_sleeper(host: HostId, alarm: &Arc<Alarm>) {
         let host = &mut hosts[host.index()];
         host.sleepers.push(Arc::downgrade(alarm));
         if host.sleepers.len() >= host.sweep_at {
-            host.sleepers.retain(|sleeper| sleeper.strong_count() > 1);
+            host.sleepers.retain(is_awaited);
             host.sweep_at = (2 * host.sleepers.len()).max(SLEEPERS_SWEPT_AT);
         }
     });
+}
+
+/// How many tasks of a host sleep.
+pub(crate) fn sleepers(host: HostId) -> usize {
+    HOSTS.with_borrow(|hosts| {
+        let sleepers = hosts[host.index()].sleepers.iter();
+        sleepers.filter(|sleeper| is_awaited(sleeper)).count()
+    })
+}
+
+/// Whether somebody waits for an alarm that has not rung: otherwise at most one of the two that hold it is left.
+fn is_awaited(sleeper: &Weak<Alarm>) -> bool {
+    sleeper.strong_count() > 1
 }
 
 /// A timer that wakes one task once. madsim's own `Sleep` adds another timer at each poll, can't forget one, and takes

@@ -516,6 +516,11 @@ impl Host {
         self.lock().paused
     }
 
+    /// How many timers run for its program.
+    pub fn timers(&self) -> usize {
+        clock::sleepers(self.0.id)
+    }
+
     /// Makes its clocks run `ppm` millionths too fast from now on (too slow, if negative).
     ///
     /// # Panics

@@ -53,7 +53,10 @@ pub async fn conclude(world: &World, cluster: &Cluster, schedule: &Schedule, rec
 fn look(world: &World, cluster: &Cluster, recorder: &Recorder, alone: bool) {
     for number in 0..cluster.len() {
         if let Some(server) = cluster.server(number) {
-            recorder.holds(now(world), number, &server.occupancy(), alone);
+            let mut occupied = server.occupancy();
+            occupied.push(timers(cluster.host(number).timers()));
+
+            recorder.holds(now(world), number, &occupied, alone);
         }
     }
 }
@@ -72,6 +75,19 @@ fn look_at_disk(world: &World, cluster: &Cluster, recorder: &Recorder, number: u
         passing: true,
     };
     recorder.holds(now(world), number, &[outdated], true);
+}
+
+/// Timers of a server that has nobody to wait for, at most.
+const OWN_TIMERS_MAX: usize = 24;
+
+/// Those that are more than a server needs for itself.
+fn timers(count: usize) -> Occupancy {
+    Occupancy {
+        what: "timers for others",
+        used: count.saturating_sub(OWN_TIMERS_MAX),
+        limit: usize::MAX,
+        passing: true,
+    }
 }
 
 async fn ask_all(

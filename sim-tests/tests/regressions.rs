@@ -49,6 +49,11 @@ regressions! {
     /// got no answer; it was taken for the member that it had been, and the join was acknowledged, though it counted for nothing.
     a_server_that_lost_its_disk_is_no_member_before_it_is_seen: "wiped-server-joins-unseen";
 
+    /// A leader stood still while a session's time ran out. When it went on it proposed the expiry, in the same moment a renewal
+    /// arrived, and the expiry was refused, for leadership was not confirmed yet. So the renewal needed no entry of its own and was
+    /// acknowledged; but the time was set as if it had not come, and the session ended at the next look.
+    a_renewal_counts_that_comes_while_an_expiry_is_refused: "renewal-during-a-refused-expiry";
+
     /// A batch reported twice on one check. The first report was written and refused, as the check was deregistered
     /// meanwhile; the second, which then changed nothing, was acknowledged before that was known.
     a_report_shares_the_outcome_of_an_earlier_one_in_its_call: "reports-twice-in-a-call";

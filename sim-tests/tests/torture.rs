@@ -1,4 +1,4 @@
-//! A short run with real processes: `kill -9`, `SIGSTOP`, cut links, a full disk, and the judges of the simulator.
+//! A short run with real processes: `kill -9`, power cuts, `SIGSTOP`, cut links, a full disk, and the judges of the simulator.
 
 use std::{
     env, fs,

@@ -30,10 +30,18 @@ pub(super) struct Due<T> {
 #[derive(Debug)]
 pub(super) struct Countdown<K> {
     times: Queue<K, Duration>,
-    /// Expiries proposed and not resolved, with their attempt.
-    in_flight: BTreeMap<K, u64>,
+    /// Expiries proposed and not resolved.
+    in_flight: BTreeMap<K, Flight>,
     /// Those with an expiry of which nobody knows whether it will be applied.
     doubtful: BTreeSet<K>,
+}
+
+/// An expiry that was proposed and is not resolved.
+#[derive(Debug)]
+struct Flight {
+    attempt: u64,
+    /// The last renewal since: it counts if nothing comes of the expiry.
+    renewed: Option<Instant>,
 }
 
 impl<K> Default for Countdown<K> {
@@ -60,6 +68,9 @@ impl<K: Clone + Ord> Countdown<K> {
 
     /// A renewal was received: moves its time if it runs, and never back.
     pub(super) fn renewed(&mut self, key: &K, now: Instant) {
+        if let Some(flight) = self.in_flight.get_mut(key) {
+            flight.renewed = flight.renewed.max(Some(now));
+        }
         if let Some((at, time)) = self.times.get(key) {
             let (at, time) = (at, *time);
             self.times.set(key.clone(), at.max(now + time), time);
@@ -99,7 +110,8 @@ impl<K: Clone + Ord> Countdown<K> {
             match seen(&key) {
                 Some(item) => {
                     items.push(item);
-                    self.in_flight.insert(key.clone(), attempt);
+                    let renewed = None;
+                    self.in_flight.insert(key.clone(), Flight { attempt, renewed });
                     self.times.postpone(&key, IN_FLIGHT);
                 }
                 None => self.forget(&key),
@@ -108,7 +120,7 @@ impl<K: Clone + Ord> Countdown<K> {
         Due { attempt, items }
     }
 
-    /// Expiries of one decision were resolved; what is still due is due at once.
+    /// Expiries of one decision were resolved; what is still due is due at once, unless it was renewed meanwhile.
     pub(super) fn resolve<'a>(
         &mut self,
         keys: impl IntoIterator<Item = &'a K>,
@@ -119,15 +131,19 @@ impl<K: Clone + Ord> Countdown<K> {
         K: 'a,
     {
         for key in keys {
-            if self.in_flight.get(key) != Some(&attempt) {
+            let Some(flight) = self.in_flight.remove(key) else {
+                continue;
+            };
+            if flight.attempt != attempt {
+                self.in_flight.insert(key.clone(), flight);
                 continue;
             }
-            self.in_flight.remove(key);
             if how == Resolution::Unknown {
                 self.doubtful.insert(key.clone());
             }
-            if self.times.get(key).is_some_and(|(at, _)| at == IN_FLIGHT) {
-                self.times.postpone(key, now);
+            if let Some((IN_FLIGHT, time)) = self.times.get(key) {
+                let at = flight.renewed.map_or(now, |renewed| renewed + *time);
+                self.times.postpone(key, at);
             }
         }
     }
@@ -217,5 +233,46 @@ impl<K: Clone + Ord, V> Queue<K, V> {
     pub(super) fn due(&self, now: Instant) -> Option<K> {
         let (at, key) = self.by_time.first()?;
         (*at <= now).then(|| key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn due(sessions: &mut Countdown<&str>, now: Instant, attempt: u64) -> Vec<&'static str> {
+        sessions.due(now, 10, attempt, |_| Some("it")).items
+    }
+
+    #[test]
+    fn a_renewal_during_an_expiry_that_came_to_nothing_counts() {
+        let begin = Instant(0);
+        let late = begin + TTL * 2;
+        for renewed in [false, true] {
+            for how in [Resolution::Settled, Resolution::Unknown] {
+                let mut sessions = Countdown::default();
+                sessions.start("a", begin, TTL);
+                assert_eq!(due(&mut sessions, late, 1), ["it"]);
+                if renewed {
+                    sessions.renewed(&"a", late);
+                }
+                assert!(sessions.is_contested(&"a"));
+                sessions.resolve([&"a"], 1, how, late);
+                let is_due = !due(&mut sessions, late + TTL, 2).is_empty();
+                assert_eq!(is_due, !renewed, "{how:?}");
+                assert!(!due(&mut sessions, late + TTL * 2, 3).is_empty() || !renewed);
+            }
+        }
+    }
+
+    #[test]
+    fn another_attempt_resolves_nothing() {
+        let mut sessions = Countdown::default();
+        sessions.start("a", Instant(0), TTL);
+        assert_eq!(due(&mut sessions, Instant(0) + TTL * 2, 2), ["it"]);
+        sessions.resolve([&"a"], 1, Resolution::Settled, Instant(0) + TTL * 2);
+        assert!(sessions.is_contested(&"a"));
     }
 }

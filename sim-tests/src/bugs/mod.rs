@@ -56,17 +56,17 @@ pub struct Arguments {
     #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["bless", "sample"])]
     pub patches: Option<PathBuf>,
     /// Schedules that a bug may take from each starting point.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// Starting points.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub starts: u64,
     /// Bugs that are tried side by side, each in a copy of its own; as many as there are processors by default.
     #[arg(long)]
-    pub jobs: Option<usize>,
+    pub jobs: Option<NonZero<usize>>,
     /// How many schedules run side by side for each of them; by default, so many that all processors are used.
     #[arg(long)]
-    pub threads: Option<usize>,
+    pub threads: Option<NonZero<usize>>,
     /// Build each of them alone, also those that can share a program.
     #[arg(long)]
     pub alone: bool,
@@ -121,11 +121,11 @@ impl Arguments {
             return Ok(check(&chosen));
         }
         let processors = thread::available_parallelism().map_or(1, NonZero::get);
-        let jobs = self.jobs.unwrap_or(processors).clamp(1, chosen.len());
+        let jobs = self.jobs.map_or(processors, NonZero::get).min(chosen.len());
         let orders = Orders {
             seeds: self.seeds,
             starts: self.starts,
-            threads: self.threads.unwrap_or(processors.div_ceil(jobs)),
+            threads: self.threads.map_or(processors.div_ceil(jobs), NonZero::get),
             shrink: self.shrink,
         };
         let profile = match self.release {

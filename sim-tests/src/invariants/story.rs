@@ -2,15 +2,14 @@
 //! is correct until a test spoils it.
 
 mod backups;
+mod commands;
 mod keys;
 mod maintenance;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sider_core::registry::{
-    Check, CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-    Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Probe,
-    Registration, ServiceName, Weights,
+    Check, CheckStatus, Command, Deregister, Expiry, InstanceId, InstanceKey, Namespace, NodeName,
 };
 
 use crate::{
@@ -21,9 +20,7 @@ use crate::{
     },
     matching::SHARED_NODE,
     model::State,
-    operation::{
-        Apart, Ask, Freshness, Op, RegisterForm, Report, ReportForm, STREAMED_MS, Service, Target, TtlCheck,
-    },
+    operation::{Ask, Freshness, Op, STREAMED_MS},
     time::Time,
     truth::Truth,
 };
@@ -548,130 +545,6 @@ impl Story {
             !matches!(&seen.what, Fact::Applied(entry) if entry.log_index == log_index
                 && seen.server == ServerNumber(server))
         });
-    }
-
-    /// The operation of [`Story::register`].
-    pub(crate) fn register_op(id: &str, version: u32) -> Op {
-        let service = Service {
-            name: "web".into(),
-            id: id.into(),
-            port: 80,
-            tags: vec![],
-            version,
-            apart: Apart::Nothing,
-            checks: vec![TtlCheck {
-                ttl_ms: TTL_MS,
-                status: None,
-                deregister_after_ms: 0,
-            }],
-        };
-        Op::Register {
-            form: RegisterForm::Short,
-            services: vec![service],
-        }
-    }
-
-    /// The operation of [`Story::report`].
-    pub(crate) fn report_op(check: &str, status: CheckStatus) -> Op {
-        let report = Report {
-            target: Target::Check(check.into()),
-            status,
-            output: None,
-        };
-        Op::Report {
-            form: ReportForm::Path,
-            reports: vec![report],
-        }
-    }
-
-    /// The command for [`Story::register`].
-    pub(crate) fn registration(id: &str, version: u32) -> Command {
-        let service = Service {
-            name: "web".into(),
-            id: id.into(),
-            port: 80,
-            tags: vec![],
-            version,
-            apart: Apart::Nothing,
-            checks: vec![],
-        };
-        let namespace = Namespace::default();
-        let check = CheckDefinitionUpdate {
-            id: CheckId::parse(&format!("chk:{id}:0")).expect("a valid id"),
-            namespace: namespace.clone(),
-            node: shared(),
-            name: "ttl".into(),
-            instance: Some(instance_id(id)),
-            definition: CheckDefinition {
-                probe: Probe::Ttl(Duration::from_millis(TTL_MS)),
-                ..CheckDefinition::default()
-            },
-            status: None,
-            output: String::new(),
-            notes: String::new(),
-        };
-        let instance = Instance {
-            namespace,
-            node: shared(),
-            id: instance_id(id),
-            service: ServiceName::parse("web").expect("a valid name"),
-            address: service.address(),
-            port: 80,
-            tags: vec![],
-            meta: [("version".to_owned(), version.to_string())].into(),
-            weights: Weights {
-                passing: service.weights().0,
-                warning: service.weights().1,
-            },
-            tagged_addresses: Default::default(),
-            enable_tag_override: false,
-            create_index: 0,
-            modify_index: 0,
-        };
-        let node = Node {
-            name: shared(),
-            id: String::new(),
-            address: "127.0.0.1".into(),
-            tagged_addresses: Default::default(),
-            meta: Default::default(),
-            create_index: 0,
-            modify_index: 0,
-        };
-        Command::Register(vec![Registration {
-            node,
-            keep_existing_node: true,
-            instance: Some(instance),
-            checks: vec![check],
-            replace_checks: false,
-        }])
-    }
-
-    /// A registration, on another node.
-    pub(crate) fn on_node(node: &str, mut command: Command) -> Command {
-        let name = NodeName::parse(node).expect("a valid name");
-        if let Command::Register(registrations) = &mut command {
-            for it in registrations {
-                it.node.name = name.clone();
-                it.checks.iter_mut().for_each(|check| check.node = name.clone());
-                it.instance.iter_mut().for_each(|own| own.node = name.clone());
-            }
-        }
-        command
-    }
-
-    /// The command for [`Story::report`].
-    pub(crate) fn status(check: &str, status: CheckStatus) -> Command {
-        let id = CheckId::parse(check).expect("a valid id");
-        let key = CheckKey {
-            namespace: Namespace::default(),
-            node: shared(),
-            id,
-        };
-        Command::UpdateChecks(vec![CheckUpdate {
-            target: CheckTarget::Check(key),
-            status: Some(status),
-            output: None,
-        }])
     }
 }
 

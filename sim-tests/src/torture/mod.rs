@@ -1,8 +1,8 @@
 //! The same workload and the same judges on real processes: what the simulator can't cover. Real `sds-server`s on loopback,
-//! with their real disk and network; `kill -9`, `SIGSTOP`, links that are cut, a disk that fills up.
+//! with their real disk and network; `kill -9`, power cuts, `SIGSTOP`, links that are cut, a disk that fills up.
 //!
-//! Reading order: [`plan`] draws a run from a seed; [`process`] starts and hurts servers, [`proxy`] is what stands in
-//! every link, [`http`] is a client; [`evidence`] is what is kept of a run, and how it is judged, now or later; [`log`]
+//! Reading order: [`plan`] draws a run from a seed; [`process`] starts and hurts servers, [`disks`] is what they write to,
+//! [`proxy`] is what stands in every link, [`http`] is a client; [`evidence`] is what is kept of a run, and how it is judged, now or later; [`log`]
 //! reads the servers' logs, and [`moments`] finds out when their entries can have been applied.
 //!
 //! Nothing here is linked with the servers or their runtime: it runs the built programs, speaks HTTP, and reads their logs by
@@ -14,6 +14,7 @@
     reason = "real processes run on the machine's own clock and threads; no simulated run passes here"
 )]
 
+mod disks;
 mod evidence;
 mod http;
 mod log;
@@ -49,6 +50,8 @@ use crate::{
 
 /// How many servers there are.
 const SERVERS: usize = 3;
+/// All of them.
+const ALL: [usize; SERVERS] = [0, 1, 2];
 /// After the last fault every server must have caught up within this time, on a machine that may be busy with much else.
 const CATCH_UP: Duration = Duration::from_secs(60);
 /// A client takes a breath after a failed blocking query.
@@ -110,7 +113,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
             thread::spawn(move || clients.act(&action))
         })
         .collect();
-    let faults = cause(&plan, &servers, clients.began);
+    let faults = cause(&plan, &servers, clients.began)?;
     for thread in working {
         thread.join().map_err(|_| "a client panicked".to_owned())?;
     }
@@ -151,7 +154,10 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
 }
 
 /// Carries out the plan's harms, one after the other; gives what was done in plain words.
-fn cause(plan: &Plan, servers: &Servers, began: Instant) -> Vec<String> {
+///
+/// # Errors
+/// A disk can't be put back in its place.
+fn cause(plan: &Plan, servers: &Servers, began: Instant) -> Result<Vec<String>, String> {
     let mut told = Vec::new();
     for (at, harm) in &plan.harms {
         thread::sleep(at.saturating_sub(began.elapsed()));
@@ -163,9 +169,15 @@ fn cause(plan: &Plan, servers: &Servers, began: Instant) -> Vec<String> {
                 servers.restart(*server);
             }
             Harm::KillAll { down } => {
-                (0..SERVERS).for_each(|server| servers.kill(server));
+                ALL.iter().for_each(|server| servers.kill(*server));
                 thread::sleep(*down);
-                (0..SERVERS).for_each(|server| servers.restart(server));
+                ALL.iter().for_each(|server| servers.restart(*server));
+            }
+            Harm::CutPower { .. } if !servers.lose_power() => continue,
+            Harm::CutPower { down } => {
+                servers.cut_power(&ALL)?;
+                thread::sleep(*down);
+                ALL.iter().for_each(|server| servers.restart(*server));
             }
             Harm::Stand { server, still } => {
                 servers.signal(*server, "STOP");
@@ -192,7 +204,7 @@ fn cause(plan: &Plan, servers: &Servers, began: Instant) -> Vec<String> {
         }
         told.push(what);
     }
-    told
+    Ok(told)
 }
 
 /// All clients of a run.

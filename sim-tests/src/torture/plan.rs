@@ -47,6 +47,11 @@ pub(super) enum Harm {
         /// For how long they stay down.
         down: Duration,
     },
+    /// All lose power: what they have not synced is gone.
+    CutPower {
+        /// For how long they stay down.
+        down: Duration,
+    },
     /// It stands still, and goes on.
     Stand {
         /// Which one.
@@ -82,7 +87,7 @@ impl Plan {
         while at + Duration::from_secs(4) < length {
             let lasts = Duration::from_millis(dice.random_range(200..2_500));
             let server = dice.random_range(0..SERVERS);
-            let harm = match dice.random_range(0..9) {
+            let harm = match dice.random_range(0..11) {
                 0 | 1 => Harm::Kill { server, down: lasts },
                 2 => Harm::KillAll { down: lasts },
                 3 | 4 => Harm::Stand { server, still: lasts },
@@ -91,11 +96,14 @@ impl Plan {
                     silent: dice.random_range(0..2) == 0,
                     lasts,
                 },
+                7 | 8 => Harm::CutPower { down: lasts },
                 _ => Harm::Fill { lasts },
             };
             harms.push((at, harm));
             at += lasts + Duration::from_millis(dice.random_range(300..3_000));
         }
+        // Whatever has been acknowledged until now must be on the disks.
+        harms.push((at, Harm::CutPower { down: Duration::ZERO }));
         Plan { actions, harms }
     }
 }

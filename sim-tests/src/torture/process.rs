@@ -4,12 +4,9 @@ use std::{
     fs,
     io::Write as _,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Options, evidence::Raw, http, proxy::Links};
+use super::{Options, disks::Disks, evidence::Raw, http, proxy::Links};
 
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(100);
@@ -25,21 +22,17 @@ const LOOK: Duration = Duration::from_millis(100);
 const STOP: Duration = Duration::from_secs(20);
 /// So many lines of what a server wrote are told with its end.
 const LAST_LINES: usize = 3;
-/// The server whose disk is small enough to fill up.
-const SMALL: usize = 2;
-/// Bytes of that disk. fjall lays files out ahead.
-const SMALL_DISK: &str = "size=256m";
 
 /// Ports of servers, unless the kernel takes some of these for outgoing connections.
 const PORTS_BEGIN: u16 = 11_000;
 const PORTS_END: u16 = 32_000;
 
-/// Kills what is left of a run when the run is gone, and takes the small disk away: it hears of each process, and of the
-/// end by the end of its input.
+/// Kills what is left of a run when the run is gone, and takes its disks away: it hears of each process, and of the end by
+/// the end of its input.
 const GUARD: &str = "trap '' INT TERM HUP; pids=' '; while read -r op pid; do \
     case $op in +) pids=\"$pids$pid \";; -) pids=$(echo \"$pids\" | sed \"s/ $pid / /\");; esac; done; \
     for pid in $pids; do kill -9 $pid 2>/dev/null; done; \
-    if grep -qF \" $1 tmpfs \" /proc/mounts 2>/dev/null; then sleep 1; umount \"$1\"; fi";
+    for disk in \"$1\"/s*; do if grep -qF \" $disk \" /proc/mounts 2>/dev/null; then sleep 1; umount \"$disk\"; fi; done";
 
 /// All servers of a run.
 pub(super) struct Servers {
@@ -48,10 +41,9 @@ pub(super) struct Servers {
     seats: Vec<Seat>,
     links: Links,
     guard: Mutex<Option<(Child, ChildStdin)>>,
-    /// Whether the small disk is one.
-    small: bool,
-    /// Whether it was full: its server may have ended for that.
-    was_filled: AtomicBool,
+    disks: Disks,
+    /// Whose disk was full: it may have ended for that.
+    filled: Mutex<Option<usize>>,
     /// When processes were started.
     starts: Mutex<Vec<(u8, Instant)>>,
     ended: Mutex<Vec<(u8, String)>>,
@@ -73,14 +65,14 @@ impl Servers {
         let text = |error: std::io::Error| error.to_string();
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "guard"])
-            .arg(options.folder.join(format!("s{SMALL}")))
+            .arg(&options.folder)
             .stdin(Stdio::piped())
             .spawn()
             .map_err(|error| format!("sh: {error}"))?;
         let input = guard.stdin.take().expect("it was asked for");
         let links = Links::default();
         let folder = options.folder.clone();
-        let small = mount_small(&folder.join(format!("s{SMALL}")));
+        let disks = Disks::mount(&folder, count);
         let mut addresses = Addresses::new();
         let mut seats = Vec::new();
         for server in 0..count {
@@ -89,7 +81,7 @@ impl Servers {
                 id: format!("s{server}"),
                 http,
                 clients: links.open_way(server, http, false).map_err(text)?,
-                data: folder.join(format!("s{server}")).join("data"),
+                data: disks.of(server).join("data"),
                 flags: vec![
                     format!("-http={http}"),
                     format!("-raft-bind={raft}"),
@@ -122,8 +114,8 @@ impl Servers {
             seats,
             links,
             guard: Mutex::new(Some((guard, input))),
-            small,
-            was_filled: AtomicBool::new(false),
+            disks,
+            filled: Mutex::default(),
             starts: Mutex::default(),
             ended: Mutex::default(),
         };
@@ -180,7 +172,7 @@ impl Servers {
         };
         self.tell_guard('-', running.id());
         *child = None;
-        if server == SMALL && self.was_filled.load(Ordering::Relaxed) {
+        if *lock(&self.filled) == Some(server) {
             return;
         }
         let number = u8::try_from(server).unwrap_or(u8::MAX);
@@ -247,25 +239,30 @@ impl Servers {
         }
     }
 
+    /// Cuts servers off from power, all at once: their processes end, and what they had not synced is gone.
+    ///
+    /// # Errors
+    /// A disk can't be put back in its place.
+    pub(super) fn cut_power(&self, servers: &[usize]) -> Result<(), String> {
+        servers.iter().for_each(|server| self.kill(*server));
+        servers
+            .iter()
+            .try_for_each(|server| self.disks.cut_power(*server))
+    }
+
+    /// Whether servers can be cut off from power here.
+    pub(super) fn lose_power(&self) -> bool {
+        self.disks.lose_power()
+    }
+
     /// Fills the small disk; gives whose it is, or `None` if there is none.
     pub(super) fn fill_disk(&self) -> Option<usize> {
-        if !self.small {
-            return None;
-        }
-        self.was_filled.store(true, Ordering::Relaxed);
-        let mut filler = fs::File::create(self.filler()).ok()?;
-        let zeros = vec![0; 1 << 16];
-        while filler.write_all(&zeros).is_ok() {}
-        Some(SMALL)
+        *lock(&self.filled) = self.disks.fill();
+        *lock(&self.filled)
     }
 
     pub(super) fn empty_disk(&self) {
-        // It may not be there.
-        let _ = fs::remove_file(self.filler());
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.folder.join(format!("s{SMALL}")).join("filler")
+        self.disks.empty();
     }
 
     /// Ends every harm.
@@ -394,33 +391,11 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         (0..self.seats.len()).for_each(|server| self.kill(server));
-        if self.small {
-            let folder = self.folder.join(format!("s{SMALL}"));
-            // What it held is kept with the rest.
-            let kept = self.folder.join(format!("s{SMALL}-kept"));
-            let _ = Command::new("cp").arg("-r").args([&folder, &kept]).status();
-            let _ = Command::new("umount").arg(&folder).status();
-        }
         if let Some((mut guard, input)) = lock(&self.guard).take() {
             drop(input);
             let _ = guard.wait();
         }
     }
-}
-
-/// Mounts a small disk of memory, where this process may.
-fn mount_small(folder: &Path) -> bool {
-    let mounted = fs::create_dir_all(folder).is_ok()
-        && Command::new("mount")
-            .args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"])
-            .arg(folder)
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success());
-    if !mounted {
-        eprintln!("torture: no small disk can be mounted here, so none fills up");
-    }
-    mounted
 }
 
 /// Gives addresses for servers, each of them once. They keep theirs while they are down, so it must be one that the kernel

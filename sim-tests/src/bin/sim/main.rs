@@ -109,6 +109,9 @@ mod tests {
             "diff 7 --jobs 0",
             "lease-map --jobs 0",
             "lease-map --runs 0",
+            "bugs --jobs 0",
+            "bugs --seeds 0",
+            "bugs --starts 0",
             "torture --runs 0",
         ] {
             let parsed = Arguments::try_parse_from(["sim"].into_iter().chain(words.split(' ')));
