@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// In so many of a hundred worlds there are such checks.
-const WITH_CHECKS: u64 = 25;
+const WITH_CHECKS: u64 = 15;
 /// Longer than any server takes.
 const PATIENT_MS: u64 = 7_000;
 

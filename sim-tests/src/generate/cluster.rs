@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// In so many of a hundred worlds somebody asks about the servers.
-const WITH_QUESTIONS: u64 = 40;
+const WITH_QUESTIONS: u64 = 30;
 /// Longer than any server takes.
 const PATIENT_MS: u64 = 7_000;
 /// Kinds of events.
@@ -21,7 +21,7 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut V
     }
     let clients = clients(actions);
     let with_events = dice.chance(60);
-    for nth in 0..dice.between(8, 20) {
+    for nth in 0..dice.between(6, 15) {
         let at_ms = match dice.chance(70) {
             true => dice.between(BEGIN_MS, pace.heal_ms),
             false => dice.between(pace.heal_ms + 2_500, pace.end_ms - 1_200),

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// In so many of a hundred worlds with sessions some are bound to one check.
-const WITH_BONDS: u64 = 35;
+const WITH_BONDS: u64 = 25;
 /// Longer than any server takes.
 const PATIENT_MS: u64 = 7_000;
 

@@ -15,9 +15,9 @@ use sider_core::registry::CheckStatus;
 /// Longer than any server takes.
 const PATIENT_MS: u64 = 7_000;
 /// In so many of a hundred worlds instances are replaced while their checks expire.
-const WITH_REPLACEMENTS: u64 = 20;
+const WITH_REPLACEMENTS: u64 = 15;
 /// In so many of a hundred worlds things become what they were within a transaction.
-const WITH_RETURNS: u64 = 20;
+const WITH_RETURNS: u64 = 12;
 /// The checks that move about.
 const MOVING: &str = "db-check";
 

@@ -279,7 +279,11 @@ impl Known<'_> {
                 false => Err(format!("{told:?} are said to vote; {voters:?} do")),
             };
         }
-        let mut seen = self.history.observations.iter();
+        let mut seen = self
+            .history
+            .observations
+            .iter()
+            .take_while(|it| it.at <= operation.returned);
         let named = seen.any(|it| match &it.what {
             Fact::Configured { voters, .. } => {
                 let all = voters.iter().flatten().map(|disk| disk.server);
