@@ -96,6 +96,7 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
         Ask::KeyNames(prefix) => Content::KeyNames(key_names(state, prefix)),
         Ask::Sessions => Content::Sessions(sessions(state, |_| true)),
         Ask::SessionsOf(node) => Content::Sessions(sessions(state, |it| it.node == *node)),
+        Ask::Session(id) => Content::Sessions(sessions(state, |it| it.id == *id)),
         Ask::Queries => Content::Queries(prepared::definitions(state)),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use sider_core::{registry::CheckStatus, server::Occupancy};
+use sider_core::{registry::CheckStatus, runtime::Keyspace, server::Occupancy};
 use sider_runtime_sim::World;
 
 use crate::{
@@ -46,6 +46,7 @@ pub async fn conclude(world: &World, cluster: &Cluster, schedule: &Schedule, rec
     for _ in 0..LAST_LOOKS {
         world.sleep(LAST_LOOK_EVERY).await;
         look(world, cluster, recorder, true);
+        (0..cluster.len()).for_each(|number| look_at_disk(world, cluster, recorder, number));
     }
 }
 
@@ -58,6 +59,22 @@ fn look(world: &World, cluster: &Cluster, recorder: &Recorder, alone: bool) {
             recorder.holds(now(world), number, &occupied, alone);
         }
     }
+}
+
+/// Looks for checkpoints on a disk beside the newest one: a snapshot takes the place of what was there before.
+fn look_at_disk(world: &World, cluster: &Cluster, recorder: &Recorder, number: usize) {
+    if cluster.server(number).is_none() {
+        return;
+    }
+    let rows = cluster.host(number).disk().keys(Keyspace::State);
+    let generations: BTreeSet<_> = rows.iter().map(|key| key.get(..8).map(<[u8]>::to_vec)).collect();
+    let outdated = Occupancy {
+        what: "checkpoints that were replaced",
+        used: generations.len().saturating_sub(1),
+        limit: 1,
+        passing: true,
+    };
+    recorder.holds(now(world), number, &[outdated], true);
 }
 
 /// Timers of a server that has nobody to wait for, at most.

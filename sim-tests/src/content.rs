@@ -9,6 +9,7 @@ use sider_core::registry::{Check, CheckStatus, Instance, Key, KeyValue, Node, Se
 use crate::{
     agent_reads::AgentSeen,
     catalog_steps::Given,
+    cluster_reads::ClusterSeen,
     keys::{self, KeySeen, SessionSeen},
     model::State,
     operation::Ask,
@@ -37,6 +38,8 @@ pub enum Content {
     Sessions(Vec<SessionSeen>),
     /// What the agent's API tells.
     Agent(AgentSeen),
+    /// What a server tells of the cluster.
+    Cluster(ClusterSeen),
     /// Whether something was done.
     Flag(bool),
     /// The id of a session that was created.
@@ -232,7 +235,7 @@ impl Content {
             }
             Ask::Key(_) | Ask::KeyTree(_) => keys::parse_keys(value),
             Ask::KeyNames(_) => keys::parse_names(value),
-            Ask::Sessions | Ask::SessionsOf(_) => keys::parse_sessions(value),
+            Ask::Sessions | Ask::SessionsOf(_) | Ask::Session(_) => keys::parse_sessions(value),
             Ask::Queries => Ok(Content::Queries(value.as_array().ok_or("it is no list")?.clone())),
         }
     }
@@ -269,7 +272,7 @@ impl Content {
             Content::Queries(queries) => queries.len(),
             Content::Query(found) => usize::from(found.is_some()),
             Content::Executed { instances, .. } => instances.len(),
-            Content::Flag(_) | Content::Created(_) | Content::Snapshot(_) => 1,
+            Content::Flag(_) | Content::Created(_) | Content::Snapshot(_) | Content::Cluster(_) => 1,
         }
     }
 

@@ -25,7 +25,7 @@ use crate::{
     content::Content,
     history::Outcome,
     matching::SHARED_NODE,
-    operation::Op,
+    operation::{Ask, Op},
     prepared::PreparedOp,
 };
 
@@ -152,6 +152,8 @@ pub enum Step {
     CheckSession(String, String),
     /// Fails if the key is there.
     CheckNotExists(String),
+    /// Ends a session; only in a transaction.
+    EndSession(String),
     /// Does something to the catalog; only in a transaction.
     Catalog(CatalogStep),
 }
@@ -186,6 +188,7 @@ impl Step {
             Step::CheckIndex(name, index) => Operation::CheckIndex(key(name), *index),
             Step::CheckSession(name, by) => Operation::CheckSession(key(name), session(by)),
             Step::CheckNotExists(name) => Operation::CheckNotExists(key(name)),
+            Step::EndSession(id) => Operation::DestroySession(session_id(id)),
             Step::Catalog(step) => step.operation(),
         }
     }
@@ -229,6 +232,9 @@ impl Step {
             Step::CheckIndex(key, index) => with("check-index", key, "Index", json!(index)),
             Step::CheckSession(key, by) => with("check-session", key, "Session", json!(by)),
             Step::CheckNotExists(key) => body("check-not-exists", key),
+            Step::EndSession(id) => {
+                return json!({ "Session": { "Verb": "delete", "Session": { "ID": id } } });
+            }
             Step::Catalog(step) => return step.body(),
         };
         json!({ "KV": body })
@@ -237,7 +243,9 @@ impl Step {
     /// The session that it names, and the index that it expects of a key.
     fn references(&mut self) -> (Option<&mut String>, Option<(String, &mut u64)>) {
         match self {
-            Step::Lock(.., by) | Step::Unlock(.., by) | Step::CheckSession(_, by) => (Some(by), None),
+            Step::Lock(.., by) | Step::Unlock(.., by) | Step::CheckSession(_, by) | Step::EndSession(by) => {
+                (Some(by), None)
+            }
             Step::SetIf(key, _, index) | Step::DeleteIf(key, index) | Step::CheckIndex(key, index) => {
                 (None, Some((key.clone(), index)))
             }
@@ -394,6 +402,11 @@ fn request(method: Method, path: &str, body: String) -> Request<Bytes> {
         .expect("simulated names are valid in a path")
 }
 
+/// The id of a session of a simulation.
+fn session_id(id: &str) -> SessionId {
+    SessionId::parse(id).expect("simulated names are valid")
+}
+
 /// A key of a simulation.
 pub fn key(name: &str) -> Key {
     Key::parse(name.to_owned()).expect("simulated keys are short")
@@ -439,6 +452,14 @@ impl Notes {
             Op::Keys(KeyOp::One(one)) => step(one),
             Op::Keys(KeyOp::Transact(steps)) => steps.iter_mut().for_each(step),
             Op::Keys(KeyOp::DestroySession { session } | KeyOp::RenewSession { session }) => name(session),
+            Op::Read {
+                ask: Ask::Session(session),
+                ..
+            }
+            | Op::Wait {
+                ask: Ask::Session(session),
+                ..
+            } => name(session),
             Op::Prepared(op) => {
                 let query = op.query().into_iter();
                 query.for_each(|query| {
@@ -524,6 +545,7 @@ impl fmt::Display for Step {
             Step::CheckIndex(key, index) => write!(f, "{key} is at {index}"),
             Step::CheckSession(key, by) => write!(f, "{key} is held by {by}"),
             Step::CheckNotExists(key) => write!(f, "there is no {key}"),
+            Step::EndSession(id) => write!(f, "end session {id}"),
             Step::Catalog(step) => write!(f, "{step}"),
         }
     }

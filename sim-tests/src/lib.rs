@@ -28,8 +28,10 @@ pub mod catalog_steps;
 pub mod narrowing;
 
 pub mod maintenance;
+pub mod own_checks;
 
 pub mod agent_reads;
+pub mod cluster_reads;
 
 pub mod schedule;
 

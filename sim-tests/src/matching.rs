@@ -291,6 +291,7 @@ pub fn asks_for(op: &Op, command: &Command) -> bool {
         },
         (Op::Keys(op), command) => op.asks_for(command),
         (Op::Maintenance(op), command) => op.asks_for(command),
+        (Op::RegisterCheck(check), command) => check.asks_for(command),
         (Op::Prepared(op), command) => op.asks_for(command),
         (Op::Autopilot(op), command) => op.asks_for(command),
         _ => false,
@@ -356,6 +357,7 @@ fn catalogs(entry: &CatalogEntry, registration: &Registration) -> bool {
         .map(|(id, status, output)| (id.clone(), Some(*status), output.clone()))
         .collect();
     registration.node.name.as_str() == entry.node
+        && registration.keep_existing_node == entry.keeps_node
         && registration.node.address == entry.address
         && registration.node.id == entry.node_id
         && registration.node.meta.get("rack") == entry.rack.as_ref()

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use sider_core::registry::{CheckStatus, Namespace};
 
 use crate::{
-    agent_reads::AgentAsk, autopilot::AutopilotOp, keys::KeyOp, maintenance::Maintenance,
-    narrowing::Narrowing, prepared::PreparedOp,
+    agent_reads::AgentAsk, autopilot::AutopilotOp, cluster_reads::ClusterAsk, keys::KeyOp,
+    maintenance::Maintenance, narrowing::Narrowing, own_checks::OwnCheck, prepared::PreparedOp,
 };
 
 /// A request of a client.
@@ -58,6 +58,8 @@ pub enum Op {
     },
     /// Does something about keys or sessions.
     Keys(KeyOp),
+    /// Registers a check by itself.
+    RegisterCheck(OwnCheck),
     /// Begins or ends maintenance.
     Maintenance(Maintenance),
     /// Does something about prepared queries.
@@ -73,6 +75,8 @@ pub enum Op {
     },
     /// Asks the agent's API.
     AgentRead(AgentAsk),
+    /// Asks a server about the cluster and itself, or fires an event.
+    Cluster(ClusterAsk),
     /// Saves the whole state as a file.
     Save,
     /// Replaces the whole state by that of the file that was saved last; skipped while there is none.
@@ -219,6 +223,9 @@ pub struct CatalogEntry {
     /// With it the instance, or its check, is one of an agent's own, and as the agent registers it but for this.
     #[serde(default)]
     pub spoils: Option<Spoils>,
+    /// Whether a node that is there already stays as it is.
+    #[serde(default)]
+    pub keeps_node: bool,
 }
 
 /// The one thing in which somebody registers otherwise what an agent has registered.
@@ -359,6 +366,8 @@ pub enum Ask {
     Sessions,
     /// `/v1/session/node/{node}`.
     SessionsOf(String),
+    /// `/v1/session/info/{id}`; in a schedule the name that it was created under.
+    Session(String),
     /// `/v1/query`.
     Queries,
 }
@@ -443,7 +452,7 @@ impl Op {
     /// Whether it may change the registry.
     pub fn is_write(&self) -> bool {
         match self {
-            Op::Read { .. } | Op::Wait { .. } | Op::AgentRead(_) | Op::Save => false,
+            Op::Read { .. } | Op::Wait { .. } | Op::AgentRead(_) | Op::Cluster(_) | Op::Save => false,
             Op::Prepared(op) => op.is_logged(),
             _ => true,
         }

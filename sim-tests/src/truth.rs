@@ -11,7 +11,8 @@ use std::{
 use sider_core::{
     limits::READ_TIMEOUT,
     registry::{
-        CheckKey, Command, Namespace, NodeName, Operation, Refusal, Reply, Restore, ServiceName, Topic,
+        CheckKey, Command, Namespace, NodeName, Operation, Refusal, Reply, Restore, ServiceName, SessionId,
+        Topic,
     },
 };
 
@@ -347,6 +348,7 @@ impl Ask {
     fn topic_in(&self, namespace: Namespace) -> Topic {
         let name = |service: &str| ServiceName::parse(service).expect("simulated names are valid");
         let node = |name: &str| NodeName::parse(name).expect("simulated names are valid");
+        let session = |id: &str| SessionId::parse(id).expect("simulated names are valid");
         match self {
             Ask::Narrowed { ask, by } if by.is_nothing() => ask.topic_in(namespace),
             // What is shown hangs on what is not: the nodes that instances and checks are on, and each instance of a service.
@@ -375,6 +377,7 @@ impl Ask {
             Ask::KeyTree(prefix) | Ask::KeyNames(prefix) => Topic::KeyPrefix(key(prefix)),
             Ask::Sessions => Topic::Sessions,
             Ask::SessionsOf(of) => Topic::SessionsOfNode(node(of)),
+            Ask::Session(id) => Topic::Session(session(id)),
             Ask::Queries => Topic::KeyPrefix(prepared::directory()),
             Ask::ChecksInState(None) => Topic::Checks(namespace),
             Ask::ChecksInState(Some(status)) => Topic::ChecksInState(namespace, *status),

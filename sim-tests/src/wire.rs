@@ -14,6 +14,7 @@ use crate::{
     agency,
     content::{Content, StateSeen},
     history::{Answer, Outcome, Told},
+    narrowing::escaped,
     operation::{
         Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
     },
@@ -73,6 +74,8 @@ pub fn request(op: &Op) -> Request<Bytes> {
         Op::Keys(op) => op.request(),
         Op::Maintenance(op) => op.request(),
         Op::AgentRead(ask) => ask.request(),
+        Op::Cluster(ask) => ask.request(),
+        Op::RegisterCheck(check) => check.request(),
         Op::Prepared(op) => op.request(),
         Op::Autopilot(op) => put("/v1/operator/autopilot/configuration", Some(op.body())),
         Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
@@ -112,6 +115,25 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
             }),
             Err(problem) => Outcome::Nonsense(format!("{status} with a bad answer: {problem}")),
         };
+    }
+    // Whether it is ready, too. The index of events is none of the registry's.
+    if let Op::Cluster(ask) = op {
+        let index = answer
+            .headers()
+            .get("x-index")
+            .and_then(|it| it.to_str().ok()?.parse().ok());
+        match ask.parse(status, index, answer.body()) {
+            Some(seen) => {
+                return Outcome::Done(Answer {
+                    index: None,
+                    told: None,
+                    content: Some(Content::Cluster(seen)),
+                    refused: Vec::new(),
+                });
+            }
+            None if status == 200 => return Outcome::Nonsense(format!("200 {:?}", text())),
+            None => {}
+        }
     }
     match status {
         200 if matches!(op, Op::AgentRead(_)) => Outcome::Nonsense(format!("200 {:?}", text())),
@@ -207,6 +229,9 @@ fn success(op: &Op, answer: &Response<Bytes>) -> Result<Answer, String> {
             }
         }
         Op::Register { form, services } => registered(*form, services, answer.body())?,
+        Op::RegisterCheck(check) if !check.is_told_by(answer.body()) => {
+            return Err("its id is not told".into());
+        }
         _ => {}
     }
     Ok(done)
@@ -325,6 +350,9 @@ fn catalog_body(entry: &CatalogEntry) -> Value {
     if !entry.node_id.is_empty() {
         body["ID"] = json!(entry.node_id);
     }
+    if entry.keeps_node {
+        body["SkipNodeUpdate"] = json!(true);
+    }
     if let Some(rack) = &entry.rack {
         body["NodeMeta"] = json!({ "rack": rack });
     }
@@ -405,7 +433,7 @@ fn report_request(form: ReportForm, reports: &[Report]) -> Request<Bytes> {
             };
             let note = output
                 .iter()
-                .map(|output| format!("?note={output}"))
+                .map(|output| format!("?note={}", escaped(output)))
                 .collect::<String>();
             put(&format!("/v1/agent/check/{verb}/{id}{note}"), None)
         }
@@ -476,6 +504,7 @@ fn path_of(ask: &Ask) -> (String, Vec<String>) {
         ),
         Ask::Sessions => ("/v1/session/list".to_owned(), vec![]),
         Ask::SessionsOf(node) => (format!("/v1/session/node/{node}"), vec![]),
+        Ask::Session(id) => (format!("/v1/session/info/{id}"), vec![]),
         Ask::Queries => ("/v1/query".to_owned(), vec![]),
     }
 }

@@ -112,6 +112,7 @@ pub fn content(content: &Content) -> String {
         Content::KeyNames(names) => list(names),
         Content::Sessions(sessions) => list(sessions.iter().map(|session| &session.name)),
         Content::Agent(seen) => seen.to_string(),
+        Content::Cluster(seen) => seen.to_string(),
         Content::Flag(done) => done.to_string(),
         Content::Created(id) => id.clone(),
         Content::Queries(queries) => list(queries.iter().map(query)),

@@ -140,6 +140,10 @@ impl Player {
         {
             self.files.keep(answer.body().clone());
         }
+        let answer = match op {
+            Op::Cluster(_) => answer.map(|it| it.map(|body| self.client.with_names(&body))),
+            _ => answer,
+        };
         let outcome = wire::outcome(&op, answer);
         self.notes.take(&op, &outcome);
         let heard = Some(self.client.heard_by(usize::from(server)));

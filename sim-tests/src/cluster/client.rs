@@ -10,7 +10,11 @@ use sider_core::{
 use sider_runtime_sim::{Host, SimNetwork, SimTask, StreamedAnswer};
 
 use super::Cluster;
-use crate::{history::Heard, recorder::time};
+use crate::{
+    cluster_reads,
+    history::Heard,
+    recorder::{number, time},
+};
 
 /// A client on a host of its own. Clones are the same client.
 #[derive(Clone)]
@@ -68,6 +72,15 @@ impl Client {
             .filter(|it| *it != to);
         let last = others.filter_map(|from| network.last_heard(from, to)).max();
         last.map_or(Heard::Never, |at| Heard::At(time(at)))
+    }
+
+    /// An answer with the names of servers in place of their Raft addresses.
+    pub fn with_names(&self, body: &Bytes) -> Bytes {
+        let addresses = (0..self.cluster.len()).map(|server| {
+            let (_, address) = self.cluster.identity(server);
+            (number(server), address.raft.to_string())
+        });
+        cluster_reads::with_names(body, addresses)
     }
 
     /// Asks a server to add another one to its cluster; gives the status and the text of the answer.

@@ -104,6 +104,7 @@ impl Plan<'_> {
                 node_id: id.clone(),
                 rack: None,
                 spoils: None,
+                keeps_node: false,
             })
         };
         let (old, new) = (NODES[place], NODES[(place + 1) % NODES.len()]);

@@ -119,6 +119,7 @@ impl Plan<'_> {
             node_id: String::new(),
             rack: None,
             spoils: None,
+            keeps_node: false,
         });
         let lock = Step::Lock((*self.dice.pick(&KEYS)).to_owned(), self.value(), name);
         let create = Op::Keys(KeyOp::CreateSession(new));

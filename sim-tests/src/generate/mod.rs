@@ -7,11 +7,15 @@ mod agents;
 mod asks;
 mod autopilot;
 mod catalog;
+mod checks;
+mod cluster;
 mod keys;
 mod narrowing;
 mod prepared;
+mod sessions;
 mod streams;
 mod troubles;
+mod varied;
 mod work;
 mod writes;
 
@@ -71,6 +75,10 @@ pub fn generate(seed: u64) -> Schedule {
     }
     autopilot::draw(&mut beside, &cluster, pace, &faults, &mut actions);
     prepared::draw(&mut beside, &cluster, pace, &mut actions);
+    sessions::draw(&mut beside, &cluster, pace, &mut actions);
+    cluster::draw(&mut beside, &cluster, pace, &mut actions);
+    checks::draw(&mut beside, &cluster, pace, &mut actions);
+    varied::draw(&mut beside, &cluster, pace, &mut actions);
     let other_agent = dice.chance(8).then(|| agents::draw(&mut dice, pace));
     let mut of_agents = Dice::new(seed ^ BESIDE_AGENTS);
     let mut burden = |plan| agents::burden(&mut of_agents, &cluster, pace, plan);
@@ -254,7 +262,7 @@ mod tests {
         }
         operations.sort();
         operations.dedup();
-        assert_eq!(operations.len(), 16, "{operations:?}");
+        assert_eq!(operations.len(), 18, "{operations:?}");
         assert!(
             schedules.iter().any(|it| it.faults.is_empty()),
             "some must be calm"

@@ -120,6 +120,7 @@ pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, action
                 node_id: String::new(),
                 rack: None,
                 spoils: None,
+                keeps_node: false,
             }),
             service_id => Op::CatalogDeregister {
                 node,
@@ -166,6 +167,7 @@ fn spoilt(dice: &mut Dice) -> CatalogEntry {
         node_id: String::new(),
         rack: None,
         spoils: Some(spoils),
+        keeps_node: false,
     }
 }
 

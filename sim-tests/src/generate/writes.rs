@@ -260,6 +260,7 @@ impl Plan<'_> {
                 node_id,
                 rack,
                 spoils: None,
+                keeps_node: false,
             }),
             ask,
         )

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use sider_core::limits::WAIT_SPREAD_DIVISOR;
+use sider_core::limits::{PEER_STATUS_TIMEOUT, READY_TIMEOUT, WAIT_SPREAD_DIVISOR};
 
 use super::Violation;
 use crate::{
     cluster::RAFT_PORT,
+    cluster_reads::ClusterAsk,
     history::{CUT_OFF, Fact, FaultKind, History, LEFT, Operation, Outcome, ServerNumber},
     operation::Op,
     time::{Time, drift_of},
@@ -107,6 +108,8 @@ fn stops_have_reasons(history: &History) -> Result<(), Violation> {
 fn longest(history: &History, operation: &Operation) -> Duration {
     let wait = match &operation.op {
         Op::Wait { index, wait_ms, .. } if *index > 0 => Duration::from_millis(*wait_ms),
+        // One that is broken for good is waited for.
+        Op::Cluster(ClusterAsk::Members | ClusterAsk::Ready) => PEER_STATUS_TIMEOUT.max(READY_TIMEOUT),
         _ => Duration::ZERO,
     };
     let spread = wait / WAIT_SPREAD_DIVISOR;

@@ -124,6 +124,7 @@ fn may_end(operation: &Operation, holder: &Acquired<'_>) -> bool {
         Step::Unlock(key, _, session) => key == holder.key && session == holder.session,
         Step::Delete(key) | Step::DeleteIf(key, _) => key == holder.key,
         Step::DeleteTree(prefix) => holder.key.starts_with(prefix.as_str()),
+        Step::EndSession(session) => session == holder.session,
         _ => false,
     };
     match &operation.op {

@@ -10,6 +10,7 @@ pub mod autopilot;
 pub mod availability;
 pub mod backups;
 pub mod clients_view;
+pub mod cluster_api;
 pub mod digest;
 pub mod durability;
 pub mod election_safety;
@@ -26,6 +27,7 @@ pub mod prepared;
 pub mod quorum;
 pub mod reaping;
 pub mod recovery;
+pub mod renewals;
 pub mod servers;
 pub mod session_ttl;
 pub mod sessions;
@@ -62,7 +64,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 33] = [
+pub const ALL: [(&str, Check); 35] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -85,6 +87,7 @@ pub const ALL: [(&str, Check); 33] = [
     (watches::NAME, watches::check),
     (watch_guarantees::NAME, watch_guarantees::check),
     (outputs::NAME, outputs::check),
+    (renewals::NAME, renewals::check),
     (ttl::NAME, ttl::check),
     (session_ttl::NAME, session_ttl::check),
     (locks::NAME, locks::check),
@@ -95,6 +98,7 @@ pub const ALL: [(&str, Check); 33] = [
     (servers::NAME, servers::check),
     (leaks::NAME, leaks::check),
     (recovery::NAME, recovery::check),
+    (cluster_api::NAME, cluster_api::check),
     (availability::NAME, availability::check),
 ];
 

@@ -163,14 +163,18 @@ impl Reported<'_> {
                 && it.is_about(&key, &owners)
         };
         // A registration sets the output, too, and may come after a report that overlaps it.
-        if told.iter().any(|it| is_other(&it))
-            || truth.registers(
-                &key,
-                truth.applied_until(self.operation.invoked)..truth.applied_until(due),
-            )
-        {
+        if truth.registers(
+            &key,
+            truth.applied_until(self.operation.invoked)..truth.applied_until(due),
+        ) {
             return Ok(());
         }
+        // Reported again, it is still written in time, or what was reported since.
+        let others: BTreeSet<&str> = told
+            .iter()
+            .filter(is_other)
+            .map(|it| it.output.as_str())
+            .collect();
         let points = truth.applied_until(self.operation.returned)..=truth.applied_until(due);
         let mut checks = points.map(check_at);
         let Some(Some(first)) = checks.next() else {
@@ -183,7 +187,13 @@ impl Reported<'_> {
         let stays = checks.all(|check| check.is_some_and(|check| kept(&check)));
         let last = check_at(truth.applied_until(due));
         match last {
-            Some(check) if stays && check.output != self.output => {
+            // What it was before may have been reported again, or is not known to have been put off.
+            Some(check)
+                if stays
+                    && check.output != self.output
+                    && !others.contains(check.output.as_str())
+                    && !others.contains(first.output.as_str()) =>
+            {
                 let what = format!(
                     "the output {:?} of {} was acknowledged at {}; by {due} it is {:?}",
                     self.output, check.id, self.operation.returned, check.output

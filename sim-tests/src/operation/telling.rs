@@ -47,6 +47,7 @@ impl fmt::Display for Ask {
             Ask::KeyNames(prefix) => write!(f, "names of keys with {prefix:?}"),
             Ask::Sessions => f.write_str("sessions"),
             Ask::SessionsOf(node) => write!(f, "sessions of {node}"),
+            Ask::Session(id) => write!(f, "session {id}"),
             Ask::Queries => f.write_str("prepared queries"),
             Ask::ChecksInState(None) => f.write_str("checks"),
             Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
@@ -135,6 +136,8 @@ impl fmt::Display for Op {
             Op::Autopilot(op) => write!(f, "{op}"),
             Op::Read { ask, freshness } => write!(f, "read {ask} ({freshness})"),
             Op::AgentRead(ask) => write!(f, "read {ask}"),
+            Op::Cluster(ask) => write!(f, "ask {ask}"),
+            Op::RegisterCheck(check) => write!(f, "{check}"),
             Op::Save => f.write_str("save a snapshot"),
             Op::Restore { damage: Damage::None } => f.write_str("restore the last snapshot"),
             Op::Restore {
@@ -187,6 +190,9 @@ impl fmt::Display for CatalogEntry {
         write!(f, "node {} at {}", self.node, self.address)?;
         if !self.node_id.is_empty() {
             write!(f, " with id {}", self.node_id)?;
+        }
+        if self.keeps_node {
+            f.write_str(" if it is not there")?;
         }
         self.rack
             .iter()

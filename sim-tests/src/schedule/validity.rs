@@ -7,7 +7,9 @@ use sider_core::registry::{Command, InstanceId};
 use super::{Action, AgentPlan, AgentTrouble, Befall, Doing, Fault, Schedule, Shape, Trouble, Who};
 use crate::{
     audit::AUDITOR,
-    operation::{Damage, Op},
+    cluster_reads::ClusterAsk,
+    keys::{KeyOp, Step},
+    operation::{Ask, Damage, Op},
 };
 
 /// The simulator is made for few servers: each is run to the end.
@@ -226,7 +228,36 @@ fn validate_op(op: &Op) -> Result<(), String> {
             "a file is damaged at {place} thousandths, behind its end"
         );
     }
+    match op {
+        Op::Cluster(ClusterAsk::Fire { name, payload }) => {
+            for text in [name, payload] {
+                need!(is_plain(text), "an event is called {text:?}");
+            }
+        }
+        Op::Read {
+            ask: Ask::Session(session),
+            ..
+        }
+        | Op::Wait {
+            ask: Ask::Session(session),
+            ..
+        } => need!(is_plain(session), "a session is called {session:?}"),
+        Op::Keys(KeyOp::Transact(steps)) => {
+            for step in steps {
+                if let Step::EndSession(session) = step {
+                    need!(is_plain(session), "a session is called {session:?}");
+                }
+            }
+        }
+        _ => {}
+    }
     Ok(())
+}
+
+/// Whether a text can stand in a path as it is, and be a name.
+fn is_plain(text: &str) -> bool {
+    let plain = |it: char| it.is_ascii_alphanumeric() || it == '-';
+    !text.is_empty() && text.len() < 100 && text.chars().all(plain)
 }
 
 fn validate_drift(ppm: i32) -> Result<(), String> {
@@ -406,5 +437,9 @@ mod tests {
         }
         let restore = json!({"Chain": [[0, {"Restore": {"damage": {"CutOff": 1_000}}}]]});
         assert_refused("/actions/0/what", restore, "behind its end");
+        let fire = json!({"Chain": [[0, {"Cluster": {"Fire": {"name": "a b", "payload": "c"}}}]]});
+        assert_refused("/actions/0/what", fire, "an event is called \"a b\"");
+        let end = json!({"Chain": [[0, {"Keys": {"Transact": [{"EndSession": ""}]}}]]});
+        assert_refused("/actions/0/what", end, "a session is called \"\"");
     }
 }

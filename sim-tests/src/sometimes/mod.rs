@@ -6,6 +6,7 @@
 mod agents;
 mod autopilot;
 mod catalog;
+mod cluster;
 mod counting;
 mod prepared;
 mod rows;

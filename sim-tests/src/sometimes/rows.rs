@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sider_core::registry::{Command, Refusal};
 
 use super::{
-    HowOften, Situation, agents, autopilot, catalog,
+    HowOften, Situation, agents, autopilot, catalog, cluster,
     counting::{
         agent_entries, all_down, any_entry_during, changed, changes, commands, contact_ago, count, each,
         each_reply, elected_within, entry_of, expiries, expiry_during_election, in_log, index, inherited,
@@ -344,6 +344,16 @@ table! {
     Usual "a server that was shown as failed is shown as alive": shown::back;
     Usual "the mark of the leader moves": shown::leader_moves;
     Usual "a removed server leaves the catalog": shown::gone;
+
+    // What servers tell of themselves, events, and what is met on purpose.
+    Usual "a server is asked in the calm who leads": cluster::asked_in_the_calm;
+    Usual "a server says that nobody leads": cluster::without_leader;
+    Usual "a server is not ready": cluster::not_ready;
+    Usual "an event is heard of elsewhere": cluster::heard_elsewhere;
+    Usual "a refused transaction leaves a session": cluster::session_stays;
+    Usual "a session is asked for by its id": cluster::session_found;
+    Usual "a check is registered by itself": |h| cluster::own_checks(h, true);
+    Usual "a check of no instance is refused": |h| cluster::own_checks(h, false);
 
     // Agents.
     Usual "an agent registers its services": |h| {

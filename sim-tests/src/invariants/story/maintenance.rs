@@ -1,4 +1,4 @@
-//! Maintenance, and what the agent's API tells, in a story.
+//! Maintenance, and what the agent's API and servers tell, in a story.
 
 use sider_core::registry::{
     CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, Command, Deregister, InstanceKey,
@@ -8,6 +8,7 @@ use sider_core::registry::{
 use super::{Story, instance_id, shared};
 use crate::{
     agent_reads::AgentAsk,
+    cluster_reads::{ClusterAsk, ClusterSeen},
     content::Content,
     history::{Answer, Outcome},
     maintenance::Maintenance,
@@ -26,6 +27,24 @@ impl Story {
             refused: vec![],
         });
         self.operate(1, Op::AgentRead(ask), invoked, outcome)
+    }
+
+    /// A client asks a server about the cluster, and is told this.
+    pub(in crate::invariants) fn ask_of_cluster(
+        &mut self,
+        server: u8,
+        ask: ClusterAsk,
+        seen: ClusterSeen,
+    ) -> u32 {
+        let invoked = self.now;
+        self.wait_ms(1);
+        let outcome = Outcome::Done(Answer {
+            index: None,
+            told: None,
+            content: Some(Content::Cluster(seen)),
+            refused: vec![],
+        });
+        self.operate(server, Op::Cluster(ask), invoked, outcome)
     }
 
     /// A client begins or ends maintenance, and is told what came of it.

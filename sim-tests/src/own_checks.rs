@@ -1,0 +1,134 @@
+//! Checks that are registered by themselves at a server, for an instance of the servers' shared node that is there already.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sider_core::registry::{CheckStatus, Command, Registration};
+
+use crate::matching::is_shared_check;
+
+/// `/v1/agent/check/register`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnCheck {
+    /// Its id, and its name.
+    pub id: String,
+    /// The instance that it is of; all is refused if that is not there.
+    pub of: String,
+    /// Its TTL in milliseconds; 0 if it is not a TTL check.
+    pub ttl_ms: u64,
+    /// The status that it starts with.
+    pub status: Option<CheckStatus>,
+    /// Its notes.
+    pub notes: String,
+    /// Critical for so many milliseconds, it takes its instance away; 0 is never.
+    pub deregister_after_ms: u64,
+}
+
+impl OwnCheck {
+    /// The request.
+    pub fn request(&self) -> Request<Bytes> {
+        let ms = |ms: u64| format!("{ms}ms");
+        let mut body = json!({ "Name": self.id, "ServiceID": self.of, "Notes": self.notes });
+        match self.ttl_ms {
+            0 => {
+                body["TCP"] = json!("10.9.8.7:80");
+                body["Interval"] = json!("10s");
+            }
+            ttl_ms => body["TTL"] = json!(ms(ttl_ms)),
+        }
+        if let Some(status) = self.status {
+            body["Status"] = json!(status.as_str());
+        }
+        if self.deregister_after_ms > 0 {
+            body["DeregisterCriticalServiceAfter"] = json!(ms(self.deregister_after_ms));
+        }
+        Request::builder()
+            .method(Method::PUT)
+            .uri("/v1/agent/check/register")
+            .body(Bytes::from(body.to_string()))
+            .expect("a valid path")
+    }
+
+    /// Whether an answer names the check.
+    pub fn is_told_by(&self, body: &[u8]) -> bool {
+        serde_json::from_slice::<Value>(body).is_ok_and(|told| told["CheckIDs"] == json!([self.id]))
+    }
+
+    /// Whether this asked for exactly this command.
+    pub fn asks_for(&self, command: &Command) -> bool {
+        match command {
+            Command::Register(registrations) => {
+                matches!(registrations.as_slice(), [registration] if self.is_made_by(registration))
+            }
+            _ => false,
+        }
+    }
+
+    fn is_made_by(&self, registration: &Registration) -> bool {
+        let [check] = registration.checks.as_slice() else {
+            return false;
+        };
+        let ttl = (self.ttl_ms > 0).then(|| Duration::from_millis(self.ttl_ms));
+        let after = check.definition.deregister_critical_service_after;
+        registration.instance.is_none()
+            && registration.keep_existing_node
+            && !registration.replace_checks
+            && is_shared_check(&check.key(), &self.id)
+            && check.name == self.id
+            && check.instance.as_ref().is_some_and(|it| it.as_str() == self.of)
+            && check.definition.ttl() == ttl
+            && after == Duration::from_millis(self.deregister_after_ms)
+            && check.status == self.status
+            && check.output.is_empty()
+            && check.notes == self.notes
+    }
+}
+
+impl fmt::Display for OwnCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "register check {} of {} ttl={}ms",
+            self.id, self.of, self.ttl_ms
+        )?;
+        self.status
+            .iter()
+            .try_for_each(|status| write!(f, ":{}", status.as_str()))?;
+        match self.notes.as_str() {
+            "" => Ok(()),
+            notes => write!(f, " “{notes}”"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_in_the_request() {
+        let check = OwnCheck {
+            id: "alone-1".into(),
+            of: "txn-0".into(),
+            ttl_ms: 1_500,
+            status: Some(CheckStatus::Passing),
+            notes: "notes".into(),
+            deregister_after_ms: 0,
+        };
+        let body: Value = serde_json::from_slice(check.request().body()).expect("JSON");
+        assert_eq!(
+            body,
+            json!({ "Name": "alone-1", "ServiceID": "txn-0", "Notes": "notes", "TTL": "1500ms", "Status": "passing" })
+        );
+        assert!(check.is_told_by(br#"{"Index": 3, "CheckIDs": ["alone-1"]}"#));
+        assert!(!check.is_told_by(br#"{"Index": 3, "CheckIDs": []}"#));
+        assert_eq!(
+            check.to_string(),
+            "register check alone-1 of txn-0 ttl=1500ms:passing “notes”"
+        );
+    }
+}
