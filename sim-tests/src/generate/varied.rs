@@ -7,7 +7,7 @@ use super::{BEGIN_MS, Dice, Pace, work::NODES};
 use crate::{
     catalog_steps::{CatalogStep, Thing, Verb},
     keys::{KeyOp, Step},
-    operation::{Apart, Ask, Op, RegisterForm, Service, TtlCheck},
+    operation::{Apart, Ask, CatalogEntry, Freshness, Op, RegisterForm, Service, TtlCheck},
     schedule::{Action, Doing, Shape},
 };
 use sider_core::registry::CheckStatus;
@@ -18,6 +18,8 @@ const PATIENT_MS: u64 = 7_000;
 const WITH_REPLACEMENTS: u64 = 15;
 /// In so many of a hundred worlds things become what they were within a transaction.
 const WITH_RETURNS: u64 = 12;
+/// In so many of a hundred worlds a node's own check says something else, and that is all.
+const WITH_OUTPUTS: u64 = 25;
 /// The checks that move about.
 const MOVING: &str = "db-check";
 
@@ -37,7 +39,41 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut V
     if dice.chance(WITH_RETURNS) {
         back_and_forth(dice, cluster, pace, actions);
     }
+    if dice.chance(WITH_OUTPUTS) {
+        other_outputs(dice, cluster, pace, actions);
+    }
     actions.sort_by_key(|action| (action.at_ms, action.client));
+}
+
+/// A node's own check says something else, and nothing else changes: whoever has asked before must not be told the same.
+fn other_outputs(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {
+    let node = (*dice.pick(&NODES)).to_owned();
+    let look = Op::Read {
+        ask: Ask::NodeChecks(node.clone()),
+        freshness: *dice.pick(&[Freshness::Default, Freshness::Stale]),
+    };
+    let says = |nth: u64| {
+        Op::CatalogRegister(CatalogEntry {
+            node: node.clone(),
+            address: "10.1.1.1".to_owned(),
+            service: None,
+            check: Some(("ping".to_owned(), CheckStatus::Passing, format!("said-{nth}"))),
+            check_of: None,
+            node_id: String::new(),
+            rack: None,
+            spoils: None,
+            keeps_node: true,
+        })
+    };
+    let ops = (0..3).flat_map(|nth| [says(nth), look.clone()]);
+    // One that answers from what it has kept.
+    let server = dice.server(cluster);
+    actions.push(Action {
+        at_ms: dice.between(BEGIN_MS + 500, pace.heal_ms),
+        client: 0,
+        patience_ms: PATIENT_MS,
+        what: Doing::Chain(ops.map(|op| (server, op)).collect()),
+    });
 }
 
 /// Things become another and what they were again, in one transaction: then nothing has changed.

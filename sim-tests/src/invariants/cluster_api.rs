@@ -195,8 +195,8 @@ impl Known<'_> {
 
     /// Who leads, and in which term, while all is calm.
     fn calm_leader(&self, operation: &Operation) -> Option<(ServerNumber, u64)> {
-        let leaders = self.truth().leaders.iter();
-        let last = leaders.filter(|it| it.from <= operation.invoked).next_back()?;
+        let mut leaders = self.truth().leaders.iter();
+        let last = leaders.rfind(|it| it.from <= operation.invoked)?;
         let same = self
             .truth()
             .leaders
@@ -322,12 +322,11 @@ impl Known<'_> {
 
     /// Whether a server's process was down all the while.
     fn is_down(&self, server: ServerNumber, operation: &Operation) -> bool {
-        let of_it = self.history.observations.iter().filter(|it| {
+        let last = self.history.observations.iter().rfind(|it| {
             it.server == server
                 && it.at <= operation.returned
                 && matches!(it.what, Fact::Started | Fact::Stopped { .. })
         });
-        let last = of_it.last();
         last.is_some_and(|it| matches!(it.what, Fact::Stopped { .. }) && it.at < operation.invoked)
     }
 
@@ -335,11 +334,11 @@ impl Known<'_> {
         let Some(heard) = operation.heard else {
             return Ok(());
         };
-        let others = self
+        let mut others = self
             .memberships
             .iter()
             .filter(|it| it.since <= operation.returned);
-        let alone = self.memberships.is_empty() || others.last().is_none_or(|it| it.voters.len() == 1);
+        let alone = self.memberships.is_empty() || others.next_back().is_none_or(|it| it.voters.len() == 1);
         let was_alone = self.memberships.iter().any(|it| it.voters.len() == 1);
         let confirmed = match heard {
             Heard::Never => false,
