@@ -3,7 +3,7 @@
 //! Reading order:
 //!
 //! 1. [`operation`] is what a client can ask; [`keys`], [`catalog_steps`], [`maintenance`], [`prepared`], [`autopilot`],
-//!    [`narrowing`] and [`agent_reads`] are parts of it. [`schedule`] is a whole run as a value, with its [`time`] and the
+//!    [`narrowing`], [`own_checks`], [`agent_reads`] and [`cluster_reads`] are parts of it. [`schedule`] is a whole run as a value, with its [`time`] and the
 //!    steps at which a [`trap`] snaps; [`generate`] draws one from a seed.
 //! 2. [`cluster`] is the servers; [`workload`] the clients, [`streams`] those that read streams, [`saboteur`] the faults,
 //!    [`agency`] agents, [`audit`] looks at servers from the inside; [`run`] plays a schedule with them, [`sweep`] many;
@@ -28,9 +28,11 @@ pub mod catalog_steps;
 pub mod narrowing;
 
 pub mod maintenance;
+
 pub mod own_checks;
 
 pub mod agent_reads;
+
 pub mod cluster_reads;
 
 pub mod schedule;

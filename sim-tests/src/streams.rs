@@ -45,6 +45,8 @@ pub(crate) struct StreamReader {
 #[derive(Default)]
 struct Have {
     id: u64,
+    /// The first id that it got.
+    first: u64,
     /// How many streams it has opened.
     opened: u64,
 }
@@ -143,7 +145,12 @@ impl StreamReader {
     async fn read_one(&self, server: u8, have: &mut Have) -> Over {
         let id = self.awaits(server, have, None);
         let op = self.op(have.id);
-        let request = request(&self.ask, self.freshness, have.id, have.opened % 2 == 1);
+        let (in_query, in_header) = match have.opened % 3 {
+            0 => (have.first, have.id),
+            1 => (have.id, 0),
+            _ => (0, have.id),
+        };
+        let request = request(&self.ask, self.freshness, in_query, in_header);
         have.opened += 1;
         let opened = self
             .player
@@ -218,6 +225,9 @@ impl StreamReader {
                     };
                     self.returned(id, outcome, arrived, room);
                     have.id = index;
+                    if have.first == 0 {
+                        have.first = index;
+                    }
                     let since = Since {
                         id,
                         nth,
@@ -250,18 +260,19 @@ impl StreamReader {
     }
 }
 
-/// The request for a stream that goes on behind an id, which stands in the query or in a header.
-fn request(ask: &Ask, freshness: Freshness, id: u64, in_query: bool) -> Request<Bytes> {
+/// The request for a stream that goes on behind an id, in the query, in a header, or in both: then the header's counts, for a
+/// browser repeats the address that it began with. 0 is none.
+fn request(ask: &Ask, freshness: Freshness, in_query: u64, in_header: u64) -> Request<Bytes> {
     let path = wire::read_path(ask, freshness, None);
     let path = path.replacen("/v1/health/service/", "/v1/watch/service/", 1);
     let mut path = path.replacen("/v1/kv/", "/v1/watch/kv/", 1);
-    if id > 0 && in_query {
+    if in_query > 0 {
         let behind = if path.contains('?') { '&' } else { '?' };
-        path = format!("{path}{behind}index={id}");
+        path = format!("{path}{behind}index={in_query}");
     }
     let mut request = wire::get(&path);
-    if id > 0 && !in_query {
-        request.headers_mut().insert("last-event-id", id.into());
+    if in_header > 0 {
+        request.headers_mut().insert("last-event-id", in_header.into());
     }
     request
 }
@@ -340,11 +351,11 @@ mod tests {
             passing: true,
             tags: vec![],
         };
-        let first = request(&ask, Freshness::Stale, 0, true);
+        let first = request(&ask, Freshness::Stale, 0, 0);
         assert_eq!(first.uri(), "/v1/watch/service/web?passing&stale");
-        let again = request(&ask, Freshness::Stale, 7, true);
+        let again = request(&ask, Freshness::Stale, 7, 0);
         assert_eq!(again.uri(), "/v1/watch/service/web?passing&stale&index=7");
-        let again = request(&Ask::KeyTree("app/".into()), Freshness::Default, 7, false);
+        let again = request(&Ask::KeyTree("app/".into()), Freshness::Default, 0, 7);
         assert_eq!(again.uri(), "/v1/watch/kv/app/?recurse");
         assert_eq!(again.headers()["last-event-id"], "7");
     }

@@ -3,7 +3,8 @@
 //!
 //! Operations are put in order as early as possible; where that leads nowhere, the search takes the last one back. A set
 //! of operations that leads to a state is tried once. An operation of which nobody knows whether it happened has no end:
-//! it may happen at any time after its beginning, or never.
+//! it may happen at any time after its beginning, or never. A read that leaves a state as it is is put where it first fits, and
+//! nowhere else: whatever leads on without it leads on with it.
 //!
 //! `todc-utils` has such a search, too; but it knows no operations without an end, and was not touched since it was first
 //! published.
@@ -23,6 +24,8 @@ pub struct Call<C> {
     pub invoked: Time,
     /// When it was answered; `None` if nobody knows whether it happened.
     pub returned: Option<Time>,
+    /// Whether it changes nothing, wherever it happens.
+    pub reads: bool,
 }
 
 /// What a search finds.
@@ -49,7 +52,8 @@ where
     let mut state = first;
     let mut done = vec![0_u64; calls.len().div_ceil(64)];
     let mut tried: BTreeSet<(Vec<u64>, S)> = BTreeSet::new();
-    let mut order: Vec<(usize, S)> = Vec::new();
+    // Each with the state before it; none where there is nothing else to try.
+    let mut order: Vec<(usize, Option<S>)> = Vec::new();
     let mut left = calls.iter().filter(|call| call.returned.is_some()).count();
     let mut stuck: (usize, Vec<u32>) = (0, Vec::new());
     let mut at = events.first();
@@ -59,12 +63,19 @@ where
         if events.is_start(event) {
             if let Some(next) = step(&state, &calls[call].what) {
                 done[call / 64] |= 1 << (call % 64);
+                if calls[call].reads && next == state {
+                    left -= usize::from(calls[call].returned.is_some());
+                    order.push((call, None));
+                    events.take_out(call);
+                    at = events.first();
+                    continue;
+                }
                 if tried.insert((done.clone(), next.clone())) {
                     if tried.len() > STEPS_MAX {
                         return Found::Nothing;
                     }
                     left -= usize::from(calls[call].returned.is_some());
-                    order.push((call, std::mem::replace(&mut state, next)));
+                    order.push((call, Some(std::mem::replace(&mut state, next))));
                     events.take_out(call);
                     at = events.first();
                     continue;
@@ -81,11 +92,13 @@ where
         let Some((last, before)) = order.pop() else {
             return Found::None(stuck.1);
         };
-        state = before;
         done[last / 64] &= !(1 << (last % 64));
         left += usize::from(calls[last].returned.is_some());
         events.put_back(last);
-        at = events.after(events.start(last));
+        if let Some(before) = before {
+            state = before;
+            at = events.after(events.start(last));
+        }
     }
     Found::Order
 }
@@ -193,6 +206,7 @@ mod tests {
                 id,
                 invoked: Time::ms(*invoked),
                 returned: returned.map(Time::ms),
+                reads: matches!(what, Read(_)),
             })
             .collect();
         search(0, &calls, step)

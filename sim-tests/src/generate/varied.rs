@@ -1,16 +1,19 @@
 //! Variations of what was drawn, drawn beside it, so that the rest of each seed's world stays as it was: registrations that
 //! leave a node as it is, checks that move between an instance and its node without a status, what an expiry has left
 //! as an output, and questions that want two pairs of node meta. And instances that are replaced in the very moment in which
-//! their check expires, or takes them away; and transactions after which everything is as it was.
+//! their check expires, or takes them away; transactions after which everything is as it was; and outputs that become again what
+//! they were while another is being written.
 
 use super::{BEGIN_MS, Dice, Pace, work::NODES};
 use crate::{
     catalog_steps::{CatalogStep, Thing, Verb},
     keys::{KeyOp, Step},
-    operation::{Apart, Ask, CatalogEntry, Freshness, Op, RegisterForm, Service, TtlCheck},
+    operation::{
+        Apart, Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck,
+    },
     schedule::{Action, Doing, Shape},
 };
-use sider_core::registry::CheckStatus;
+use sider_core::{limits::OUTPUT_HOLD, registry::CheckStatus};
 
 /// Longer than any server takes.
 const PATIENT_MS: u64 = 7_000;
@@ -20,6 +23,8 @@ const WITH_REPLACEMENTS: u64 = 15;
 const WITH_RETURNS: u64 = 12;
 /// In so many of a hundred worlds a node's own check says something else, and that is all.
 const WITH_OUTPUTS: u64 = 25;
+/// In so many of a hundred worlds an output becomes again what it was while another is being written.
+const WITH_TALK: u64 = 12;
 /// The checks that move about.
 const MOVING: &str = "db-check";
 
@@ -34,6 +39,11 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut V
     if dice.chance(WITH_REPLACEMENTS) {
         for nth in 0..dice.between(2, 5) {
             replace_while_it_is_due(dice, cluster, pace, nth, actions);
+        }
+    }
+    if dice.chance(WITH_TALK) {
+        for nth in 0..3 {
+            talk_while_it_is_written(dice, cluster, pace, nth, actions);
         }
     }
     if dice.chance(WITH_RETURNS) {
@@ -234,4 +244,63 @@ fn replace_while_it_is_due(
         act(at_ms, 0, deregister());
         act(at_ms + dice.between(0, 3), 1, register(version));
     }
+}
+
+/// A check says something; then something else, which is held back and written later; and what it said at first again, at about
+/// that very moment.
+fn talk_while_it_is_written(
+    dice: &mut Dice,
+    cluster: &Shape,
+    pace: Pace,
+    nth: u64,
+    actions: &mut Vec<Action>,
+) {
+    let id = format!("talker-{nth}");
+    let check = TtlCheck {
+        ttl_ms: 30_000,
+        status: Some(CheckStatus::Passing),
+        deregister_after_ms: 0,
+    };
+    let register = Op::Register {
+        form: RegisterForm::Short,
+        services: vec![Service {
+            name: "talker".into(),
+            id: id.clone(),
+            port: 3_100,
+            tags: vec![],
+            version: u32::try_from(910_000 + nth).unwrap_or(910_000),
+            apart: Apart::Nothing,
+            checks: vec![check],
+        }],
+    };
+    let says = |what: &str| Op::Report {
+        form: ReportForm::Update,
+        reports: vec![Report {
+            target: Target::Check(format!("chk:{id}:0")),
+            status: CheckStatus::Warning,
+            output: Some(what.to_owned()),
+        }],
+    };
+    let server = dice.server(cluster);
+    let begins = dice.between(
+        BEGIN_MS + 500,
+        pace.heal_ms.saturating_sub(6_000).max(BEGIN_MS + 600),
+    );
+    // With another status, it is written at once.
+    let first = vec![(server, register), (server, says("again"))];
+    let hold_ms = u64::try_from(OUTPUT_HOLD.as_millis()).unwrap_or(u64::MAX);
+    let held = begins + 400;
+    // What is due is looked for every few milliseconds.
+    let written = held + hold_ms + dice.between(0, 130);
+    let ops = [
+        (begins, first),
+        (held, vec![(server, says("otherwise"))]),
+        (written, vec![(server, says("again"))]),
+    ];
+    actions.extend(ops.map(|(at_ms, ops)| Action {
+        at_ms,
+        client: 0,
+        patience_ms: PATIENT_MS,
+        what: Doing::Chain(ops),
+    }));
 }

@@ -196,11 +196,12 @@ fn calls<'a>(
         Outcome::Unknown(_) => (false, false),
         Outcome::Failed(_) | Outcome::Nonsense(_) => return Vec::new(),
     };
-    let call = |what| Call {
-        what,
+    let call = |what: About<'a>| Call {
         id: operation.id,
         invoked: operation.invoked,
         returned: known.then_some(operation.returned),
+        reads: matches!(what, About::Read { .. }),
+        what,
     };
     match &operation.op {
         Op::Register { form, services } if !refused && *form != RegisterForm::Elsewhere => {

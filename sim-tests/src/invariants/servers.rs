@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use sider_core::{
     limits::{SERVER_SILENCE_MAX, UPKEEP_INTERVAL},
-    registry::{Check, CheckStatus, Command, Deregister, Instance, Registration, ServiceName, Session},
+    registry::{
+        Check, CheckDefinitionUpdate, CheckStatus, Command, Deregister, Instance, Registration, ServiceName,
+        Session,
+    },
 };
 
 use super::{Violation, autopilot::down};
@@ -74,7 +77,8 @@ pub fn check(history: &History) -> Result<(), Violation> {
     for server in history.servers() {
         lost_are_shown(history, server)?;
     }
-    nothing_is_written_in_vain(history)
+    nothing_is_written_in_vain(history)?;
+    nothing_is_written_from_hearsay(history)
 }
 
 /// What the leader needs to see a change and to write it down.
@@ -233,6 +237,75 @@ fn nothing_is_written_in_vain(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
+/// At any time: a leader shows no server as alive again that was down all through its term, and none with a vote that nobody
+/// ever gave it.
+fn nothing_is_written_from_hearsay(history: &History) -> Result<(), Violation> {
+    let truth = history.truth();
+    for (written, entry) in truth.entries.iter().enumerate() {
+        let Some((Command::Register(registrations), _)) = &entry.command else {
+            continue;
+        };
+        if truth.sources[written] != Source::Upkeep {
+            continue;
+        }
+        for registration in registrations {
+            let Some(server) = ServerNumber::parse(registration.node.name.as_str()) else {
+                continue;
+            };
+            let what = if rises_unheard(history, written, server, registration) {
+                "was down since before its leader's election, and is alive again"
+            } else if votes_unasked(history, entry.log_index, server, registration) {
+                "has a vote that it was never given"
+            } else {
+                continue;
+            };
+            let what = format!("{server} {what} by entry {}", entry.log_index);
+            return Err(Violation::new(NAME, entry.applied, what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a registration makes a server passing of which its leader can't have heard.
+fn rises_unheard(
+    history: &History,
+    written: Point,
+    server: ServerNumber,
+    registration: &Registration,
+) -> bool {
+    let truth = history.truth();
+    let entry = &truth.entries[written];
+    let passing = |check: &CheckDefinitionUpdate| check.status == Some(CheckStatus::Passing);
+    let before = truth.state(written);
+    let rises = registration.checks.iter().any(passing)
+        && alive(&before, server).is_some_and(|check| check.status == CheckStatus::Critical);
+    let leader = truth.leaders.iter().find(|leader| leader.term == entry.term);
+    let is_unheard = |(stopped, started): &(Time, Time)| {
+        leader.is_some_and(|leader| *stopped + prompt(history) <= leader.from) && entry.appended < *started
+    };
+    rises && down(history, server).iter().any(is_unheard)
+}
+
+/// Whether a registration says that a server votes which is in no configuration until then.
+fn votes_unasked(
+    history: &History,
+    log_index: u64,
+    server: ServerNumber,
+    registration: &Registration,
+) -> bool {
+    let votes = |instance: &Instance| instance.meta.get("non_voter").is_some_and(|it| it == "false");
+    let is_named = |fact: &Fact| match fact {
+        Fact::Configured {
+            log_index: at,
+            voters,
+        } => *at < log_index && voters.iter().flatten().any(|disk| disk.server == server),
+        _ => false,
+    };
+    registration.instance.as_ref().is_some_and(votes)
+        && !history.bounds.first_voters.contains(&server)
+        && !history.observations.iter().any(|seen| is_named(&seen.what))
+}
+
 /// Whether there was something to write since then: a restore took things back, or a member came, went or got its vote.
 fn moved_since(history: &History, from: Time, until: Time) -> bool {
     let truth = history.truth();
@@ -244,9 +317,7 @@ fn moved_since(history: &History, from: Time, until: Time) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sider_core::registry::{
-        CheckDefinition, CheckDefinitionUpdate, CheckId, InstanceId, Namespace, Node, NodeName, Weights,
-    };
+    use sider_core::registry::{CheckDefinition, CheckId, InstanceId, Namespace, Node, NodeName, Weights};
 
     use super::{super::story::Story, *};
 
@@ -423,5 +494,42 @@ mod tests {
         story.commit(again);
         story.wait_ms(1_000);
         assert!(complaint(story).contains("writes of servers what was so before"));
+    }
+
+    #[test]
+    fn a_new_leader_that_takes_the_dead_for_alive_is_not() {
+        for (critical, complains) in [(true, true), (false, false)] {
+            let mut story = loses_the_third();
+            story.fault(crate::history::FaultKind::Lasting, 3, 0);
+            story.wait_ms(4_500);
+            let mut servers = ALL_WELL;
+            servers[2].1 = CheckStatus::Critical;
+            story.commit(shown(&servers[2..], 1));
+            story.wait_ms(5_000);
+            story.elect(2, 2);
+            servers[2].1 = if critical {
+                CheckStatus::Passing
+            } else {
+                CheckStatus::Critical
+            };
+            story.commit(shown(&servers, 2));
+            let verdict = check(&story.finish());
+            let expected = "s3 was down since before its leader's election";
+            let fired = verdict.is_err_and(|violation| violation.what.starts_with(expected));
+            assert_eq!(fired, complains);
+        }
+    }
+
+    #[test]
+    fn a_vote_that_nobody_gave_is_not() {
+        let mut story = Story::new();
+        story.record().bounds.servers_listed = true;
+        story.record().bounds.first_voters = (1..=3).map(ServerNumber).collect();
+        story.wait_ms(100);
+        let mut fourth = registration(4, false, CheckStatus::Passing);
+        let instance = fourth.instance.as_mut().expect("it has one");
+        instance.meta.insert("non_voter".to_owned(), "false".to_owned());
+        story.commit(Command::Register(vec![fourth]));
+        assert!(complaint(story).contains("s4 has a vote that it was never given"));
     }
 }
