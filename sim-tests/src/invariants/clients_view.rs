@@ -48,23 +48,16 @@ pub fn check_operations(operations: &[Operation]) -> Result<(), Violation> {
             .iter()
             .flat_map(|operation| calls(operation, id, &services, &owners, unusable))
             .collect();
-        match wgl::search(BTreeSet::from([None]), &calls, possible_steps) {
-            Found::Order => {}
-            Found::None(stuck) => {
-                let last = operations.iter().find(|it| stuck.contains(&it.id));
-                let what = format!(
-                    "no order of all that clients did explains what they saw of {id}{}",
-                    last.map(|it| format!("; the search came as far as {} of {}", it.op, it.server))
-                        .unwrap_or_default()
-                );
-                let at = last.map(|it| it.returned).unwrap_or_default();
-                return Err(Violation::of(NAME, at, stuck, what));
-            }
-            // What nobody has looked through may hide anything.
-            Found::Nothing => {
-                let what = format!("what clients saw of {id} takes too many steps to be explained");
-                return Err(Violation::new(NAME, Time(0), what));
-            }
+        // A search that takes too many steps says nothing; `linearizability` judges the same by other means.
+        if let Found::None(stuck) = wgl::search(BTreeSet::from([None]), &calls, possible_steps) {
+            let last = operations.iter().find(|it| stuck.contains(&it.id));
+            let what = format!(
+                "no order of all that clients did explains what they saw of {id}{}",
+                last.map(|it| format!("; the search came as far as {} of {}", it.op, it.server))
+                    .unwrap_or_default()
+            );
+            let at = last.map(|it| it.returned).unwrap_or_default();
+            return Err(Violation::of(NAME, at, stuck, what));
         }
     }
     Ok(())

@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 
 use super::Violation;
-use crate::history::{Fact, History, MembershipChange, ServerNumber, Transferred};
+use crate::{
+    history::{Fact, History, MembershipChange, ServerNumber, Transferred},
+    time::Time,
+};
 
 /// Its name.
 pub const NAME: &str = "membership";
@@ -26,7 +29,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         let theirs: BTreeSet<ServerNumber> = told.voters.iter().copied().collect();
         // One that lost its disk knows nobody; its name may be a member's still.
         let belongs = voters.contains(&told.server) && !history.is_out(told.server, told.at);
-        if belongs && theirs != voters {
+        if belongs && theirs != voters && !is_changing(history, told.at, last.at) {
             let what = format!(
                 "{} names the voters {}, {} names {}",
                 told.server,
@@ -59,6 +62,12 @@ pub fn check(history: &History) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// Whether a change of the members was under way at some time between two moments.
+fn is_changing(history: &History, one: Time, other: Time) -> bool {
+    let mut changes = history.memberships.iter();
+    changes.any(|change| change.invoked <= one.max(other) && change.returned >= one.min(other))
 }
 
 /// Who hands leadership on and says that it is done has seen the other one lead.
@@ -221,6 +230,18 @@ mod tests {
     #[test]
     fn losing_a_member_nobody_removed_is_not_fine() {
         assert!(verdict(story(true, 4, Some(true), &[1, 2, 4])).is_err());
+    }
+
+    #[test]
+    fn members_may_disagree_while_a_change_is_under_way() {
+        let mut story = story(true, 4, Some(true), &[1, 2, 3, 4]);
+        story.record().configurations[0].voters.pop();
+        let asked = story.record().configurations[0].at;
+        story.wait_ms(10);
+        let later = story.now();
+        story.record().memberships[0].invoked = asked;
+        story.record().memberships[0].returned = later;
+        assert_eq!(verdict(story), Ok(()));
     }
 
     #[test]

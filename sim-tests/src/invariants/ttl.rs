@@ -12,7 +12,7 @@ use std::{
 
 use sider_core::{
     limits::{EXPIRY_BOUND, PAUSE_MIN},
-    registry::{Check, CheckKey, CheckStatus, CheckTarget, Command, InstanceId, Namespace},
+    registry::{Check, CheckKey, CheckStatus, CheckTarget, Command, InstanceId, Namespace, Restore},
 };
 
 use super::Violation;
@@ -141,7 +141,14 @@ impl Expiry<'_> {
                         }
                     })
                 }
-                Some((Command::Register(_) | Command::Deregister(_) | Command::Transact(_), _)) => true,
+                Some((
+                    Command::Register(_)
+                    | Command::Deregister(_)
+                    | Command::Transact(_)
+                    // It brings the check back as it was: then the renewal had nothing to write.
+                    | Command::Restore(Restore::Commit { .. }),
+                    _,
+                )) => true,
                 _ => false,
             })
     }
