@@ -137,7 +137,11 @@ fn adapted(mut action: Action, at_ms: u64, begins: u64, round: u64, length_ms: u
     action.at_ms = at_ms;
     action.patience_ms = action.patience_ms.min(PATIENT_MS);
     match &mut action.what {
-        Doing::Chain(ops) => ops.iter_mut().for_each(|(_, op)| adapt(op, round)),
+        Doing::Chain(ops) => {
+            // Answers about the servers name their addresses, which are others here.
+            ops.retain(|(_, op)| !matches!(op, Op::Cluster(_)));
+            ops.iter_mut().for_each(|(_, op)| adapt(op, round));
+        }
         Doing::Follow {
             until_ms, wait_ms, ..
         } => {
