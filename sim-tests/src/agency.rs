@@ -1,5 +1,7 @@
 //! An agent on a host of its own: the program that runs on a service's machine, with a service that it renews and one
 //! that it probes, one in a namespace of its own, and what is asked of it through its own API.
+//!
+//! [`machine`] is what it runs on and what befalls that, [`services`] ask it, and [`wanted`] is what must come of it all.
 
 mod machine;
 mod services;
@@ -161,11 +163,6 @@ async fn probed(world: &World, number: usize, plan: &AgentPlan, recorder: &Recor
     }
 }
 
-/// A check of what the agent probes.
-fn probe(number: usize) -> Value {
-    check(number, Sort::Http)
-}
-
 /// A check of this sort.
 fn check(number: usize, sort: Sort) -> Value {
     let interval = format!("{}ms", PROBE_INTERVAL.as_millis());
@@ -324,7 +321,7 @@ fn config(number: usize, servers: Vec<String>) -> AgentConfig {
     elsewhere["namespace"] = json!(ELSEWHERE);
     let file = ConfigFile::parse(&json!({ "services": [
         configured("renewed", 1, renewed.clone()),
-        configured(PROBED, 2, probe(number)),
+        configured(PROBED, 2, check(number, Sort::Http)),
         elsewhere,
     ] }));
     let services = file

@@ -22,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(400);
 /// When all clients have gone, a server is looked at so often, so far apart: what is on its way must arrive.
 const LAST_LOOKS: u32 = 4;
 const LAST_LOOK_EVERY: Duration = Duration::from_millis(150);
+/// Timers of a server that has nobody to wait for, at most.
+const OWN_TIMERS_MAX: usize = 24;
 /// The client that asks in the end.
 pub const AUDITOR: u8 = 200;
 
@@ -55,7 +57,6 @@ fn look(world: &World, cluster: &Cluster, recorder: &Recorder, alone: bool) {
         if let Some(server) = cluster.server(number) {
             let mut occupied = server.occupancy();
             occupied.push(timers(cluster.host(number).timers()));
-
             recorder.holds(now(world), number, &occupied, alone);
         }
     }
@@ -76,9 +77,6 @@ fn look_at_disk(world: &World, cluster: &Cluster, recorder: &Recorder, number: u
     };
     recorder.holds(now(world), number, &[outdated], true);
 }
-
-/// Timers of a server that has nobody to wait for, at most.
-const OWN_TIMERS_MAX: usize = 24;
 
 /// Those that are more than a server needs for itself.
 fn timers(count: usize) -> Occupancy {

@@ -261,7 +261,7 @@ fn event(value: &Value) -> Option<EventSeen> {
 /// What a text for Prometheus says of the registry.
 fn counts(text: &str) -> Option<ClusterSeen> {
     let mut counts = Counts::default();
-    let mut is_complete = 0;
+    let mut found = 0;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (series, value) = line.rsplit_once(' ')?;
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
@@ -272,8 +272,8 @@ fn counts(text: &str) -> Option<ClusterSeen> {
         };
         let number = || value.parse::<u64>().ok();
         match name {
-            "sider_raft_leader" => (counts.leads, is_complete) = (number()? == 1, is_complete + 1),
-            "sider_registry_index" => (counts.index, is_complete) = (number()?, is_complete + 1),
+            "sider_raft_leader" => (counts.leads, found) = (number()? == 1, found + 1),
+            "sider_registry_index" => (counts.index, found) = (number()?, found + 1),
             "sider_registry_instances_total" => {
                 let service = (label("namespace")?, label("service")?);
                 counts.instances.insert(service, number()?);
@@ -284,7 +284,7 @@ fn counts(text: &str) -> Option<ClusterSeen> {
             _ => {}
         }
     }
-    (is_complete == 2).then(|| ClusterSeen::Metrics(Box::new(counts)))
+    (found == 2).then(|| ClusterSeen::Metrics(Box::new(counts)))
 }
 
 impl fmt::Display for ClusterAsk {

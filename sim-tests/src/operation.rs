@@ -393,6 +393,19 @@ impl Freshness {
 }
 
 impl Service {
+    /// An instance of `web` with nothing but these checks.
+    pub fn web(id: &str, version: u32, checks: Vec<TtlCheck>) -> Service {
+        Service {
+            name: "web".into(),
+            id: id.into(),
+            port: 80,
+            tags: vec![],
+            version,
+            apart: Apart::Nothing,
+            checks,
+        }
+    }
+
     /// Its address; another one with each version.
     pub fn address(&self) -> String {
         let net = if self.apart == Apart::Address { 8 } else { 9 };

@@ -15,7 +15,7 @@ use crate::{
     history::{Bounds, Fact, FaultKind, FaultSpan, MembershipChange, Outcome, ServerNumber},
     invariants::judge,
     keys::Notes,
-    operation::{Apart, Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
+    operation::{Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
     recorder::{Recorder, now, number},
     run::cluster_options,
     saboteur::note_configurations,
@@ -471,18 +471,9 @@ pub fn register(id: &str, version: u32, ttl_ms: u64) -> Op {
         status: None,
         deregister_after_ms: 0,
     });
-    let service = Service {
-        name: "web".into(),
-        id: id.into(),
-        port: 80,
-        tags: vec![],
-        version,
-        apart: Apart::Nothing,
-        checks: checks.into_iter().collect(),
-    };
     Op::Register {
         form: RegisterForm::Short,
-        services: vec![service],
+        services: vec![Service::web(id, version, checks.into_iter().collect())],
     }
 }
 

@@ -1,6 +1,6 @@
 //! Draws what is asked of autopilot.
 
-use super::{BEGIN_MS, Dice, Pace};
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace};
 use crate::{
     autopilot::AutopilotOp,
     operation::Op,
@@ -9,8 +9,6 @@ use crate::{
 
 /// In so many of a hundred worlds autopilot has settings.
 const WITH_SETTINGS: u64 = 25;
-/// Longer than any server takes.
-const PATIENT_MS: u64 = 7_000;
 
 /// In some worlds settings are stored soon, and in some of them others later.
 pub(super) fn draw(

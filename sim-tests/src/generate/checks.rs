@@ -2,7 +2,7 @@
 
 use sider_core::registry::CheckStatus;
 
-use super::{BEGIN_MS, Dice, Pace, catalog::OF_TRANSACTIONS};
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, catalog::OF_TRANSACTIONS, clients};
 use crate::{
     catalog_steps::{CatalogStep, Thing, Verb},
     keys::{KeyOp, Step},
@@ -14,15 +14,13 @@ use crate::{
 
 /// In so many of a hundred worlds there are such checks.
 const WITH_CHECKS: u64 = 15;
-/// Longer than any server takes.
-const PATIENT_MS: u64 = 7_000;
 
 /// In some worlds checks are registered by themselves, the same ones again and otherwise, and reported.
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {
     if !dice.chance(WITH_CHECKS) {
         return;
     }
-    let clients = u64::from(actions.iter().map(|action| action.client).max().unwrap_or(0)) + 1;
+    let clients = clients(actions);
     for _ in 0..dice.between(3, 8) {
         let check = check(dice, pace);
         let report = Report {

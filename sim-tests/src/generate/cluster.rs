@@ -1,6 +1,6 @@
 //! Draws what clients ask about the servers themselves, and events that they fire.
 
-use super::{BEGIN_MS, Dice, Pace};
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, clients};
 use crate::{
     cluster_reads::ClusterAsk,
     operation::Op,
@@ -9,8 +9,6 @@ use crate::{
 
 /// In so many of a hundred worlds somebody asks about the servers.
 const WITH_QUESTIONS: u64 = 30;
-/// Longer than any server takes.
-const PATIENT_MS: u64 = 7_000;
 /// Kinds of events.
 const EVENTS: [&str; 2] = ["deploy", "drain"];
 
@@ -57,11 +55,6 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut V
         });
     }
     actions.sort_by_key(|action| (action.at_ms, action.client));
-}
-
-/// How many clients there are.
-pub(super) fn clients(actions: &[Action]) -> u64 {
-    u64::from(actions.iter().map(|action| action.client).max().unwrap_or(0)) + 1
 }
 
 fn question(dice: &mut Dice) -> ClusterAsk {

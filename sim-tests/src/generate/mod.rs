@@ -25,7 +25,7 @@ use sider_core::registry::Command;
 
 use crate::{
     operation::Op,
-    schedule::{Doing, Schedule, Shape, Squeeze},
+    schedule::{Action, Doing, Schedule, Shape, Squeeze},
 };
 
 /// When clients begin.
@@ -34,6 +34,9 @@ const BEGIN_MS: u64 = 700;
 const END_MS_MIN: u64 = 20_000;
 /// From the end of the last fault to the end of the run, at least: enough to recover.
 const RECOVERY_MS: u64 = 6_100;
+
+/// A client that waits for longer than any server takes.
+const PATIENT_MS: u64 = 7_000;
 
 /// What was drawn beside the rest, so that the rest of a seed's world stayed as it was.
 const BESIDE: u64 = 0x5e4_7e45;
@@ -105,6 +108,11 @@ fn pace(dice: &mut Dice) -> Pace {
         end_ms: (heal_ms + RECOVERY_MS + expiry_ms).max(END_MS_MIN + dice.between(0, 1_000)),
         stretch,
     }
+}
+
+/// How many clients there are.
+fn clients(actions: &[Action]) -> u64 {
+    u64::from(actions.iter().map(|action| action.client).max().unwrap_or(0)) + 1
 }
 
 fn shape(dice: &mut Dice) -> Shape {

@@ -1,6 +1,6 @@
 //! Draws what clients do with prepared queries.
 
-use super::{BEGIN_MS, Dice, Pace};
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, clients};
 use crate::{
     operation::{Ask, Freshness, Op},
     prepared::{PreparedOp, SUFFIX, Wanted},
@@ -9,8 +9,6 @@ use crate::{
 
 /// In so many of a hundred worlds there are prepared queries.
 const WITH_QUERIES: u64 = 30;
-/// Longer than any server takes.
-const PATIENT_MS: u64 = 7_000;
 
 const NAMES: [&str; 4] = ["near", "near-", "far", ""];
 const ASKED: [&str; 5] = ["near", "near-web", "near-db", "far", "nowhere"];
@@ -28,7 +26,7 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut V
     if !dice.chance(WITH_QUERIES) {
         return;
     }
-    let clients = u64::from(actions.iter().map(|action| action.client).max().unwrap_or(0)) + 1;
+    let clients = clients(actions);
     let mut plan = Plan {
         dice,
         cluster,

@@ -2,7 +2,7 @@
 
 use sider_core::registry::CheckStatus;
 
-use super::{BEGIN_MS, Dice, Pace, cluster::clients};
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, clients};
 use crate::{
     keys::{KeyOp, NewSession, Step},
     operation::{Apart, Ask, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
@@ -11,8 +11,6 @@ use crate::{
 
 /// In so many of a hundred worlds with sessions some are bound to one check.
 const WITH_BONDS: u64 = 25;
-/// Longer than any server takes.
-const PATIENT_MS: u64 = 7_000;
 
 /// Where there are sessions, some are asked for by their id, and some end in a transaction, which may be refused.
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {

@@ -1,10 +1,7 @@
 //! Draws clients that read streams.
 
-use super::{BEGIN_MS, work::Plan};
+use super::{BEGIN_MS, PATIENT_MS, work::Plan};
 use crate::{operation::Freshness, schedule::Doing, streams::can_be_streamed};
-
-/// Longer than any server takes to open a stream.
-const PATIENT_MS: u64 = 7_000;
 
 impl Plan<'_> {
     /// In half of the worlds some clients read streams: at one server as long as it lasts, or from server to server; quickly,

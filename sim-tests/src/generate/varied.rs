@@ -4,7 +4,7 @@
 //! their check expires, or takes them away; transactions after which everything is as it was; and outputs that become again what
 //! they were while another is being written.
 
-use super::{BEGIN_MS, Dice, Pace, work::NODES};
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, work::NODES};
 use crate::{
     catalog_steps::{CatalogStep, Thing, Verb},
     keys::{KeyOp, Step},
@@ -15,8 +15,6 @@ use crate::{
 };
 use sider_core::{limits::OUTPUT_HOLD, registry::CheckStatus};
 
-/// Longer than any server takes.
-const PATIENT_MS: u64 = 7_000;
 /// In so many of a hundred worlds instances are replaced while their checks expire.
 const WITH_REPLACEMENTS: u64 = 15;
 /// In so many of a hundred worlds things become what they were within a transaction.

@@ -2,7 +2,7 @@
 
 use sider_core::registry::CheckStatus;
 
-use super::{BEGIN_MS, Dice, Pace, catalog, keys, narrowing};
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, catalog, keys, narrowing};
 use crate::{
     agency,
     operation::{
@@ -12,8 +12,6 @@ use crate::{
     schedule::{Action, Doing, Shape},
 };
 
-/// Longer than any server takes.
-const PATIENT_MS: u64 = 7_000;
 /// Nodes of the catalog's own registrations.
 pub(super) const NODES: [&str; 2] = ["host-a", "host-b"];
 pub(super) const SERVICES: [&str; 5] = ["web", "db", "cold", "nothing", agency::SERVICE];

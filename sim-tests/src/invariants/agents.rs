@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use sider_core::{
     limits::OUTPUT_HOLD,
-    registry::{Check, CheckStatus, Command, Instance},
+    registry::{Check, Command, Instance},
 };
 
 use super::Violation;
@@ -31,6 +31,7 @@ pub const NAME: &str = "agents";
 const IN_STEP: Duration = Duration::from_secs(5);
 /// So much later at the latest, what always fails has failed for long enough to leave.
 const LEAVES: Duration = agency::FATAL_AFTER.saturating_add(Duration::from_secs(1));
+
 /// See the module's page.
 ///
 /// # Errors
@@ -62,10 +63,7 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
     }
     let state = history.truth().state(history.truth().last());
     for wanted in &agent.instances {
-        let instance = state.instances.iter().find(|it| {
-            it.node.as_str() == agent.node && it.id.as_str() == wanted.id && it.namespace == wanted.namespace
-        });
-        let differs = match instance {
+        let differs = match registered(&state, agent, wanted) {
             None => Some("not registered".to_owned()),
             Some(instance) => differs(instance, wanted),
         };
@@ -99,6 +97,17 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
         return ended_wrong(history, what);
     }
     Ok(())
+}
+
+/// What is registered of an instance that must be there.
+fn registered<'a>(
+    state: &'a State,
+    agent: &AgentPromise,
+    wanted: &AgentInstance,
+) -> Option<&'a Arc<Instance>> {
+    state.instances.iter().find(|it| {
+        it.node.as_str() == agent.node && it.id.as_str() == wanted.id && it.namespace == wanted.namespace
+    })
 }
 
 fn ended_wrong(history: &History, what: String) -> Result<(), Violation> {
@@ -208,10 +217,6 @@ fn strangers(history: &History, agent: &AgentPromise, state: &State, from: Time)
     }
 }
 
-fn in_words(statuses: &[CheckStatus]) -> String {
-    list(statuses.iter().map(|status| status.as_str()))
-}
-
 /// While the servers are calm and the agent runs, none of its checks expires.
 fn stays_alive(history: &History, agent: &AgentPromise) -> Result<(), Violation> {
     let truth = history.truth();
@@ -282,7 +287,7 @@ mod tests {
     };
     use crate::history::{Outage, OutageKind};
     use CheckStatus::{Critical, Passing};
-    use sider_core::registry::Namespace;
+    use sider_core::registry::{CheckStatus, Namespace};
 
     /// An agent of the node that stories register on.
     fn story(expected: CheckStatus) -> Story {

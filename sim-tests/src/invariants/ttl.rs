@@ -12,7 +12,7 @@ use std::{
 
 use sider_core::{
     limits::{EXPIRY_BOUND, PAUSE_MIN},
-    registry::{Check, CheckKey, CheckStatus, CheckTarget, Command, InstanceId, Namespace, Restore},
+    registry::{Check, CheckKey, CheckStatus, CheckTarget, Command, InstanceId, Namespace},
 };
 
 use super::Violation;
@@ -116,7 +116,8 @@ impl Expiry<'_> {
                 && operation.is_done()
                 && operation.invoked < self.entry.earliest
                 && self.entry.applied < operation.invoked + self.least_ttl();
-            if holds && (operation.returned < self.entry.earliest || !self.undone_by(operation)) {
+            let is_undone = || self.undone_by(operation) || self.brought_back_under(operation);
+            if holds && (operation.returned < self.entry.earliest || !is_undone()) {
                 return self.violation(
                     "a renewal that was acknowledged",
                     operation.invoked,
@@ -141,16 +142,19 @@ impl Expiry<'_> {
                         }
                     })
                 }
-                Some((
-                    Command::Register(_)
-                    | Command::Deregister(_)
-                    | Command::Transact(_)
-                    // It brings the check back as it was: then the renewal had nothing to write.
-                    | Command::Restore(Restore::Commit { .. }),
-                    _,
-                )) => true,
+                Some((Command::Register(_) | Command::Deregister(_) | Command::Transact(_), _)) => true,
                 _ => false,
             })
+    }
+
+    /// Whether a restore brought the check back as it was while a renewal was under way, which had nothing to write then.
+    fn brought_back_under(&self, operation: &Operation) -> bool {
+        let truth = self.history.truth();
+        let mut later = truth.restored().filter(|at| *at > self.position);
+        later.any(|at| {
+            truth.entries[at].earliest <= operation.returned
+                && truth.state(at + 1).check(&self.check.key()).is_some()
+        })
     }
 
     fn not_before_registration(&self) -> Result<(), Violation> {
@@ -497,6 +501,24 @@ mod tests {
         story.operation(renewal).invoked = invoked;
         story.stretch(renewal, 20, 0);
         assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn a_renewal_that_finds_what_a_restore_brought_back_is_fine() {
+        let verdict = |restores: bool| {
+            let mut story = story();
+            let (_, file) = story.save();
+            story.wait_ms(TTL_MS + 100);
+            let renewal = story.acknowledge_report(CHECK, Passing);
+            story.expire(CHECK);
+            if restores {
+                story.restore(&file);
+            }
+            story.operation(renewal).returned = story.now();
+            check(&story.finish())
+        };
+        assert_eq!(verdict(true), Ok(()));
+        assert!(verdict(false).is_err());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use self::picture::picture;
 use crate::{
     history::{History, Record},
     invariants::judge,
-    operation::{Apart, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
+    operation::{Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
     run::run,
     schedule::{Action, Doing, Fault, Schedule, Shape, Trouble, Who},
     stage,
@@ -226,18 +226,9 @@ fn actions(seed: u64) -> Vec<Action> {
 }
 
 fn register(id: &str, version: u32, checks: Vec<TtlCheck>) -> Op {
-    let service = Service {
-        name: "web".into(),
-        id: id.into(),
-        port: 80,
-        tags: vec![],
-        version,
-        apart: Apart::Nothing,
-        checks,
-    };
     Op::Register {
         form: RegisterForm::Short,
-        services: vec![service],
+        services: vec![Service::web(id, version, checks)],
     }
 }
 

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use sider_core::registry::CheckStatus;
 
-use super::{IN_STEP, NAME, Violation, in_words, is_disturbed};
+use super::{IN_STEP, NAME, Violation, is_disturbed, registered};
 use crate::{
     agency,
     history::{AgentInstance, AgentPromise, History},
     model::State,
     time::Time,
     truth::Point,
+    words::list,
 };
 
 /// From a change of what is probed to the next run, and that and its report while all is well.
@@ -75,12 +76,13 @@ pub(super) fn keeps_calm(history: &History, agent: &AgentPromise) -> Result<(), 
     Ok(())
 }
 
+fn in_words(statuses: &[CheckStatus]) -> String {
+    list(statuses.iter().map(|status| status.as_str()))
+}
+
 /// The statuses of an instance's own checks.
 fn own_statuses(state: &State, agent: &AgentPromise, wanted: &AgentInstance) -> Vec<CheckStatus> {
-    let instance = state.instances.iter().find(|it| {
-        it.node.as_str() == agent.node && it.id.as_str() == wanted.id && it.namespace == wanted.namespace
-    });
-    let checks = instance.map(|instance| state.checks_that_count(instance));
+    let checks = registered(state, agent, wanted).map(|instance| state.checks_that_count(instance));
     let own = checks
         .into_iter()
         .flatten()

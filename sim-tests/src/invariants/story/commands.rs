@@ -8,27 +8,19 @@ use sider_core::registry::{
 };
 
 use super::{Story, TTL_MS, instance_id, shared};
-use crate::operation::{Apart, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck};
+use crate::operation::{Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck};
 
 impl Story {
     /// The operation of [`Story::register`].
     pub(crate) fn register_op(id: &str, version: u32) -> Op {
-        let service = Service {
-            name: "web".into(),
-            id: id.into(),
-            port: 80,
-            tags: vec![],
-            version,
-            apart: Apart::Nothing,
-            checks: vec![TtlCheck {
-                ttl_ms: TTL_MS,
-                status: None,
-                deregister_after_ms: 0,
-            }],
+        let check = TtlCheck {
+            ttl_ms: TTL_MS,
+            status: None,
+            deregister_after_ms: 0,
         };
         Op::Register {
             form: RegisterForm::Short,
-            services: vec![service],
+            services: vec![Service::web(id, version, vec![check])],
         }
     }
 
@@ -47,15 +39,7 @@ impl Story {
 
     /// The command for [`Story::register`].
     pub(crate) fn registration(id: &str, version: u32) -> Command {
-        let service = Service {
-            name: "web".into(),
-            id: id.into(),
-            port: 80,
-            tags: vec![],
-            version,
-            apart: Apart::Nothing,
-            checks: vec![],
-        };
+        let service = Service::web(id, version, vec![]);
         let namespace = Namespace::default();
         let check = CheckDefinitionUpdate {
             id: CheckId::parse(&format!("chk:{id}:0")).expect("a valid id"),
