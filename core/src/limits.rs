@@ -51,8 +51,9 @@ pub const BATCH_RENEWALS_MAX: usize = 10_000;
 pub const EXPIRIES_PER_COMMAND_MAX: usize = 1_000;
 /// Names of deleted things whose last index is kept per kind; the oldest fold into one floor index beyond it.
 pub const TOMBSTONES_MAX: usize = 16_384;
-/// Names that fold into the floor at once, so that it moves seldom: each move shows as a newer index of unknown names.
-pub const TOMBSTONES_FOLD: usize = 2_048;
+/// One in this many parts of what may be kept of gone names and of superseded versions is dropped at once, so that the
+/// floor moves seldom: each move shows as a newer index of unknown names.
+pub const FOLD_DIVISOR: usize = 8;
 
 /// Bytes of a key; more is 400.
 pub const KEY_BYTES_MAX: usize = 4 * 1024;
@@ -62,8 +63,6 @@ pub const VALUE_BYTES_MAX: usize = 512 * 1024;
 pub const KEY_LEVELS_INDEXED: usize = 16;
 /// Superseded versions of keys that are kept; beyond it the oldest are compacted.
 pub const KEY_VERSIONS_KEPT_MAX: usize = 16_384;
-/// Superseded versions that are compacted at once, at least.
-pub const KEY_VERSIONS_FOLD: usize = 2_048;
 /// Bytes of the values of superseded versions that are kept; beyond it the oldest are compacted, an eighth at once.
 pub const KEY_VERSION_BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
 /// Operations of one transaction; more is 413.

@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use expect_test::{Expect, expect};
 use sider_core::{
-    limits::{TOMBSTONES_FOLD, TOMBSTONES_MAX},
+    limits::{FOLD_DIVISOR, TOMBSTONES_MAX},
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
         Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Probe,
         Registration, Registry, RowError, ServiceName, Topic, Weights,
     },
 };
+
+/// Indexes that fold into the floor at once.
+const TOMBSTONES_FOLD: usize = TOMBSTONES_MAX / FOLD_DIVISOR;
 
 // --- The exact form. A difference here means that servers can't read what older ones wrote: it takes a new version.
 

@@ -12,6 +12,8 @@ pub use self::{
     agent::{AgentCheck, AgentInstance, AgentLooks, AgentPromise, Outage, OutageKind, Reported},
     fact::{AppliedEntry, Effect, Fact, Observed},
 };
+use sider_core::limits::TOMBSTONES_MAX;
+
 use crate::{content::Content, operation::Op, time::Time, truth::Truth};
 
 /// A server, by its number; it is called `s<number>` for people.
@@ -114,6 +116,8 @@ pub struct Bounds {
     pub older_programs: bool,
     /// Whether the servers are in their own catalog.
     pub servers_listed: bool,
+    /// Indexes that are kept of each kind of things that are gone.
+    pub tombstones: usize,
     /// How long the leader leaves the parts of a restore alone that lays down no more of them.
     pub restore_idle: Duration,
 }
@@ -130,6 +134,7 @@ impl Default for Bounds {
             patience: Duration::from_secs(8),
             older_programs: false,
             servers_listed: false,
+            tombstones: TOMBSTONES_MAX,
             restore_idle: Duration::from_secs(3),
         }
     }

@@ -87,6 +87,7 @@ fn bounds(schedule: &Schedule) -> Bounds {
         first_voters: (0..schedule.cluster.servers).map(ServerNumber).collect(),
         older_programs: schedule.cluster.command_version < Command::NEWEST_VERSION,
         servers_listed: schedule.cluster.servers_listed,
+        tombstones: cluster_options(&schedule.cluster).raft.retention.tombstones,
         ..Bounds::default()
     }
 }
@@ -140,6 +141,8 @@ impl Squeeze {
         set(&mut raft.portions.journal_writes, self.journal_writes);
         set(&mut raft.portions.log_cache_entries, self.log_cache_entries);
         set(&mut raft.portions.log_read_entries, self.log_read_entries);
+        set(&mut raft.retention.tombstones, self.tombstones);
+        set(&mut raft.retention.key_versions, self.key_versions);
         set(&mut server.views, self.views);
         set(&mut server.forwards_in_flight, self.forwards_in_flight);
         set(&mut server.decisions_in_flight, self.decisions_in_flight);

@@ -98,6 +98,12 @@ pub struct Squeeze {
     pub decisions_in_flight: usize,
     /// Checks that expire with one command.
     pub expiries_per_command: usize,
+    /// Indexes that are kept of each kind of things that are gone.
+    #[serde(default)]
+    pub tombstones: usize,
+    /// Superseded versions of keys that are kept.
+    #[serde(default)]
+    pub key_versions: usize,
 }
 
 fn first_version() -> u8 {

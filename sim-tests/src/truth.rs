@@ -28,12 +28,13 @@ use crate::{
     time::Time,
 };
 
+mod indexes;
 mod reading;
 
+use self::indexes::Indexes;
 pub use self::reading::calm_but_for;
 use self::reading::{
-    applied_anywhere, applied_at, calm, caused, committed, earliest, leaders, pauses, raise_topics, restores,
-    starts, topic_steps,
+    applied_anywhere, applied_at, calm, caused, committed, earliest, leaders, pauses, raise_topics, starts,
 };
 
 /// A point of the committed log: so many of its entries are applied.
@@ -48,9 +49,7 @@ pub struct Truth {
     pub sources: Vec<Source>,
     caused: BTreeMap<u32, usize>,
     places: BTreeMap<u32, (usize, usize)>,
-    topic_steps: BTreeMap<Topic, Vec<Step>>,
-    /// Restores from a snapshot: from each on, every topic has at least its index, also those that nothing is known of.
-    restores: Vec<Step>,
+    indexes: Indexes,
     /// What had certainly been applied somewhere.
     applied_anywhere: Vec<(Time, u64)>,
     /// What can have been: the same, unless nobody saw it.
@@ -127,8 +126,7 @@ impl Truth {
             caused: caused(&sources),
             sources,
             places,
-            topic_steps: topic_steps(&entries),
-            restores: restores(&entries),
+            indexes: Indexes::of(&entries, record.bounds.tombstones),
             applied_anywhere: applied_anywhere(record, |seen, _| seen),
             possible_anywhere: applied_anywhere(record, |seen, log_index| earliest(record, log_index, seen)),
             applied_at: match record.earliest.is_empty() {
@@ -238,7 +236,7 @@ impl Truth {
 
     /// The steps of a topic's index, oldest first. Before the first its index is 1.
     pub fn steps(&self, topic: &Topic) -> &[Step] {
-        self.topic_steps.get(topic).unwrap_or(&self.restores)
+        self.indexes.steps(topic)
     }
 
     /// A topic's index at a point.
@@ -258,6 +256,11 @@ impl Truth {
             _ => return None,
         };
         Some((first, steps.get(next).map_or(self.last(), |step| step.point - 1)))
+    }
+
+    /// How often the indexes of things that are gone were forgotten, because there were too many.
+    pub fn folds(&self) -> usize {
+        self.indexes.folds()
     }
 
     /// The content of the answer to `ask` at a point.
@@ -292,7 +295,7 @@ impl Truth {
 
     /// The positions in [`Truth::entries`] of restores that replaced the state, in order.
     pub fn restored(&self) -> impl Iterator<Item = usize> + '_ {
-        self.restores.iter().map(|step| step.point - 1)
+        self.indexes.restores().iter().map(|step| step.point - 1)
     }
 
     /// The calm span that `time` lies in.

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     limits,
     observe::{Observation, SharedObserver},
-    registry::{Registry, RowError},
+    registry::{Registry, Retention, RowError},
     runtime::{Change, Disk, DiskView, Keyspace, Runtime},
 };
 
@@ -85,6 +85,7 @@ pub(crate) struct Checkpoints<R: Runtime> {
     current: Mutex<Option<Record>>,
     /// The current generation; 0 before the first.
     generation: AtomicU64,
+    retention: Retention,
 }
 
 impl<R: Runtime> Checkpoints<R> {
@@ -96,6 +97,7 @@ impl<R: Runtime> Checkpoints<R> {
         disk: R::Disk,
         journal: Journal,
         observer: SharedObserver,
+        retention: Retention,
     ) -> Result<(Self, Registry, Option<Record>), StoreError> {
         let record: Option<Record> = read_meta(&disk, CHECKPOINT).await?;
         let registry = match &record {
@@ -115,8 +117,9 @@ impl<R: Runtime> Checkpoints<R> {
             observer,
             current: Mutex::new(record.clone()),
             generation: AtomicU64::new(generation),
+            retention,
         };
-        Ok((checkpoints, registry, record))
+        Ok((checkpoints, registry.keeping(retention), record))
     }
 
     /// The generation that changes belong to now.
@@ -227,7 +230,7 @@ impl<R: Runtime> Checkpoints<R> {
         // Not waited for: should it be lost, the next start does it.
         let outdated = Change::DeleteRange(Keyspace::State, prefix(old), prefix(generation));
         self.journal.later(vec![outdated]).await?;
-        Ok(registry)
+        Ok(registry.keeping(self.retention))
     }
 
     /// Lays rows down under a generation that nothing points to yet.

@@ -42,7 +42,7 @@ use smol_str::SmolStr;
 
 use crate::{
     limits,
-    registry::{Applied, Command, Registry},
+    registry::{Applied, Command, Registry, Retention},
     runtime::NetworkError,
 };
 
@@ -89,6 +89,8 @@ pub struct RaftConfig {
     pub command_version: u8,
     /// How much is done in one go.
     pub portions: Portions,
+    /// How much is kept of what is gone; the same on all servers of a cluster.
+    pub retention: Retention,
 }
 
 /// How much is done in one go. Only the speed depends on it, never an outcome; smaller ones than the defaults let more
@@ -139,6 +141,7 @@ impl RaftConfig {
             log_keep: 1024,
             command_version: Command::NEWEST_VERSION,
             portions: Portions::default(),
+            retention: Retention::default(),
         }
     }
 }

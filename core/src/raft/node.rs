@@ -38,7 +38,7 @@ use super::{
 use crate::{
     limits,
     observe::{Observation, SharedObserver},
-    registry::{Command, Registry},
+    registry::{Command, Registry, Retention},
     runtime::{Disk as _, Instant, Keyspace, Network, NetworkError, Runtime},
 };
 
@@ -119,6 +119,7 @@ impl<R: Runtime> RaftNode<R> {
             listener.clone(),
             &observer,
             config.command_version,
+            config.retention,
         )
         .await?;
         let me = Identity::load::<R>(config.id.clone(), &disk, journal.clone(), log.is_initialized()).await?;
@@ -559,9 +560,10 @@ pub(crate) async fn load_state<R: Runtime>(
     listener: Arc<dyn ApplyListener>,
     observer: &SharedObserver,
     command_version: u8,
+    retention: Retention,
 ) -> Result<StateMachine<R>, StoreError> {
     let (checkpoints, registry, record) =
-        Checkpoints::load(disk.clone(), journal.clone(), observer.clone()).await?;
+        Checkpoints::load(disk.clone(), journal.clone(), observer.clone(), retention).await?;
     check_version(&registry, command_version)?;
     let progress = Progress {
         applied: record.as_ref().and_then(|record| record.log_id),

@@ -11,7 +11,7 @@
 //! 2. What a command does: `tables` holds what is registered; `transaction` writes to it and can take everything
 //!    back; `apply` has one file for each command. None of these knows of topics, events or rows.
 //! 3. What follows from it: `difference` finds the topics whose answer changed by comparing before and after;
-//!    `topics` keeps their indexes; `state` puts it all together.
+//!    `topics` keeps their indexes, of what is gone as many as `retention` says; `state` puts it all together.
 //! 4. `answer` answers queries, those with a `filter` too; `rows` says how things are stored and digested, `restore` reads them back; `logged` says
 //!    how commands are written to the log, `snapshot` how a state is written to a file.
 //! 5. `replace` carries out what concerns the state as a whole: a restore from a file, a new version of commands.
@@ -36,6 +36,7 @@ mod operation;
 mod query;
 mod replace;
 mod restore;
+mod retention;
 mod rows;
 mod session;
 mod snapshot;
@@ -58,6 +59,7 @@ pub use model::{
 };
 pub use operation::{KeyWrite, Operation, OperationError, OperationRefusal, OperationResult};
 pub use query::{InstanceHealth, ListedCheck, Query, Topic, TopicVersion, View};
+pub use retention::Retention;
 pub use rows::RowError;
 pub use session::{Session, SessionBehavior};
 pub use snapshot::{Snapshot, SnapshotError, SnapshotWriter};

@@ -12,6 +12,7 @@ use super::{
     kv::History,
     replace::Staged,
     restore,
+    retention::Retention,
     rows::{
         Row, RowError, RowLog, check_key, command_version_key, index_key, instance_key, lock_delay_key,
         node_key, session_key, value,
@@ -33,9 +34,16 @@ pub struct Registry {
     pub(super) version: u8,
     /// What was laid down of a snapshot file that is being restored.
     pub(super) staged: Staged,
+    retention: Retention,
 }
 
 impl Registry {
+    /// The same registry, which keeps so much of what is gone from here on.
+    #[must_use]
+    pub fn keeping(self, retention: Retention) -> Self {
+        Registry { retention, ..self }
+    }
+
     /// Carries out a command. Total: what can't be done is a refusal in the reply, and changes nothing.
     pub fn apply(&mut self, command: &Command) -> Applied {
         match command {
@@ -53,6 +61,19 @@ impl Registry {
                 transaction.undo();
                 self.refuse(refusal)
             }
+        }
+    }
+
+    /// How much of what is gone it keeps at most.
+    pub fn retention(&self) -> Retention {
+        self.retention
+    }
+
+    /// How much of what is gone it keeps: of the kind of which it keeps most.
+    pub fn retained(&self) -> Retention {
+        Retention {
+            tombstones: self.topics.tombstones(),
+            key_versions: self.history.superseded(),
         }
     }
 
@@ -243,7 +264,7 @@ impl Registry {
         for (key, change) in &changes.keys {
             self.history.record(key, change, self.index, &mut rows);
         }
-        self.history.fold(&mut rows);
+        self.history.fold(self.retention.key_versions, &mut rows);
         for topic in difference.touched.difference(&difference.raised) {
             self.topics.touch(topic);
         }
@@ -253,7 +274,7 @@ impl Registry {
         for topic in &difference.settled {
             self.topics.settle(topic, &self.tables);
         }
-        self.topics.fold(&mut rows);
+        self.topics.fold(self.retention.tombstones, &mut rows);
         Applied {
             reply: Ok(reply),
             index: self.index,

@@ -1,9 +1,9 @@
 //! How new each topic is.
 //!
 //! A topic's index stays when what it names is gone, so that an answer's index never goes back. What is gone and
-//! forgotten by everyone must not fill memory though: of each kind of topic, at most
-//! [`TOMBSTONES_MAX`] such indexes are kept. Beyond that the
-//! [`TOMBSTONES_FOLD`] oldest are dropped, and the kind's floor rises to the newest of
+//! forgotten by everyone must not fill memory though: of each kind of topic, at most so many such indexes are kept
+//! ([`Retention::tombstones`](super::Retention::tombstones)). Beyond that the oldest are dropped, one in
+//! [`FOLD_DIVISOR`](crate::limits::FOLD_DIVISOR) parts, and the kind's floor rises to the newest of
 //! them: the floor is the index of every topic of that kind that has none of its own. So a topic that nothing is known
 //! of may look newer than it is, once in that many deletions; it never looks older, and nobody is woken by it.
 
@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     Key, Topic, TopicVersion,
     kv::Directories,
+    retention::folded_at_once,
     rows::{Row, RowLog, floor_key, topic_key, value},
     tables::Tables,
 };
-use crate::limits::{TOMBSTONES_FOLD, TOMBSTONES_MAX};
 
 /// What a topic is about, without its name. The order is that of [`Topic`]'s variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -188,13 +188,13 @@ impl Topics {
         }
     }
 
-    /// Drops the oldest tombstones of each kind that has too many.
-    pub(super) fn fold(&mut self, rows: &mut RowLog) {
+    /// Drops the oldest tombstones of each kind that has more than `most`.
+    pub(super) fn fold(&mut self, most: usize, rows: &mut RowLog) {
         for (kind, tombstones) in &mut self.tombstones {
-            while tombstones.len() > TOMBSTONES_MAX {
+            while tombstones.len() > most {
                 let before = self.floors.get(kind).copied();
                 let mut floor = before.unwrap_or(0);
-                for _ in 0..TOMBSTONES_FOLD {
+                for _ in 0..folded_at_once(most) {
                     let Some((index, topic)) = tombstones.pop_first() else {
                         break;
                     };
@@ -210,6 +210,11 @@ impl Topics {
                 rows.set(floor_key(*kind), before.map(row), Some(row(floor)));
             }
         }
+    }
+
+    /// How many are kept of the kind of which there are most.
+    pub(super) fn tombstones(&self) -> usize {
+        self.tombstones.values().map(BTreeSet::len).max().unwrap_or(0)
     }
 
     /// Takes in a stored index.

@@ -37,6 +37,10 @@ impl Inner {
         };
         let taken = |limit: usize, free: usize| limit.saturating_sub(free);
         let (held, flushing) = shared.deadlines().outputs();
+        let (gone, gone_max) = {
+            let registry = self.registry();
+            (registry.retained(), registry.retention())
+        };
         vec![
             passing("blocking queries", shared.hub.len(), limits::WATCHERS_MAX),
             passing(
@@ -67,6 +71,12 @@ impl Inner {
             ),
             passing("outputs being written", flushing, limits::HELD_OUTPUTS_MAX),
             kept("outputs held back", held, limits::HELD_OUTPUTS_MAX),
+            kept("indexes of what is gone", gone.tombstones, gone_max.tombstones),
+            kept(
+                "superseded versions of keys",
+                gone.key_versions,
+                gone_max.key_versions,
+            ),
             kept("events", shared.events.len(), limits::EVENTS_MAX),
             kept("views", shared.views.len(), config.views),
             kept("digests", shared.digests().len(), limits::DIGESTS_KEPT),

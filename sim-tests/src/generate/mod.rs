@@ -167,6 +167,8 @@ fn squeeze(dice: &mut Dice, latency_us_max: u64) -> Squeeze {
         forwards_in_flight: size(small(16, 32)),
         decisions_in_flight: size(small(2, 4)),
         expiries_per_command: size(small(2, 4)),
+        tombstones: size(small(1, 6)),
+        key_versions: size(small(1, 20)),
     }
 }
 

@@ -112,6 +112,8 @@ impl fmt::Display for Squeeze {
             (self.forwards_in_flight, "writes under way to the leader"),
             (self.decisions_in_flight, "decisions under way"),
             (self.expiries_per_command, "checks that expire in a command"),
+            (self.tombstones, "indexes of what is gone"),
+            (self.key_versions, "superseded versions of keys"),
         ];
         let set = limits.iter().filter(|(most, _)| *most > 0);
         let each: Vec<String> = set.map(|(most, what)| format!("{what}: {most}")).collect();

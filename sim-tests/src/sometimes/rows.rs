@@ -163,6 +163,8 @@ table! {
     Usual "a cluster moves on to newer commands": whole::moved_on;
     Usual "what an older member can't read is refused": whole::refused_for_an_older_member;
 
+    Usual "indexes of what is gone are forgotten": |h| h.truth().folds() as u64;
+
     // Checks.
     Usual "a check expires": |h| expiries(h).count() as u64;
     Usual "several checks expire by one command": |h| {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sider_core::registry::Topic;
 
-use super::{Entry, Leadership, Lives, Step};
+use super::{Entry, Leadership, Lives};
 use crate::{
     history::{AppliedEntry, Fact, FaultKind, FaultSpan, Observed, Record, ServerNumber},
     matching::Source,
@@ -83,40 +83,6 @@ pub(super) fn raise_topics(entries: &mut [Entry]) {
             shown = shows;
         }
     }
-}
-
-pub(super) fn topic_steps(entries: &[Entry]) -> BTreeMap<Topic, Vec<Step>> {
-    let mut steps: BTreeMap<Topic, Vec<Step>> = BTreeMap::new();
-    for (position, entry) in entries.iter().enumerate() {
-        for topic in &entry.raised {
-            let step = Step {
-                point: position + 1,
-                index: entry.state.index,
-            };
-            steps.entry(topic.clone()).or_default().push(step);
-        }
-    }
-    let restores = restores(entries);
-    for steps in steps.values_mut() {
-        steps.extend(&restores);
-        steps.sort_by_key(|step| step.point);
-        steps.dedup();
-    }
-    steps
-}
-
-pub(super) fn restores(entries: &[Entry]) -> Vec<Step> {
-    let step = |(position, entry): (usize, &Entry)| {
-        let floor = entry.state.floor;
-        let before = position
-            .checked_sub(1)
-            .map_or(0, |before| entries[before].state.floor);
-        (floor != before).then_some(Step {
-            point: position + 1,
-            index: floor,
-        })
-    };
-    entries.iter().enumerate().filter_map(step).collect()
 }
 
 /// Topics that show something else than before, in order.

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     observe::{Observation, Observer, SharedObserver},
-    registry::{Applied, Command, Node, NodeName, Registration, Registry},
+    registry::{Applied, Command, Node, NodeName, Registration, Registry, Retention},
 };
 
 /// openraft's storage suite numbers its servers.
@@ -193,6 +193,7 @@ impl Stores {
             listened.clone(),
             &observer,
             Command::NEWEST_VERSION,
+            Retention::default(),
         )
         .await?;
         Ok(Stores {

@@ -2,7 +2,7 @@
 //!
 //! A version is superseded by the next one of its key; a deletion supersedes itself. Compaction at a revision drops
 //! what was superseded by then: what a reader at that revision or later can't see any more. The registry compacts by
-//! itself when more than [`KEY_VERSIONS_KEPT_MAX`] superseded versions, or [`KEY_VERSION_BYTES_KEPT_MAX`] bytes of them, are kept.
+//! itself when more superseded versions than [`Retention::key_versions`](crate::registry::Retention::key_versions), or [`KEY_VERSION_BYTES_KEPT_MAX`] bytes of them, are kept.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,8 +11,9 @@ use std::{
 
 use super::{Key, KeyValue};
 use crate::{
-    limits::{KEY_VERSION_BYTES_KEPT_MAX, KEY_VERSIONS_FOLD, KEY_VERSIONS_KEPT_MAX},
+    limits::{FOLD_DIVISOR, KEY_VERSION_BYTES_KEPT_MAX},
     registry::{
+        retention::folded_at_once,
         rows::{Row, RowLog, compacted_key, value, version_key},
         transaction::Change,
     },
@@ -55,15 +56,13 @@ impl History {
         rows.set(version_key(revision, key), None, Some(value(&change.after)));
     }
 
-    /// Drops the oldest superseded versions when too many are kept.
-    pub(in crate::registry) fn fold(&mut self, rows: &mut RowLog) {
-        if self.superseded_count <= KEY_VERSIONS_KEPT_MAX
-            && self.superseded_bytes <= KEY_VERSION_BYTES_KEPT_MAX
-        {
+    /// Drops the oldest superseded versions when more than `most` are kept, or too many bytes of them.
+    pub(in crate::registry) fn fold(&mut self, most: usize, rows: &mut RowLog) {
+        if self.superseded_count <= most && self.superseded_bytes <= KEY_VERSION_BYTES_KEPT_MAX {
             return;
         }
-        let count = KEY_VERSIONS_KEPT_MAX - KEY_VERSIONS_FOLD;
-        let bytes = KEY_VERSION_BYTES_KEPT_MAX - KEY_VERSION_BYTES_KEPT_MAX / 8;
+        let count = most.saturating_sub(folded_at_once(most));
+        let bytes = KEY_VERSION_BYTES_KEPT_MAX - KEY_VERSION_BYTES_KEPT_MAX / FOLD_DIVISOR;
         while self.superseded_count > count || self.superseded_bytes > bytes {
             let Some(((at, _), _)) = self.superseded.first_key_value() else {
                 break;
@@ -91,6 +90,11 @@ impl History {
             .and_then(|revisions| revisions.range(..=revision).next_back());
         let version = newest.and_then(|revision| self.versions.get(&(*revision, key.clone())));
         Ok(version.and_then(Option::as_deref))
+    }
+
+    /// How many superseded versions are kept.
+    pub(in crate::registry) fn superseded(&self) -> usize {
+        self.superseded_count
     }
 
     /// The newest version of each key that is there.
