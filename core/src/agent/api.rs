@@ -1,7 +1,9 @@
 //! The agent's own HTTP API: the `/v1/agent/…` paths of a server, with the same request forms and answers, for this
-//! host. Registrations made here are kept on the disk before they are answered.
+//! host. Registrations made here are kept on the disk before they are answered. What is about the cluster is sent on to a
+//! server.
 
 mod changes;
+pub(super) mod forward;
 mod reads;
 
 use std::{sync::Arc, time::Duration};
@@ -10,7 +12,7 @@ use axum::{
     Router,
     extract::Request,
     middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use http::StatusCode;
 use tokio::sync::oneshot;
@@ -65,7 +67,7 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
         )
         .route("/v1/agent/self", read(reads::this_agent::<R>))
         .route("/livez", read(async || "ok\n"))
-        .fallback(unknown_path)
+        .fallback(forward::forward::<R>)
         .layer(from_fn(indent))
         .with_state(shared)
 }
@@ -79,11 +81,6 @@ async fn indent(request: Request, next: Next) -> Response {
     } else {
         response
     }
-}
-
-async fn unknown_path() -> Response {
-    let message = "Invalid URL path: not an endpoint of an agent's API\n";
-    (StatusCode::NOT_FOUND, message).into_response()
 }
 
 impl<R: Runtime> Shared<R> {
