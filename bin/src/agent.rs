@@ -325,6 +325,7 @@ async fn serve(plan: Plan) -> Result<(), String> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = agent.asked_to_leave() => {}
     }
     tracing::info!("stopping");
     let outcome = tokio::select! {

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     middleware::{Next, from_fn},
     response::Response,
 };
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use super::{Shared, local::Outcome, servers::CallError};
 use crate::{
-    api::http::{error::ApiError, pretty, read, write},
+    api::http::{error::ApiError, pretty, read, reply::Reply, write},
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_WAITERS_MAX},
     registry::{CheckId, CheckKey, InstanceId, InstanceKey, Namespace},
     runtime::Runtime,
@@ -66,10 +66,17 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
             read(reads::health_by_name::<R>),
         )
         .route("/v1/agent/self", read(reads::this_agent::<R>))
+        .route("/v1/agent/leave", write(leave::<R>))
         .route("/livez", read(async || "ok\n"))
         .fallback(forward::forward::<R>)
         .layer(from_fn(indent))
         .with_state(shared)
+}
+
+/// `PUT /v1/agent/leave`: deregisters what this host has, and ends.
+async fn leave<R: Runtime>(State(shared): State<Arc<Shared<R>>>) -> Reply {
+    shared.leave.notify_one();
+    Reply::empty()
 }
 
 /// Indents the answer if `?pretty` asks for it.

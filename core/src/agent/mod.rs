@@ -128,6 +128,8 @@ struct Shared<R: Runtime> {
     cache: Cache,
     probes_running: AtomicUsize,
     stopping: AtomicBool,
+    /// Told when the agent's API was asked to end it.
+    leave: Notify,
     wake_writer: Notify,
     wake_auditor: Notify,
     wake_prober: Notify,
@@ -179,6 +181,7 @@ impl<R: Runtime> Agent<R> {
             cache: Cache::default(),
             probes_running: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            leave: Notify::new(),
             wake_writer: Notify::new(),
             wake_auditor: Notify::new(),
             wake_prober: Notify::new(),
@@ -192,6 +195,11 @@ impl<R: Runtime> Agent<R> {
     /// The agent's own HTTP API, without IO.
     pub fn router(&self) -> axum::Router {
         api::router(self.0.clone())
+    }
+
+    /// Ends when `/v1/agent/leave` was asked of the agent's API: then it is to be shut down.
+    pub async fn asked_to_leave(&self) {
+        self.0.leave.notified().await;
     }
 
     /// Stops the agent and deregisters its node with everything on it, trying for at most

@@ -33,7 +33,7 @@ async function main() {
     assert.deepStrictEqual(await consul.kv.keys("app/"), ["app/one"]);
     const { ModifyIndex } = await consul.kv.get("app/one");
     assert.strictEqual(await consul.kv.set({ key: "app/one", value: "2", cas: ModifyIndex }), true);
-    assert.strictEqual(await consul.kv.set({ key: "app/one", value: "3", cas: ModifyIndex }), false);
+    assert.strictEqual(Boolean(await consul.kv.set({ key: "app/one", value: "3", cas: ModifyIndex })), false);
     await consul.kv.del({ key: "app/", recurse: true });
     assert.strictEqual(await consul.kv.get("app/one"), undefined);
   });
@@ -41,7 +41,7 @@ async function main() {
     const sessions = await Promise.all([1, 2].map(() => consul.session.create({ ttl: "10s", lockdelay: "0s" })));
     const take = (session) => consul.kv.set({ key: "lock", value: "x", acquire: session.ID });
     assert.strictEqual(await take(sessions[0]), true);
-    assert.strictEqual(await take(sessions[1]), false);
+    assert.strictEqual(Boolean(await take(sessions[1])), false);
     await consul.session.destroy(sessions[0].ID);
     await until("the lock is free", () => take(sessions[1]));
   });

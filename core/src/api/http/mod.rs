@@ -13,7 +13,7 @@
 //! - `Kind`, `Proxy`, `Connect` and `Locality` of a registration are ignored: the instance is registered under its own
 //!   name.
 //! - A registration answers with its index and the ids of its checks, where Consul's answer is empty.
-//! - A check of any kind can be reported on, since servers run none.
+//! - A check of any kind can be reported on, but for those that the servers run.
 //! - In the namespace `default` answers are Consul's to the letter; elsewhere `Namespace` is added to what is in it.
 
 mod access;
