@@ -11,13 +11,13 @@ build_programs
 if [[ ! -f "$cache/ready" ]]; then
   mkdir -p "$cache"
   (
-    cd "$cache"
-    python3 -m venv venv
-    venv/bin/pip install --quiet pytest pytest_asyncio pytest-rerunfailures requests aiohttp docker setuptools
-    venv/bin/pip download --quiet --no-deps --no-build-isolation --no-binary :all: "py-consul==$version"
-    tar xf "py_consul-$version.tar.gz"
-    venv/bin/pip install --quiet "./py_consul-$version"
-    touch ready
+    cd "$cache" &&
+      python3 -m venv venv &&
+      venv/bin/pip install --quiet pytest pytest_asyncio pytest-rerunfailures requests aiohttp docker setuptools &&
+      venv/bin/pip download --quiet --no-deps --no-binary :all: "py-consul==$version" &&
+      tar xf "py_consul-$version.tar.gz" &&
+      venv/bin/pip install --quiet "./py_consul-$version" &&
+      touch ready
   ) >"$cache/install.log" 2>&1 || skip "py-consul can't be installed here (see $cache/install.log)"
 fi
 cp -r "$cache/py_consul-$version" "$work/suite"

@@ -13,15 +13,21 @@ import requests
 Instance = collections.namedtuple("Instance", ["container", "port", "version"])
 
 
-def free_port():
+def free_port(wanted=0):
+    """The wanted port if it is free, else any."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return free_port()
         return probe.getsockname()[1]
 
 
 @pytest.fixture
 def consul_instance():
-    port, raft = free_port(), free_port()
+    # Some of the tests register checks of what is at port 8500 of the server's own host: the server.
+    port, raft = free_port(8500), free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = os.path.join(folder, "server.json")
         with open(config, "w", encoding="utf-8") as file:
