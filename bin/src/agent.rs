@@ -8,8 +8,9 @@ use std::{
 };
 
 use clap::{Parser, builder::BoolishValueParser};
+use serde_json::{Map, Value};
 use sider_core::{
-    agent::{Agent, AgentConfig, ConfigFile, Settings, refuse_duplicates},
+    agent::{Agent, AgentConfig, ConfigError, ConfigFile, Settings, refuse_duplicates},
     registry::NodeName,
 };
 use sider_runtime_tokio::{
@@ -25,6 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::{in_file, read_value},
+    config_files::files_of,
+    consul_config::{self, Program},
     flags,
 };
 
@@ -48,9 +51,15 @@ const THREADS: usize = 2;
     disable_version_flag = true
 )]
 struct AgentFlags {
-    /// Services to register with their checks, and settings: a JSON, YAML or TOML file, or a folder of such files.
-    #[arg(long, env = "SIDER_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    /// Services to register with their checks, and settings: a JSON, YAML or TOML file, or a folder of such files. May be
+    /// given several times; what a later one sets has precedence.
+    #[arg(
+        long,
+        env = "SIDER_CONFIG",
+        value_name = "PATH",
+        aliases = ["config-file", "config-dir"]
+    )]
+    config: Vec<PathBuf>,
     /// HTTP addresses of servers, separated by commas [default: 127.0.0.1:8500].
     #[arg(
         long,
@@ -68,6 +77,9 @@ struct AgentFlags {
     /// Address of this host's node, for services that name none [default: this host's own].
     #[arg(long, env = "SIDER_ADDRESS", value_name = "HOST")]
     address: Option<String>,
+    /// Name of the servers' datacenter [default: dc1].
+    #[arg(long, env = "SIDER_DATACENTER", value_name = "NAME")]
+    datacenter: Option<String>,
     /// Where registrations made through the agent's API are kept [default: data/agent-<node>].
     #[arg(long, env = "SIDER_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -102,6 +114,8 @@ struct Plan {
     data_dir: PathBuf,
     log_level: String,
     log_format: LogFormat,
+    /// Keys of Consul's in the files that mean nothing here.
+    ignored: Vec<String>,
 }
 
 /// Runs the program with these arguments, its own name first, until it is told to stop.
@@ -120,15 +134,20 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 fn plan(flags: AgentFlags) -> Result<Plan, String> {
-    let files = read_files(flags.config.as_deref())?;
-    let from_files = files.iter().fold(Settings::default(), |settings, (_, file)| {
-        settings.or(file.settings.clone())
-    });
+    let Files { files, ignored } = read_files(&flags.config)?;
+    // Of what several set, the last has precedence.
+    let from_files = files
+        .iter()
+        .rev()
+        .fold(Settings::default(), |settings, (_, file)| {
+            settings.or(file.settings.clone())
+        });
     let given = Settings {
         servers: (!flags.server.is_empty()).then_some(flags.server),
         http: flags.http,
         node: flags.node,
         address: flags.address,
+        datacenter: flags.datacenter,
         data_dir: flags.data_dir.map(|dir| dir.to_string_lossy().into_owned()),
         enable_script_checks: flags.enable_script_checks,
         log_level: flags.log_level,
@@ -158,10 +177,12 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
         agent: AgentConfig {
             services,
             enable_script_checks: settings.enable_script_checks.unwrap_or(false),
+            datacenter: settings.datacenter.unwrap_or_else(|| "dc1".to_owned()),
             ..AgentConfig::new(node, address, server_addresses(&servers)?)
         },
         http: (http != "off").then_some(http),
         data_dir,
+        ignored,
         log_level: settings.log_level.unwrap_or_else(|| "info".to_owned()),
         log_format: match settings.log_format.as_deref() {
             None | Some("text") => LogFormat::Text,
@@ -171,32 +192,56 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
     })
 }
 
-/// The configuration files at `path`: the file itself, or those of a folder by their names.
-fn read_files(path: Option<&Path>) -> Result<Vec<(PathBuf, ConfigFile)>, String> {
-    let Some(path) = path else {
-        return Ok(Vec::new());
-    };
-    let mut paths = vec![path.to_owned()];
-    if path.is_dir() {
-        let failed = |error: std::io::Error| in_file(path, &error.to_string());
-        paths.clear();
-        for entry in std::fs::read_dir(path).map_err(failed)? {
-            let file = entry.map_err(failed)?.path();
-            let ending = file.extension().and_then(|ending| ending.to_str());
-            if matches!(ending, Some("json" | "yaml" | "yml" | "toml")) {
-                paths.push(file);
-            }
+/// Configuration files.
+#[derive(Debug, Default)]
+struct Files {
+    files: Vec<(PathBuf, ConfigFile)>,
+    /// Keys of Consul's that mean nothing here.
+    ignored: Vec<String>,
+}
+
+/// The configuration files at these paths: files themselves, or those of a folder by their names.
+fn read_files(paths: &[PathBuf]) -> Result<Files, String> {
+    let mut files = Vec::new();
+    for path in paths {
+        match path.is_dir() {
+            true => files.extend(files_of(path)?),
+            false => files.push(path.clone()),
         }
-        paths.sort();
     }
-    paths
-        .into_iter()
-        .map(|path| {
-            let file =
-                ConfigFile::parse(&read_value(&path)?).map_err(|error| in_file(&path, &error.to_string()))?;
-            Ok((path, file))
-        })
-        .collect()
+    let mut all = Files::default();
+    for path in files {
+        let (file, of_file) = parse_file(read_value(&path)?).map_err(|error| in_file(&path, &error))?;
+        all.files.push((path, file));
+        all.ignored.extend(of_file);
+    }
+    Ok(all)
+}
+
+/// A file of Sider's own, or one of Consul's; with those keys of Consul's that mean nothing here.
+fn parse_file(content: Value) -> Result<(ConfigFile, Vec<String>), String> {
+    let text = |error: ConfigError| error.to_string();
+    let mut keys = match content {
+        Value::Object(keys) => keys,
+        Value::Null => Map::new(),
+        other => return Ok((ConfigFile::parse(&other).map_err(text)?, Vec::new())),
+    };
+    let translated = consul_config::translate(&mut keys, Program::Agent)?;
+    let mut file = ConfigFile::parse(&Value::Object(keys)).map_err(text)?;
+    let mut flags = translated.flags;
+    let mut take = |flag| flags.remove(flag);
+    let of_consul = Settings {
+        servers: take("join").map(|join| join.split(',').map(str::to_owned).collect()),
+        http: take("http"),
+        node: take("node"),
+        address: take("raft_bind").and_then(|bind| Some(address::split(&bind).ok()?.0.to_owned())),
+        data_dir: take("raft_dir"),
+        enable_script_checks: take("enable_script_checks").map(|enable| enable == "true"),
+        log_level: take("log_level"),
+        ..Settings::default()
+    };
+    file.settings = file.settings.or(of_consul);
+    Ok((file, translated.ignored))
 }
 
 /// Servers' addresses as they are called: `:8500` is this host's.
@@ -257,9 +302,18 @@ async fn serve(plan: Plan) -> Result<(), String> {
     )
     .await
     .map_err(|error| format!("data directory {}: {error}", plan.data_dir.display()))?;
-    let address = http.as_ref().map(|http| http.address().to_string());
+    let address = http
+        .as_ref()
+        .and_then(HttpServer::address)
+        .map(|address| address.to_string());
     if let Some(http) = &http {
         http.set_router(Some(agent.router()));
+    }
+    if !plan.ignored.is_empty() {
+        tracing::warn!(
+            "keys of the config files that mean nothing here: {}",
+            plan.ignored.join(", ")
+        );
     }
     tracing::info!(
         %node,
@@ -271,6 +325,7 @@ async fn serve(plan: Plan) -> Result<(), String> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = agent.asked_to_leave() => {}
     }
     tracing::info!("stopping");
     let outcome = tokio::select! {
@@ -344,6 +399,32 @@ mod tests {
         assert_eq!(plan.agent.servers, ["127.0.0.1:9", "c:3"]);
         assert_eq!(plan.http.as_deref(), Some(":4"));
         assert!(!plan.agent.enable_script_checks);
+    }
+
+    #[test]
+    fn a_file_of_consuls_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(
+            &folder,
+            "consul.json",
+            r#"{"node_name": "n", "datacenter": "dc2", "data_dir": "/d", "bind_addr": "10.0.0.5", "server": false,
+                "ports": {"http": 9, "dns": -1}, "retry_join": ["a", "b:1"], "enable_script_checks": true,
+                "service": {"name": "web", "port": 80, "check": {"args": ["true"], "interval": "5s"}}}"#,
+        );
+        let more = write(
+            &folder,
+            "more.json",
+            r#"{"services": [{"name": "db"}], "node_name": "m"}"#,
+        );
+        let plan = plan_of(&["-config-file", &path, "-config-file", &more]).unwrap();
+        assert_eq!(plan.agent.node.as_str(), "m");
+        assert_eq!(plan.agent.datacenter, "dc2");
+        assert_eq!(plan.agent.address, "10.0.0.5");
+        assert_eq!(plan.agent.servers, ["a:8500", "b:1"]);
+        assert_eq!(plan.http.as_deref(), Some("127.0.0.1:9"));
+        assert_eq!(plan.data_dir, Path::new("/d"));
+        assert!(plan.agent.enable_script_checks);
+        assert_eq!(plan.agent.services.len(), 2);
     }
 
     #[test]

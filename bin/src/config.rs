@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::{Map, Value};
 
-use crate::consul_config;
+use crate::{
+    config_files::{Merged, read_merged},
+    consul_config,
+};
 
 /// What the config file says. Nothing in it is required.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,8 +53,13 @@ pub struct Timing {
 }
 
 /// Flags that the file may set too.
-const FLAGS: [&str; 15] = [
+const FLAGS: [&str; 20] = [
     "http",
+    "https",
+    "tls_cert",
+    "tls_key",
+    "tls_ca",
+    "tls_verify",
     "raft_id",
     "raft_bind",
     "raft_advertise",
@@ -74,12 +82,21 @@ impl ConfigFile {
     /// # Errors
     /// One line that names the file, and the key that is wrong.
     pub fn read(path: &Path) -> Result<ConfigFile, String> {
-        ConfigFile::from_value(read_value(path)?).map_err(|error| in_file(path, &error))
+        ConfigFile::of(&read_merged(&[path.to_owned()])?)
+    }
+
+    /// What several files say together.
+    ///
+    /// # Errors
+    /// One line that names the files, and the key that is wrong.
+    pub(crate) fn of(merged: &Merged) -> Result<ConfigFile, String> {
+        ConfigFile::from_value(Value::Object(merged.keys.clone()))
+            .map_err(|error| in_file(Path::new(&merged.names), &error))
     }
 
     fn from_value(value: Value) -> Result<ConfigFile, String> {
         let mut top = Section::new("", value)?;
-        let translated = consul_config::translate(&mut top.keys)?;
+        let translated = consul_config::translate(&mut top.keys, consul_config::Program::Server)?;
         let mut file = ConfigFile {
             flags: translated.flags,
             node_meta: translated.node_meta,
@@ -243,6 +260,8 @@ pub(crate) fn in_file(path: &Path, error: &str) -> String {
 
 fn parse(text: &str, ending: &str) -> Result<Value, String> {
     match ending.to_ascii_lowercase().as_str() {
+        // Consul takes an empty file, too.
+        "json" if text.trim().is_empty() => Ok(Value::Null),
         "json" => serde_json::from_str(text).map_err(|error| error.to_string()),
         "yaml" | "yml" => {
             // Else `off`, `no` and `n` would be read as false, wherever text is meant.

@@ -18,7 +18,7 @@ const MARKS: [&str; 9] = [
 ];
 
 /// Keys of Consul's that mean something else here, or nothing: they are named in one warning.
-const IGNORED: [&str; 52] = [
+const IGNORED: [&str; 46] = [
     "acl",
     "acl_agent_master_token",
     "acl_agent_token",
@@ -32,8 +32,6 @@ const IGNORED: [&str; 52] = [
     "auto_config",
     "auto_encrypt",
     "autopilot",
-    "ca_file",
-    "cert_file",
     "check_update_interval",
     "connect",
     "disable_checkpoint",
@@ -46,7 +44,6 @@ const IGNORED: [&str; 52] = [
     "enable_debug",
     "enable_local_script_checks",
     "experiments",
-    "key_file",
     "leave_on_terminate",
     "license_path",
     "limits",
@@ -64,10 +61,7 @@ const IGNORED: [&str; 52] = [
     "segments",
     "skip_leave_on_interrupt",
     "telemetry",
-    "tls",
     "ui_config",
-    "verify_incoming",
-    "verify_incoming_https",
     "verify_incoming_rpc",
     "verify_outgoing",
     "version",
@@ -84,17 +78,34 @@ pub(crate) struct Translated {
     pub(crate) ignored: Vec<String>,
 }
 
+/// Which program reads the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// `sds-server`.
+    Server,
+    /// `sds-agent`.
+    Agent,
+}
+
 /// Takes Consul's keys out of a file, if it is one of Consul's; what is left of it are keys of Sider's own.
 ///
 /// # Errors
 /// One line that names the key.
-pub(crate) fn translate(keys: &mut Map<String, Value>) -> Result<Translated, String> {
+pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Result<Translated, String> {
     let mut translated = Translated::default();
     if !MARKS.iter().any(|mark| keys.contains_key(*mark)) {
         return Ok(translated);
     }
-    if take_bool(keys, "server")? == Some(false) {
-        return Err("server: false: sds-server is a server; on a host of services run sds-agent".to_owned());
+    match (program, take_bool(keys, "server")?) {
+        (Program::Server, Some(false)) => {
+            return Err(
+                "server: false: sds-server is a server; on a host of services run sds-agent".to_owned(),
+            );
+        }
+        (Program::Agent, Some(true)) => {
+            return Err("server: true: sds-agent is no server; run sds-server".to_owned());
+        }
+        _ => {}
     }
     let flags = &mut translated.flags;
     let (name, id) = (take_text(keys, "node_name")?, take_text(keys, "node_id")?);
@@ -106,13 +117,29 @@ pub(crate) fn translate(keys: &mut Map<String, Value>) -> Result<Translated, Str
     let mut addresses = take_section(keys, "addresses")?;
     let bind = take_text(keys, "bind_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
     let client = take_text(keys, "client_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
-    let http = take_text(&mut addresses, "http")?.unwrap_or(client);
-    if http.starts_with("unix:") {
-        return Err(format!(
-            "addresses.http: {http:?}: expected an IP address, not a socket"
-        ));
+    let http = take_text(&mut addresses, "http")?.unwrap_or_else(|| client.clone());
+    let http_port = port(&mut ports, "http", 8500)?;
+    flags.insert(
+        "http",
+        match http.starts_with("unix://") {
+            true => http,
+            false => join(&http, http_port),
+        },
+    );
+    let https = take_text(&mut addresses, "https")?.unwrap_or(client);
+    let https = optional_port(&mut ports, "https")?.map(|port| join(&https, port));
+    let secured = translate_tls(keys, flags)?;
+    match (https, secured) {
+        (Some(https), true) => drop(flags.insert("https", https)),
+        // Consul listens there, too, and can't serve anybody.
+        (Some(_), false) => translated
+            .ignored
+            .push("ports.https without cert_file".to_owned()),
+        (None, _) => {}
     }
-    flags.insert("http", join(&http, port(&mut ports, "http", 8500)?));
+    if let Some(port) = optional_port(&mut ports, "serf_lan")? {
+        flags.insert("join_bind", join(&bind, port));
+    }
     flags.insert("raft_bind", join(&bind, port(&mut ports, "server", 8300)?));
     let bootstrap = take_bool(keys, "bootstrap")?;
     let expect = keys.remove("bootstrap_expect");
@@ -175,6 +202,58 @@ pub(crate) fn translate(keys: &mut Map<String, Value>) -> Result<Translated, Str
     Ok(translated)
 }
 
+/// Certificates: at the top as they were written for long, or beneath `tls.defaults` and `tls.https`. Whether there are any.
+fn translate_tls(
+    keys: &mut Map<String, Value>,
+    flags: &mut BTreeMap<&'static str, String>,
+) -> Result<bool, String> {
+    let mut tls = take_section(keys, "tls")?;
+    let (mut defaults, mut https) = (
+        take_section(&mut tls, "defaults")?,
+        take_section(&mut tls, "https")?,
+    );
+    for (flag, key) in [
+        ("tls_cert", "cert_file"),
+        ("tls_key", "key_file"),
+        ("tls_ca", "ca_file"),
+    ] {
+        let of_all = (
+            take_text(&mut https, key)?,
+            take_text(&mut defaults, key)?,
+            take_text(keys, key)?,
+        );
+        let chosen = of_all.0.or(of_all.1).or(of_all.2);
+        flags.extend(chosen.map(|path| (flag, path)));
+    }
+    let verify = [
+        take_bool(&mut https, "verify_incoming")?,
+        take_bool(keys, "verify_incoming_https")?,
+        take_bool(&mut defaults, "verify_incoming")?,
+        take_bool(keys, "verify_incoming")?,
+    ];
+    // In the old form either of the two is enough.
+    let verify = match (verify[0], verify[2]) {
+        (Some(verify), _) => verify,
+        (None, Some(verify)) => verify,
+        (None, None) => verify[1] == Some(true) || verify[3] == Some(true),
+    };
+    flags.insert("tls_verify", verify.to_string());
+    Ok(flags.contains_key("tls_cert"))
+}
+
+/// A port that is not there unless it is named; 0 and -1 are none.
+fn optional_port(ports: &mut Map<String, Value>, key: &str) -> Result<Option<u64>, String> {
+    match ports.get(key).and_then(Value::as_i64) {
+        Some(0 | -1) => {
+            ports.remove(key);
+            Ok(None)
+        }
+        Some(_) => port(ports, key, 0).map(Some),
+        None if ports.contains_key(key) => port(ports, key, 0).map(Some),
+        None => Ok(None),
+    }
+}
+
 fn join(host: &str, port: u64) -> String {
     match host.contains(':') && !host.starts_with('[') {
         true => format!("[{host}]:{port}"),
@@ -227,7 +306,7 @@ mod tests {
         let Value::Object(mut keys) = file else {
             panic!("the file of a test is an object")
         };
-        Ok((translate(&mut keys)?, keys))
+        Ok((translate(&mut keys, Program::Server)?, keys))
     }
 
     #[test]
@@ -255,10 +334,63 @@ mod tests {
                 "raft_bootstrap=true",
                 "raft_dir=/d",
                 "raft_id=40e4a748-2192-161a-0510-9bf59fe950b5",
+                "tls_verify=false",
             ]
         );
         assert_eq!(translated.ignored, ["connect", "ports.dns"]);
         assert_eq!(rest.keys().collect::<Vec<_>>(), ["datacenter"]);
+    }
+
+    #[test]
+    fn certificates_are_found_in_the_old_form_and_in_the_new() {
+        let old = json!({
+            "ports": {"http": -1, "https": 8501, "serf_lan": 8301}, "cert_file": "c", "key_file": "k", "ca_file": "a",
+            "verify_incoming": true,
+        });
+        let new = json!({
+            "ports": {"https": 8501, "serf_lan": 8301},
+            "tls": {"defaults": {"cert_file": "c", "key_file": "k", "ca_file": "a", "verify_incoming": true}},
+        });
+        for mut file in [old, new] {
+            file["ports"]["http"] = 8500.into();
+            let (translated, rest) = translated(file).unwrap();
+            for (flag, value) in [
+                ("https", "127.0.0.1:8501"),
+                ("join_bind", "127.0.0.1:8301"),
+                ("tls_cert", "c"),
+                ("tls_key", "k"),
+                ("tls_ca", "a"),
+                ("tls_verify", "true"),
+            ] {
+                assert_eq!(translated.flags[flag], value, "{flag}");
+            }
+            assert!(rest.is_empty() && translated.ignored.is_empty());
+        }
+        let without = json!({"ports": {"https": 8501, "serf_lan": -1}, "addresses": {"http": "unix:///x"}});
+        let (translated, _) = translated(without).unwrap();
+        assert!(!translated.flags.contains_key("https") && !translated.flags.contains_key("join_bind"));
+        assert_eq!(translated.flags["http"], "unix:///x");
+        assert_eq!(translated.ignored, ["ports.https without cert_file"]);
+    }
+
+    #[test]
+    fn each_program_takes_its_own_files() {
+        let file = |server: bool| match json!({"node_name": "n", "server": server}) {
+            Value::Object(keys) => keys,
+            _ => unreachable!("it is written above"),
+        };
+        translate(&mut file(true), Program::Server).unwrap();
+        translate(&mut file(false), Program::Agent).unwrap();
+        assert!(
+            translate(&mut file(false), Program::Server)
+                .unwrap_err()
+                .contains("sds-agent")
+        );
+        assert!(
+            translate(&mut file(true), Program::Agent)
+                .unwrap_err()
+                .contains("sds-server")
+        );
     }
 
     #[test]
@@ -275,7 +407,7 @@ mod tests {
             (json!({"node_name": 5}), "node_name: expected text"),
             (json!({"ports": {"http": 70000}}), "ports.http: expected a port"),
             (json!({"bootstrap": "yes"}), "bootstrap: expected true or false"),
-            (json!({"addresses": {"http": "unix:///x"}}), "addresses.http"),
+            (json!({"ports": {"https": "x"}}), "ports.https: expected a port"),
             (
                 json!({"data_dir": "/d", "retry_join": [1]}),
                 "retry_join: expected a list",

@@ -15,7 +15,7 @@ use clap::{Parser, builder::BoolishValueParser, error::ErrorKind};
     max_term_width = 110
 )]
 pub struct ServerFlags {
-    /// Address of the HTTP API [default: 127.0.0.1:8500].
+    /// Address of the HTTP API, or unix:// and the path of a socket [default: 127.0.0.1:8500].
     #[arg(long, env = "SIDER_HTTP", value_name = "HOST:PORT")]
     pub http: Option<String>,
     /// This server's id in the cluster [default: the host's name].
@@ -61,9 +61,37 @@ pub struct ServerFlags {
         value_parser = BoolishValueParser::new()
     )]
     pub dev: Option<bool>,
-    /// Config file: JSON, YAML or TOML by its ending. One file serves all servers of a cluster.
-    #[arg(long, env = "SIDER_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Config file, or a folder of them: JSON, YAML or TOML by its ending. May be given several times; what a later one
+    /// sets has precedence. One file serves all servers of a cluster.
+    #[arg(
+        long,
+        env = "SIDER_CONFIG",
+        value_name = "PATH",
+        aliases = ["config-file", "config-dir"]
+    )]
+    pub config: Vec<PathBuf>,
+    /// Address of the HTTP API with TLS; needs -tls-cert and -tls-key [default: none].
+    #[arg(long, env = "SIDER_HTTPS", value_name = "HOST:PORT")]
+    pub https: Option<String>,
+    /// Certificate of the HTTP API, in PEM, with those that lead to its authority.
+    #[arg(long, env = "SIDER_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// Private key of that certificate, in PEM.
+    #[arg(long, env = "SIDER_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// Authorities of clients' certificates, in PEM.
+    #[arg(long, env = "SIDER_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<String>,
+    /// Refuse clients without a certificate of those authorities [default: false].
+    #[arg(
+        long,
+        env = "SIDER_TLS_VERIFY",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub tls_verify: Option<bool>,
     /// What is logged: error, warn, info, debug, trace, off, or directives like info,sider_core=debug
     /// [default: info].
     #[arg(long, env = "SIDER_LOG_LEVEL", value_name = "LEVEL")]

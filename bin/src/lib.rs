@@ -5,6 +5,7 @@ use tikv_jemallocator::Jemalloc;
 pub mod flags;
 
 pub mod config;
+mod config_files;
 mod consul_config;
 
 pub mod server;

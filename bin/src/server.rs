@@ -4,32 +4,51 @@
 //! decided there. This page starts, restarts and stops it.
 
 mod authority;
+mod host;
+mod reload;
 pub mod settings;
 
-use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use sider_core::{
     api, limits,
     observe::NoObserver,
     raft::{Role, ServerAddress},
-    server::{self, Bootstrap, Finish, Running, StartConfig},
+    server::{self, Bootstrap, Finish, Running, ServerConfig, StartConfig},
 };
 use sider_runtime_tokio::{
     TokioRuntime, address,
     disk::{FjallDisk, LocalDisk, MemoryDisk},
     http::HttpServer,
     network::TcpNetwork,
+    prober::ProcessProber,
     process, telemetry,
+    tls::Tls,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
+};
 
-use self::settings::{Settings, Start};
+use self::{
+    host::ServerHost,
+    reload::Reloader,
+    settings::{Settings, Start},
+};
 use crate::flags::{self, ServerFlags};
 
 /// How long a leader that is told to stop tries to hand its place on.
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long requests in flight have before those that wait for a change are woken.
 const SHORT_REQUESTS: Duration = Duration::from_millis(200);
+/// What a server answers at the address of Consul's gossip: it is known to those who want to join, and to nobody else.
+const FOR_JOINING: [&str; 2] = ["/v1/raft/join", "/v1/status/"];
 
 /// Runs the program; an error is one line on standard error and a non-zero exit code.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -60,15 +79,20 @@ fn run(flags: ServerFlags) -> Result<(), String> {
         .build()
         .map_err(|error| format!("can't start threads: {error}"))?;
     runtime.block_on(async {
-        let mut signals = Signals::new().map_err(|error| format!("can't listen to signals: {error}"))?;
-        let host = Host::open(&settings).await?;
+        let leave = Arc::new(Notify::new());
+        let mut signals =
+            Signals::new(leave.clone()).map_err(|error| format!("can't listen to signals: {error}"))?;
+        let host = Host::open(&settings, leave).await?;
         host.serve(&settings, &mut signals).await
     })
 }
 
 /// What outlives a restart of the server within its process: the ports and the disk.
 struct Host {
-    http: HttpServer,
+    /// The API, each at another address.
+    http: Vec<HttpServer>,
+    reloader: Arc<Reloader>,
+    leave: Arc<Notify>,
     network: TcpNetwork,
     disk: LocalDisk,
     address: ServerAddress,
@@ -84,10 +108,28 @@ enum End {
 
 impl Host {
     /// Takes the ports first: a second server started by mistake must not touch the data.
-    async fn open(settings: &Settings) -> Result<Host, String> {
+    async fn open(settings: &Settings, leave: Arc<Notify>) -> Result<Host, String> {
         let named = |flag: &'static str| move |error: std::io::Error| format!("{flag}: {error}");
-        let listener = address::listen(&settings.http).await.map_err(named("-http"))?;
-        let http = HttpServer::start(listener).map_err(named("-http"))?;
+        let main = match settings.http.strip_prefix("unix://") {
+            Some(path) => HttpServer::start_on_socket(Path::new(path)).map_err(named("-http"))?,
+            None => {
+                let listener = address::listen(&settings.http).await.map_err(named("-http"))?;
+                HttpServer::start(listener).map_err(named("-http"))?
+            }
+        };
+        let main_address = main.address();
+        let mut http = vec![main];
+        let mut tls = None;
+        if let Some((address, files)) = &settings.https {
+            let loaded = Tls::load(files.clone()).map_err(|error| format!("-https: {error}"))?;
+            let listener = address::listen(address).await.map_err(named("-https"))?;
+            http.push(HttpServer::start_tls(listener, loaded.clone()).map_err(named("-https"))?);
+            tls = Some(loaded);
+        }
+        if let Some(address) = &settings.join_bind {
+            let listener = address::listen(address).await.map_err(named("ports.serf_lan"))?;
+            http.push(HttpServer::start_for(listener, &FOR_JOINING).map_err(named("ports.serf_lan"))?);
+        }
         let network = TcpNetwork::bind(&settings.raft)
             .await
             .map_err(named("-raft-bind"))?;
@@ -102,12 +144,17 @@ impl Host {
             raft: raft
                 .unwrap_or_else(|| address::advertised(&settings.raft, bound))
                 .into(),
+            // A socket is reached by nobody on another host.
             http: http_address
-                .unwrap_or_else(|| address::advertised(&settings.http, http.address()))
+                .or_else(|| main_address.map(|bound| address::advertised(&settings.http, bound)))
+                .unwrap_or_default()
                 .into(),
         };
+        let reloader = Reloader::new(settings.config_paths.clone(), &settings.server, tls);
         Ok(Host {
             http,
+            reloader: Arc::new(reloader),
+            leave,
             network,
             disk,
             address,
@@ -116,9 +163,15 @@ impl Host {
 
     /// Runs servers on this host until one is told to stop.
     async fn serve(self, settings: &Settings, signals: &mut Signals) -> Result<(), String> {
+        let folder = settings.data.clone().unwrap_or_else(|| PathBuf::from("."));
+        let process = ServerHost::new(folder, self.reloader.clone(), self.leave.clone());
         let mut config = StartConfig {
             raft: settings.raft_config(self.address.clone()),
-            server: settings.server.clone(),
+            server: ServerConfig {
+                prober: Some(Arc::new(ProcessProber::default())),
+                host: Some(Arc::new(process)),
+                ..settings.server.clone()
+            },
             bootstrap: match settings.start {
                 Start::Wait => Bootstrap::Wait,
                 Start::Bootstrap => Bootstrap::Cluster(settings.members(self.address.clone())),
@@ -156,8 +209,12 @@ impl Host {
         let running = server::start::<TokioRuntime>(config, disk, network, Arc::new(NoObserver))
             .await
             .map_err(|error| self.explain(&error.to_string()))?;
-        self.http
-            .set_router(Some(api::http::router(running.server.clone())));
+        let router = api::http::router(running.server.clone());
+        for http in &self.http {
+            http.set_router(Some(router.clone()));
+        }
+        self.reloader.set_server(Some(running.server.clone()));
+        tokio::spawn(self.reloader.clone().begin());
         Ok(running)
     }
 
@@ -191,7 +248,10 @@ impl Host {
     /// Wipes the disk of a server that gave way. The HTTP port stays, and answers 503 meanwhile.
     async fn restart_empty(&self, running: Running) -> Result<(), String> {
         tracing::info!("giving way to another cluster: this server's own one was never used");
-        self.http.set_router(None);
+        self.reloader.set_server(None);
+        for http in &self.http {
+            http.set_router(None);
+        }
         self.network.stop();
         drop(running);
         server::wipe(&self.disk)
@@ -209,7 +269,12 @@ impl Host {
                 Err(_) => tracing::warn!("leadership could not be handed on in time"),
             }
         }
-        let mut http_stops = std::pin::pin!(self.http.stop(limits::SHUTDOWN_GRACE));
+        self.reloader.set_server(None);
+        let stops = self
+            .http
+            .into_iter()
+            .map(|http| http.stop(limits::SHUTDOWN_GRACE));
+        let mut http_stops = std::pin::pin!(futures_util::future::join_all(stops));
         if tokio::time::timeout(SHORT_REQUESTS, http_stops.as_mut())
             .await
             .is_err()
@@ -234,7 +299,8 @@ impl Host {
             .map_or("memory".into(), |path| path.display().to_string());
         tracing::info!(
             id = %status.id,
-            http = %self.http.address(),
+            http = %settings.http,
+            https = settings.https.as_ref().map_or("off", |(address, _)| address),
             raft = %settings.raft,
             advertised = %self.address.raft,
             data,
@@ -253,15 +319,17 @@ impl Host {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT, and the API's word for them.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    leave: Arc<Notify>,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Signals> {
+    fn new(leave: Arc<Notify>) -> std::io::Result<Signals> {
         Ok(Signals {
+            leave,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -272,6 +340,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            () = self.leave.notified() => "/v1/agent/leave",
         }
     }
 }

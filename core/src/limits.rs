@@ -304,3 +304,20 @@ pub const UPGRADE_TICK: Duration = Duration::from_secs(1);
 pub const NEWER_COMMAND_WAIT: Duration = Duration::from_millis(500);
 /// Rows deleted in one batch when a disk is wiped.
 pub const WIPE_BATCH: usize = 1_000;
+
+/// Lines of the log that wait for one reader of `/v1/agent/monitor`; what comes beyond is counted, and the reader told.
+pub const LOG_LINES_WAITING_MAX: usize = 512;
+/// Checks that a leader runs at a time; those that are due beyond wait.
+pub const SERVER_PROBES_IN_FLIGHT_MAX: usize = 256;
+/// Requests that an agent sends on to servers at a time; more are 429.
+pub const AGENT_FORWARDS_MAX: usize = 10_000;
+/// An agent waits this long for a server's answer to a request that it sent on and that does not block.
+pub const AGENT_FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same for a blocking query, beyond the longest time that the server may wait.
+pub const AGENT_FORWARD_SLACK: Duration = Duration::from_secs(10);
+/// Answers that an agent keeps for `?cached`; one that is asked for beyond is fetched and not kept.
+pub const AGENT_CACHE_ENTRIES_MAX: usize = 1_000;
+/// An answer that nobody asked for in this time is kept no longer.
+pub const AGENT_CACHE_IDLE: Duration = Duration::from_secs(600);
+/// How long an agent's own question for news of a kept answer waits at the server.
+pub const AGENT_CACHE_WAIT: Duration = Duration::from_secs(120);

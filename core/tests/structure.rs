@@ -81,13 +81,17 @@ fn runtimes_never_meet() {
 }
 
 /// A module of core, and the modules of core that it may import.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("limits", &[]),
     ("registry", &["limits"]),
     ("runtime", &["limits"]),
+    ("probing", &["limits", "registry", "runtime"]),
     ("observe", &["registry", "runtime"]),
     ("raft", &["limits", "registry", "runtime", "observe"]),
-    ("server", &["limits", "registry", "runtime", "observe", "raft"]),
+    (
+        "server",
+        &["limits", "registry", "runtime", "probing", "observe", "raft"],
+    ),
     (
         "api",
         &["limits", "registry", "runtime", "observe", "raft", "server"],

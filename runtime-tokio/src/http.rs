@@ -1,8 +1,10 @@
-//! Serves a router over HTTP/1.1.
+//! Serves a router over HTTP/1.1: on TCP, with TLS or without, or on a socket file.
 
 use std::{
     convert::Infallible,
+    io,
     net::SocketAddr,
+    path::Path,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -12,52 +14,129 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sider_core::limits;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 use tower::ServiceExt;
 
-use crate::address::configure;
+use crate::{address::configure, tls::Tls};
 
 /// An HTTP listener. The router behind it can be exchanged while it serves; until there is one, it answers 503.
 #[derive(Debug)]
 pub struct HttpServer {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     routes: Routes,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<JoinSet<()>>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Routes(Arc<RwLock<Option<Router>>>);
+struct Routes {
+    router: Arc<RwLock<Option<Router>>>,
+    /// What paths must begin with; any path if there is none.
+    only: &'static [&'static str],
+}
+
+/// Where connections come from.
+enum Listener {
+    Tcp(TcpListener),
+    Tls(TcpListener, Tls),
+    Socket(UnixListener),
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Tls(TcpStream, Tls),
+    Socket(UnixStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        Ok(match self {
+            Listener::Tcp(listener) => Stream::Tcp(listener.accept().await?.0),
+            Listener::Tls(listener, tls) => Stream::Tls(listener.accept().await?.0, tls.clone()),
+            Listener::Socket(listener) => Stream::Socket(listener.accept().await?.0),
+        })
+    }
+}
 
 impl HttpServer {
     /// Starts to serve on `listener`.
     ///
     /// # Errors
     /// The listener has no address.
-    pub fn start(listener: TcpListener) -> std::io::Result<HttpServer> {
+    pub fn start(listener: TcpListener) -> io::Result<HttpServer> {
+        HttpServer::start_for(listener, &[])
+    }
+
+    /// The same for paths alone that begin with one of these.
+    ///
+    /// # Errors
+    /// The listener has no address.
+    pub fn start_for(listener: TcpListener, only: &'static [&'static str]) -> io::Result<HttpServer> {
         let address = listener.local_addr()?;
-        let routes = Routes::default();
+        Ok(HttpServer::begin(Listener::Tcp(listener), Some(address), only))
+    }
+
+    /// Starts to serve on `listener` over TLS.
+    ///
+    /// # Errors
+    /// The listener has no address.
+    pub fn start_tls(listener: TcpListener, tls: Tls) -> io::Result<HttpServer> {
+        let address = listener.local_addr()?;
+        Ok(HttpServer::begin(
+            Listener::Tls(listener, tls),
+            Some(address),
+            &[],
+        ))
+    }
+
+    /// Starts to serve on a socket file, which replaces one that nobody listens on any more.
+    ///
+    /// # Errors
+    /// The file is something else, in use, or can't be made.
+    pub fn start_on_socket(path: &Path) -> io::Result<HttpServer> {
+        use std::os::unix::fs::FileTypeExt as _;
+        let in_use =
+            |reason: &str| io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {reason}", path.display()));
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => return Err(in_use("it is there, and no socket")),
+            Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+                return Err(in_use("another process listens on it"));
+            }
+            Ok(_) => std::fs::remove_file(path)?,
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        Ok(HttpServer::begin(Listener::Socket(listener), None, &[]))
+    }
+
+    fn begin(listener: Listener, address: Option<SocketAddr>, only: &'static [&'static str]) -> HttpServer {
+        let routes = Routes {
+            only,
+            ..Routes::default()
+        };
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(listener, routes.clone(), stopped));
-        Ok(HttpServer {
+        HttpServer {
             address,
             routes,
             stop,
             accepting,
-        })
+        }
     }
 
-    /// The address that is listened on.
-    pub fn address(&self) -> SocketAddr {
+    /// The address that is listened on; `None` for a socket file.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
     /// Serves requests by `router` from now on; `None` answers them with 503.
     pub fn set_router(&self, router: Option<Router>) {
-        *self.routes.0.write().unwrap_or_else(PoisonError::into_inner) = router;
+        *self.routes.router.write().unwrap_or_else(PoisonError::into_inner) = router;
     }
 
     /// Accepts no more connections and no more requests on those there are, gives the requests in flight `grace` to
@@ -74,7 +153,7 @@ impl HttpServer {
 }
 
 /// Accepts connections until it is told to stop; gives those that are still open.
-async fn accept(listener: TcpListener, routes: Routes, stopped: watch::Receiver<bool>) -> JoinSet<()> {
+async fn accept(listener: Listener, routes: Routes, stopped: watch::Receiver<bool>) -> JoinSet<()> {
     let mut stopping = stopped.clone();
     let permits = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
@@ -90,7 +169,7 @@ async fn accept(listener: TcpListener, routes: Routes, stopped: watch::Receiver<
         let told_to_stop = async { drop(stopping.wait_for(|stop| *stop).await) };
         tokio::select! {
             (accepted, permit) = next => match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     let (routes, stopped) = (routes.clone(), stopped.clone());
                     connections.spawn(async move {
                         serve_connection(stream, routes, stopped).await;
@@ -109,12 +188,33 @@ async fn accept(listener: TcpListener, routes: Routes, stopped: watch::Receiver<
     }
 }
 
-async fn serve_connection(stream: TcpStream, routes: Routes, mut stopped: watch::Receiver<bool>) {
-    if let Err(error) = configure(&stream) {
+async fn serve_connection(stream: Stream, routes: Routes, stopped: watch::Receiver<bool>) {
+    if let Stream::Tcp(stream) | Stream::Tls(stream, _) = &stream
+        && let Err(error) = configure(stream)
+    {
         // The client has gone already.
         tracing::debug!(%error, "an HTTP connection can't be used");
         return;
     }
+    match stream {
+        Stream::Tcp(stream) => serve_stream(stream, routes, stopped).await,
+        Stream::Socket(stream) => serve_stream(stream, routes, stopped).await,
+        Stream::Tls(stream, tls) => {
+            let greeting = tls.acceptor().accept(stream);
+            match tokio::time::timeout(limits::HTTP_HEAD_TIMEOUT, greeting).await {
+                Ok(Ok(stream)) => serve_stream(stream, routes, stopped).await,
+                Ok(Err(error)) => tracing::debug!(%error, "an HTTPS connection was not made"),
+                Err(_) => tracing::debug!("an HTTPS connection was not made in time"),
+            }
+        }
+    }
+}
+
+async fn serve_stream(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    routes: Routes,
+    mut stopped: watch::Receiver<bool>,
+) {
     let service = service_fn(move |request| routes.clone().answer(request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -140,14 +240,25 @@ async fn serve_connection(stream: TcpStream, routes: Routes, mut stopped: watch:
 
 impl Routes {
     async fn answer(self, request: hyper::Request<Incoming>) -> Result<axum::response::Response, Infallible> {
-        let router = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match router {
-            Some(router) => router.oneshot(request.map(Body::new)).await,
-            None => Ok((
-                hyper::StatusCode::SERVICE_UNAVAILABLE,
-                "this server is starting or stopping\n",
-            )
-                .into_response()),
+        let path = request.uri().path();
+        if !self.only.is_empty() && !self.only.iter().any(|only| path.starts_with(only)) {
+            let message = "this port is for joining servers alone\n";
+            return Ok((hyper::StatusCode::NOT_FOUND, message).into_response());
         }
+        let router = self.router.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(router) = router else {
+            let message = "this server is starting or stopping\n";
+            return Ok((hyper::StatusCode::SERVICE_UNAVAILABLE, message).into_response());
+        };
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return router.oneshot(request.map(Body::new)).await;
+        }
+        // Without its query: that may hold a token.
+        let (method, path) = (request.method().clone(), path.to_owned());
+        let began = std::time::Instant::now();
+        let answer = router.oneshot(request.map(Body::new)).await;
+        let status = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
+        tracing::debug!(%method, path, status, took = ?began.elapsed(), "request");
+        answer
     }
 }

@@ -4,7 +4,8 @@
 //! - [`disk`] keeps the data: [`disk::FjallDisk`] on files, [`disk::MemoryDisk`] for `-dev`.
 //! - [`network`] carries messages between servers, and plain HTTP towards them.
 //! - [`prober`] runs the probes of health checks.
-//! - [`http`] serves an `axum` router on hyper.
+//! - [`http`] serves an `axum` router on hyper, over TCP, [`tls`] or a socket file.
+//! - [`host`] tells what this host and this process look like.
 //! - [`address`] binds listeners and finds out this host's own address.
 //! - [`telemetry`] writes the logs; [`process`] sets what the operating system allows this process.
 //!
@@ -18,6 +19,10 @@ pub mod network;
 pub mod prober;
 
 pub mod http;
+
+pub mod tls;
+
+pub mod host;
 
 pub mod address;
 

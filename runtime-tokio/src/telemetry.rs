@@ -1,8 +1,14 @@
-//! Logs: text or JSON on standard error.
+//! Logs: text or JSON on standard error, and to whoever asks for them.
+
+mod monitor;
 
 use std::{cell::Cell, panic::PanicHookInfo};
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+pub use self::monitor::{LogLines, log_lines};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,16 +32,19 @@ const QUIET: &str = "fjall=off,lsm_tree=off,sfa=off,openraft=off,hyper=warn,hype
 /// `level` can't be understood, or the logs of this process go elsewhere already.
 pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
     let filter = filter(level)?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
-    let set = match format {
-        LogFormat::Text => subscriber
+    let lines = match format {
+        LogFormat::Text => lines
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+            .boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let set = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(monitor::ToReaders.with_filter(monitor::Wanted))
+        .try_init();
     set.map_err(|error| error.to_string())?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn start(router: Router) -> (HttpServer, String) {
     let server = HttpServer::start(TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap();
     server.set_router(Some(router));
-    let address = server.address().to_string();
+    let address = server.address().unwrap().to_string();
     (server, address)
 }
 

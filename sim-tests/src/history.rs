@@ -87,6 +87,8 @@ pub struct Record {
     pub holdings: Vec<Holding>,
     /// What agents want to be in the registry.
     pub agents: Vec<AgentPromise>,
+    /// When the machines that servers probe turned, and whether to well.
+    pub turns: Vec<(Time, u8, bool)>,
     /// What broke inside: a panic in a server's task, or the run's own machinery.
     pub panics: Vec<(Time, String)>,
     /// When the last fault had ended and everything was started again.

@@ -31,6 +31,8 @@ pub mod maintenance;
 
 pub mod own_checks;
 
+pub mod probes;
+
 pub mod agent_reads;
 
 pub mod cluster_reads;

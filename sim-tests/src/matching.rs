@@ -25,7 +25,7 @@ use crate::{
     keys::KeyOp,
     model::State,
     operation::{CatalogEntry, ELSEWHERE, Op, RegisterForm, Report, Service, Target},
-    prepared,
+    prepared, probes,
     time::Time,
     truth::Entry,
 };
@@ -97,6 +97,7 @@ fn internal(record: &Record, entry: &Entry, before: &State, all_reports: &mut Re
             let mut excused = |update: &CheckUpdate| {
                 update.status.is_none()
                     || is_agents(record, updated_node(update))
+                    || probes::is_of_servers(&update.target)
                     || all_reports.give_one_to(update, before, entry)
             };
             // All of them, so that each gets its report, whatever is wrong with another one.

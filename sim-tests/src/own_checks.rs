@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sider_core::registry::{CheckStatus, Command, Registration};
 
-use crate::matching::is_shared_check;
+use crate::{matching::is_shared_check, probes};
 
 /// `/v1/agent/check/register`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,19 @@ pub struct OwnCheck {
     pub notes: String,
     /// Critical for so many milliseconds, it takes its instance away; 0 is never.
     pub deregister_after_ms: u64,
+    /// The machine that servers probe for it, and how often; then it is no TTL check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probed: Option<Probed>,
+}
+
+/// How servers probe for a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probed {
+    /// Which machine.
+    pub machine: u8,
+    /// Between two runs, in milliseconds.
+    pub interval_ms: u64,
 }
 
 impl OwnCheck {
@@ -33,12 +46,16 @@ impl OwnCheck {
     pub fn request(&self) -> Request<Bytes> {
         let ms = |ms: u64| format!("{ms}ms");
         let mut body = json!({ "Name": self.id, "ServiceID": self.of, "Notes": self.notes });
-        match self.ttl_ms {
-            0 => {
+        match (self.probed, self.ttl_ms) {
+            (Some(probed), _) => {
+                body["HTTP"] = json!(probes::url(probed.machine));
+                body["Interval"] = json!(ms(probed.interval_ms));
+            }
+            (None, 0) => {
                 body["TCP"] = json!("10.9.8.7:80");
                 body["Interval"] = json!("10s");
             }
-            ttl_ms => body["TTL"] = json!(ms(ttl_ms)),
+            (None, ttl_ms) => body["TTL"] = json!(ms(ttl_ms)),
         }
         if let Some(status) = self.status {
             body["Status"] = json!(status.as_str());
@@ -82,6 +99,9 @@ impl OwnCheck {
             && check.instance.as_ref().is_some_and(|it| it.as_str() == self.of)
             && check.definition.ttl() == ttl
             && after == Duration::from_millis(self.deregister_after_ms)
+            && self
+                .probed
+                .is_none_or(|it| probes::is_probed_so(&check.definition, it))
             && check.status == self.status
             && check.output.is_empty()
             && check.notes == self.notes
@@ -95,6 +115,14 @@ impl fmt::Display for OwnCheck {
             "register check {} of {} ttl={}ms",
             self.id, self.of, self.ttl_ms
         )?;
+        if let Some(probed) = self.probed {
+            write!(
+                f,
+                " probes {} every {}ms",
+                probes::url(probed.machine),
+                probed.interval_ms
+            )?;
+        }
         self.status
             .iter()
             .try_for_each(|status| write!(f, ":{}", status.as_str()))?;
@@ -118,6 +146,7 @@ mod tests {
             status: Some(CheckStatus::Passing),
             notes: "notes".into(),
             deregister_after_ms: 0,
+            probed: None,
         };
         let body: Value = serde_json::from_slice(check.request().body()).expect("JSON");
         assert_eq!(

@@ -176,6 +176,11 @@ impl Recorder {
         record.agents.push(promise);
     }
 
+    /// A machine that servers probe is another from now on.
+    pub fn turned(&self, at: Time, machine: u8, well: bool) {
+        self.lock().turns.push((at, machine, well));
+    }
+
     /// What an agent probes is another from now on.
     pub fn agent_flipped(&self, node: &str, at: Time, status: CheckStatus) {
         for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {

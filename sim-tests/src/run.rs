@@ -16,6 +16,7 @@ use crate::{
     history::{Bounds, History, ServerNumber},
     invariants::{Violation, judge, servers},
     keys::Notes,
+    probes,
     recorder::{Recorder, now},
     saboteur::Saboteur,
     schedule::{Schedule, Shape, Squeeze},
@@ -152,7 +153,11 @@ impl Squeeze {
 
 async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
     let witness = Arc::new(recorder.clone());
-    let cluster = Cluster::start(&world, cluster_options(&schedule.cluster), witness);
+    let mut options = cluster_options(&schedule.cluster);
+    if schedule.cluster.probes {
+        options.server.prober = Some(Arc::new(world.prober()));
+    }
+    let cluster = Cluster::start(&world, options, witness);
     let saboteur = Saboteur::new(&world, &cluster, schedule, &recorder);
     let clients = schedule
         .actions
@@ -180,6 +185,11 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
     for (place, fault) in schedule.faults.iter().enumerate() {
         drop(world.spawn(saboteur.clone().cause(place, fault.clone())));
     }
+    drop(world.spawn(probes::play(
+        world.clone(),
+        schedule.turns.clone(),
+        recorder.clone(),
+    )));
     for (number, plan) in schedule.agents() {
         let agent = agency::run(
             world.clone(),

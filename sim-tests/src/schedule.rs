@@ -32,6 +32,9 @@ pub struct Schedule {
     /// Another one, on a host of its own, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_agent: Option<AgentPlan>,
+    /// What befalls the machines that servers probe, by time. Nobody is there before the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turns: Vec<Turn>,
     /// When everything is healed.
     pub heal_ms: u64,
     /// When the run ends.
@@ -70,6 +73,21 @@ pub struct Shape {
     /// Whether the servers are in their own catalog.
     #[serde(default)]
     pub servers_listed: bool,
+    /// Whether the servers run checks of their shared node themselves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub probes: bool,
+}
+
+/// A machine that servers probe is another from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Turn {
+    /// When.
+    pub at_ms: u64,
+    /// Which machine.
+    pub machine: u8,
+    /// Whether it is well; else it says that it is not.
+    pub well: bool,
 }
 
 /// How much servers do in one go, and hold: so little that what happens in between happens often. 0 is as in production.

@@ -97,6 +97,7 @@ pub fn three() -> Shape {
         command_version: Command::NEWEST_VERSION,
         squeeze: None,
         servers_listed: false,
+        probes: false,
     }
 }
 

@@ -12,11 +12,12 @@ use sider_core::{
     registry::{NodeName, ServiceName},
     server::{ServerConfig, node_id},
 };
-use sider_runtime_tokio::{address, telemetry::LogFormat};
+use sider_runtime_tokio::{address, telemetry::LogFormat, tls::TlsFiles};
 
-use super::authority;
+use super::{authority, reload};
 use crate::{
     config::{ConfigFile, Peer, Timing},
+    config_files::read_merged,
     flags::{ServerFlags, host_name},
 };
 
@@ -25,8 +26,14 @@ use crate::{
 pub struct Settings {
     /// This server.
     pub id: ServerId,
-    /// Where to listen for HTTP.
+    /// Where to listen for HTTP: an address, or `unix://` and a path.
     pub http: String,
+    /// Where to listen for HTTPS, with which files.
+    pub https: Option<(String, TlsFiles)>,
+    /// Where to listen for servers that join by the address of Consul's gossip.
+    pub join_bind: Option<String>,
+    /// Config files and folders of them.
+    pub config_paths: Vec<PathBuf>,
     /// Where to listen for peers.
     pub raft: String,
     /// Where others reach the HTTP API, if that is not where it listens.
@@ -67,23 +74,26 @@ pub enum Start {
 }
 
 impl Settings {
-    /// Puts everything together; reads the config file if one is named.
+    /// Puts everything together; reads the config files that are named.
     ///
     /// # Errors
     /// One line that names the flag or key.
     pub fn new(flags: ServerFlags) -> Result<Settings, String> {
-        let file = match &flags.config {
-            Some(path) => ConfigFile::read(path)?,
-            None => ConfigFile::default(),
-        };
-        Settings::merge(flags, file)
+        let merged = read_merged(&flags.config)?;
+        let settings = Settings::merge(flags, ConfigFile::of(&merged)?)?;
+        reload::validate(&merged, &settings.server)?;
+        Ok(settings)
     }
 
     fn merge(flags: ServerFlags, file: ConfigFile) -> Result<Settings, String> {
-        let path = flags.config.as_deref().unwrap_or(Path::new(""));
+        let paths: Vec<_> = flags
+            .config
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         let sources = Sources {
             file: &file,
-            path: path.display().to_string(),
+            path: paths.join(", "),
         };
         let id = match sources.text(&flags.raft_id, "raft_id") {
             Some(id) => id.check(parse_id)?,
@@ -94,7 +104,10 @@ impl Settings {
         // This server's entry in the list is about this server alone, so it goes before the keys for all of them.
         let http = match (&flags.http, own.and_then(|own| own.http.clone())) {
             (None, Some(http)) => http,
-            _ => sources.address(&flags.http, "http", "127.0.0.1:8500")?,
+            _ => match sources.text(&flags.http, "http") {
+                Some(socket) if socket.text.starts_with("unix://") => socket.check(socket_path)?,
+                _ => sources.address(&flags.http, "http", "127.0.0.1:8500")?,
+            },
         };
         let raft = match (&flags.raft_bind, own) {
             (None, Some(own)) => own.raft.clone(),
@@ -125,6 +138,9 @@ impl Settings {
         let log_level = sources.text(&flags.log_level, "log_level");
         Ok(Settings {
             http,
+            https: sources.https(&flags)?,
+            join_bind: file.flags.get("join_bind").cloned(),
+            config_paths: flags.config.clone(),
             http_advertise: own.and_then(|own| own.http.clone()),
             raft,
             raft_advertise,
@@ -215,6 +231,33 @@ impl<'a> Sources<'a> {
         match self.text(flag, key) {
             Some(address) => address.check(|text| address::split(text).map(|_| text.to_owned())),
             None => Ok(default.to_owned()),
+        }
+    }
+
+    /// Where to serve HTTPS, and with which files.
+    fn https(&self, flags: &ServerFlags) -> Result<Option<(String, TlsFiles)>, String> {
+        let Some(picked) = self.text(&flags.https, "https") else {
+            return Ok(None);
+        };
+        let address = picked.check(|text| address::split(text).map(|_| text.to_owned()))?;
+        let file =
+            |flag: &Option<String>, key: &str| self.text(flag, key).map(|path| PathBuf::from(path.text));
+        let needed = |flag: &Option<String>, key: &str| {
+            let missing = || format!("{}: it needs -{} too", picked.origin, key.replace('_', "-"));
+            file(flag, key).ok_or_else(missing)
+        };
+        let files = TlsFiles {
+            certificate: needed(&flags.tls_cert, "tls_cert")?,
+            key: needed(&flags.tls_key, "tls_key")?,
+            authority: file(&flags.tls_ca, "tls_ca"),
+            verify: self.bool(flags.tls_verify, "tls_verify")?.unwrap_or(false),
+        };
+        match files.verify && files.authority.is_none() {
+            true => Err(format!(
+                "{}: clients can't be verified without -tls-ca",
+                picked.origin
+            )),
+            false => Ok(Some((address, files))),
         }
     }
 
@@ -342,6 +385,16 @@ fn reachable(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} can't be reached by others: expected host:port"));
     }
     Ok(text.to_owned())
+}
+
+/// `unix://` and an absolute path.
+fn socket_path(text: &str) -> Result<String, String> {
+    match text.strip_prefix("unix://") {
+        Some(path) if Path::new(path).is_absolute() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "{text:?} is no socket: expected unix:// and an absolute path"
+        )),
+    }
 }
 
 fn parse_bool(text: &str) -> Result<bool, String> {

@@ -6,6 +6,7 @@
 
 mod cli;
 mod cluster;
+mod consul_config;
 mod refusals;
 mod single;
 mod streams;

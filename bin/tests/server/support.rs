@@ -68,6 +68,17 @@ impl Place {
     }
 }
 
+/// A process that is killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Guard(pub(crate) Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -264,7 +275,7 @@ pub(crate) fn run(flags: &[&str]) -> (ExitStatus, String, String) {
 }
 
 /// The program, without the settings of whoever runs the tests.
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sds-server"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SIDER_")) {
         command.env_remove(name);

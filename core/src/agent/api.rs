@@ -1,23 +1,25 @@
 //! The agent's own HTTP API: the `/v1/agent/…` paths of a server, with the same request forms and answers, for this
-//! host. Registrations made here are kept on the disk before they are answered.
+//! host. Registrations made here are kept on the disk before they are answered. What is about the cluster is sent on to a
+//! server.
 
 mod changes;
+pub(super) mod forward;
 mod reads;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::{Shared, local::Outcome, servers::CallError};
 use crate::{
-    api::http::{error::ApiError, pretty, read, write},
+    api::http::{error::ApiError, pretty, read, reply::Reply, write},
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_WAITERS_MAX},
     registry::{CheckId, CheckKey, InstanceId, InstanceKey, Namespace},
     runtime::Runtime,
@@ -64,10 +66,17 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
             read(reads::health_by_name::<R>),
         )
         .route("/v1/agent/self", read(reads::this_agent::<R>))
+        .route("/v1/agent/leave", write(leave::<R>))
         .route("/livez", read(async || "ok\n"))
-        .fallback(unknown_path)
+        .fallback(forward::forward::<R>)
         .layer(from_fn(indent))
         .with_state(shared)
+}
+
+/// `PUT /v1/agent/leave`: deregisters what this host has, and ends.
+async fn leave<R: Runtime>(State(shared): State<Arc<Shared<R>>>) -> Reply {
+    shared.leave.notify_one();
+    Reply::empty()
 }
 
 /// Indents the answer if `?pretty` asks for it.
@@ -79,11 +88,6 @@ async fn indent(request: Request, next: Next) -> Response {
     } else {
         response
     }
-}
-
-async fn unknown_path() -> Response {
-    let message = "Invalid URL path: not an endpoint of an agent's API\n";
-    (StatusCode::NOT_FOUND, message).into_response()
 }
 
 impl<R: Runtime> Shared<R> {

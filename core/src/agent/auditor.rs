@@ -10,11 +10,11 @@ use super::{
     Shared,
     compare::{Finding, Held, compare},
     local::Change,
-    schedule::{Backoff, spread},
     store, wire,
 };
 use crate::{
     limits::{AGENT_AFTERMATH, AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_TIMEOUT},
+    probing::schedule::{Backoff, spread},
     registry::Namespace,
     runtime::{Instant, Runtime},
 };

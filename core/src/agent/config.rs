@@ -30,6 +30,8 @@ pub struct Settings {
     pub http: Option<String>,
     /// `node`: name of the node.
     pub node: Option<String>,
+    /// `datacenter`: name of the servers' datacenter.
+    pub datacenter: Option<String>,
     /// `address`: where the node is reached.
     pub address: Option<String>,
     /// `data_dir`.
@@ -50,6 +52,7 @@ impl Settings {
             servers: self.servers.or(other.servers),
             http: self.http.or(other.http),
             node: self.node.or(other.node),
+            datacenter: self.datacenter.or(other.datacenter),
             address: self.address.or(other.address),
             data_dir: self.data_dir.or(other.data_dir),
             enable_script_checks: self.enable_script_checks.or(other.enable_script_checks),
@@ -71,13 +74,14 @@ pub struct ConfigFile {
     services: Vec<Value>,
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "services",
     "service",
     "server",
     "servers",
     "http",
     "node",
+    "datacenter",
     "address",
     "data_dir",
     "enable_script_checks",
@@ -116,6 +120,7 @@ impl ConfigFile {
                 servers: servers(&fields)?,
                 http: text("http")?,
                 node: text("node")?,
+                datacenter: text("datacenter")?,
                 address: text("address")?,
                 data_dir: text("data_dir")?,
                 enable_script_checks: match fields.has("enable_script_checks")? {

@@ -15,12 +15,12 @@ pub(super) use self::{
     pending::{Change, Outcome, Pending, Waiters, tell},
 };
 
-use super::{
-    check::{Streak, interval_of, probe_of},
-    schedule::{Schedule, first_run_delay},
-};
 use crate::{
     limits::{AGENT_NODE_CHECKS_MAX, AGENT_SERVICES_MAX, CHECKS_PER_INSTANCE_MAX},
+    probing::{
+        check::{Streak, interval_of, probe_of},
+        schedule::{Schedule, first_run_delay},
+    },
     registry::{CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
     runtime::{Instant, Probe},
 };

@@ -3,27 +3,26 @@
 //!
 //! Reading order; a module imports only from those above it in this list:
 //!
-//! 1. `schedule` is when things are due: staggering, spreading, backing off.
-//! 2. `check` is how a probe's outcome becomes a status.
-//! 3. `servers` calls whichever server answers.
-//! 4. `local` is what the agent wants, and what of it the servers have yet to be told.
-//! 5. `wire` is the JSON in between; `compare` finds what the servers hold otherwise.
-//! 6. `store` is what survives a restart; `registrations` and `config` read what people wrote.
-//! 7. `writer`, `auditor` and `prober` are the tasks: the first sends, the second looks, the third runs checks.
-//! 8. `api` is the agent's own HTTP API.
+//! 1. `servers` calls whichever server answers.
+//! 2. `local` is what the agent wants, and what of it the servers have yet to be told.
+//! 3. `wire` is the JSON in between; `compare` finds what the servers hold otherwise.
+//! 4. `store` is what survives a restart; `registrations` and `config` read what people wrote.
+//! 5. `writer`, `auditor` and `prober` are the tasks: the first sends, the second looks, the third runs checks.
+//! 6. `api` is the agent's own HTTP API, with what it sends on to servers; `cache` keeps what `?cached` asks for.
+//!
+//! When checks are due, and how an outcome becomes a status, is in [`crate::probing`].
 //!
 //! Nothing here gives up: a server that can't be reached is tried again, after a wait that grows to a bound, and the
 //! next one meanwhile. What an agent sends says how things should be, so sending it twice does no harm.
 
 mod api;
 mod auditor;
-mod check;
+mod cache;
 mod compare;
 mod config;
 mod local;
 mod prober;
 mod registrations;
-mod schedule;
 mod servers;
 mod store;
 #[cfg(test)]
@@ -47,18 +46,19 @@ use tokio::sync::{Notify, Semaphore};
 
 pub use self::config::{ConfigError, ConfigFile, ConfiguredService, Settings, refuse_duplicates};
 use self::{
+    cache::Cache,
     local::{Local, Origin},
     registrations::Registrar,
-    schedule::Backoff,
     servers::{CallError, Servers},
     store::{Store, Stored},
 };
 use crate::{
     api::http::requests::plain_node,
     limits::{
-        AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_TIMEOUT, AGENT_SHUTDOWN_TIMEOUT,
+        AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_TIMEOUT, AGENT_FORWARDS_MAX, AGENT_SHUTDOWN_TIMEOUT,
         AGENT_SYNC_INTERVAL, AGENT_WAITERS_MAX,
     },
+    probing::schedule::Backoff,
     registry::{Namespace, NodeName},
     runtime::{Change, Runtime},
 };
@@ -70,6 +70,8 @@ pub struct AgentConfig {
     pub node: NodeName,
     /// Where the node is reached: the address of services that name none.
     pub address: String,
+    /// Name of the servers' datacenter, as answers have it.
+    pub datacenter: String,
     /// HTTP addresses of servers, `host:port`; at least one.
     pub servers: Vec<String>,
     /// Services and checks to register, as [`ConfigFile::services`] gives them.
@@ -86,6 +88,7 @@ impl AgentConfig {
         AgentConfig {
             node,
             address,
+            datacenter: "dc1".to_owned(),
             servers,
             services: Vec::new(),
             enable_script_checks: false,
@@ -120,8 +123,13 @@ struct Shared<R: Runtime> {
     writing: tokio::sync::Mutex<()>,
     /// Requests of the agent's API that may wait for the servers.
     waiting: Semaphore,
+    /// Requests that are being sent on to servers.
+    forwarding: Semaphore,
+    cache: Cache,
     probes_running: AtomicUsize,
     stopping: AtomicBool,
+    /// Told when the agent's API was asked to end it.
+    leave: Notify,
     wake_writer: Notify,
     wake_auditor: Notify,
     wake_prober: Notify,
@@ -169,8 +177,11 @@ impl<R: Runtime> Agent<R> {
             changing: tokio::sync::Mutex::default(),
             writing: tokio::sync::Mutex::default(),
             waiting: Semaphore::new(AGENT_WAITERS_MAX),
+            forwarding: Semaphore::new(AGENT_FORWARDS_MAX),
+            cache: Cache::default(),
             probes_running: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            leave: Notify::new(),
             wake_writer: Notify::new(),
             wake_auditor: Notify::new(),
             wake_prober: Notify::new(),
@@ -184,6 +195,11 @@ impl<R: Runtime> Agent<R> {
     /// The agent's own HTTP API, without IO.
     pub fn router(&self) -> axum::Router {
         api::router(self.0.clone())
+    }
+
+    /// Ends when `/v1/agent/leave` was asked of the agent's API: then it is to be shut down.
+    pub async fn asked_to_leave(&self) {
+        self.0.leave.notified().await;
     }
 
     /// Stops the agent and deregisters its node with everything on it, trying for at most

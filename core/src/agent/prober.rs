@@ -4,14 +4,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::future::select;
 
-use super::{
-    Shared,
-    check::{judge, timeout_of},
-    local::Run,
-    store,
-};
+use super::{Shared, local::Run, store};
 use crate::{
     limits::AGENT_PROBES_IN_FLIGHT_MAX,
+    probing::check::{judge, timeout_of},
     registry::InstanceKey,
     runtime::{Prober, Runtime},
 };

@@ -5,7 +5,6 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    check::Rules,
     local::{CheckSpec, Local, LocalError, Origin, ServiceSpec},
     store::Record,
 };
@@ -15,6 +14,7 @@ use crate::{
         error::ApiError,
         requests::{Place, parse_check, parse_service},
     },
+    probing::check::Rules,
     registry::{Namespace, Node},
     runtime::Runtime,
 };

@@ -11,7 +11,8 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 
-use crate::runtime::{Network, Runtime};
+use super::api::forward::Wanted;
+use crate::runtime::{Network, NetworkError, Runtime};
 
 /// Why no server did what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +29,18 @@ pub(super) enum CallError {
         message: String,
     },
 }
+
+/// Why a request that was sent on has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Forwarded {
+    /// No server carried it out: what each of them said.
+    NotDone(String),
+    /// It may have been carried out.
+    Unknown(String),
+}
+
+/// What servers say who certainly did nothing: another one may.
+const NOT_DONE: &str = "No cluster leader";
 
 /// The servers' addresses, and the one that answered last.
 ///
@@ -92,6 +105,47 @@ impl<R: Runtime> Servers<R> {
         Err(CallError::Unavailable(failures.join("; ")))
     }
 
+    /// Sends a client's request to one server after the other, until one answers it. A write goes to the next one only where
+    /// it is certain that it was not carried out.
+    ///
+    /// # Errors
+    /// None did.
+    pub(super) async fn forward(
+        &self,
+        wanted: &Wanted,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Forwarded> {
+        let reads = matches!(wanted.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let first = self.current.load(Ordering::Relaxed);
+        let mut failures = Vec::new();
+        let mut refused = None;
+        for step in 0..self.addresses.len() {
+            let index = (first + step) % self.addresses.len();
+            let address = &self.addresses[index];
+            let mut request = Request::new(wanted.body.clone());
+            *request.method_mut() = wanted.method.clone();
+            *request.uri_mut() = wanted.uri.clone();
+            *request.headers_mut() = wanted.headers.clone();
+            match self.network.http(address, request, timeout).await {
+                Ok(answer) if is_not_done(&answer) => {
+                    failures.push(format!("{address}: {}", answer.status()));
+                    refused = Some(answer);
+                }
+                Ok(answer) => {
+                    self.current.store(index, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(NetworkError::OutcomeUnknown { reason, .. }) if !reads => {
+                    return Err(Forwarded::Unknown(format!("no answer from {address}: {reason}")));
+                }
+                Err(error) => failures.push(error.to_string()),
+            }
+        }
+        self.current
+            .store((first + 1) % self.addresses.len(), Ordering::Relaxed);
+        refused.ok_or_else(|| Forwarded::NotDone(failures.join("; ")))
+    }
+
     /// Whether a write failed of which a part may still arrive, later than what was sent since: what the servers hold
     /// should be looked at then.
     pub(super) fn is_uncertain(&self) -> bool {
@@ -142,6 +196,13 @@ impl<R: Runtime> Servers<R> {
             })
         }
     }
+}
+
+/// Whether a server says that it did nothing, and that another one, or the same later, may.
+fn is_not_done(answer: &Response<Bytes>) -> bool {
+    answer.status() == StatusCode::SERVICE_UNAVAILABLE
+        || (answer.status() == StatusCode::INTERNAL_SERVER_ERROR
+            && answer.body().trim_ascii() == NOT_DONE.as_bytes())
 }
 
 impl CallError {

@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::{
     Shared,
     local::{Change, Waiters, tell},
-    schedule::Backoff,
     servers::CallError,
     wire,
 };
@@ -19,6 +18,7 @@ use crate::{
         AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_BYTES_MAX, AGENT_CALL_TIMEOUT,
         AGENT_CALL_TIMEOUT_MIN, AGENT_REGISTRATIONS_PER_CALL_MAX, AGENT_REPORTS_PER_CALL_MAX,
     },
+    probing::schedule::Backoff,
     registry::CheckKey,
     runtime::{Instant, Runtime},
 };

@@ -18,6 +18,7 @@ use super::{
     ServerError, Written,
     peer::{self, Errand, Failure, Outcome, PeerRequest, PeerResponse},
     receipts::Stamp,
+    renewals::Reporter,
     wiring::Inner,
 };
 use crate::{
@@ -232,7 +233,9 @@ impl Inner {
         match errand {
             Errand::Write(command) => self.propose(command, deadline).await.map(Outcome::Written),
             Errand::Renew(renewals) => {
-                let renewed = self.renew_here(renewals, term, deadline).await?;
+                let renewed = self
+                    .renew_here(renewals, term, Reporter::Client, deadline)
+                    .await?;
                 Ok(Outcome::Renewed(renewed))
             }
             Errand::RenewSession(id) => {

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server),
 //! [`reads`], [`blocking`] and [`streams`] (what any server can do), with [`hub`] and [`views`]; [`countdown`], [`deadlines`],
-//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`membership`], [`silence`], [`upkeep`], [`autopilot`], [`upgrade`],
+//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`probes`]; [`membership`], [`silence`], [`upkeep`], [`autopilot`], [`upgrade`],
 //! [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
 //! and a network), [`standin`] (one without, for tests).
 
@@ -18,12 +18,14 @@ mod divergence;
 mod errands;
 mod events;
 mod expiry;
+mod host;
 mod hub;
 mod membership;
 mod metrics;
 mod occupancy;
 mod peer;
 mod platform;
+mod probes;
 mod reads;
 mod receipts;
 mod renewals;
@@ -47,8 +49,10 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     autopilot::AutopilotSettings,
     events::UserEvent,
+    host::{Host, LogLevel},
     occupancy::Occupancy,
     platform::{Platform, RuntimePlatform},
+    probes::ServerProber,
     snapshot::SnapshotStream,
     start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
     streams::{StreamEnd, StreamEvent, WatchStream},
@@ -185,6 +189,10 @@ pub struct ServerConfig {
     pub servers_service: Option<ServiceName>,
     /// Makes a certificate authority for a trust domain, where something can.
     pub make_authority: Option<MakeAuthority>,
+    /// Runs checks of the node of registrations through `/v1/agent/…`; without it nobody does, and reports on them are taken.
+    pub prober: Option<Arc<dyn ServerProber>>,
+    /// The process around this server, where there is one.
+    pub host: Option<Arc<dyn Host>>,
     /// See [`crate::limits::RESTORE_IDLE_MAX`].
     pub restore_idle: Duration,
     /// Longest time for one step of a restore: a part that is laid down, or the change of the state.
@@ -211,6 +219,8 @@ impl Default for ServerConfig {
             script_checks: false,
             servers_service: None,
             make_authority: None,
+            prober: None,
+            host: None,
             restore_idle: limits::RESTORE_IDLE_MAX,
             restore_step: limits::RESTORE_STEP_TIMEOUT,
         }

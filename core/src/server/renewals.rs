@@ -33,13 +33,22 @@
 
 use std::collections::BTreeSet;
 
-use super::{Renewal, Renewed, peer::Failure, wiring::Inner};
+use super::{Renewal, Renewed, peer::Failure, probes, wiring::Inner};
 use crate::{
     limits,
     raft::ReadIndexError,
     registry::{CheckKey, CheckTarget, CheckUpdate, Command, Refusal, Registry, Reply},
     runtime::Instant,
 };
+
+/// Who reports on checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reporter {
+    /// A client, on what it watches itself.
+    Client,
+    /// This server, on what it probed.
+    Prober,
+}
 
 /// What is to be done about the renewals of one call.
 #[derive(Debug, Default)]
@@ -58,6 +67,7 @@ impl Inner {
         &self,
         mut renewals: Vec<Renewal>,
         term: u64,
+        reporter: Reporter,
         deadline: Instant,
     ) -> Result<Renewed, Failure> {
         renewals.iter_mut().for_each(cut_output);
@@ -67,7 +77,7 @@ impl Inner {
             mut index,
             mut outcomes,
             writes,
-        } = self.judge(renewals, term)?;
+        } = self.judge(renewals, term, reporter)?;
         let mut written = 0;
         for chunk in writes.chunks(limits::RENEWALS_PER_COMMAND_MAX) {
             let results = self.write_updates(chunk, deadline).await;
@@ -117,7 +127,7 @@ impl Inner {
     }
 
     /// Compares with the state: step 3, and the condition of step 4.
-    fn judge(&self, renewals: Vec<Renewal>, term: u64) -> Result<Verdict, Failure> {
+    fn judge(&self, renewals: Vec<Renewal>, term: u64, reporter: Reporter) -> Result<Verdict, Failure> {
         let registry = self.registry();
         let mut deadlines = self.shared.deadlines();
         let now = self.platform().now();
@@ -131,7 +141,9 @@ impl Inner {
         // A report behind one of the same check that is written is written too: it is the newer one, and shares its fate.
         let mut written: BTreeSet<CheckKey> = BTreeSet::new();
         for (place, renewal) in renewals.into_iter().enumerate() {
-            let keys = match targets(&registry, &renewal.target) {
+            let keys = match targets(&registry, &renewal.target)
+                .and_then(|keys| self.may_report(&registry, keys, reporter))
+            {
                 Ok(keys) => keys,
                 Err(refusal) => {
                     verdict.outcomes.push(Err(refusal));
@@ -172,6 +184,27 @@ impl Inner {
             verdict.writes.push((place, update));
         }
         Ok(verdict)
+    }
+
+    /// Refuses a client's report on a check that the servers run: the next run would undo it.
+    fn may_report(
+        &self,
+        registry: &Registry,
+        keys: Vec<CheckKey>,
+        reporter: Reporter,
+    ) -> Result<Vec<CheckKey>, Refusal> {
+        if reporter == Reporter::Prober || self.shared.config.prober.is_none() {
+            return Ok(keys);
+        }
+        let (node, scripts) = self.shared.probed();
+        let run_here = |key: &&CheckKey| {
+            let check = registry.check(key);
+            check.is_some_and(|check| probes::is_run_here(check, node, scripts))
+        };
+        match keys.iter().find(run_here) {
+            Some(key) => Err(Refusal::NotTtl(key.id.to_string())),
+            None => Ok(keys),
+        }
     }
 
     /// Writes updates as one command; gives the index after it and an outcome for each.

@@ -27,6 +27,7 @@ use super::{
     metrics::Metrics,
     peer::{self, PeerResponse},
     platform::Platform,
+    probes::ProbeTable,
     reads::ReadRounds,
     receipts::{Receipts, Stamps},
     signal::Signal,
@@ -36,7 +37,7 @@ use crate::{
     limits,
     observe::{Observation, Observer, SharedObserver},
     raft::{ApplyListener, Consensus, PeerService, ServerAddress},
-    registry::{Applied, Command, Registry},
+    registry::{Applied, Command, NodeName, Registry},
     runtime::Instant,
 };
 
@@ -64,7 +65,10 @@ pub(super) struct Shared {
     pub(super) events: Events,
     pub(super) observer: SharedObserver,
     pub(super) started: Instant,
+    /// Checks to run that were not there, and runs that ended.
+    pub(super) probes_changed: Signal,
     deadlines: Mutex<Deadlines>,
+    probes: Mutex<ProbeTable>,
     digests: Mutex<DigestRing>,
     halted: Mutex<Option<String>>,
     finish: Mutex<Option<Finish>>,
@@ -122,7 +126,9 @@ impl Wiring {
                 metrics: Metrics::default(),
                 events: Events::default(),
                 observer,
+                probes_changed: Signal::default(),
                 deadlines: Mutex::default(),
+                probes: Mutex::default(),
                 digests: Mutex::default(),
                 halted: Mutex::default(),
                 finish: Mutex::default(),
@@ -174,6 +180,7 @@ impl Wiring {
         expiry::begin(&inner);
         super::divergence::begin(&inner);
         super::upkeep::begin(&inner);
+        super::probes::begin(&inner);
         super::autopilot::begin(&inner);
         super::upgrade::begin(&inner);
         super::snapshot::begin(&inner);
@@ -184,6 +191,15 @@ impl Wiring {
 impl Shared {
     pub(super) fn deadlines(&self) -> MutexGuard<'_, Deadlines> {
         self.deadlines.lock().expect("no holder of this lock panics")
+    }
+
+    pub(super) fn probes(&self) -> MutexGuard<'_, ProbeTable> {
+        self.probes.lock().expect("no holder of this lock panics")
+    }
+
+    /// The node whose checks the servers run, and whether programs too.
+    pub(super) fn probed(&self) -> (&NodeName, bool) {
+        (&self.config.agent_node, self.config.script_checks)
     }
 
     pub(super) fn digests(&self) -> MutexGuard<'_, DigestRing> {
@@ -284,6 +300,14 @@ impl ApplyListener for Shared {
             self.metrics.count_events(&applied.events);
             self.deadlines()
                 .applied(registry, &applied.events, self.platform.now());
+            let random = || self.platform.random_u64();
+            let now = self.platform.now();
+            if self
+                .probes()
+                .applied(registry, &applied.events, self.probed(), now, random)
+            {
+                self.probes_changed.bump();
+            }
         }
         self.hub.wake(&applied.topics);
     }
@@ -292,6 +316,7 @@ impl ApplyListener for Shared {
         self.digests().restart(log_index, registry.digest());
         // A leader's state is never replaced; whatever the table held is of an earlier time.
         self.deadlines().follow();
+        self.probes().follow();
         self.views.clear();
         self.hub.wake_all();
     }

@@ -9,6 +9,7 @@ mod divergence;
 mod expiry;
 mod membership;
 mod metrics;
+mod probes;
 mod reads;
 mod renewals;
 mod streams;

@@ -12,6 +12,7 @@ mod cluster;
 mod keys;
 mod narrowing;
 mod prepared;
+mod probes;
 mod sessions;
 mod streams;
 mod troubles;
@@ -42,6 +43,8 @@ const PATIENT_MS: u64 = 7_000;
 const BESIDE: u64 = 0x5e4_7e45;
 /// The same for what was drawn later of agents.
 const BESIDE_AGENTS: u64 = 0xa6e_2755;
+/// The same for what was drawn later of checks that servers run.
+const BESIDE_PROBES: u64 = 0x9_20be5;
 /// In so many of a hundred worlds the servers are in their own catalog.
 const SERVERS_LISTED: u64 = 40;
 
@@ -62,7 +65,7 @@ pub fn generate(seed: u64) -> Schedule {
     let mut dice = Dice::new(seed);
     let pace = pace(&mut dice);
     let mut beside = Dice::new(seed ^ BESIDE);
-    let cluster = Shape {
+    let mut cluster = Shape {
         servers_listed: beside.chance(SERVERS_LISTED),
         ..shape(&mut dice)
     };
@@ -82,6 +85,12 @@ pub fn generate(seed: u64) -> Schedule {
     cluster::draw(&mut beside, &cluster, pace, &mut actions);
     checks::draw(&mut beside, &cluster, pace, &mut actions);
     varied::draw(&mut beside, &cluster, pace, &mut actions);
+    let turns = probes::draw(
+        &mut Dice::new(seed ^ BESIDE_PROBES),
+        &mut cluster,
+        pace,
+        &mut actions,
+    );
     let other_agent = dice.chance(8).then(|| agents::draw(&mut dice, pace));
     let mut of_agents = Dice::new(seed ^ BESIDE_AGENTS);
     let mut burden = |plan| agents::burden(&mut of_agents, &cluster, pace, plan);
@@ -93,6 +102,7 @@ pub fn generate(seed: u64) -> Schedule {
         faults,
         agent: first_agent,
         other_agent,
+        turns,
         heal_ms: pace.heal_ms,
         end_ms: pace.end_ms,
     }
@@ -143,6 +153,7 @@ fn shape(dice: &mut Dice) -> Shape {
         },
         squeeze: dice.chance(35).then(|| squeeze(dice, latency_us.1)),
         servers_listed: false,
+        probes: false,
     }
 }
 

@@ -24,6 +24,7 @@ pub mod membership;
 pub mod monotonic_index;
 pub mod outputs;
 pub mod prepared;
+pub mod probes;
 pub mod quorum;
 pub mod reaping;
 pub mod recovery;
@@ -64,7 +65,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 35] = [
+pub const ALL: [(&str, Check); 36] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -93,6 +94,7 @@ pub const ALL: [(&str, Check); 35] = [
     (locks::NAME, locks::check),
     (reaping::NAME, reaping::check),
     (agents::NAME, agents::check),
+    (probes::NAME, probes::check),
     (membership::NAME, membership::check),
     (autopilot::NAME, autopilot::check),
     (servers::NAME, servers::check),

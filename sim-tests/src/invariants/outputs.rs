@@ -221,7 +221,7 @@ fn owners(history: &History, key: &CheckKey) -> BTreeSet<InstanceId> {
 
 /// Whether only clients report on a check: an agent does on those of its own node.
 fn is_of_clients(key: &CheckKey) -> bool {
-    key.node.as_str() == crate::matching::SHARED_NODE
+    key.node.as_str() == crate::matching::SHARED_NODE && !crate::probes::is_probed(key)
 }
 
 #[cfg(test)]

@@ -180,6 +180,7 @@ pub fn schedule(drift_ppm: i32, pause_ms: u64, seed: u64) -> Schedule {
         faults,
         agent: None,
         other_agent: None,
+        turns: Vec::new(),
         heal_ms: END_MS,
         end_ms: END_MS,
     }

@@ -9,6 +9,7 @@ mod catalog;
 mod cluster;
 mod counting;
 mod prepared;
+mod probes;
 mod rows;
 mod shown;
 mod streams;

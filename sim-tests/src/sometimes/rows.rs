@@ -15,7 +15,7 @@ use super::{
         several_checks, shared_wakes, split_votes, stale_behind, steps_given, stops, taken_back, two_leaders,
         under, unfiltered, unknown_writes, waiting_at, waits, woken,
     },
-    prepared, shown, streams, whole,
+    prepared, probes, shown, streams, whole,
 };
 use crate::{
     history::{Fact, Outcome, ServerNumber},
@@ -208,6 +208,9 @@ table! {
         op.is_done() && matches!(&op.op, Op::Report { form: ReportForm::Heartbeat, reports } if
             reports.iter().any(|it| matches!(&it.target, Target::Instance(id) if several_checks(h, id))))
     });
+    Usual "what a server probes is another than before": probes::turned;
+    Usual "what a server probes turns bad": probes::turned_bad;
+    Usual "a leader goes on with checks that another one ran": probes::goes_on;
 
     // Reads.
     Usual "a follower answers a linearizable read": |h| count(h, |op| {

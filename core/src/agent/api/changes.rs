@@ -304,7 +304,7 @@ async fn report<R: Runtime>(
     output: String,
 ) -> Result<Reply, ApiError> {
     let _permit = shared.may_wait()?;
-    let output = crate::agent::check::cut(output);
+    let output = crate::probing::check::cut(output);
     let receivers = {
         let mut local = shared.local();
         for key in &keys {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{
-        Shared,
+        AgentConfig, Shared,
         local::{Local, LocalCheck, LocalService},
     },
     api::http::{
@@ -17,12 +17,9 @@ use crate::{
         options::{Name, Parameters},
         reply::Reply,
     },
-    registry::{Check, CheckStatus, InstanceId, NodeName, ServiceName},
+    registry::{Check, CheckStatus, InstanceId, ServiceName},
     runtime::{Instant, Runtime},
 };
-
-/// The datacenter that answers name. An agent serves one cluster and is not told another name for it.
-const DATACENTER: &str = "dc1";
 
 /// `GET /v1/agent/services`: the services by id.
 pub(super) async fn services<R: Runtime>(
@@ -31,7 +28,7 @@ pub(super) async fn services<R: Runtime>(
     headers: HeaderMap,
 ) -> Result<Reply, ApiError> {
     let namespace = parameters.namespace(&headers)?.unwrap_or_default();
-    let encoder = encoder(&shared.config.node);
+    let encoder = encoder(&shared.config);
     let local = shared.local();
     let services: BTreeMap<&str, _> = local
         .services()
@@ -49,7 +46,7 @@ pub(super) async fn service<R: Runtime>(
     headers: HeaderMap,
 ) -> Result<Reply, ApiError> {
     let key = shared.instance_key(parameters.namespace(&headers)?, id);
-    let encoder = encoder(&shared.config.node);
+    let encoder = encoder(&shared.config);
     let local = shared.local();
     let Some(service) = local.service(&key) else {
         let message = format!("unknown service ID: {}", key.id);
@@ -66,7 +63,7 @@ pub(super) async fn checks<R: Runtime>(
     headers: HeaderMap,
 ) -> Result<Reply, ApiError> {
     let namespace = parameters.namespace(&headers)?.unwrap_or_default();
-    let encoder = encoder(&shared.config.node);
+    let encoder = encoder(&shared.config);
     let local = shared.local();
     let of_node = local.node_checks().map(|(_, check)| (check, None));
     let of_services = local.services().flat_map(|(_, service)| {
@@ -97,7 +94,7 @@ pub(super) async fn health_by_id<R: Runtime>(
     let local = shared.local();
     Ok(match local.service(&key) {
         Some(service) => {
-            let (status, body) = health(&local, &shared.config.node, service, R::now());
+            let (status, body) = health(&local, &shared.config, service, R::now());
             health_reply(&parameters, health_status(status), status.as_str(), &body)
         }
         None => {
@@ -121,7 +118,7 @@ pub(super) async fn health_by_name<R: Runtime>(
     let (statuses, bodies): (Vec<CheckStatus>, Vec<Value>) = local
         .services()
         .filter(|(key, service)| key.namespace == namespace && service.instance.service == name)
-        .map(|(_, service)| health(&local, &shared.config.node, service, now))
+        .map(|(_, service)| health(&local, &shared.config, service, now))
         .unzip();
     if statuses.is_empty() {
         let reason = format!("ServiceName {name} Not Found");
@@ -147,7 +144,7 @@ pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>)
     let local = shared.local();
     Reply::json(&json!({
         "Config": {
-            "Datacenter": DATACENTER,
+            "Datacenter": shared.config.datacenter,
             "NodeName": shared.config.node.as_str(),
             "Server": false,
             "Version": env!("CARGO_PKG_VERSION"),
@@ -167,10 +164,10 @@ pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>)
     }))
 }
 
-fn encoder(node: &NodeName) -> Encoder<'_> {
+fn encoder(config: &AgentConfig) -> Encoder<'_> {
     Encoder {
-        datacenter: DATACENTER,
-        agent_node: node,
+        datacenter: &config.datacenter,
+        agent_node: &config.node,
     }
 }
 
@@ -194,8 +191,8 @@ fn shown(check: &LocalCheck, now: Instant) -> Check {
 }
 
 /// A service's health, in which its node's own checks count, and how it is shown.
-fn health(local: &Local, node: &NodeName, service: &LocalService, now: Instant) -> (CheckStatus, Value) {
-    let encoder = encoder(node);
+fn health(local: &Local, config: &AgentConfig, service: &LocalService, now: Instant) -> (CheckStatus, Value) {
+    let encoder = encoder(config);
     let checks: Vec<Check> = local
         .node_checks()
         .chain(local.checks_of(service))

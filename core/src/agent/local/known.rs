@@ -1,7 +1,7 @@
 //! A check with what is known of it.
 
 use crate::{
-    agent::check::{Rules, Streak},
+    probing::check::{Rules, Streak},
     registry::{CheckDefinitionUpdate, CheckStatus, Instance, InstanceKey},
     runtime::Instant,
 };

@@ -574,6 +574,7 @@ impl World {
         let text = String::from_utf8_lossy(response.body()).into_owned();
         Told {
             status: response.status().as_u16(),
+            headers: response.headers().clone(),
             json: serde_json::from_str(&text).unwrap_or(Value::Null),
             text,
         }
@@ -592,6 +593,7 @@ impl World {
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) status: u16,
+    pub(super) headers: http::HeaderMap,
     pub(super) json: Value,
     pub(super) text: String,
 }

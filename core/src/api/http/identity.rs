@@ -1,5 +1,5 @@
-//! `/v1/agent/{self,members,version,metrics,…}`: the servers as Consul's clients see agents, and what is asked of an agent
-//! as a whole (`reload`, `leave`, `join`, `force-leave`).
+//! `/v1/agent/{self,members,version}`: the servers as Consul's clients see agents, and what is asked of an agent
+//! as a whole (`join`, `force-leave`).
 //!
 //! The members are the Raft members. There is no gossip: a member is alive if it answers within a second.
 
@@ -36,9 +36,6 @@ pub(super) fn routes() -> Router<Server> {
         .route("/v1/agent/self", read(own))
         .route("/v1/agent/members", read(members))
         .route("/v1/agent/version", read(version))
-        .route("/v1/agent/metrics", read(metrics))
-        .route("/v1/agent/monitor", read(monitor))
-        .route("/v1/agent/reload", write(async || Reply::empty()))
         .route("/v1/agent/join/{address}", write(join))
         .route("/v1/agent/force-leave/{*name}", write(force_leave))
 }
@@ -172,63 +169,6 @@ async fn version() -> Reply {
     Reply::json(&json!({
         "SHA": "", "BuildDate": BUILD_DATE, "HumanVersion": CONSUL_VERSION, "FIPS": "",
     }))
-}
-
-/// `GET /v1/agent/metrics`: those of `/metrics`, as JSON, or with `?format=prometheus` as they are.
-async fn metrics(State(server): State<Server>, options: Options) -> Reply {
-    let text = server.metrics_text();
-    if options.parameters.text("format") == Some("prometheus") {
-        let mut reply = Reply::text(text);
-        reply.content_type("application/openmetrics-text; version=1.0.0; charset=utf-8");
-        return reply;
-    }
-    let (mut gauges, mut counters, mut kind) = (Vec::new(), Vec::new(), "");
-    for line in text.lines() {
-        if let Some(description) = line.strip_prefix("# TYPE ") {
-            kind = description.rsplit(' ').next().unwrap_or_default();
-            continue;
-        }
-        let Some((series, value)) = line.rsplit_once(' ').filter(|_| !line.starts_with('#')) else {
-            continue;
-        };
-        let Ok(value) = value.parse::<f64>() else {
-            continue;
-        };
-        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        let labels: Map<String, Value> = labels
-            .trim_end_matches('}')
-            .split("\",")
-            .filter_map(|label| label.split_once("=\""))
-            .map(|(label, value)| (label.to_owned(), value.trim_end_matches('"').into()))
-            .collect();
-        match kind {
-            "gauge" => gauges.push(json!({ "Name": name, "Value": value, "Labels": labels })),
-            "counter" => counters.push(json!({
-                "Name": name, "Count": value, "Sum": value, "Rate": 0, "Min": 0, "Max": 0, "Mean": 0,
-                "Stddev": 0, "Labels": labels,
-            })),
-            _ => {}
-        }
-    }
-    Reply::json(&json!({
-        "Timestamp": "", "Gauges": gauges, "Points": [], "Counters": counters, "Samples": [],
-    }))
-}
-
-/// `GET /v1/agent/monitor`: logs are not streamed, so whatever level is right is an error that says so.
-async fn monitor(options: Options) -> ApiError {
-    match options.parameters.text("loglevel") {
-        Some(level)
-            if !["trace", "debug", "info", "warn", "err", "error"]
-                .contains(&level.to_ascii_lowercase().as_str()) =>
-        {
-            ApiError::bad_request(format!("Unknown log level: {}", echo(level)))
-        }
-        _ => ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "Logs are not streamed: expected to be read where the server writes them",
-        ),
-    }
 }
 
 /// `PUT /v1/agent/join/{address}`: makes the server at this Raft address a member; nothing to do for one that is.

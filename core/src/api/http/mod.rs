@@ -1,6 +1,6 @@
 //! The HTTP API, as an axum router without IO: hyper serves it in production, the simulator calls it directly.
 //!
-//! One file for each resource: `agent`, `maintenance`, `identity`, `catalog`, `health`, `kv`, `watch`, `session`, `txn`, `prepared`, `event`,
+//! One file for each resource: `agent`, `maintenance`, `identity`, `host`, `catalog`, `health`, `kv`, `watch`, `session`, `txn`, `prepared`, `event`,
 //! `operator`, `autopilot`, `connect`, `snapshot`, `access`, `cluster`, `batch`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
@@ -13,7 +13,7 @@
 //! - `Kind`, `Proxy`, `Connect` and `Locality` of a registration are ignored: the instance is registered under its own
 //!   name.
 //! - A registration answers with its index and the ids of its checks, where Consul's answer is empty.
-//! - A check of any kind can be reported on, since servers run none.
+//! - A check of any kind can be reported on, but for those that the servers run.
 //! - In the namespace `default` answers are Consul's to the letter; elsewhere `Namespace` is added to what is in it.
 
 mod access;
@@ -29,6 +29,7 @@ pub mod encode;
 pub mod error;
 mod event;
 mod health;
+mod host;
 mod identity;
 pub(crate) mod kv;
 mod maintenance;
@@ -87,6 +88,7 @@ pub fn routes() -> Router<Server> {
         .merge(session::routes())
         .merge(txn::routes())
         .merge(identity::routes())
+        .merge(host::routes())
         .merge(maintenance::routes())
         .merge(event::routes())
         .merge(operator::routes())

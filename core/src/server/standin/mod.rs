@@ -52,11 +52,21 @@ pub fn member(
     observer: SharedObserver,
     implicit: bool,
 ) -> (Server, Arc<Standin>) {
+    member_of(ServerConfig::default(), id, platform, observer, implicit)
+}
+
+/// As [`member`], with these settings.
+pub fn member_of(
+    config: ServerConfig,
+    id: &str,
+    platform: &Arc<TestPlatform>,
+    observer: SharedObserver,
+    implicit: bool,
+) -> (Server, Arc<Standin>) {
     let address = ServerAddress {
         raft: format!("{id}:8501").into(),
         http: format!("{id}:8500").into(),
     };
-    let config = ServerConfig::default();
     let wiring = Wiring::new(platform.clone(), config, address.clone(), observer);
     let standin = Arc::new(Standin {
         id: ServerId(SmolStr::new(id)),

@@ -7,7 +7,7 @@ use crate::{limits::FIRST_RUN_SPREAD_MAX, runtime::Instant};
 /// A set of keys, each with the moment at which it is due. Everything is O(log n), removal too, so that a check that is
 /// registered and removed a thousand times leaves nothing behind.
 #[derive(Clone, Debug)]
-pub(super) struct Schedule<K> {
+pub(crate) struct Schedule<K> {
     queue: BTreeSet<(Instant, K)>,
     due: BTreeMap<K, Instant>,
 }
@@ -23,7 +23,7 @@ impl<K> Default for Schedule<K> {
 
 impl<K: Ord + Clone> Schedule<K> {
     /// Makes `key` due at `at`, whatever it was before.
-    pub(super) fn set(&mut self, key: K, at: Instant) {
+    pub(crate) fn set(&mut self, key: K, at: Instant) {
         if let Some(before) = self.due.insert(key.clone(), at) {
             self.queue.remove(&(before, key.clone()));
         }
@@ -31,14 +31,14 @@ impl<K: Ord + Clone> Schedule<K> {
     }
 
     /// Forgets `key`.
-    pub(super) fn remove(&mut self, key: &K) {
+    pub(crate) fn remove(&mut self, key: &K) {
         if let Some(at) = self.due.remove(key) {
             self.queue.remove(&(at, key.clone()));
         }
     }
 
     /// Takes out the key that is due for longest, if any is due at `now`. Equal moments go by key.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<K> {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<K> {
         let (at, key) = self.queue.first()?;
         if *at > now {
             return None;
@@ -49,14 +49,14 @@ impl<K: Ord + Clone> Schedule<K> {
     }
 
     /// The moment at which the next key is due.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.queue.first().map(|(at, _)| *at)
     }
 }
 
 /// How long the first run of a check waits: anything up to its interval, but no longer than
 /// [`FIRST_RUN_SPREAD_MAX`], so that the checks of one file do not all run at one moment.
-pub(super) fn first_run_delay(interval: Duration, random: u64) -> Duration {
+pub(crate) fn first_run_delay(interval: Duration, random: u64) -> Duration {
     part(interval.min(FIRST_RUN_SPREAD_MAX), random)
 }
 
@@ -67,13 +67,13 @@ fn part(whole: Duration, random: u64) -> Duration {
 }
 
 /// `duration` give or take an eighth, so that what many hosts do regularly spreads over time.
-pub(super) fn spread(duration: Duration, random: u64) -> Duration {
+pub(crate) fn spread(duration: Duration, random: u64) -> Duration {
     duration - duration / 8 + part(duration / 4, random)
 }
 
 /// Growing waits between attempts that fail: doubled each time, the upper half of each left to chance.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     min: Duration,
     max: Duration,
     failures: u32,
@@ -81,7 +81,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// Waits from about `min` to `max`.
-    pub(super) fn new(min: Duration, max: Duration) -> Self {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
         Backoff {
             min,
             max,
@@ -90,7 +90,7 @@ impl Backoff {
     }
 
     /// Counts a failure and gives the time to wait before the next attempt.
-    pub(super) fn failed(&mut self, random: u64) -> Duration {
+    pub(crate) fn failed(&mut self, random: u64) -> Duration {
         let whole = self
             .min
             .saturating_mul(1u32 << self.failures.min(20))
@@ -100,12 +100,12 @@ impl Backoff {
     }
 
     /// Forgets the failures.
-    pub(super) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }
 
     /// Failures in a row.
-    pub(super) fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 
 /// Which request form registered a check: the two judge outcomes differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Rules {
+pub(crate) enum Rules {
     /// HTTP 2xx and 3xx pass, 4xx warn; a program passes with 0.
     #[default]
     Short,
@@ -22,7 +22,7 @@ pub(super) enum Rules {
 }
 
 /// What the platform has to run for a check; `None` for a check that someone else reports on.
-pub(super) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
+pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
     match &definition.probe {
         Probe::Ttl(_) | Probe::External => None,
         Probe::Http {
@@ -48,7 +48,7 @@ pub(super) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
 }
 
 /// How long one run may take.
-pub(super) fn timeout_of(definition: &CheckDefinition) -> Duration {
+pub(crate) fn timeout_of(definition: &CheckDefinition) -> Duration {
     match (definition.timeout, &definition.probe) {
         (Duration::ZERO, Probe::Cmd(_)) => COMMAND_TIMEOUT_DEFAULT,
         (Duration::ZERO, _) => PROBE_TIMEOUT_DEFAULT,
@@ -57,7 +57,7 @@ pub(super) fn timeout_of(definition: &CheckDefinition) -> Duration {
 }
 
 /// The time between two runs.
-pub(super) fn interval_of(definition: &CheckDefinition) -> Duration {
+pub(crate) fn interval_of(definition: &CheckDefinition) -> Duration {
     match definition.interval {
         Duration::ZERO => PROBE_INTERVAL_DEFAULT,
         interval => interval.max(PROBE_INTERVAL_MIN),
@@ -65,7 +65,7 @@ pub(super) fn interval_of(definition: &CheckDefinition) -> Duration {
 }
 
 /// The status that one outcome stands for, before any threshold, and the output to show.
-pub(super) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome) -> (CheckStatus, String) {
+pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome) -> (CheckStatus, String) {
     let (status, output) = match outcome {
         ProbeOutcome::HttpStatus { status, output } => {
             let judged = match (rules, status) {
@@ -102,7 +102,7 @@ pub(super) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
 }
 
 /// Cuts an output to [`CHECK_OUTPUT_BYTES_MAX`] between two characters.
-pub(super) fn cut(mut output: String) -> String {
+pub(crate) fn cut(mut output: String) -> String {
     let end = output.floor_char_boundary(CHECK_OUTPUT_BYTES_MAX);
     output.truncate(end);
     output
@@ -110,7 +110,7 @@ pub(super) fn cut(mut output: String) -> String {
 
 /// How many results in a row were alike: what the flap thresholds count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Streak {
+pub(crate) struct Streak {
     successes: u32,
     failures: u32,
 }
@@ -118,7 +118,7 @@ pub(super) struct Streak {
 impl Streak {
     /// Counts a result and gives the status to take on, or `None` while its threshold is not reached and the status
     /// stays what it is. A warning counts as a success, as it does for Consul's agent.
-    pub(super) fn count(&mut self, definition: &CheckDefinition, result: CheckStatus) -> Option<CheckStatus> {
+    pub(crate) fn count(&mut self, definition: &CheckDefinition, result: CheckStatus) -> Option<CheckStatus> {
         if matches!(result, CheckStatus::Passing | CheckStatus::Warning) {
             self.failures = 0;
             self.successes = self.successes.saturating_add(1);

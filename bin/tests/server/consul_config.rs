@@ -1,0 +1,167 @@
+//! A server that is run as Consul's are: its config files, what they register, and what its API tells of its process.
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{PATIENCE, Server, free_port};
+
+/// Waits until what `path` answers is as it should be.
+async fn until(server: &Server, path: &str, good: impl Fn(&Value) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = server.get(path).await;
+        if good(&answer) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{path} answers {answer}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn services_of_config_files_are_registered_checked_and_reloaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (http, raft) = (free_port(), free_port());
+    let write = |name: &str, content: &Value| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content.to_string()).unwrap();
+        path.display().to_string()
+    };
+    let main = write(
+        "server.json",
+        &json!({
+            "server": true, "bootstrap": true, "node_name": "host", "data_dir": folder.path().join("data"),
+            "ports": {"http": http, "server": raft}, "enable_script_checks": true,
+        }),
+    );
+    std::fs::create_dir(folder.path().join("services")).unwrap();
+    // The server itself is what is checked.
+    let alive = json!({"http": format!("http://127.0.0.1:{http}/livez"), "interval": "1s"});
+    write(
+        "services/web.json",
+        &json!({"service": {"name": "web", "port": 80, "check": alive}, "check": {"name": "disk", "args": ["true"], "interval": "1s"}}),
+    );
+    let services = folder.path().join("services").display().to_string();
+    let address = format!("127.0.0.1:{http}");
+    let flags = ["-config-file", &main, "-config-dir", &services];
+    let server = Server::start(&flags, "host", &address).await;
+    server.ready().await;
+    let passing = |answer: &Value| answer[0]["Service"]["Port"] == 80;
+    until(&server, "/v1/health/service/web?passing", passing).await;
+    until(&server, "/v1/agent/checks", |checks| {
+        checks["disk"]["Status"] == "passing"
+    })
+    .await;
+
+    write(
+        "services/web.json",
+        &json!({"services": [{"name": "db", "port": 90}]}),
+    );
+    server.put("/v1/agent/reload", &json!({})).await.unwrap();
+    let services = server.get("/v1/agent/services").await;
+    let ids: Vec<&String> = services.as_object().unwrap().keys().collect();
+    assert_eq!(ids, ["db"], "what is not named any more is gone");
+    assert_eq!(server.get("/v1/agent/checks").await, json!({}));
+    // What can't be used changes nothing.
+    write(
+        "services/web.json",
+        &json!({"services": [{"name": "db", "port": "x"}]}),
+    );
+    let refused = server.put("/v1/agent/reload", &json!({})).await.unwrap_err();
+    assert!(
+        refused.contains("web.json") && refused.contains("service 1"),
+        "{refused}"
+    );
+    assert_eq!(server.get("/v1/agent/services").await["db"]["Port"], 90);
+
+    let host = server.get("/v1/agent/host").await;
+    assert!(host["CollectionTime"].is_u64() && host["Memory"]["total"].as_u64().unwrap() > 0);
+    let metrics = server.get("/v1/agent/metrics").await;
+    let gauges = metrics["Gauges"].as_array().unwrap();
+    let named = |gauge: &&Value| gauge["Name"].as_str().unwrap().ends_with(".runtime.alloc_bytes");
+    assert!(gauges.iter().find(named).unwrap()["Value"].as_f64().unwrap() > 0.0);
+    assert!(
+        server
+            .try_send("GET", "/v1/agent/monitor?loglevel=loud", "")
+            .await
+            .unwrap()
+            .status()
+            == 400
+    );
+
+    server.put("/v1/agent/leave", &json!({})).await.unwrap();
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_a_config_file_is_said_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.json");
+    std::fs::write(
+        &path,
+        r#"{"service": {"name": "web", "check": {"args": ["true"], "interval": "1s"}}}"#,
+    )
+    .unwrap();
+    let output = crate::support::program()
+        .args(["-dev", "-config", &path.display().to_string()])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(
+        error.contains("bad.json") && error.contains("service 1") && error.contains("Scripts"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_listens_on_a_socket_file_and_streams_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    let child = crate::support::program()
+        .args(["-dev", "-http", &format!("unix://{}", socket.display())])
+        .args(["-raft-bind", &format!("127.0.0.1:{}", free_port())])
+        .args(["-log-level", "error"])
+        .spawn()
+        .unwrap();
+    let _server = crate::support::Guard(child);
+    let ask = |path: &str| -> std::io::Result<UnixStream> {
+        let mut stream = UnixStream::connect(&socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )?;
+        Ok(stream)
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let answered = |path: &str| {
+        let mut text = String::new();
+        ask(path)
+            .and_then(|mut stream| stream.read_to_string(&mut text))
+            .map(|_| text)
+    };
+    while !answered("/readyz").is_ok_and(|text| text.starts_with("HTTP/1.1 200")) {
+        assert!(Instant::now() < deadline, "nobody answers on the socket");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut log = ask("/v1/agent/monitor?loglevel=debug").unwrap();
+    let mut seen = String::new();
+    while !seen.contains("[DEBUG]") {
+        // Each request is a line.
+        answered("/v1/status/leader").unwrap();
+        let mut buffer = [0; 4096];
+        let length = log.read(&mut buffer).unwrap();
+        assert!(length > 0, "the log ended after {seen}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+    assert!(seen.contains("path=/v1/status/leader"), "{seen}");
+}

@@ -1,0 +1,126 @@
+//! What an agent sends on to servers, and what it keeps of their answers.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::harness::{Link, NODE, Told, World};
+use crate::limits::{AGENT_CACHE_IDLE, AGENT_CACHE_WAIT};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn header<'a>(told: &'a Told, name: &str) -> &'a str {
+    let value = told.headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default()
+}
+
+#[test]
+fn keys_and_lists_of_the_cluster_are_a_servers() {
+    let world = World::new();
+    let agent = world.start(json!([{"name": "web", "id": "web-1", "port": 80}]));
+    assert_eq!(world.put(&agent, "/v1/kv/a", json!("value")).text.trim(), "true");
+    let told = world.get(&agent, "/v1/kv/a?raw");
+    assert_eq!((told.status, told.text.as_str()), (200, "\"value\""));
+    assert!(header(&told, "x-consul-index").parse::<u64>().unwrap_or(0) > 0);
+    assert_eq!(world.get(&agent, "/v1/kv/b").status, 404);
+    let told = world.get(&agent, "/v1/health/service/web");
+    assert_eq!(told.json[0]["Service"]["ID"], "web-1");
+    assert_eq!(world.get(&agent, "/v1/nothing/of/the/kind").status, 404);
+    assert_eq!(world.get(&agent, "/v1/watch/service/web").status, 501);
+}
+
+#[test]
+fn a_session_that_names_no_node_is_of_this_host() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    for body in [Value::Null, json!({"TTL": "10s", "NodeChecks": []})] {
+        let made = world.put(&agent, "/v1/session/create", body);
+        assert_eq!(made.status, 200, "{made:?}");
+        let id = made.json["ID"].as_str().unwrap_or_default().to_owned();
+        let told = world.get(&agent, &format!("/v1/session/info/{id}"));
+        assert_eq!(told.json[0]["Node"], NODE);
+    }
+}
+
+#[test]
+fn reads_go_to_the_next_server_and_writes_only_where_nothing_was_done() {
+    let world = World::with_servers(2);
+    let agent = world.start(json!([]));
+    for broken in [0, 1] {
+        for (link, reads, writes) in [
+            (Link::Refuses, 200, 200),
+            (Link::Silent, 200, 500),
+            (Link::LosesAnswers, 200, 500),
+        ] {
+            world.link(broken, link);
+            // Whichever server is asked first: after two of each both were.
+            let statuses = |method: &str, path: &str| {
+                let told = (0..2).map(|_| world.ask(&agent, method, path, &Value::Null));
+                told.map(|told| {
+                    assert!(
+                        told.status == 200 || told.text.starts_with("outcome unknown"),
+                        "{told:?}"
+                    );
+                    told.status
+                })
+                .max()
+            };
+            assert_eq!(statuses("GET", "/v1/catalog/nodes"), Some(reads), "{link:?}");
+            let worst = statuses("PUT", "/v1/kv/a");
+            assert!(worst <= Some(writes), "{link:?}: {worst:?}");
+            world.link(broken, Link::Up);
+        }
+    }
+    world.link(0, Link::Refuses);
+    world.link(1, Link::Refuses);
+    let told = world.get(&agent, "/v1/catalog/nodes");
+    assert_eq!(told.status, 500);
+    assert!(told.text.contains("connection refused"), "{told:?}");
+}
+
+#[test]
+fn a_cached_answer_is_fetched_once_and_follows_what_changes() {
+    let world = World::new();
+    let agent = world.start(json!([{"name": "web", "id": "web-1"}]));
+    world.reads();
+    let path = "/v1/health/service/web?cached";
+    let told = world.get(&agent, path);
+    assert_eq!((header(&told, "x-cache"), header(&told, "age")), ("MISS", "0"));
+    world.advance(SECOND * 7);
+    let told = world.get(&agent, path);
+    assert_eq!((header(&told, "x-cache"), header(&told, "age")), ("HIT", "7"));
+    let asked = world
+        .reads()
+        .into_iter()
+        .filter(|read| read.contains("/v1/health/service/web"));
+    assert_eq!(asked.count(), 2, "the answer, and the question for news");
+    // It changes: the agent is told, and so is who asks next.
+    world.put(
+        &agent,
+        "/v1/agent/service/register",
+        json!({"Name": "web", "ID": "web-2"}),
+    );
+    world.advance(SECOND);
+    let told = world.get(&agent, path);
+    assert_eq!(header(&told, "x-cache"), "HIT");
+    assert_eq!(told.json.as_array().map(Vec::len), Some(2));
+    // Who has the newest waits for something newer, as long as it wants to.
+    let index = header(&told, "x-consul-index").to_owned();
+    let told = world.get(&agent, &format!("{path}&index={index}&wait=3s"));
+    assert_eq!(header(&told, "x-consul-index"), index);
+}
+
+#[test]
+fn a_fresh_answer_can_be_asked_for_and_an_unused_one_is_dropped() {
+    let world = World::new();
+    let agent = world.start(json!([{"name": "web", "id": "web-1"}]));
+    let path = "/v1/catalog/service/web?cached";
+    assert_eq!(header(&world.get(&agent, path), "x-cache"), "MISS");
+    assert_eq!(header(&world.get(&agent, path), "x-cache"), "HIT");
+    world.advance(AGENT_CACHE_IDLE + AGENT_CACHE_WAIT * 2);
+    assert_eq!(header(&world.get(&agent, path), "x-cache"), "MISS");
+    // Only lists of the catalog are kept.
+    world.put(&agent, "/v1/kv/a", json!(1));
+    assert_eq!(header(&world.get(&agent, "/v1/kv/a?cached"), "x-cache"), "MISS");
+    assert_eq!(header(&world.get(&agent, "/v1/kv/a?cached"), "x-cache"), "MISS");
+}

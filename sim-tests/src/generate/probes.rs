@@ -1,0 +1,126 @@
+//! Draws checks that the servers run themselves, and what befalls the machines that they probe.
+
+use sider_core::registry::CheckStatus;
+
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, catalog::OF_TRANSACTIONS, clients};
+use crate::{
+    catalog_steps::{CatalogStep, Thing, Verb},
+    keys::{KeyOp, Step},
+    matching::SHARED_NODE,
+    operation::Op,
+    own_checks::{OwnCheck, Probed},
+    probes::PREFIX,
+    schedule::{Action, Doing, Shape, Turn},
+};
+
+/// In so many of a hundred worlds servers run checks.
+const WITH_PROBES: u64 = 14;
+/// The TTL of what would be probed in such a world, and is not there.
+const INSTEAD_MS: u64 = 1_500;
+
+/// In some worlds servers run checks of machines that turn bad and good again.
+pub(super) fn draw(dice: &mut Dice, cluster: &mut Shape, pace: Pace, actions: &mut Vec<Action>) -> Vec<Turn> {
+    if !dice.chance(WITH_PROBES) {
+        return Vec::new();
+    }
+    cluster.probes = true;
+    // Whatever else could be probed renews a TTL: nobody is at those addresses.
+    actions.iter_mut().for_each(|action| let_them_renew(action, pace));
+    let clients = clients(actions);
+    let machines = u8::try_from(dice.between(1, 3)).unwrap_or(1);
+    for machine in 0..machines {
+        for at_ms in registrations(dice, pace) {
+            let mut ops = vec![
+                Op::Keys(KeyOp::Transact(vec![Step::Catalog(instance())])),
+                Op::RegisterCheck(check(dice, pace, machine)),
+            ];
+            if dice.chance(10) {
+                let check = format!("{PREFIX}{machine}");
+                ops.push(Op::DeregisterCheck { check });
+            }
+            actions.push(Action {
+                at_ms,
+                client: u8::try_from(dice.between(0, clients)).unwrap_or(0),
+                patience_ms: PATIENT_MS,
+                what: Doing::Chain(ops.into_iter().map(|op| (dice.server(cluster), op)).collect()),
+            });
+        }
+    }
+    actions.sort_by_key(|action| (action.at_ms, action.client));
+    let mut turns: Vec<Turn> = (0..machines)
+        .flat_map(|machine| turns(dice, pace, machine))
+        .collect();
+    turns.sort_by_key(|turn| (turn.at_ms, turn.machine));
+    turns
+}
+
+/// When a check is registered: soon, and sometimes again.
+fn registrations(dice: &mut Dice, pace: Pace) -> Vec<u64> {
+    let mut times = vec![dice.between(BEGIN_MS, BEGIN_MS + 2_000)];
+    if dice.chance(40) {
+        times.push(dice.between(BEGIN_MS + 2_000, pace.end_ms - 3_000));
+    }
+    times
+}
+
+fn check(dice: &mut Dice, pace: Pace, machine: u8) -> OwnCheck {
+    OwnCheck {
+        id: format!("{PREFIX}{machine}"),
+        of: OF_TRANSACTIONS.to_owned(),
+        ttl_ms: 0,
+        status: *dice.pick(&[None, Some(CheckStatus::Passing)]),
+        notes: (*dice.pick(&["", "see the book"])).to_owned(),
+        deregister_after_ms: 0,
+        probed: Some(Probed {
+            machine,
+            interval_ms: *dice.pick(&[300, 500, 900]) * pace.stretch.min(4),
+        }),
+    }
+}
+
+fn instance() -> CatalogStep {
+    CatalogStep {
+        verb: Verb::Set,
+        thing: Thing::Instance {
+            node: SHARED_NODE.to_owned(),
+            id: OF_TRANSACTIONS.to_owned(),
+            service: "db".to_owned(),
+            port: 2_000,
+        },
+    }
+}
+
+/// It begins well, mostly, and turns a few times, also when all is healed.
+fn turns(dice: &mut Dice, pace: Pace, machine: u8) -> Vec<Turn> {
+    let mut well = dice.chance(80);
+    let mut times = vec![dice.between(0, BEGIN_MS)];
+    for _ in 0..dice.between(2, 6) {
+        times.push(dice.between(BEGIN_MS + 1_000, pace.end_ms));
+    }
+    times.sort_unstable();
+    let turn = |at_ms| {
+        let turn = Turn { at_ms, machine, well };
+        well = !well;
+        turn
+    };
+    times.into_iter().map(turn).collect()
+}
+
+fn let_them_renew(action: &mut Action, pace: Pace) {
+    let Doing::Chain(ops) = &mut action.what else {
+        return;
+    };
+    let ttl_ms = INSTEAD_MS * pace.stretch;
+    for (_, op) in ops {
+        match op {
+            Op::Register { services, .. } => {
+                let checks = services.iter_mut().flat_map(|service| &mut service.checks);
+                checks
+                    .filter(|check| check.ttl_ms == 0)
+                    .for_each(|check| check.ttl_ms = ttl_ms);
+            }
+            Op::RegisterCheck(check) if check.ttl_ms == 0 => check.ttl_ms = ttl_ms,
+            _ => {}
+        }
+    }
+}
