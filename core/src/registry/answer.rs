@@ -24,6 +24,8 @@ impl Query {
             Query::CatalogService {
                 namespace, service, ..
             } => Topic::ServiceInstances(namespace.clone(), service.clone()),
+            // There are few of them, so nothing keeps an index of what is reached through whom.
+            Query::Connect { namespace, .. } => Topic::Namespace(namespace.clone()),
             // A list that shows no nodes, but is filtered by their meta, can change when only that does.
             Query::Services { namespace, node_meta } if node_meta.is_empty() => {
                 Topic::Services(namespace.clone())
@@ -109,15 +111,39 @@ fn answer_filtered<'a>(tables: &Tables, query: &'a Query, mut filters: Filters<'
             let wanted = InstanceFilter::new(tags, node_meta);
             let listed = instances.filter_map(|instance| {
                 let node = tables.node_beneath(&instance.node);
-                let kept =
-                    wanted.keeps(instance, node) && filters.pass(Record::CatalogService(node, instance));
-                kept.then(|| InstanceHealth {
-                    node: Node::clone(node),
-                    instance: Instance::clone(instance),
-                    checks: Vec::new(),
-                })
+                let kept = wanted.keeps(instance, node);
+                kept.then(|| listed_instance(node, instance, &filters))?
             });
             View::Instances(listed.collect())
+        }
+        Query::Connect {
+            namespace,
+            service,
+            checks,
+            passing,
+            tags,
+            node_meta,
+        } => {
+            let wanted = InstanceFilter::new(tags, node_meta);
+            let instances = tables.instances().filter(|instance| {
+                instance.namespace == *namespace
+                    && instance.connects_to(service.as_str())
+                    && (!passing || passes(tables, instance))
+            });
+            let found = instances.filter_map(|instance| {
+                let node = tables.node_beneath(&instance.node);
+                let kept = wanted.keeps(instance, node);
+                kept.then(|| match checks {
+                    true => instance_health(tables, node, instance, &filters),
+                    false => listed_instance(node, instance, &filters),
+                })?
+            });
+            let mut found: Vec<InstanceHealth> = found.collect();
+            found.sort_by(|one, other| {
+                let key = |it: &InstanceHealth| (it.instance.node.clone(), it.instance.id.clone());
+                key(one).cmp(&key(other))
+            });
+            View::Instances(found)
         }
         Query::Services { namespace, node_meta } => {
             let services = tables.services(namespace).filter_map(|(name, service)| {
@@ -269,6 +295,16 @@ fn instance_health(
             instance: instance.clone(),
             checks: checks.into_iter().cloned().collect(),
         })
+}
+
+/// An instance with its node and without checks, if it passes the filters.
+fn listed_instance(node: &Node, instance: &Instance, filters: &Filters<'_>) -> Option<InstanceHealth> {
+    let kept = filters.pass(Record::CatalogService(node, instance));
+    kept.then(|| InstanceHealth {
+        node: node.clone(),
+        instance: instance.clone(),
+        checks: Vec::new(),
+    })
 }
 
 /// The union of the tags of a service's wanted instances; `None` if there are none.

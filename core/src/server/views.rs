@@ -188,6 +188,7 @@ mod tests {
                 meta: BTreeMap::from([("rack".into(), name.into())]),
                 create_index: 0,
                 modify_index: 0,
+                locality: None,
             },
             keep_existing_node: false,
             instance: None,

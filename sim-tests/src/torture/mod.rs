@@ -95,7 +95,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
     servers.wait_until("the cluster is complete", CATCH_UP, |stats| {
         stats
             .iter()
-            .all(|it| it["command_version"] == 2 && it["leader"] != "")
+            .all(|it| it["command_version"] == Command::NEWEST_VERSION && it["leader"] != "")
     })?;
     let clients = Clients {
         servers: servers.clone(),

@@ -18,6 +18,7 @@
 
 mod access;
 mod agent;
+mod agent_service;
 mod autopilot;
 mod batch;
 pub mod body;
