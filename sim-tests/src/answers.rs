@@ -70,7 +70,7 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
                 check.namespace == *here
                     && state
                         .instance_of(check)
-                        .is_some_and(|instance| instance.service.as_str() == service)
+                        .is_some_and(|instance| same_service(instance, service))
             },
             |check| {
                 let instance = check.instance.as_ref().map(ToString::to_string);
@@ -138,10 +138,15 @@ fn instances<'a>(
         .instances
         .iter()
         .filter(|instance| instance.namespace == *namespace)
-        .filter(|instance| instance.service.as_str() == service && tagged(instance))
+        .filter(|instance| same_service(instance, service) && tagged(instance))
         .collect();
     instances.sort_by_key(|instance| (instance.node.clone(), instance.id.clone()));
     instances
+}
+
+/// Services are asked for without regard to the case of letters.
+fn same_service(instance: &Instance, name: &str) -> bool {
+    instance.service.as_str().eq_ignore_ascii_case(name)
 }
 
 /// An instance of which nothing is told but itself.

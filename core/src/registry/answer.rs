@@ -1,6 +1,9 @@
 //! The answer to each query.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Check, CheckStatus, Filter, Instance, InstanceHealth, Key, ListedCheck, Namespace, Node, NodeName, Query,
@@ -25,7 +28,7 @@ impl Query {
                 namespace, service, ..
             } => Topic::ServiceInstances(namespace.clone(), service.clone()),
             // There are few of them, so nothing keeps an index of what is reached through whom.
-            Query::Connect { namespace, .. } => Topic::Namespace(namespace.clone()),
+            Query::Connect { .. } => Topic::Namespace(Namespace::default()),
             // A list that shows no nodes, but is filtered by their meta, can change when only that does.
             Query::Services { namespace, node_meta } if node_meta.is_empty() => {
                 Topic::Services(namespace.clone())
@@ -117,7 +120,6 @@ fn answer_filtered<'a>(tables: &Tables, query: &'a Query, mut filters: Filters<'
             View::Instances(listed.collect())
         }
         Query::Connect {
-            namespace,
             service,
             checks,
             passing,
@@ -126,8 +128,8 @@ fn answer_filtered<'a>(tables: &Tables, query: &'a Query, mut filters: Filters<'
         } => {
             let wanted = InstanceFilter::new(tags, node_meta);
             let instances = tables.instances().filter(|instance| {
-                instance.namespace == *namespace
-                    && instance.connects_to(service.as_str())
+                instance.namespace == Namespace::default()
+                    && instance.connects() == Some(service.as_str())
                     && (!passing || passes(tables, instance))
             });
             let found = instances.filter_map(|instance| {
@@ -262,13 +264,22 @@ fn has_meta(node: &Node, wanted: &[(String, String)]) -> bool {
         .all(|(key, value)| node.meta.get(key) == Some(value))
 }
 
+/// The instances of a service, by node and id; the case of letters in its name does not matter.
 fn instances_of_service<'a>(
     tables: &'a Tables,
-    namespace: &Namespace,
+    namespace: &'a Namespace,
     service: &ServiceName,
-) -> impl Iterator<Item = &'a Arc<Instance>> {
-    let service = tables.service(namespace, service);
-    service.into_iter().flat_map(|service| service.instances.values())
+) -> Box<dyn Iterator<Item = &'a Arc<Instance>> + 'a> {
+    let spellings: Vec<&Service> = tables.spellings(namespace, service).collect();
+    match spellings[..] {
+        [] => Box::new(std::iter::empty()),
+        [only] => Box::new(only.instances.values()),
+        _ => {
+            let instances = spellings.into_iter().flat_map(|service| &service.instances);
+            let sorted: BTreeMap<_, _> = instances.collect();
+            Box::new(sorted.into_values())
+        }
+    }
 }
 
 fn passes(tables: &Tables, instance: &Instance) -> bool {

@@ -108,18 +108,14 @@ impl Instance {
         self.extras.as_ref()?.proxy.as_ref()
     }
 
-    /// Whether a service of this name is reached through it by members of a service mesh: it is a proxy for that, or an
-    /// instance of it that is a member itself.
-    pub fn connects_to(&self, service: &str) -> bool {
-        let Some(extras) = &self.extras else {
-            return false;
-        };
-        let is_proxy = extras.kind == Extras::CONNECT_PROXY
-            && extras
-                .proxy
-                .as_ref()
-                .is_some_and(|proxy| proxy.destination_service_name == service);
-        is_proxy || extras.connect_native && self.service.as_str() == service
+    /// The service that members of a service mesh reach through it: that which it is a proxy for, or its own if it is a
+    /// member itself.
+    pub fn connects(&self) -> Option<&str> {
+        let extras = self.extras.as_ref()?;
+        match &extras.proxy {
+            Some(proxy) if extras.kind == Extras::CONNECT_PROXY => Some(&proxy.destination_service_name),
+            _ => extras.connect_native.then(|| self.service.as_str()),
+        }
     }
 }
 
@@ -449,8 +445,7 @@ mod tests {
             ..Extras::default()
         }
         .kept();
-        let reached = |service: &str| [&plain, &proxy, &native].map(|it| it.connects_to(service));
-        assert_eq!(reached("db"), [false, true, false]);
-        assert_eq!(reached("web"), [false, false, true]);
+        let reached = [&plain, &proxy, &native].map(Instance::connects);
+        assert_eq!(reached, [None, Some("db"), Some("web")]);
     }
 }

@@ -115,6 +115,15 @@ impl Default for Namespace {
     }
 }
 
+impl ServiceName {
+    /// The name under which it is looked up: names that differ in the case of ASCII letters alone are the same in
+    /// lookups, as in Consul. `None` if it is that already.
+    pub(super) fn folded(&self) -> Option<ServiceName> {
+        let has_capitals = self.0.bytes().any(|byte| byte.is_ascii_uppercase());
+        has_capitals.then(|| ServiceName(self.0.to_ascii_lowercase().into()))
+    }
+}
+
 impl InstanceId {
     /// Sorts before every id: where a range begins.
     pub(super) fn least() -> Self {

@@ -35,10 +35,8 @@ pub enum Query {
         node_meta: Vec<(String, String)>,
     },
     /// The instances through which a service is reached by members of a service mesh: its proxies, and those of its own
-    /// instances that need none. Sorted as in `ServiceHealth`.
+    /// instances that need none. Sorted as in `ServiceHealth`. In the namespace `default` alone.
     Connect {
-        /// Namespace.
-        namespace: Namespace,
         /// The service that is to be reached.
         service: ServiceName,
         /// With checks, as in `ServiceHealth`, or without, as in `CatalogService`.

@@ -10,7 +10,7 @@ use sider_core::registry::{
 
 pub(crate) const NAMESPACES: [&str; 3] = ["default", "blue", "unused"];
 pub(crate) const NODES: [&str; 3] = ["n1", "n2", "n3"];
-pub(crate) const SERVICES: [&str; 3] = ["api", "db", "web"];
+pub(crate) const SERVICES: [&str; 4] = ["api", "db", "web", "API"];
 const INSTANCES: [&str; 3] = ["i1", "i2", "i3"];
 const CHECKS: [&str; 4] = ["c1", "c2", "c3", "c4"];
 pub(crate) const TAGS: [&str; 3] = ["a", "B", "c"];

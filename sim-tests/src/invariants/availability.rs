@@ -214,7 +214,7 @@ fn was_disturbed(history: &History, at: Time) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
-    use crate::operation::{Ask, Freshness};
+    use crate::operation::{Apart, Ask, Freshness};
 
     fn story() -> Story {
         let mut story = Story::new();
@@ -246,17 +246,13 @@ mod tests {
     fn so_may_an_instance_with_more_than_it_knows() {
         let refused = |apart: Apart| {
             let mut story = story();
-            let service = Service {
-                apart,
-                ..Service::web("web-1", 1, Vec::new())
-            };
-            let op = Op::Register {
-                form: RegisterForm::Consul,
-                services: vec![service],
-            };
-            let id = story.ask(op);
-            story.set_outcome(id, Outcome::Failed("this needs every server".into()));
-            story.record().bounds.older_programs = true;
+            let failed = Outcome::Failed("this needs every server".into());
+            story.ask_to_register("web-1", 1, failed);
+            let record = story.record();
+            record.bounds.older_programs = true;
+            if let Some(Op::Register { services, .. }) = record.operations.last_mut().map(|it| &mut it.op) {
+                services[0].apart = apart;
+            }
             story.wait_ms(5_000);
             check(&story.finish())
         };

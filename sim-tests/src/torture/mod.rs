@@ -34,6 +34,8 @@ use std::{
 };
 
 pub use self::evidence::judge;
+use sider_core::registry::Command;
+
 use self::{
     evidence::{Evidence, Line, Raw},
     moments::Clock,

@@ -141,8 +141,8 @@ async fn connect(
     Name(service): Name<ServiceName>,
     options: Options,
 ) -> Result<Reply, ApiError> {
+    options.refuse_namespace()?;
     let query = Query::Connect {
-        namespace: options.namespace.clone(),
         service,
         checks: false,
         passing: false,
