@@ -221,7 +221,12 @@ pub(crate) async fn load_checkpoint(
         crate::limits::JOURNAL_WRITES_MAX,
         Arc::new(crate::observe::NoObserver),
     );
-    let (_, registry, record) =
-        Checkpoints::<TestRuntime>::load(disk.clone(), journal, Arc::new(crate::observe::NoObserver)).await?;
+    let (_, registry, record) = Checkpoints::<TestRuntime>::load(
+        disk.clone(),
+        journal,
+        Arc::new(crate::observe::NoObserver),
+        Retention::default(),
+    )
+    .await?;
     Ok((registry, record))
 }
