@@ -64,10 +64,12 @@ pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
                 let Some(extras) = &instance.extras else {
                     return false;
                 };
-                let proxy = extras.proxy.as_ref();
-                let target = proxy.map(|proxy| proxy.destination_service_name.as_str());
-                (extras.kind == "connect-proxy" && target == Some(service.as_str()))
-                    || (extras.connect_native && instance.service == *service)
+                match &extras.proxy {
+                    Some(proxy) if extras.kind == "connect-proxy" => {
+                        proxy.destination_service_name == service.as_str()
+                    }
+                    _ => extras.connect_native && instance.service == *service,
+                }
             };
             let wanted = everything.instances(|instance, node| {
                 instance.namespace == Namespace::default()
