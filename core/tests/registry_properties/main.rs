@@ -32,7 +32,7 @@ fn every_command_keeps_the_laws() {
 fn the_commands_reach_every_outcome() {
     let mut generator = Generator::new(7);
     let mut judge = Judge::default();
-    for step in 0..4 * STEPS {
+    for step in 0..5 * STEPS {
         let command = generator.command(judge.registry());
         judge.apply(&format!("step {step}"), &command);
     }
