@@ -23,6 +23,10 @@ pub const META_KEY_CHARS_MAX: usize = 128;
 pub const META_VALUE_CHARS_MAX: usize = 512;
 /// Tagged addresses of an instance or node; more is 400.
 pub const TAGGED_ADDRESSES_MAX: usize = 16;
+/// Named ports of an instance; more is 400.
+pub const PORTS_PER_INSTANCE_MAX: usize = 64;
+/// Bytes of what a proxy of a service mesh says of itself, as JSON; more is 400.
+pub const PROXY_BYTES_MAX: usize = 16 * 1024;
 /// Checks of one registration; more is 400.
 pub const CHECKS_PER_INSTANCE_MAX: usize = 64;
 /// Longest expression of `?filter=`, in bytes.

@@ -412,6 +412,7 @@ fn registration(id: &str, service: &str) -> Registration {
         enable_tag_override: false,
         create_index: 0,
         modify_index: 0,
+        extras: None,
     };
     let check = CheckDefinitionUpdate {
         id: CheckId::parse(id).expect("valid"),
@@ -436,6 +437,7 @@ fn registration(id: &str, service: &str) -> Registration {
             meta: BTreeMap::new(),
             create_index: 0,
             modify_index: 0,
+            locality: None,
         },
         keep_existing_node: true,
         instance: Some(instance),

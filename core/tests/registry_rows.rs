@@ -403,6 +403,7 @@ fn registration(id: &str, service: &str) -> Registration {
         enable_tag_override: false,
         create_index: 0,
         modify_index: 0,
+        extras: None,
     };
     let check = CheckDefinitionUpdate {
         id: CheckId::parse(&format!("{id}:c")).expect("valid"),
@@ -444,6 +445,7 @@ fn node(name: &str) -> Node {
         meta: BTreeMap::new(),
         create_index: 0,
         modify_index: 0,
+        locality: None,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sider_core::registry::{Check, CheckStatus, Instance, Namespace, Node, Probe, ServiceName};
+use serde_json::{Map, Value, json};
+use sider_core::registry::{Check, CheckStatus, Instance, NamedPort, Namespace, Node, Probe, ServiceName};
 
 use crate::{
     content::{CheckSeen, Content, InstanceSeen, NodeFacts, NodeSeen},
@@ -69,7 +70,7 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
                 check.namespace == *here
                     && state
                         .instance_of(check)
-                        .is_some_and(|instance| instance.service.as_str() == service)
+                        .is_some_and(|instance| same_service(instance, service))
             },
             |check| {
                 let instance = check.instance.as_ref().map(ToString::to_string);
@@ -137,10 +138,15 @@ fn instances<'a>(
         .instances
         .iter()
         .filter(|instance| instance.namespace == *namespace)
-        .filter(|instance| instance.service.as_str() == service && tagged(instance))
+        .filter(|instance| same_service(instance, service) && tagged(instance))
         .collect();
     instances.sort_by_key(|instance| (instance.node.clone(), instance.id.clone()));
     instances
+}
+
+/// Services are asked for without regard to the case of letters.
+fn same_service(instance: &Instance, name: &str) -> bool {
+    instance.service.as_str().eq_ignore_ascii_case(name)
 }
 
 /// An instance of which nothing is told but itself.
@@ -159,10 +165,58 @@ pub fn instance_alone(instance: &Instance) -> InstanceSeen {
         tag_override: instance.enable_tag_override,
         tagged_addresses: tagged_addresses(instance),
         meta: instance.meta.clone(),
+        extras: extras(instance),
         create_index: instance.create_index,
         modify_index: instance.modify_index,
         checks: Vec::new(),
     }
+}
+
+/// What it has beyond what most have, by its names in requests.
+pub fn extras(instance: &Instance) -> Map<String, Value> {
+    let mut told = Map::new();
+    let Some(extras) = &instance.extras else {
+        return told;
+    };
+    let mut tell = |name: &str, value: Value| {
+        told.insert(name.to_owned(), value);
+    };
+    if !extras.kind.is_empty() {
+        tell("Kind", json!(extras.kind));
+    }
+    if let Some(at) = &extras.locality {
+        tell("Locality", json!({ "Region": at.region, "Zone": at.zone }));
+    }
+    if !extras.ports.is_empty() {
+        let port =
+            |port: &NamedPort| json!({ "Name": port.name, "Port": port.port, "Default": port.default });
+        tell("Ports", extras.ports.iter().map(port).collect());
+    }
+    if !extras.socket_path.is_empty() {
+        tell("SocketPath", json!(extras.socket_path));
+    }
+    if extras.connect_native {
+        tell("Connect", json!({ "Native": true }));
+    }
+    if let Some(proxy) = &extras.proxy {
+        let mut said: Value = serde_json::from_str(&proxy.rest).expect("a server writes what it has parsed");
+        for (name, text) in [
+            ("DestinationServiceName", &proxy.destination_service_name),
+            ("DestinationServiceID", &proxy.destination_service_id),
+            ("LocalServiceAddress", &proxy.local_service_address),
+            ("LocalServiceSocketPath", &proxy.local_service_socket_path),
+            ("Mode", &proxy.mode),
+        ] {
+            if !text.is_empty() {
+                said[name] = json!(text);
+            }
+        }
+        if proxy.local_service_port != 0 {
+            said["LocalServicePort"] = json!(proxy.local_service_port);
+        }
+        tell("Proxy", said);
+    }
+    told
 }
 
 /// Those that were given; an instance of the servers' shared node has its own address under two more names.
@@ -247,6 +301,7 @@ fn kind_of(check: &Check) -> &'static str {
         Probe::External if id == maintenance::OF_NODE => "maintenance",
         Probe::External if id.starts_with(&maintenance::check_of("")) => "maintenance",
         Probe::External => "",
+        other => other.kind().as_str(),
     }
 }
 

@@ -339,6 +339,7 @@ fn node_operation(verb: Verb, name: &str, address: &str) -> Operation {
         meta: BTreeMap::new(),
         create_index: 0,
         modify_index: 0,
+        locality: None,
     };
     match verb {
         Verb::Get => Operation::GetNode(node(name)),
@@ -369,6 +370,7 @@ fn instance_operation(verb: Verb, on: &str, id: &str, service: &str, port: u16) 
         enable_tag_override: false,
         create_index: 0,
         modify_index: 0,
+        extras: None,
     };
     match verb {
         Verb::Get => Operation::GetInstance(key()),

@@ -163,6 +163,11 @@ impl Cluster {
         cluster
     }
 
+    /// The version of commands that the programs knew in the beginning.
+    pub fn first_command_version(&self) -> u8 {
+        self.0.options.raft.command_version
+    }
+
     /// Adds a host for a server, and does not start it. Gives its number.
     pub fn add_server_off(&self) -> usize {
         let number = self.add_host();

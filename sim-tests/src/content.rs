@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sider_core::registry::{Check, CheckStatus, Instance, Key, KeyValue, Node, Session, Snapshot};
 
 use crate::{
@@ -148,6 +148,8 @@ pub struct InstanceSeen {
     pub tagged_addresses: BTreeMap<String, (String, u16)>,
     /// Meta.
     pub meta: BTreeMap<String, String>,
+    /// What it has beyond what most have, by its names in requests.
+    pub extras: Map<String, Value>,
     /// Create index.
     pub create_index: u64,
     /// Modify index.
@@ -379,6 +381,30 @@ fn tagged_addresses(value: &Value, name: &str) -> Result<BTreeMap<String, (Strin
     pairs.iter().map(one).collect()
 }
 
+/// What few instances have, by names behind a prefix; what is shown empty is nothing.
+fn extras(value: &Value, prefix: &str) -> Map<String, Value> {
+    let says_something = |value: &Value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    };
+    let mut extras = Map::new();
+    for name in ["Kind", "Locality", "Ports", "SocketPath", "Proxy", "Connect"] {
+        let Some(mut shown) = value.get(format!("{prefix}{name}")).cloned() else {
+            continue;
+        };
+        if let (Some(fields), "Proxy") = (shown.as_object_mut(), name) {
+            fields.retain(|_, value| says_something(value));
+        }
+        if says_something(&shown) {
+            extras.insert(name.to_owned(), shown);
+        }
+    }
+    extras
+}
+
 fn port(value: &Value, name: &str) -> Result<u16, String> {
     // A port that is not given is left out, or `null`.
     match value.get(name) {
@@ -431,6 +457,7 @@ pub fn given_instance(service: &Value) -> Result<InstanceSeen, String> {
         tag_override: flag(service, "EnableTagOverride")?,
         tagged_addresses: tagged_addresses(service, "TaggedAddresses")?,
         meta: map(service, "Meta")?,
+        extras: extras(service, ""),
         create_index: number(service, "CreateIndex")?,
         modify_index: number(service, "ModifyIndex")?,
         checks: Vec::new(),
@@ -452,6 +479,7 @@ fn catalog_entry(value: &Value) -> Result<InstanceSeen, String> {
         tag_override: flag(value, "ServiceEnableTagOverride")?,
         tagged_addresses: tagged_addresses(value, "ServiceTaggedAddresses")?,
         meta: map(value, "ServiceMeta")?,
+        extras: extras(value, "Service"),
         create_index: number(value, "CreateIndex")?,
         modify_index: number(value, "ModifyIndex")?,
         checks: Vec::new(),

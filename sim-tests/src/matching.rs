@@ -20,6 +20,7 @@ use sider_core::registry::{
 
 use self::pairing::Pairing;
 use crate::{
+    answers::extras,
     history::{Operation, Outcome, Record},
     invariants::servers,
     keys::KeyOp,
@@ -323,6 +324,7 @@ fn registers(form: RegisterForm, service: &Service, registration: &Registration)
         && instance.meta == service.meta()
         && instance.enable_tag_override == service.tag_override()
         && tagged_addresses(instance) == service.tagged_addresses()
+        && extras(instance) == service.extras()
         && service.checks.len() == registration.checks.len()
         && service
             .checks

@@ -4,6 +4,7 @@
 mod catalog;
 mod keys;
 mod rename;
+mod virtual_address;
 
 use std::{
     collections::BTreeMap,
@@ -241,6 +242,7 @@ impl State {
     }
 
     fn put_instance(&mut self, given: &Instance, index: u64) {
+        let given = self.with_virtual_address(given);
         let key = given.key();
         let create_index = self
             .instance(&key)
@@ -249,7 +251,7 @@ impl State {
         self.instances.push(Arc::new(Instance {
             create_index,
             modify_index: index,
-            ..given.clone()
+            ..given
         }));
     }
 

@@ -424,6 +424,7 @@ mod tests {
             tag_override: false,
             tagged_addresses: std::collections::BTreeMap::new(),
             meta: [("version".to_owned(), "7".to_owned())].into(),
+            extras: serde_json::Map::new(),
             create_index: 2,
             modify_index: 2,
             checks: Vec::new(),

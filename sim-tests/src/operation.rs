@@ -8,6 +8,7 @@ pub use self::damage::Damage;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use sider_core::registry::{CheckStatus, Namespace};
 
 use crate::{
@@ -172,11 +173,21 @@ pub enum Apart {
     TagOverride,
     /// Notes of its checks.
     Notes,
+    /// Where it runs.
+    Locality,
+    /// Two named ports.
+    Ports,
+    /// A socket.
+    Socket,
+    /// That it is a proxy for another service.
+    Proxy,
+    /// That it is a member of a service mesh.
+    Native,
 }
 
 impl Apart {
     /// All of them.
-    pub const ALL: [Apart; 7] = [
+    pub const ALL: [Apart; 12] = [
         Apart::Nothing,
         Apart::Address,
         Apart::Weight,
@@ -184,6 +195,11 @@ impl Apart {
         Apart::TaggedAddress,
         Apart::TagOverride,
         Apart::Notes,
+        Apart::Locality,
+        Apart::Ports,
+        Apart::Socket,
+        Apart::Proxy,
+        Apart::Native,
     ];
 }
 
@@ -435,6 +451,28 @@ impl Service {
     /// Whether others may change its tags.
     pub fn tag_override(&self) -> bool {
         self.apart == Apart::TagOverride
+    }
+
+    /// What it has beyond what most have, as requests and answers name it.
+    pub fn extras(&self) -> Map<String, Value> {
+        let said = match self.apart {
+            Apart::Locality => {
+                json!({ "Locality": { "Region": "north", "Zone": format!("north-{}", self.version) } })
+            }
+            Apart::Ports => json!({ "Ports": [
+                { "Name": "web", "Port": self.port, "Default": true },
+                { "Name": "metrics", "Port": 9100, "Default": false },
+            ] }),
+            Apart::Socket => json!({ "SocketPath": format!("/run/{}.sock", self.version) }),
+            Apart::Proxy => json!({ "Kind": "connect-proxy", "Proxy": {
+                "DestinationServiceName": "api",
+                "LocalServicePort": 8080,
+                "Upstreams": [{ "DestinationName": "db", "LocalBindPort": 5432 }],
+            } }),
+            Apart::Native => json!({ "Connect": { "Native": true } }),
+            _ => json!({}),
+        };
+        said.as_object().cloned().unwrap_or_default()
     }
 
     /// The notes of its checks.

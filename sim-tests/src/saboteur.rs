@@ -168,7 +168,7 @@ impl Saboteur {
             Trouble::Crash(_) => servers.iter().for_each(|server| cluster.crash(*server)),
             Trouble::Upgrade(_) | Trouble::Downgrade(_) => {
                 let version = match fault.what {
-                    Trouble::Downgrade(_) => 1,
+                    Trouble::Downgrade(_) => cluster.first_command_version(),
                     _ => Command::NEWEST_VERSION,
                 };
                 for server in servers {

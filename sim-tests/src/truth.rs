@@ -346,7 +346,10 @@ impl Ask {
     }
 
     fn topic_in(&self, namespace: Namespace) -> Topic {
-        let name = |service: &str| ServiceName::parse(service).expect("simulated names are valid");
+        // All are registered in small letters, and asked for in whatever case.
+        let name = |service: &str| {
+            ServiceName::parse(&service.to_ascii_lowercase()).expect("simulated names are valid")
+        };
         let node = |name: &str| NodeName::parse(name).expect("simulated names are valid");
         let session = |id: &str| SessionId::parse(id).expect("simulated names are valid");
         match self {

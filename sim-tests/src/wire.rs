@@ -330,7 +330,7 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
         .into_iter()
         .map(|(tag, (address, port))| (tag, json!({ "Address": address, "Port": port })))
         .collect();
-    json!({
+    let mut body = json!({
         "Name": service.name,
         "ID": service.id,
         "Address": service.address(),
@@ -342,7 +342,11 @@ fn service_body(service: &Service, form: RegisterForm) -> Value {
         "TaggedAddresses": tagged_addresses,
         "ReplaceExistingChecks": form == RegisterForm::Replacing,
         "Checks": checks.collect::<Vec<_>>(),
-    })
+    });
+    for (name, value) in service.extras() {
+        body[name] = value;
+    }
+    body
 }
 
 fn catalog_body(entry: &CatalogEntry) -> Value {

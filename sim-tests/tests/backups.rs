@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use sider_core::registry::CheckStatus;
+use sider_core::registry::{CheckStatus, Command};
 use sider_sim_tests::{
     content::Content,
     history::Outcome,
@@ -207,7 +207,7 @@ fn a_rolling_upgrade_leaves_nothing_behind() {
             );
         }
         for server in 0..3 {
-            stage.exchange(server, 2);
+            stage.exchange(server, Command::NEWEST_VERSION);
             for version in 1..5 {
                 let leader = stage.leader().await;
                 let id = format!("web-{server}-{version}");
@@ -219,7 +219,7 @@ fn a_rolling_upgrade_leaves_nothing_behind() {
         stage.sleep_ms(2_500).await;
         for server in 0..3 {
             let running = stage.cluster.server(server).expect("it runs");
-            assert_eq!(running.command_version(), 2, "s{server}");
+            assert_eq!(running.command_version(), Command::NEWEST_VERSION, "s{server}");
         }
         assert!(is_done(&stage.ask(leader, set("k", "two")).await));
         assert!(is_done(&stage.ask(leader, RESTORE).await));

@@ -7,7 +7,7 @@ use super::{
     wire::{HeldCheck, HeldNode, HeldService},
 };
 use crate::{
-    api::http::encode::definition,
+    api::http::encode::{self, definition},
     registry::{CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace},
 };
 
@@ -183,6 +183,7 @@ fn same_service(wanted: &Instance, held: &HeldService) -> bool {
         && wanted.enable_tag_override == held.enable_tag_override
         && (wanted.tags == held.tags || wanted.enable_tag_override)
         && wanted.meta == held.meta
+        && wanted.extras.as_deref().map(encode::extras).unwrap_or_default() == held.extras()
         && held.weights.is_none_or(|weights| {
             weights.passing == wanted.weights.passing && weights.warning == wanted.weights.warning
         })

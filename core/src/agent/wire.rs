@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{local::LocalCheck, servers::CallError};
 use crate::{
@@ -94,6 +94,49 @@ pub(super) struct HeldService {
     pub(super) enable_tag_override: bool,
     #[serde(default, deserialize_with = "null_is_default")]
     pub(super) tagged_addresses: BTreeMap<String, HeldAddress>,
+    #[serde(default)]
+    kind: Value,
+    #[serde(default)]
+    socket_path: Value,
+    #[serde(default)]
+    ports: Value,
+    #[serde(default)]
+    locality: Value,
+    #[serde(default)]
+    proxy: Value,
+    #[serde(default)]
+    connect: Value,
+}
+
+impl HeldService {
+    /// What it has beyond what most services have, as a registration says it.
+    pub(super) fn extras(&self) -> Map<String, Value> {
+        // These are shown of every service.
+        let mut proxy = self.proxy.clone();
+        if let Some(fields) = proxy.as_object_mut() {
+            fields.retain(|_, value| !says_nothing(value));
+        }
+        let fields = [
+            ("Kind", self.kind.clone()),
+            ("SocketPath", self.socket_path.clone()),
+            ("Ports", self.ports.clone()),
+            ("Locality", self.locality.clone()),
+            ("Proxy", proxy),
+            ("Connect", self.connect.clone()),
+        ];
+        let said = fields.into_iter().filter(|(_, value)| !says_nothing(value));
+        said.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
 }
 
 /// Weights as the servers hold them.

@@ -24,7 +24,15 @@ pub(crate) enum Rules {
 /// What the platform has to run for a check; `None` for a check that someone else reports on.
 pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
     match &definition.probe {
-        Probe::Ttl(_) | Probe::External => None,
+        // Nothing runs the last of these yet: such a check is as it was registered until somebody reports on it.
+        Probe::Ttl(_)
+        | Probe::External
+        | Probe::Udp(_)
+        | Probe::Grpc { .. }
+        | Probe::H2ping { .. }
+        | Probe::Alias { .. }
+        | Probe::Docker { .. }
+        | Probe::OsService(_) => None,
         Probe::Http {
             url,
             method,

@@ -1,6 +1,9 @@
 //! The answer to each query.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Check, CheckStatus, Filter, Instance, InstanceHealth, Key, ListedCheck, Namespace, Node, NodeName, Query,
@@ -24,6 +27,8 @@ impl Query {
             Query::CatalogService {
                 namespace, service, ..
             } => Topic::ServiceInstances(namespace.clone(), service.clone()),
+            // There are few of them, so nothing keeps an index of what is reached through whom.
+            Query::Connect { .. } => Topic::Namespace(Namespace::default()),
             // A list that shows no nodes, but is filtered by their meta, can change when only that does.
             Query::Services { namespace, node_meta } if node_meta.is_empty() => {
                 Topic::Services(namespace.clone())
@@ -109,15 +114,38 @@ fn answer_filtered<'a>(tables: &Tables, query: &'a Query, mut filters: Filters<'
             let wanted = InstanceFilter::new(tags, node_meta);
             let listed = instances.filter_map(|instance| {
                 let node = tables.node_beneath(&instance.node);
-                let kept =
-                    wanted.keeps(instance, node) && filters.pass(Record::CatalogService(node, instance));
-                kept.then(|| InstanceHealth {
-                    node: Node::clone(node),
-                    instance: Instance::clone(instance),
-                    checks: Vec::new(),
-                })
+                let kept = wanted.keeps(instance, node);
+                kept.then(|| listed_instance(node, instance, &filters))?
             });
             View::Instances(listed.collect())
+        }
+        Query::Connect {
+            service,
+            checks,
+            passing,
+            tags,
+            node_meta,
+        } => {
+            let wanted = InstanceFilter::new(tags, node_meta);
+            let instances = tables.instances().filter(|instance| {
+                instance.namespace == Namespace::default()
+                    && instance.connects() == Some(service.as_str())
+                    && (!passing || passes(tables, instance))
+            });
+            let found = instances.filter_map(|instance| {
+                let node = tables.node_beneath(&instance.node);
+                let kept = wanted.keeps(instance, node);
+                kept.then(|| match checks {
+                    true => instance_health(tables, node, instance, &filters),
+                    false => listed_instance(node, instance, &filters),
+                })?
+            });
+            let mut found: Vec<InstanceHealth> = found.collect();
+            found.sort_by(|one, other| {
+                let key = |it: &InstanceHealth| (it.instance.node.clone(), it.instance.id.clone());
+                key(one).cmp(&key(other))
+            });
+            View::Instances(found)
         }
         Query::Services { namespace, node_meta } => {
             let services = tables.services(namespace).filter_map(|(name, service)| {
@@ -236,13 +264,22 @@ fn has_meta(node: &Node, wanted: &[(String, String)]) -> bool {
         .all(|(key, value)| node.meta.get(key) == Some(value))
 }
 
+/// The instances of a service, by node and id; the case of letters in its name does not matter.
 fn instances_of_service<'a>(
     tables: &'a Tables,
-    namespace: &Namespace,
+    namespace: &'a Namespace,
     service: &ServiceName,
-) -> impl Iterator<Item = &'a Arc<Instance>> {
-    let service = tables.service(namespace, service);
-    service.into_iter().flat_map(|service| service.instances.values())
+) -> Box<dyn Iterator<Item = &'a Arc<Instance>> + 'a> {
+    let spellings: Vec<&Service> = tables.spellings(namespace, service).collect();
+    match spellings[..] {
+        [] => Box::new(std::iter::empty()),
+        [only] => Box::new(only.instances.values()),
+        _ => {
+            let instances = spellings.into_iter().flat_map(|service| &service.instances);
+            let sorted: BTreeMap<_, _> = instances.collect();
+            Box::new(sorted.into_values())
+        }
+    }
 }
 
 fn passes(tables: &Tables, instance: &Instance) -> bool {
@@ -269,6 +306,16 @@ fn instance_health(
             instance: instance.clone(),
             checks: checks.into_iter().cloned().collect(),
         })
+}
+
+/// An instance with its node and without checks, if it passes the filters.
+fn listed_instance(node: &Node, instance: &Instance, filters: &Filters<'_>) -> Option<InstanceHealth> {
+    let kept = filters.pass(Record::CatalogService(node, instance));
+    kept.then(|| InstanceHealth {
+        node: node.clone(),
+        instance: instance.clone(),
+        checks: Vec::new(),
+    })
 }
 
 /// The union of the tags of a service's wanted instances; `None` if there are none.

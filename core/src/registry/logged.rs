@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 1 | the first | the command, which is one about the catalog or checks |
 //! | 2 | there are keys, sessions, transactions and restores | the leader's wall time at the proposal in milliseconds since 1970, and the command |
+//! | 3 | instances have extras, nodes a locality, and there are more kinds of checks | as in version 2 |
 //!
 //! A cluster writes the newest version that every member can read: see [`Registry::command_version`]. It moves on only,
 //! by a [`Command::RaiseVersion`] that the leader proposes when it has asked every member. A server of an older version
@@ -14,7 +15,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Command, Registry, Restore, RowError, rows};
+use super::{
+    CheckDefinitionUpdate, Command, Instance, Node, Operation, Registration, Registry, Restore, RowError,
+    rows, unpack,
+};
 
 /// A command of the log, with what was written beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +30,7 @@ pub struct LoggedCommand {
     pub proposed_ms: Option<u64>,
 }
 
-/// Version 2, borrowed for writing and owned for reading.
+/// Versions 2 and 3, borrowed for writing and owned for reading.
 #[derive(Serialize, Deserialize)]
 struct Stamped<C> {
     proposed_ms: u64,
@@ -35,23 +39,30 @@ struct Stamped<C> {
 
 impl Command {
     /// The newest version of commands that this program writes and reads.
-    pub const NEWEST_VERSION: u8 = 2;
+    pub const NEWEST_VERSION: u8 = 3;
 
     /// The oldest version that can say this command.
     pub fn least_version(&self) -> u8 {
         match self {
-            Command::Register(_)
-            | Command::Deregister(_)
+            Command::Register(registrations) => {
+                newest(registrations.iter().map(Registration::least_version), 1)
+            }
+            Command::Transact(operations) => newest(operations.iter().map(Operation::least_version), 2),
+            Command::CreateSession(new) => newest(new.node.iter().map(Node::least_version), 2),
+            Command::Restore(Restore::Stage { rows, .. }) => {
+                // What is no rows is refused when it is committed, by every version alike.
+                let rows = unpack(Bytes::copy_from_slice(rows)).unwrap_or_default();
+                newest(rows.iter().map(|(_, value)| rows::command_version_of(value)), 2)
+            }
+            Command::Deregister(_)
             | Command::UpdateChecks(_)
             | Command::ExpireChecks(_)
             | Command::DeregisterCritical(_) => 1,
-            Command::Transact(_)
-            | Command::CreateSession(_)
-            | Command::DestroySession(_)
+            Command::DestroySession(_)
             | Command::RenewSessions(_)
             | Command::ExpireSessions(_)
             | Command::EndLockDelays(_)
-            | Command::Restore(Restore::Stage { .. } | Restore::Commit { .. } | Restore::Discard { .. })
+            | Command::Restore(Restore::Commit { .. } | Restore::Discard { .. })
             | Command::RaiseVersion(_) => 2,
         }
     }
@@ -60,8 +71,8 @@ impl Command {
     pub fn encode(&self, version: u8, proposed_ms: u64) -> Bytes {
         match version.max(self.least_version()) {
             0 | 1 => rows::encode(1, self),
-            _ => rows::encode(
-                2,
+            version => rows::encode(
+                version.min(Command::NEWEST_VERSION),
                 &Stamped {
                     proposed_ms,
                     command: self,
@@ -80,7 +91,7 @@ impl Command {
             rows::decode(|| "command".into(), known, bytes)
         }
         let logged = match bytes.first() {
-            Some(2) if known >= 2 => {
+            Some(&version @ 2..) if version <= known => {
                 let Stamped { proposed_ms, command } = read::<Stamped<Command>>(known, bytes)?;
                 LoggedCommand {
                     command,
@@ -100,6 +111,54 @@ impl Command {
             });
         }
         Ok(logged)
+    }
+}
+
+fn newest(versions: impl Iterator<Item = u8>, least: u8) -> u8 {
+    versions.fold(least, u8::max)
+}
+
+impl Registration {
+    fn least_version(&self) -> u8 {
+        let parts = [
+            self.node.least_version(),
+            self.instance.as_ref().map_or(1, Instance::least_version),
+        ];
+        let checks = self.checks.iter().map(CheckDefinitionUpdate::least_version);
+        newest(checks.chain(parts), 1)
+    }
+}
+
+impl CheckDefinitionUpdate {
+    fn least_version(&self) -> u8 {
+        self.definition.probe.least_version()
+    }
+}
+
+impl Operation {
+    fn least_version(&self) -> u8 {
+        match self {
+            Operation::SetNode(node) | Operation::SetNodeIf(node, _) => node.least_version(),
+            Operation::SetInstance(instance) | Operation::SetInstanceIf(instance, _) => {
+                instance.least_version()
+            }
+            Operation::SetCheck(check) | Operation::SetCheckIf(check, _) => check.least_version(),
+            _ => 2,
+        }
+    }
+}
+
+impl Instance {
+    /// The oldest version of commands that can say it.
+    pub(super) fn least_version(&self) -> u8 {
+        if self.extras.is_some() { 3 } else { 1 }
+    }
+}
+
+impl Node {
+    /// The oldest version of commands that can say it.
+    pub(super) fn least_version(&self) -> u8 {
+        if self.locality.is_some() { 3 } else { 1 }
     }
 }
 
@@ -136,12 +195,12 @@ mod tests {
         assert_eq!((found, known), (2, 1));
         // A version that is not invented yet, at the newest server.
         let mut bytes = plain().encode(2, 77).to_vec();
-        bytes[0] = 3;
+        bytes[0] = 4;
         assert!(matches!(
             Command::decode(&bytes, u8::MAX),
             Err(RowError::UnknownVersion {
-                found: 3,
-                known: 2,
+                found: 4,
+                known: 3,
                 ..
             })
         ));

@@ -5,7 +5,7 @@
 //!
 //! Reading order:
 //!
-//! 1. What there is: `model` (what is kept of the catalog), `kv` (keys), `session`, `operation` (steps of a
+//! 1. What there is: `model` (what is kept of the catalog, `extras` what few have of it), `kv` (keys), `session`, `operation` (steps of a
 //!    transaction), `command` (what changes it), `event` (what came of it), `query`
 //!    (what can be asked, and the topics that have an index each).
 //! 2. What a command does: `tables` holds what is registered; `transaction` writes to it and can take everything
@@ -28,6 +28,7 @@ mod apply;
 mod command;
 mod difference;
 mod event;
+mod extras;
 mod filter;
 mod kv;
 mod logged;
@@ -49,6 +50,7 @@ pub use command::{
     Refusal, Registration, Reply, Restore, SessionExpiry,
 };
 pub use event::{Applied, Event, RowChange};
+pub use extras::{Extras, Locality, NamedPort, Proxy};
 pub use filter::{Filter, FilterError, Record, Shape};
 pub use kv::{Compacted, InvalidKey, Key, KeyValue};
 pub use logged::LoggedCommand;

@@ -1,10 +1,11 @@
 //! What the registry keeps: nodes, instances and their checks. Values are valid by construction.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use super::{Extras, Locality};
 use crate::limits::NAME_BYTES_MAX;
 
 /// Why a name was refused.
@@ -114,6 +115,15 @@ impl Default for Namespace {
     }
 }
 
+impl ServiceName {
+    /// The name under which it is looked up: names that differ in the case of ASCII letters alone are the same in
+    /// lookups, as in Consul. `None` if it is that already.
+    pub(super) fn folded(&self) -> Option<ServiceName> {
+        let has_capitals = self.0.bytes().any(|byte| byte.is_ascii_uppercase());
+        has_capitals.then(|| ServiceName(self.0.to_ascii_lowercase().into()))
+    }
+}
+
 impl InstanceId {
     /// Sorts before every id: where a range begins.
     pub(super) fn least() -> Self {
@@ -184,8 +194,8 @@ impl Default for Weights {
     }
 }
 
-/// A running copy of a service at an address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A running copy of a service at an address. How it is encoded is said by `extras`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// Namespace.
     pub namespace: Namespace,
@@ -213,10 +223,12 @@ pub struct Instance {
     pub create_index: u64,
     /// The index that last changed it; set by `apply`.
     pub modify_index: u64,
+    /// What few instances have; `None` if there is nothing in it: see [`Extras::kept`].
+    pub extras: Option<Arc<Extras>>,
 }
 
-/// A host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A host. How it is encoded is said by `extras`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Name.
     pub name: NodeName,
@@ -232,6 +244,8 @@ pub struct Node {
     pub create_index: u64,
     /// The index that last changed it; set by `apply`.
     pub modify_index: u64,
+    /// Where it is, if it was said.
+    pub locality: Option<Locality>,
 }
 
 /// A check's status. Ordered from best to worst for aggregation.
@@ -245,6 +259,25 @@ pub enum CheckStatus {
     Unknown,
     /// Not to be used.
     Critical,
+}
+
+impl CheckKind {
+    /// Consul's word for it; it has none for one whose status is set from outside.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CheckKind::Ttl => "ttl",
+            CheckKind::Http => "http",
+            CheckKind::Tcp => "tcp",
+            CheckKind::Cmd => "script",
+            CheckKind::External => "",
+            CheckKind::Udp => "udp",
+            CheckKind::Grpc => "grpc",
+            CheckKind::H2ping => "h2ping",
+            CheckKind::Alias => "alias",
+            CheckKind::Docker => "docker",
+            CheckKind::OsService => "os_service",
+        }
+    }
 }
 
 impl CheckStatus {
@@ -285,6 +318,18 @@ pub enum CheckKind {
     Cmd,
     /// Its status is set by whoever registered it (a catalog registration).
     External,
+    /// A datagram.
+    Udp,
+    /// A question of gRPC's health protocol.
+    Grpc,
+    /// A ping of HTTP/2.
+    H2ping,
+    /// The health of something else.
+    Alias,
+    /// A program in a container.
+    Docker,
+    /// A service of the operating system.
+    OsService,
 }
 
 /// What an agent runs for a check.
@@ -309,6 +354,41 @@ pub enum Probe {
     Cmd(Vec<String>),
     /// Nothing: the status is set from outside.
     External,
+    /// A datagram to `host:port`. This and what follows is since version 3 of commands.
+    Udp(String),
+    /// A question of gRPC's health protocol.
+    Grpc {
+        /// `host:port`, or `host:port/service`.
+        target: String,
+        /// Whether it is asked by TLS.
+        tls: bool,
+    },
+    /// A ping of HTTP/2.
+    H2ping {
+        /// `host:port`.
+        address: String,
+        /// Whether it goes by TLS.
+        tls: bool,
+    },
+    /// The health of an instance or of a node.
+    Alias {
+        /// The node; empty for the check's own.
+        node: String,
+        /// The instance's id; empty for the node itself.
+        instance: String,
+    },
+    /// A program in a container.
+    Docker {
+        /// The container's id.
+        container: String,
+        /// The shell that runs the program; empty for none.
+        shell: String,
+        /// The program and its arguments.
+        args: Vec<String>,
+    },
+    /// A service of the operating system, by its name.
+    OsService(String),
+    // Variants are added at the end only: the log and the rows hold them by their place.
 }
 
 impl Probe {
@@ -320,6 +400,25 @@ impl Probe {
             Probe::Tcp(_) => CheckKind::Tcp,
             Probe::Cmd(_) => CheckKind::Cmd,
             Probe::External => CheckKind::External,
+            Probe::Udp(_) => CheckKind::Udp,
+            Probe::Grpc { .. } => CheckKind::Grpc,
+            Probe::H2ping { .. } => CheckKind::H2ping,
+            Probe::Alias { .. } => CheckKind::Alias,
+            Probe::Docker { .. } => CheckKind::Docker,
+            Probe::OsService(_) => CheckKind::OsService,
+        }
+    }
+
+    /// The oldest version of commands that can say it.
+    pub(super) fn least_version(&self) -> u8 {
+        match self {
+            Probe::Ttl(_) | Probe::Http { .. } | Probe::Tcp(_) | Probe::Cmd(_) | Probe::External => 1,
+            Probe::Udp(_)
+            | Probe::Grpc { .. }
+            | Probe::H2ping { .. }
+            | Probe::Alias { .. }
+            | Probe::Docker { .. }
+            | Probe::OsService(_) => 3,
         }
     }
 }
@@ -430,6 +529,7 @@ impl Node {
             meta: BTreeMap::new(),
             create_index: 0,
             modify_index: 0,
+            locality: None,
         }
     }
 

@@ -34,6 +34,20 @@ pub enum Query {
         /// As in `ServiceHealth`.
         node_meta: Vec<(String, String)>,
     },
+    /// The instances through which a service is reached by members of a service mesh: its proxies, and those of its own
+    /// instances that need none. Sorted as in `ServiceHealth`. In the namespace `default` alone.
+    Connect {
+        /// The service that is to be reached.
+        service: ServiceName,
+        /// With checks, as in `ServiceHealth`, or without, as in `CatalogService`.
+        checks: bool,
+        /// As in `ServiceHealth`.
+        passing: bool,
+        /// As in `ServiceHealth`.
+        tags: Vec<String>,
+        /// As in `ServiceHealth`.
+        node_meta: Vec<(String, String)>,
+    },
     /// All services of a namespace with the union of their tags.
     Services {
         /// Namespace.
@@ -168,7 +182,7 @@ pub struct InstanceHealth {
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum View {
-    /// To `ServiceHealth`, and (with no checks) to `CatalogService`.
+    /// To `ServiceHealth` and `Connect`, and (with no checks) to `CatalogService`.
     Instances(Vec<InstanceHealth>),
     /// To `Services`: tags by service.
     Services(BTreeMap<ServiceName, Vec<String>>),

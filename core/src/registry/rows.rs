@@ -18,6 +18,9 @@ use super::{
 
 /// The version of rows that is written. A new one comes with every change of what a row holds.
 const ROW_VERSION: u8 = 1;
+/// The version of rows of the catalog with something in them that was not there in the first. The others are written as
+/// they were, so that a row's bytes follow from what it holds, whatever program wrote it.
+const NEWER_ROW_VERSION: u8 = 2;
 
 // Kinds of rows, in the order in which they are read back.
 const INDEX: u8 = 0x01;
@@ -87,9 +90,18 @@ impl Row {
             Row::Index(index) => (index_key(), value(index)),
             Row::Floor(kind, index) => (floor_key(*kind), value(&(kind, index))),
             Row::CommandVersion(version) => (command_version_key(), value(version)),
-            Row::Node(node) => (node_key(&node.name), value(node)),
-            Row::Instance(instance) => (instance_key(&instance.key()), value(instance)),
-            Row::Check(check) => (check_key(&check.key()), value(check)),
+            Row::Node(node) => (
+                node_key(&node.name),
+                encode(version_of(node.least_version()), node),
+            ),
+            Row::Instance(instance) => {
+                let version = version_of(instance.least_version());
+                (instance_key(&instance.key()), encode(version, instance))
+            }
+            Row::Check(check) => {
+                let version = version_of(check.definition.probe.least_version());
+                (check_key(&check.key()), encode(version, check))
+            }
             Row::Compacted(revision) => (compacted_key(), value(revision)),
             Row::Version(revision, key, content) => (version_key(*revision, key), value(content)),
             Row::Session(session) => (session_key(&session.id), value(session)),
@@ -109,9 +121,9 @@ impl Row {
                 Row::Floor(kind, index)
             }
             Some(&COMMAND_VERSION) => Row::CommandVersion(decode(name, ROW_VERSION, value)?),
-            Some(&NODE) => Row::Node(decode(name, ROW_VERSION, value)?),
-            Some(&INSTANCE) => Row::Instance(decode(name, ROW_VERSION, value)?),
-            Some(&CHECK) => Row::Check(decode(name, ROW_VERSION, value)?),
+            Some(&NODE) => Row::Node(decode(name, NEWER_ROW_VERSION, value)?),
+            Some(&INSTANCE) => Row::Instance(decode(name, NEWER_ROW_VERSION, value)?),
+            Some(&CHECK) => Row::Check(decode(name, NEWER_ROW_VERSION, value)?),
             Some(&COMPACTED) => Row::Compacted(decode(name, ROW_VERSION, value)?),
             Some(&VERSION) => {
                 let (revision, version_of) = key[1..]
@@ -219,6 +231,23 @@ pub(super) fn topic_key(topic: &Topic) -> Bytes {
         Topic::Session(id) => writer.text(id.as_str()).finish(),
         Topic::SessionsOfNode(node) => writer.text(node.as_str()).finish(),
         Topic::Nodes | Topic::Sessions => writer.finish(),
+    }
+}
+
+/// The version of a row whose content needs so new a version of commands.
+fn version_of(least_command_version: u8) -> u8 {
+    if least_command_version > 2 {
+        NEWER_ROW_VERSION
+    } else {
+        ROW_VERSION
+    }
+}
+
+/// The oldest version of commands that can bring a row with this value about.
+pub(super) fn command_version_of(value: &[u8]) -> u8 {
+    match value.first() {
+        Some(&version) if version >= NEWER_ROW_VERSION => 3,
+        _ => 1,
     }
 }
 

@@ -4,7 +4,7 @@
 //! secondary index can be forgotten; the setters may be called in any order, also to take a change back.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Tables {
     instances: BTreeMap<InstanceKey, Arc<Instance>>,
     checks: BTreeMap<CheckKey, Arc<Check>>,
     services: BTreeMap<Namespace, BTreeMap<ServiceName, Service>>,
+    /// Names of services that have capitals, by what they are looked up under.
+    capitals: BTreeMap<(Namespace, ServiceName), BTreeSet<ServiceName>>,
     checks_of_instance: BTreeMap<InstanceKey, CheckList>,
     own_checks_of_node: BTreeMap<NodeName, CheckList>,
     /// How many instances a node has in each namespace; no zeros.
@@ -86,6 +88,20 @@ impl Tables {
 
     pub(super) fn service(&self, namespace: &Namespace, name: &ServiceName) -> Option<&Service> {
         self.services.get(namespace)?.get(name)
+    }
+
+    /// The services whose names are this one but for the case of letters.
+    pub(super) fn spellings<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        name: &ServiceName,
+    ) -> impl Iterator<Item = &'a Service> + 'a {
+        let folded = name.folded().unwrap_or_else(|| name.clone());
+        let plain = self.service(namespace, &folded);
+        let place = (namespace.clone(), folded);
+        let others = self.capitals.get(&place).into_iter().flatten();
+        let others = others.filter_map(|name| self.service(namespace, name));
+        plain.into_iter().chain(others)
     }
 
     /// The services of a namespace, by name; each has at least one instance.
@@ -263,6 +279,10 @@ impl Tables {
     fn list_instance(&mut self, instance: Arc<Instance>) {
         let services = self.services.entry(instance.namespace.clone()).or_default();
         let service = services.entry(instance.service.clone()).or_default();
+        if let Some(folded) = instance.service.folded() {
+            let names = self.capitals.entry((instance.namespace.clone(), folded));
+            names.or_default().insert(instance.service.clone());
+        }
         for tag in &instance.tags {
             *service.tags.entry(tag.clone()).or_default() += 1;
         }
@@ -283,6 +303,15 @@ impl Tables {
                 }
                 if service.instances.is_empty() {
                     services.remove(&instance.service);
+                    if let Some(folded) = instance.service.folded()
+                        && let Entry::Occupied(mut names) =
+                            self.capitals.entry((instance.namespace.clone(), folded))
+                    {
+                        names.get_mut().remove(&instance.service);
+                        if names.get().is_empty() {
+                            names.remove();
+                        }
+                    }
                 }
             }
             if services.is_empty() {

@@ -8,7 +8,7 @@
 //! of may look newer than it is, once in that many deletions; it never looks older, and nobody is woken by it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -87,6 +87,21 @@ impl Topic {
         }
     }
 
+    /// The same about a service by the name that it is looked up under; `None` if it is that already, or about no service.
+    pub(crate) fn folded(&self) -> Option<Topic> {
+        Some(match self {
+            Topic::Service(namespace, name) => Topic::Service(namespace.clone(), name.folded()?),
+            Topic::ServicePassing(namespace, name) => {
+                Topic::ServicePassing(namespace.clone(), name.folded()?)
+            }
+            Topic::ServiceInstances(namespace, name) => {
+                Topic::ServiceInstances(namespace.clone(), name.folded()?)
+            }
+            Topic::ServiceChecks(namespace, name) => Topic::ServiceChecks(namespace.clone(), name.folded()?),
+            _ => return None,
+        })
+    }
+
     /// Whether what it names is there.
     fn is_alive(&self, tables: &Tables) -> bool {
         match self {
@@ -113,6 +128,9 @@ impl Topic {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Topics {
     indexes: BTreeMap<Arc<Topic>, u64>,
+    /// The topics of services whose names have capitals, by what they are looked up under. Not stored: it follows from the
+    /// indexes.
+    capitals: BTreeMap<Topic, BTreeSet<Arc<Topic>>>,
     /// By kind: the topics whose thing is gone, oldest first.
     tombstones: BTreeMap<TopicKind, BTreeSet<(u64, Arc<Topic>)>>,
     floors: BTreeMap<TopicKind, u64>,
@@ -131,14 +149,38 @@ impl Topics {
             // What was forgotten beneath it may have been the newest.
             Topic::KeyPrefix(prefix) => self.newest_key(prefix).max(floor(TopicKind::Key)),
             _ => {
-                let own = self.indexes.get(topic).copied();
-                own.unwrap_or_else(|| floor(topic.kind()))
+                let folded = topic.folded();
+                let plain = folded.as_ref().unwrap_or(topic);
+                let others = self.capitals.get(plain);
+                let own = self.indexes.get(plain).copied();
+                let own = own.unwrap_or_else(|| floor(topic.kind()));
+                return self.version_of_spellings(plain, own, others);
             }
         };
         TopicVersion {
             index: index.max(1),
             touched: self.touched.get(topic).copied().unwrap_or(0),
         }
+    }
+
+    /// How new a topic is that is as new as the newest of its spellings.
+    fn version_of_spellings(
+        &self,
+        plain: &Topic,
+        own: u64,
+        others: Option<&BTreeSet<Arc<Topic>>>,
+    ) -> TopicVersion {
+        let touched = |topic: &Topic| self.touched.get(topic).copied().unwrap_or(0);
+        let mut version = TopicVersion {
+            index: own.max(1),
+            touched: touched(plain),
+        };
+        for other in others.into_iter().flatten() {
+            let index = self.indexes.get(other).copied().unwrap_or(0);
+            version.index = version.index.max(index);
+            version.touched += touched(other);
+        }
+        version
     }
 
     /// The newest index of the keys with a prefix that have one.
@@ -165,6 +207,9 @@ impl Topics {
         }
         if let Topic::Key(key) = topic.as_ref() {
             self.directories.raise(key, index, before.is_none());
+        }
+        if before.is_none() {
+            self.list(&topic);
         }
         set_row(rows, &topic, before, Some(index));
     }
@@ -203,6 +248,14 @@ impl Topics {
                     if let Topic::Key(key) = topic.as_ref() {
                         self.directories.forget(key);
                     }
+                    if let Some(folded) = topic.folded()
+                        && let Entry::Occupied(mut topics) = self.capitals.entry(folded)
+                    {
+                        topics.get_mut().remove(&topic);
+                        if topics.get().is_empty() {
+                            topics.remove();
+                        }
+                    }
                     set_row(rows, &topic, Some(index), None);
                 }
                 self.floors.insert(*kind, floor);
@@ -217,7 +270,16 @@ impl Topics {
         if let Topic::Key(key) = &topic {
             self.directories.raise(key, index, true);
         }
-        self.indexes.insert(Arc::new(topic), index);
+        let topic = Arc::new(topic);
+        self.list(&topic);
+        self.indexes.insert(topic, index);
+    }
+
+    /// Makes a topic found by what its service is looked up under.
+    fn list(&mut self, topic: &Arc<Topic>) {
+        if let Some(folded) = topic.folded() {
+            self.capitals.entry(folded).or_default().insert(Arc::clone(topic));
+        }
     }
 
     /// Takes in a stored floor.
@@ -242,6 +304,7 @@ impl Topics {
         }
         self.tombstones.clear();
         self.touched.clear();
+        self.capitals.clear();
         self.directories = Directories::default();
         for kind in TopicKind::ALL {
             let before = self.floors.insert(kind, index);

@@ -48,6 +48,8 @@ impl Hub {
 
     /// Registers a waiter; `None` when there are too many.
     pub(super) fn park(self: &Arc<Self>, topic: Topic) -> Option<Parked> {
+        // Whatever the case of a service's letters is, it is one that is waited for.
+        let topic = topic.folded().unwrap_or(topic);
         let mut state = self.lock();
         if state.waiters >= self.limit {
             return None;
@@ -77,7 +79,7 @@ impl Hub {
                 return;
             }
             for topic in topics {
-                state.wake(topic, &mut wakers);
+                state.wake(topic.folded().as_ref().unwrap_or(topic), &mut wakers);
                 if let Topic::Key(key) = topic {
                     state.wake_prefixes_of(key, &mut wakers);
                 }

@@ -187,6 +187,7 @@ fn server_instance(service: &ServiceName, node: NodeName, port: u16, voter: bool
         enable_tag_override: false,
         create_index: 0,
         modify_index: 0,
+        extras: None,
     }
 }
 

@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -18,6 +21,8 @@ pub struct SharedView {
     /// The typed content.
     pub view: View,
     bytes: OnceLock<Bytes>,
+    /// Whether the bytes were given out more than once.
+    reused: AtomicBool,
     /// What this view was last compared with: thousands of waiters that parked with one view compare once.
     compared: Mutex<Option<(std::sync::Weak<SharedView>, bool)>>,
 }
@@ -27,13 +32,23 @@ impl SharedView {
         SharedView {
             view,
             bytes: OnceLock::new(),
+            reused: AtomicBool::new(false),
             compared: Mutex::new(None),
         }
     }
 
     /// The content's bytes, encoded by `encode` once. All callers must encode alike.
     pub fn bytes(&self, encode: impl FnOnce(&View) -> Bytes) -> Bytes {
+        if let Some(bytes) = self.bytes.get() {
+            self.reused.store(true, Ordering::Relaxed);
+            return bytes.clone();
+        }
         self.bytes.get_or_init(|| encode(&self.view)).clone()
+    }
+
+    /// Whether its bytes were given to somebody before the last who asked for them.
+    pub fn is_reused(&self) -> bool {
+        self.reused.load(Ordering::Relaxed)
     }
 
     /// Whether both show the same.
@@ -188,6 +203,7 @@ mod tests {
                 meta: BTreeMap::from([("rack".into(), name.into())]),
                 create_index: 0,
                 modify_index: 0,
+                locality: None,
             },
             keep_existing_node: false,
             instance: None,

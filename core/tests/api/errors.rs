@@ -166,7 +166,7 @@ fn query_parameters() {
             GET /v1/health/service/web?filter=Service.Port%20%3D%3D%20x
                 500 Failed to create boolean expression evaluator: Failed to coerce value "x" of selector "Service.Port" to a number
             GET /v1/health/service/web?peer=x
-                400 Invalid query parameter: "peer" is not supported: expected a request without it
+                200 @1 []
             GET /v1/health/service/web?ns=
                 200 @1 []
             GET /v1/health/service/web?ns=%0A

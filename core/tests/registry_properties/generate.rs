@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sider_core::registry::{
     Check, CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-    Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Probe,
-    Registration, Registry, ServiceName, Weights,
+    Command, Deregister, Expiry, Extras, Instance, InstanceId, InstanceKey, Locality, NamedPort, Namespace,
+    Node, NodeName, Probe, Proxy, Registration, Registry, ServiceName, Weights,
 };
 
 pub(crate) const NAMESPACES: [&str; 3] = ["default", "blue", "unused"];
 pub(crate) const NODES: [&str; 3] = ["n1", "n2", "n3"];
-pub(crate) const SERVICES: [&str; 3] = ["api", "db", "web"];
+pub(crate) const SERVICES: [&str; 4] = ["api", "db", "web", "API"];
 const INSTANCES: [&str; 3] = ["i1", "i2", "i3"];
 const CHECKS: [&str; 4] = ["c1", "c2", "c3", "c4"];
 pub(crate) const TAGS: [&str; 3] = ["a", "B", "c"];
@@ -75,6 +75,10 @@ impl Generator {
             meta: BTreeMap::from([("rack".into(), self.pick(&["1", "2"]).into())]),
             create_index: self.below(3),
             modify_index: self.below(3),
+            locality: self.one_in(4).then(|| Locality {
+                region: self.pick(&["north", "south"]).into(),
+                zone: String::new(),
+            }),
         }
     }
 
@@ -98,6 +102,29 @@ impl Generator {
             enable_tag_override: false,
             create_index: self.below(3),
             modify_index: self.below(3),
+            extras: self.extras().kept(),
+        }
+    }
+
+    fn extras(&mut self) -> Extras {
+        if !self.one_in(3) {
+            return Extras::default();
+        }
+        Extras {
+            kind: self.pick(&["", Extras::CONNECT_PROXY]).into(),
+            locality: None,
+            ports: self.up_to(1, |this| NamedPort {
+                name: "http".into(),
+                port: if this.one_in(2) { 80 } else { 81 },
+                default: true,
+            }),
+            socket_path: self.pick(&["", "/run/x.sock"]).into(),
+            proxy: self.one_in(2).then(|| Proxy {
+                destination_service_name: self.pick(&["api", "db"]).into(),
+                rest: "{}".into(),
+                ..Proxy::default()
+            }),
+            connect_native: self.one_in(3),
         }
     }
 
@@ -126,9 +153,10 @@ impl Generator {
     }
 
     fn definition(&mut self) -> CheckDefinition {
-        let probe = match self.below(5) {
+        let probe = match self.below(6) {
             0..3 => Probe::Ttl(Duration::from_secs(10)),
             3 => Probe::Ttl(Duration::from_secs(20)),
+            4 => Probe::Udp("10.0.0.1:53".into()),
             _ => Probe::External,
         };
         CheckDefinition {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sider_core::registry::{
     Check, CheckStatus, Filter, Instance, InstanceHealth, ListedCheck, Namespace, Node, NodeName, Query,
-    Record, Registry, View,
+    Record, Registry, ServiceName, View,
 };
 
 pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
@@ -20,7 +20,7 @@ pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
         } => {
             let wanted = everything.instances(|instance, node| {
                 instance.namespace == *namespace
-                    && instance.service == *service
+                    && same_name(&instance.service, service)
                     && has_tags(instance, tags)
                     && has_meta(node, node_meta)
             });
@@ -42,7 +42,7 @@ pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
         } => {
             let wanted = everything.instances(|instance, node| {
                 instance.namespace == *namespace
-                    && instance.service == *service
+                    && same_name(&instance.service, service)
                     && has_tags(instance, tags)
                     && has_meta(node, node_meta)
             });
@@ -52,6 +52,42 @@ pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
                 checks: vec![],
             });
             View::Instances(listed.collect())
+        }
+        Query::Connect {
+            service,
+            checks,
+            passing,
+            tags,
+            node_meta,
+        } => {
+            let reached_through = |instance: &Instance| {
+                let Some(extras) = &instance.extras else {
+                    return false;
+                };
+                let proxy = extras.proxy.as_ref();
+                let target = proxy.map(|proxy| proxy.destination_service_name.as_str());
+                (extras.kind == "connect-proxy" && target == Some(service.as_str()))
+                    || (extras.connect_native && instance.service == *service)
+            };
+            let wanted = everything.instances(|instance, node| {
+                instance.namespace == Namespace::default()
+                    && reached_through(instance)
+                    && has_tags(instance, tags)
+                    && has_meta(node, node_meta)
+            });
+            let mut found: Vec<InstanceHealth> = wanted
+                .into_iter()
+                .map(|instance| InstanceHealth {
+                    node: everything.node(&instance.node),
+                    checks: everything.checks_that_count(&instance),
+                    instance,
+                })
+                .collect();
+            found.retain(|it| !passing || it.checks.iter().all(|check| check.status == CheckStatus::Passing));
+            if !checks {
+                found.iter_mut().for_each(|it| it.checks.clear());
+            }
+            View::Instances(found)
         }
         Query::Services { namespace, node_meta } => {
             let mut services: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
@@ -96,7 +132,7 @@ pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
         } => {
             let mut checks = everything.checks(|check, node| {
                 let instance = everything.instance_of(check);
-                instance.is_some_and(|instance| instance.service == *service)
+                instance.is_some_and(|instance| same_name(&instance.service, service))
                     && check.namespace == *namespace
                     && has_meta(node, node_meta)
             });
@@ -120,7 +156,7 @@ pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
 fn filtered(everything: &Everything<'_>, query: &Query, filter: &Filter) -> View {
     let mut view = answer(everything.0, query);
     match (&mut view, query) {
-        (View::Instances(instances), Query::CatalogService { .. }) => {
+        (View::Instances(instances), Query::CatalogService { .. } | Query::Connect { checks: false, .. }) => {
             instances.retain(|it| filter.passes(Record::CatalogService(&it.node, &it.instance)));
         }
         (View::Instances(instances), _) => instances.retain(|it| {
@@ -225,4 +261,9 @@ impl Everything<'_> {
         };
         self.0.node(node).is_some() && (*namespace == Namespace::default() || has_instance())
     }
+}
+
+/// Services are looked up without regard to the case of letters.
+fn same_name(one: &ServiceName, other: &ServiceName) -> bool {
+    one.as_str().eq_ignore_ascii_case(other.as_str())
 }

@@ -176,6 +176,7 @@ fn registration(words: &Words<'_>) -> Registration {
             meta: words.node_meta().into_iter().collect(),
             create_index: 0,
             modify_index: 0,
+            locality: None,
         },
         keep_existing_node: !words.flag("replace-node"),
         instance: id.map(|id| instance(words, id)),
@@ -207,6 +208,7 @@ fn instance(words: &Words<'_>, id: &str) -> Instance {
         enable_tag_override: false,
         create_index: 0,
         modify_index: 0,
+        extras: None,
     }
 }
 
@@ -313,6 +315,7 @@ fn begin_session(words: &Words<'_>) -> Command {
         meta: BTreeMap::new(),
         create_index: 0,
         modify_index: 0,
+        locality: None,
     });
     Command::CreateSession(Box::new(NewSession { session, node }))
 }

@@ -103,6 +103,7 @@ fn registration(service: &str, id: &str, tags: &[&str]) -> Registration {
             meta: BTreeMap::new(),
             create_index: 0,
             modify_index: 0,
+            locality: None,
         },
         keep_existing_node: true,
         instance: Some(Instance {
@@ -119,6 +120,7 @@ fn registration(service: &str, id: &str, tags: &[&str]) -> Registration {
             enable_tag_override: false,
             create_index: 0,
             modify_index: 0,
+            extras: None,
         }),
         checks: Vec::new(),
         replace_checks: true,

@@ -50,6 +50,10 @@ impl Plan<'_> {
             (1, SERVICES[4]),
         ]))
         .to_owned();
+        let service = match self.dice.chance(4) {
+            true => service.to_ascii_uppercase(),
+            false => service,
+        };
         let tags = *self.dice.weighted(&[(8, 0), (1, 1), (1, 2)]);
         let tags = (0..tags)
             .map(|_| (*self.dice.pick(&TAGS_ASKED)).to_owned())

@@ -147,7 +147,7 @@ fn shape(dice: &mut Dice) -> Shape {
         sync_us,
         drift_ppm,
         command_version: if dice.chance(12) {
-            1
+            u8::try_from(dice.between(1, u64::from(Command::NEWEST_VERSION) - 1)).unwrap_or(1)
         } else {
             Command::NEWEST_VERSION
         },

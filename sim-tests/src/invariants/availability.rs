@@ -74,12 +74,20 @@ pub fn check(history: &History) -> Result<(), Violation> {
 /// What an older program does not know is refused until the last server is exchanged.
 fn needs_an_upgrade(history: &History, operation: &Operation) -> bool {
     let truth = history.truth();
-    let is_newer = matches!(operation.op, Op::Restore { .. } | Op::Autopilot(_))
-        || matches!(&operation.op, Op::Prepared(op) if op.is_logged())
-        || matches!(&operation.op, Op::Keys(op) if op.is_logged());
-    is_newer
-        && history.bounds.older_programs
-        && truth.state(truth.applied_before(operation.invoked)).version < 2
+    let needed = match &operation.op {
+        // A file may hold what came with it.
+        Op::Restore { .. } => 3,
+        Op::Register { services, .. } if services.iter().any(|it| !it.extras().is_empty()) => 3,
+        Op::Autopilot(_) => 2,
+        Op::Prepared(op) if op.is_logged() => 2,
+        Op::Keys(op) if op.is_logged() => 2,
+        _ => 1,
+    };
+    let written = truth
+        .state(truth.applied_before(operation.invoked))
+        .version
+        .max(1);
+    history.bounds.older_programs && written < needed
 }
 
 /// A server ends by itself only for want of its disk, or when it was removed.
@@ -206,7 +214,7 @@ fn was_disturbed(history: &History, at: Time) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
-    use crate::operation::{Ask, Freshness};
+    use crate::operation::{Apart, Ask, Freshness};
 
     fn story() -> Story {
         let mut story = Story::new();
@@ -232,6 +240,24 @@ mod tests {
     #[test]
     fn what_an_older_program_does_not_know_may_be_refused() {
         assert_eq!(check(&refused_key(true).finish()), Ok(()));
+    }
+
+    #[test]
+    fn so_may_an_instance_with_more_than_it_knows() {
+        let refused = |apart: Apart| {
+            let mut story = story();
+            let failed = Outcome::Failed("this needs every server".into());
+            story.ask_to_register("web-1", 1, failed);
+            let record = story.record();
+            record.bounds.older_programs = true;
+            if let Some(Op::Register { services, .. }) = record.operations.last_mut().map(|it| &mut it.op) {
+                services[0].apart = apart;
+            }
+            story.wait_ms(5_000);
+            check(&story.finish())
+        };
+        assert_eq!(refused(Apart::Ports), Ok(()));
+        refused(Apart::Meta).expect_err("meta is as old as instances are");
     }
 
     #[test]

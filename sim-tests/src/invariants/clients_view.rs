@@ -342,7 +342,9 @@ fn step(state: &Option<Known>, about: &About<'_>) -> Option<Option<Known>> {
             found,
         } => match found {
             Some(seen) => {
-                let it = state.as_ref().filter(|it| it.service == *service)?;
+                let it = state
+                    .as_ref()
+                    .filter(|it| it.service.eq_ignore_ascii_case(service))?;
                 it.seen(seen, *shows_checks).map(Some)
             }
             None => unseen(state.as_ref(), service, *passing, tags),
@@ -413,7 +415,7 @@ fn unseen(state: Option<&Known>, service: &str, passing: bool, tags: &[String]) 
     let tagged = tags
         .iter()
         .all(|tag| it.tags.iter().any(|own| own.eq_ignore_ascii_case(tag)));
-    let hidden = it.service != service
+    let hidden = !it.service.eq_ignore_ascii_case(service)
         || !tagged
         || passing
             && it

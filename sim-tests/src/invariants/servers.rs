@@ -343,6 +343,7 @@ mod tests {
             enable_tag_override: false,
             create_index: 0,
             modify_index: 0,
+            extras: None,
         };
         let alive = CheckDefinitionUpdate {
             id: CheckId::parse(Session::NODE_ALIVE).expect("a name"),

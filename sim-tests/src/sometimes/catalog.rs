@@ -172,7 +172,7 @@ pub(super) fn hidden_by_maintenance(h: &History) -> u64 {
             && state
                 .instances
                 .iter()
-                .filter(|it| it.service.as_str() == service)
+                .filter(|it| it.service.as_str().eq_ignore_ascii_case(service))
                 .any(|instance| {
                     let checks = state.checks_that_count(instance);
                     let mut others = checks.iter().filter(|check| !hides(check));

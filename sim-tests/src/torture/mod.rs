@@ -34,6 +34,8 @@ use std::{
 };
 
 pub use self::evidence::judge;
+use sider_core::registry::Command;
+
 use self::{
     evidence::{Evidence, Line, Raw},
     moments::Clock,
@@ -95,7 +97,7 @@ pub fn run(options: &Options) -> Result<Outcome, String> {
     servers.wait_until("the cluster is complete", CATCH_UP, |stats| {
         stats
             .iter()
-            .all(|it| it["command_version"] == 2 && it["leader"] != "")
+            .all(|it| it["command_version"] == Command::NEWEST_VERSION && it["leader"] != "")
     })?;
     let clients = Clients {
         servers: servers.clone(),

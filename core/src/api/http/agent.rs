@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
+    agent_service::service,
     body::JsonBody,
     commit,
     encode::{self, Encoder},
@@ -344,32 +345,6 @@ async fn services(State(server): State<Server>, options: Options) -> Result<Repl
         })
         .await?;
     Ok(Reply::json(&services).with_index(index))
-}
-
-/// `GET /v1/agent/service/{id}`.
-async fn service(
-    State(server): State<Server>,
-    Name(id): Name<InstanceId>,
-    options: Options,
-) -> Result<Reply, ApiError> {
-    let encoder = Encoder::new(server.config());
-    let key = instance_key(&server, Some(options.namespace.clone()), id);
-    let (index, service) = server
-        .inspect(options.stale(), |registry| {
-            let service = registry
-                .instance(&key)
-                .map(|instance| encoder.agent_service(instance));
-            (registry.index(), service)
-        })
-        .await?;
-    let Some(service) = service else {
-        return Err(ApiError::new(
-            StatusCode::NOT_FOUND,
-            format!("unknown service ID: {}", key.id),
-        ));
-    };
-    let (service, hash) = service.hashed();
-    Ok(Reply::json(&service).with_index(index).with_hash(&hash))
 }
 
 /// `GET /v1/agent/checks`: the node's checks by id.

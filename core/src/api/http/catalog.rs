@@ -32,6 +32,11 @@ pub(super) fn routes() -> Router<Server> {
         )
         .route("/v1/catalog/service/{*name}", read(service))
         .route(
+            "/v1/catalog/connect/",
+            read(async || ApiError::bad_request("Missing service name")),
+        )
+        .route("/v1/catalog/connect/{*name}", read(connect))
+        .route(
             "/v1/catalog/node/",
             read(async || ApiError::bad_request("Missing node name")),
         )
@@ -120,6 +125,27 @@ async fn service(
     let query = Query::CatalogService {
         namespace: options.namespace.clone(),
         service,
+        tags: options.tags.clone(),
+        node_meta: options.node_meta.clone(),
+    };
+    let query = options.filtered(query, Shape::CatalogService, &server)?;
+    let answer = server.read(query, options.read).await?;
+    let encoder = Encoder::new(server.config());
+    let body = answer.view.bytes(|view| encoder.catalog_service(view));
+    Ok(Reply::read(&answer, &options, body))
+}
+
+/// `GET /v1/catalog/connect/{name}`: the instances through which a service is reached in a service mesh.
+async fn connect(
+    State(server): State<Server>,
+    Name(service): Name<ServiceName>,
+    options: Options,
+) -> Result<Reply, ApiError> {
+    options.refuse_namespace()?;
+    let query = Query::Connect {
+        service,
+        checks: false,
+        passing: false,
         tags: options.tags.clone(),
         node_meta: options.node_meta.clone(),
     };

@@ -2,6 +2,8 @@
 //! all as a real server was seen to answer.
 
 mod bodies;
+mod content_hash;
+mod extras;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -12,10 +14,14 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use self::bodies::{AddressBody, CatalogBody, CheckBody, Empty, NodeBody, ProxyBody, ServiceBody};
+pub(crate) use self::extras::{extras, locality};
 pub use self::{
     bodies::AgentServiceBody,
     keys::{TransactionBodyKind, keys, session_view, sessions},
+};
+use self::{
+    bodies::{AddressBody, CatalogBody, CheckBody, NodeBody, ServiceBody},
+    extras::{ConnectBody, ProxyBody},
 };
 use super::{duration, maintenance};
 use crate::{
@@ -181,18 +187,24 @@ impl<'a> Encoder<'a> {
     /// An instance as `/v1/agent/service/{id}` and `/v1/agent/services` show it.
     pub fn agent_service(&self, instance: &Instance) -> AgentServiceBody {
         AgentServiceBody {
+            kind: instance.kind().to_owned(),
             id: instance.id.as_str().to_owned(),
             service: instance.service.as_str().to_owned(),
             tags: instance.tags.clone(),
             meta: instance.meta.clone(),
             port: instance.port,
+            ports: extras::ports(instance.ports()),
             address: instance.address.clone(),
+            socket_path: instance.socket_path().to_owned(),
             tagged_addresses: self.tagged_addresses(instance),
             weights: instance.weights.into(),
             enable_tag_override: instance.enable_tag_override,
             content_hash: None,
+            proxy: extras::agent_proxy(instance),
+            connect: ConnectBody::if_native(instance),
             datacenter: self.datacenter.to_owned(),
             namespace: shown_namespace(&instance.namespace).map(str::to_owned),
+            locality: instance.locality().map(locality),
         }
     }
 
@@ -236,6 +248,7 @@ impl<'a> Encoder<'a> {
             datacenter: self.datacenter,
             tagged_addresses: some_unless_empty(&node.tagged_addresses),
             meta: some_unless_empty(&node.meta),
+            locality: node.locality.as_ref().map(locality),
             create_index: node.create_index,
             modify_index: node.modify_index,
         }
@@ -243,6 +256,7 @@ impl<'a> Encoder<'a> {
 
     fn service<'b>(&self, instance: &'b Instance) -> ServiceBody<'b> {
         ServiceBody {
+            kind: instance.kind(),
             id: instance.id.as_str(),
             service: instance.service.as_str(),
             tags: &instance.tags,
@@ -250,10 +264,13 @@ impl<'a> Encoder<'a> {
             tagged_addresses: self.tagged_addresses(instance),
             meta: some_unless_empty(&instance.meta),
             port: (instance.port != 0).then_some(instance.port),
+            ports: extras::ports(instance.ports()),
+            socket_path: instance.socket_path(),
             weights: instance.weights.into(),
             enable_tag_override: instance.enable_tag_override,
-            proxy: ProxyBody::default(),
-            connect: Empty {},
+            proxy: ProxyBody::of(instance),
+            connect: ConnectBody::of(instance),
+            locality: instance.locality().map(locality),
             peer_name: "",
             namespace: shown_namespace(&instance.namespace),
             create_index: instance.create_index,
@@ -272,7 +289,7 @@ impl<'a> Encoder<'a> {
             datacenter: self.datacenter,
             tagged_addresses: some_unless_empty(&node.tagged_addresses),
             node_meta: some_unless_empty(&node.meta),
-            service_kind: "",
+            service_kind: instance.kind(),
             service_id: instance.id.as_str(),
             service_name: instance.service.as_str(),
             service_tags: &instance.tags,
@@ -281,12 +298,12 @@ impl<'a> Encoder<'a> {
             service_weights: instance.weights.into(),
             service_meta: &instance.meta,
             service_port: instance.port,
-            service_ports: None,
-            service_socket_path: "",
+            service_ports: extras::ports(instance.ports()),
+            service_socket_path: instance.socket_path(),
             service_enable_tag_override: instance.enable_tag_override,
-            service_proxy: ProxyBody::default(),
-            service_connect: Empty {},
-            service_locality: None,
+            service_proxy: ProxyBody::of(instance),
+            service_connect: ConnectBody::of(instance),
+            service_locality: instance.locality().map(locality),
             namespace: shown_namespace(&instance.namespace),
             create_index: instance.create_index,
             modify_index: instance.modify_index,
@@ -412,19 +429,51 @@ pub(crate) fn definition(definition: &CheckDefinition) -> Value {
         Probe::Cmd(args) => {
             body.insert("Args".into(), json!(args));
         }
+        other => describe_newer(other, &mut body),
     }
     Value::Object(body)
+}
+
+/// The kinds of checks that came later.
+fn describe_newer(probe: &Probe, body: &mut Map<String, Value>) {
+    let (name, text) = match probe {
+        Probe::Udp(address) => ("UDP", address),
+        Probe::Grpc { target, .. } => ("GRPC", target),
+        Probe::H2ping { address, .. } => ("H2PING", address),
+        Probe::Alias { instance, .. } => ("AliasService", instance),
+        Probe::Docker { container, .. } => ("DockerContainerID", container),
+        Probe::OsService(name) => ("OSService", name),
+        Probe::Ttl(_) | Probe::External | Probe::Http { .. } | Probe::Tcp(_) | Probe::Cmd(_) => return,
+    };
+    if !text.is_empty() {
+        body.insert(name.into(), text.as_str().into());
+    }
+    match probe {
+        Probe::Grpc { tls: true, .. } => {
+            body.insert("GRPCUseTLS".into(), true.into());
+        }
+        // Consul takes it for granted where it is not said.
+        Probe::H2ping { tls, .. } => {
+            body.insert("H2PingUseTLS".into(), (*tls).into());
+        }
+        Probe::Alias { node, .. } if !node.is_empty() => {
+            body.insert("AliasNode".into(), node.as_str().into());
+        }
+        Probe::Docker { shell, args, .. } => {
+            if !shell.is_empty() {
+                body.insert("Shell".into(), shell.as_str().into());
+            }
+            body.insert("Args".into(), json!(args));
+        }
+        _ => {}
+    }
 }
 
 /// Consul's word for a kind of check; it has none for one that is set from outside.
 fn kind(check: &Check) -> &'static str {
     match check.definition.probe.kind() {
-        CheckKind::Ttl => "ttl",
-        CheckKind::Http => "http",
-        CheckKind::Tcp => "tcp",
-        CheckKind::Cmd => "script",
         CheckKind::External if is_maintenance(check) => "maintenance",
-        CheckKind::External => "",
+        kind => kind.as_str(),
     }
 }
 

@@ -27,6 +27,11 @@ pub(super) fn routes() -> Router<Server> {
         )
         .route("/v1/health/service/{*name}", read(service))
         .route(
+            "/v1/health/connect/",
+            read(async || ApiError::bad_request("Missing service name")),
+        )
+        .route("/v1/health/connect/{*name}", read(connect))
+        .route(
             "/v1/health/checks/",
             read(async || ApiError::bad_request("Missing service name")),
         )
@@ -50,6 +55,27 @@ async fn service(
     options: Options,
 ) -> Result<Reply, ApiError> {
     let query = service_health(service, &options, &server)?;
+    let answer = server.read(query, options.read).await?;
+    let encoder = Encoder::new(server.config());
+    let body = answer.view.bytes(|view| encoder.service_health(view));
+    Ok(Reply::read(&answer, &options, body))
+}
+
+/// `GET /v1/health/connect/{name}`: the instances through which a service is reached in a service mesh.
+async fn connect(
+    State(server): State<Server>,
+    Name(service): Name<ServiceName>,
+    options: Options,
+) -> Result<Reply, ApiError> {
+    options.refuse_namespace()?;
+    let query = Query::Connect {
+        service,
+        checks: true,
+        passing: options.passing,
+        tags: options.tags.clone(),
+        node_meta: options.node_meta.clone(),
+    };
+    let query = options.filtered(query, Shape::Health, &server)?;
     let answer = server.read(query, options.read).await?;
     let encoder = Encoder::new(server.config());
     let body = answer.view.bytes(|view| encoder.service_health(view));

@@ -8,16 +8,17 @@
 //!
 //! Where this API differs from Consul's, on purpose:
 //! - `POST` is the same as `PUT`, but for keys and prepared queries. A port outside of 0 to 65535 is refused.
-//! - Parameters that would narrow an answer and are not there (`peer`) are refused, and so are kinds of check that nobody
-//!   would run (gRPC, UDP, alias …), `Ports` and `SocketPath`.
-//! - `Kind`, `Proxy`, `Connect` and `Locality` of a registration are ignored: the instance is registered under its own
-//!   name.
+//! - Kinds of check that nobody runs (gRPC, UDP, alias …) are kept, and are as they were registered until somebody reports.
+//! - `Kind`, `Proxy` and `Connect` of a registration are kept and shown, and nothing else is made of them; a
+//!   `SidecarService` is not registered.
+//! - Names of services are looked up without regard to the case of ASCII letters only.
 //! - A registration answers with its index and the ids of its checks, where Consul's answer is empty.
 //! - A check of any kind can be reported on, but for those that the servers run.
 //! - In the namespace `default` answers are Consul's to the letter; elsewhere `Namespace` is added to what is in it.
 
 mod access;
 mod agent;
+mod agent_service;
 mod autopilot;
 mod batch;
 pub mod body;

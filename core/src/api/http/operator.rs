@@ -111,7 +111,15 @@ async fn transfer(State(server): State<Server>, options: WriteOptions) -> Result
 async fn usage(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
     use crate::registry::{Query, View};
     let namespace = options.namespace.clone();
-    let (services, instances, nodes) = server
+    let kinds = [
+        "api-gateway",
+        "connect-native",
+        "connect-proxy",
+        "ingress-gateway",
+        "mesh-gateway",
+        "terminating-gateway",
+    ];
+    let (services, instances, of_kinds, nodes) = server
         .inspect(options.stale(), |registry| {
             let services = Query::Services {
                 namespace: namespace.clone(),
@@ -121,17 +129,24 @@ async fn usage(State(server): State<Server>, options: Options) -> Result<Reply, 
                 View::Services(services) => services.len(),
                 _ => 0,
             };
-            let instances = registry.instances();
-            let instances = instances
+            let instances: Vec<_> = registry
+                .instances()
                 .filter(|instance| instance.namespace == namespace)
-                .count();
+                .collect();
+            let of_kinds = kinds.map(|kind| {
+                let counted = instances.iter().filter(|instance| {
+                    let is_native = instance.extras.as_ref().is_some_and(|it| it.connect_native);
+                    instance.kind() == kind || kind == "connect-native" && is_native
+                });
+                counted.count()
+            });
             let nodes = match registry.query(&Query::Nodes {
                 node_meta: Vec::new(),
             }) {
                 View::Nodes(nodes) => nodes.len(),
                 _ => 0,
             };
-            (services, instances, nodes)
+            (services, instances.len(), of_kinds, nodes)
         })
         .await?;
     let query = Query::Nodes {
@@ -142,17 +157,10 @@ async fn usage(State(server): State<Server>, options: Options) -> Result<Reply, 
         ..options.read
     };
     let answer = server.read(query, read).await?;
-    let kinds = [
-        "api-gateway",
-        "connect-native",
-        "connect-proxy",
-        "ingress-gateway",
-        "mesh-gateway",
-        "terminating-gateway",
-    ];
-    let none: serde_json::Map<String, Value> = kinds
+    let of_kinds: serde_json::Map<String, Value> = kinds
         .into_iter()
-        .map(|kind| (kind.to_owned(), 0.into()))
+        .zip(of_kinds)
+        .map(|(kind, count)| (kind.to_owned(), count.into()))
         .collect();
     let mut usage = serde_json::Map::new();
     usage.insert(
@@ -160,7 +168,7 @@ async fn usage(State(server): State<Server>, options: Options) -> Result<Reply, 
         json!({
             "Services": services,
             "ServiceInstances": instances,
-            "ConnectServiceInstances": none,
+            "ConnectServiceInstances": of_kinds,
             "BillableServiceInstances": instances,
             "Nodes": nodes,
         }),

@@ -7,7 +7,10 @@ use axum::{
     http::request::Parts,
 };
 
-use super::{duration, error::ApiError};
+use super::{
+    duration,
+    error::{ApiError, echo},
+};
 use crate::{
     limits::{META_PAIRS_MAX, TAGS_PER_INSTANCE_MAX, WAIT_DEFAULT, WAIT_MAX},
     registry::{
@@ -184,13 +187,37 @@ impl Options {
         shape: Shape,
         server: &Server,
     ) -> Result<registry::Query, ApiError> {
-        Ok(match self.filter(shape, server)? {
+        let narrowed = |query, filter| registry::Query::Filtered {
+            query: Box::new(query),
+            filter,
+        };
+        let query = match self.filter(shape, server)? {
             None => query,
-            Some(filter) => registry::Query::Filtered {
-                query: Box::new(query),
-                filter,
-            },
+            Some(filter) => narrowed(query, filter),
+        };
+        Ok(match self.of_peer(shape, server)? {
+            None => query,
+            Some(filter) => narrowed(query, filter),
         })
+    }
+
+    /// `?peer` as a filter: there are no peerings, so nothing is of any peer.
+    fn of_peer(&self, shape: Shape, server: &Server) -> Result<Option<Filter>, ApiError> {
+        let Some(peer) = self.parameters.text("peer") else {
+            return Ok(None);
+        };
+        let field = match shape {
+            Shape::Health => "Service.PeerName",
+            _ => "PeerName",
+        };
+        let text = format!("{field} == {peer:?}");
+        match Filter::parse(&text, shape, &server.config().datacenter) {
+            Ok(filter) => Ok(Some(filter)),
+            Err(_) => Err(ApiError::bad_request(format!(
+                "Invalid query parameter: \"peer\": expected a peer's name, got {:?}",
+                echo(peer)
+            ))),
+        }
     }
 
     /// `?filter` over records of a shape.
@@ -201,6 +228,19 @@ impl Options {
         let parse = |text| Filter::parse(text, shape, &server.config().datacenter);
         let filter = self.parameters.text("filter").map(parse).transpose();
         filter.map_err(|error| ApiError::server_error(error.to_string()))
+    }
+
+    /// Refuses a namespace for what is in the default one alone.
+    ///
+    /// # Errors
+    /// Another one was named.
+    pub fn refuse_namespace(&self) -> Result<(), ApiError> {
+        match self.namespace == Namespace::default() {
+            true => Ok(()),
+            false => Err(ApiError::bad_request(
+                "Invalid query parameter: \"ns\": expected the namespace \"default\", where the service mesh is",
+            )),
+        }
     }
 
     /// Whether an answer from local state will do.
@@ -303,11 +343,6 @@ fn refuse_unsupported(parameters: &Parameters) -> Result<(), ApiError> {
     if parameters.text("sg").is_some() {
         return Err(ApiError::server_error(
             "sameness groups are not supported in consul CE",
-        ));
-    }
-    if parameters.text("peer").is_some() {
-        return Err(ApiError::bad_request(
-            "Invalid query parameter: \"peer\" is not supported: expected a request without it",
         ));
     }
     Ok(())

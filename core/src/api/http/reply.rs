@@ -74,8 +74,9 @@ impl Reply {
             .headers
             .insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
         if options.parameters.has("cached") {
-            // Views are shared, but none is older than the request.
-            reply.headers.insert(CACHE, HeaderValue::from_static("MISS"));
+            // Views are shared, so this one may be of an earlier request; but none is older than what is asked for.
+            let cache = if answer.view.is_reused() { "HIT" } else { "MISS" };
+            reply.headers.insert(CACHE, HeaderValue::from_static(cache));
             reply.headers.insert(header::AGE, HeaderValue::from_static("0"));
         }
         reply

@@ -25,7 +25,19 @@ pub(super) fn routes() -> Router<Server> {
 /// `GET /v1/snapshot`: the whole state in one file, made while it is sent; `?stale` takes it from this server as it is.
 async fn save(State(server): State<Server>, options: Options) -> Result<Response, ApiError> {
     let snapshot = server.save_snapshot(options.stale()).await?;
-    let mut response = Reply::text("").with_index(snapshot.index()).into_response();
+    let status = server.status();
+    // Who did not ask for a stale one has just been told by the leader what is in it.
+    let (known_leader, last_contact_ms) = match options.stale() {
+        true => (
+            status.known_leader().is_some(),
+            status.last_contact_ms.unwrap_or_default(),
+        ),
+        false => (true, 0),
+    };
+    let mut response = Reply::text("")
+        .with_index(snapshot.index())
+        .with_freshness(known_leader, last_contact_ms)
+        .into_response();
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,

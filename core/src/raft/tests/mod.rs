@@ -77,6 +77,7 @@ pub(crate) fn register(number: u64) -> Command {
             meta: BTreeMap::new(),
             create_index: 0,
             modify_index: 0,
+            locality: None,
         },
         keep_existing_node: false,
         instance: None,

@@ -13,6 +13,7 @@ mod rename;
 mod sessions;
 mod transact;
 mod update_checks;
+mod virtual_address;
 
 pub(super) use transact::evaluate;
 

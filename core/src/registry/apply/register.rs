@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::virtual_address;
 use crate::registry::{
     Check, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, Instance, InstanceKey, Namespace, Node,
     Refusal, Registration, Reply, transaction::Transaction,
@@ -93,6 +94,8 @@ pub(super) fn put_node(transaction: &mut Transaction<'_>, given: &Node, keep_exi
 }
 
 pub(super) fn put_instance(transaction: &mut Transaction<'_>, given: &Instance) {
+    let with_address = virtual_address::with_virtual_address(transaction, given);
+    let given = with_address.as_ref().unwrap_or(given);
     let key = given.key();
     let index = transaction.index();
     let instance = match transaction.tables().instance(&key) {

@@ -144,6 +144,7 @@ mod tests {
             enable_tag_override: false,
             create_index: 0,
             modify_index: 0,
+            extras: None,
         };
         let check = |namespace: &Namespace, id: &str, instance: Option<InstanceId>| CheckDefinitionUpdate {
             id: CheckId::parse(id).expect("a name"),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use smol_str::SmolStr;
 
 use crate::registry::{
-    Check, CheckDefinition, CheckId, CheckKind, CheckStatus, Instance, InstanceId, Namespace, Node, NodeName,
+    Check, CheckDefinition, CheckId, CheckStatus, Instance, InstanceId, Namespace, Node, NodeName, Proxy,
     ServiceAddress, ServiceName, Weights,
 };
 
@@ -140,8 +140,21 @@ fn service_field<'a>(
         "TaggedAddresses" => addresses(&instance.tagged_addresses, rest),
         "Meta" => texts(&instance.meta, rest),
         "Weights" => weights(instance.weights, rest),
+        "Proxy" => proxy_field(instance.proxy(), rest),
+        "Connect" => match rest {
+            [name] if name == "Native" => {
+                let native = instance
+                    .extras
+                    .as_ref()
+                    .is_some_and(|extras| extras.connect_native);
+                Some(Field::Bool(native))
+            }
+            _ => None,
+        },
         _ if !rest.is_empty() => None,
-        "Kind" | "SocketPath" | "PeerName" => text(""),
+        "Kind" => text(instance.kind()),
+        "SocketPath" => text(instance.socket_path()),
+        "PeerName" => text(""),
         "ID" => text(instance.id.as_str()),
         "Service" => text(instance.service.as_str()),
         "Tags" => Some(Field::Texts(&instance.tags)),
@@ -152,6 +165,21 @@ fn service_field<'a>(
         "Namespace" => text(instance.namespace.as_str()),
         "CreateIndex" => number(instance.create_index),
         "ModifyIndex" => number(instance.modify_index),
+        _ => None,
+    }
+}
+
+/// Of what a proxy says, what there is a meaning for.
+fn proxy_field<'a>(proxy: Option<&'a Proxy>, rest: &[SmolStr]) -> Option<Field<'a>> {
+    let [name] = rest else { return None };
+    let of = |pick: fn(&Proxy) -> &str| text(proxy.map_or("", pick));
+    match name.as_str() {
+        "DestinationServiceName" => of(|proxy| &proxy.destination_service_name),
+        "DestinationServiceID" => of(|proxy| &proxy.destination_service_id),
+        "LocalServiceAddress" => of(|proxy| &proxy.local_service_address),
+        "LocalServicePort" => number(proxy.map_or(0, |proxy| proxy.local_service_port)),
+        "LocalServiceSocketPath" => of(|proxy| &proxy.local_service_socket_path),
+        "Mode" => of(|proxy| &proxy.mode),
         _ => None,
     }
 }
@@ -200,13 +228,7 @@ fn check_field<'a>(
         "ServiceID" => text(check.instance.as_ref().map_or("", InstanceId::as_str)),
         "ServiceName" => text(service.map_or("", |(name, _)| name.as_str())),
         "ServiceTags" => Some(Field::Texts(service.map_or(&[], |(_, tags)| tags))),
-        "Type" => text(match check.definition.probe.kind() {
-            CheckKind::Ttl => "ttl",
-            CheckKind::Http => "http",
-            CheckKind::Tcp => "tcp",
-            CheckKind::Cmd => "script",
-            CheckKind::External => "",
-        }),
+        "Type" => text(check.definition.probe.kind().as_str()),
         "Namespace" => text(check.namespace.as_str()),
         "Interval" | "Timeout" | "PeerName" => text(""),
         "ExposedPort" => number(0_u16),
@@ -285,6 +307,7 @@ fn some_records() -> (Node, Instance, Check) {
         enable_tag_override: false,
         create_index: 0,
         modify_index: 0,
+        extras: None,
     };
     let check = Check {
         namespace: Namespace::default(),
@@ -308,6 +331,7 @@ fn some_records() -> (Node, Instance, Check) {
         meta: BTreeMap::new(),
         create_index: 0,
         modify_index: 0,
+        locality: None,
     };
     (node, instance, check)
 }

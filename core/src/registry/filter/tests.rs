@@ -62,6 +62,7 @@ fn world() -> World {
             enable_tag_override: true,
             create_index: 5,
             modify_index: 6,
+            extras: None,
         },
         node: Node {
             name: node,
@@ -71,6 +72,7 @@ fn world() -> World {
             meta: text(&[("rack", "r1")]),
             create_index: 1,
             modify_index: 2,
+            locality: None,
         },
     }
 }

@@ -72,6 +72,7 @@ impl Story {
             enable_tag_override: false,
             create_index: 0,
             modify_index: 0,
+            extras: None,
         };
         let node = Node {
             name: shared(),
@@ -81,6 +82,7 @@ impl Story {
             meta: Default::default(),
             create_index: 0,
             modify_index: 0,
+            locality: None,
         };
         Command::Register(vec![Registration {
             node,

@@ -174,6 +174,7 @@ fn command(op: &KeyOp) -> (Command, String) {
                 meta: BTreeMap::new(),
                 create_index: 0,
                 modify_index: 0,
+                locality: None,
             };
             let node = Some(node);
             (

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::to_bytes;
+use super::{
+    content_hash::content_hash,
+    extras::{ConnectBody, ProxyBody},
+};
 
 /// A node, in lists of nodes and beside services.
 #[derive(Serialize)]
@@ -18,6 +21,8 @@ pub(super) struct NodeBody<'a> {
     pub(super) datacenter: &'a str,
     pub(super) tagged_addresses: Option<&'a BTreeMap<String, String>>,
     pub(super) meta: Option<&'a BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) locality: Option<Value>,
     pub(super) create_index: u64,
     pub(super) modify_index: u64,
 }
@@ -26,6 +31,8 @@ pub(super) struct NodeBody<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ServiceBody<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) kind: &'a str,
     #[serde(rename = "ID")]
     pub(super) id: &'a str,
     pub(super) service: &'a str,
@@ -36,10 +43,16 @@ pub(super) struct ServiceBody<'a> {
     pub(super) meta: Option<&'a BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ports: Option<Value>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) socket_path: &'a str,
     pub(super) weights: WeightsBody,
     pub(super) enable_tag_override: bool,
     pub(super) proxy: ProxyBody,
-    pub(super) connect: Empty,
+    pub(super) connect: ConnectBody,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) locality: Option<Value>,
     pub(super) peer_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<&'a str>,
@@ -69,12 +82,12 @@ pub(super) struct CatalogBody<'a> {
     pub(super) service_weights: WeightsBody,
     pub(super) service_meta: &'a BTreeMap<String, String>,
     pub(super) service_port: u16,
-    pub(super) service_ports: Option<Empty>,
+    pub(super) service_ports: Option<Value>,
     pub(super) service_socket_path: &'a str,
     pub(super) service_enable_tag_override: bool,
     pub(super) service_proxy: ProxyBody,
-    pub(super) service_connect: Empty,
-    pub(super) service_locality: Option<Empty>,
+    pub(super) service_connect: ConnectBody,
+    pub(super) service_locality: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<&'a str>,
     pub(super) create_index: u64,
@@ -111,28 +124,40 @@ pub(super) struct CheckBody<'a> {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct AgentServiceBody {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) kind: String,
     #[serde(rename = "ID")]
     pub(super) id: String,
     pub(super) service: String,
     pub(super) tags: Vec<String>,
     pub(super) meta: BTreeMap<String, String>,
     pub(super) port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ports: Option<Value>,
     pub(super) address: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) socket_path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tagged_addresses: Option<BTreeMap<String, AddressBody>>,
     pub(super) weights: WeightsBody,
     pub(super) enable_tag_override: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) content_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proxy: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connect: Option<ConnectBody>,
     pub(super) datacenter: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) locality: Option<Value>,
 }
 
 impl AgentServiceBody {
-    /// Adds the hash of the content, and gives it: equal contents have equal hashes.
+    /// Adds the hash of the content, and gives it: equal contents have equal hashes, those of Consul.
     pub fn hashed(mut self) -> (Self, String) {
-        let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&to_bytes(&self)));
+        let hash = content_hash(&self);
         self.content_hash = Some(hash.clone());
         (self, hash)
     }
@@ -161,15 +186,6 @@ impl From<crate::registry::Weights> for WeightsBody {
             warning: weights.warning,
         }
     }
-}
-
-/// What Consul shows of a service that is no proxy.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct ProxyBody {
-    pub(super) mode: &'static str,
-    pub(super) mesh_gateway: Empty,
-    pub(super) expose: Empty,
 }
 
 /// What Consul shows as an empty object.

@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 use super::{
     address, body_namespace,
     check::{
-        alone, cut_output, parse_args, parse_common, parse_described_tcp, parse_http, parse_ttl, status,
+        alone, cut_output, parse_args, parse_common, parse_described_http, parse_described_tcp, parse_newer,
+        parse_ttl, status,
     },
-    meta, service,
+    extras, meta, service,
 };
 use crate::{
     api::http::{body::Fields, encode, error::ApiError},
@@ -114,6 +115,7 @@ pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> R
         meta: meta(fields, meta_name, "Node")?,
         create_index: 0,
         modify_index: 0,
+        locality: extras::parse_locality(fields)?,
     })
 }
 
@@ -206,9 +208,11 @@ fn parse_definition(fields: &Fields<'_>) -> Result<CheckDefinition, ApiError> {
     definition.probe = if fields.duration("TTL")?.is_some_and(|ttl| ttl != 0) {
         parse_ttl(fields)?
     } else if let Some(url) = fields.text("HTTP")? {
-        parse_http(fields, url)?
+        parse_described_http(fields, url)?
     } else if let Some(address) = fields.text("TCP")? {
         parse_described_tcp(fields, address)?
+    } else if let Some(probe) = parse_newer(fields)? {
+        probe
     } else {
         parse_args(fields)?.map_or(Probe::External, Probe::Cmd)
     };
@@ -261,6 +265,7 @@ pub fn encode_registration(registration: &Registration) -> Value {
         "Address": node.address,
         "TaggedAddresses": node.tagged_addresses,
         "NodeMeta": node.meta,
+        "Locality": node.locality.as_ref().map(encode::locality),
         "SkipNodeUpdate": registration.keep_existing_node,
         "ReplaceExistingChecks": registration.replace_checks,
         "Checks": registration.checks.iter().map(encode_check).collect::<Vec<_>>(),
@@ -280,7 +285,7 @@ pub fn encode_registration(registration: &Registration) -> Value {
             .iter()
             .map(|(tag, tagged)| (tag, json!({ "Address": tagged.address, "Port": tagged.port })))
             .collect();
-        body["Service"] = json!({
+        let mut service = json!({
             "ID": instance.id.as_str(),
             "Service": instance.service.as_str(),
             "Address": instance.address,
@@ -291,6 +296,10 @@ pub fn encode_registration(registration: &Registration) -> Value {
             "TaggedAddresses": addresses,
             "EnableTagOverride": instance.enable_tag_override,
         });
+        if let (Some(extras), Some(service)) = (&instance.extras, service.as_object_mut()) {
+            service.append(&mut encode::extras(extras));
+        }
+        body["Service"] = service;
     }
     body
 }

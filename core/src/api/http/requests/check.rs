@@ -86,17 +86,6 @@ const FIELDS: [&str; 48] = [
 /// Between two runs of a check in the short form that names no interval.
 const SHORT_FORM_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Consul's kinds of check that are not there.
-const UNSUPPORTED_PROBES: [&str; 7] = [
-    "GRPC",
-    "UDP",
-    "H2PING",
-    "DockerContainerID",
-    "AliasService",
-    "AliasNode",
-    "OSService",
-];
-
 /// Parses a body of `/v1/agent/check/register`: a check of an instance (`ServiceID`) or of the node itself.
 ///
 /// # Errors
@@ -184,13 +173,17 @@ fn parse_definition(fields: &Fields<'_>, form: Form, scripts: bool) -> Result<Ch
         Form::Short => parse_short_probe(fields)?,
         Form::Consul => parse_consul_probe(fields)?,
     };
-    if matches!(definition.probe, Probe::Cmd(_)) && !scripts {
+    if matches!(definition.probe, Probe::Cmd(_) | Probe::Docker { .. }) && !scripts {
         return Err(ApiError::new(
             http::StatusCode::INTERNAL_SERVER_ERROR,
             "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true",
         ));
     }
-    let runs = !matches!(definition.probe, Probe::Ttl(_));
+    let is_alias = matches!(definition.probe, Probe::Alias { .. });
+    if is_alias && !definition.interval.is_zero() {
+        return Err(invalid("Interval cannot be set for Alias checks"));
+    }
+    let runs = !is_alias && !matches!(definition.probe, Probe::Ttl(_));
     if runs && form == Form::Short && definition.interval.is_zero() {
         definition.interval = SHORT_FORM_INTERVAL;
     }
@@ -199,7 +192,7 @@ fn parse_definition(fields: &Fields<'_>, form: Form, scripts: bool) -> Result<Ch
             "Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks",
         ));
     }
-    if !runs && !definition.interval.is_zero() {
+    if !runs && !is_alias && !definition.interval.is_zero() {
         return Err(invalid("Interval and TTL cannot both be specified"));
     }
     Ok(definition)
@@ -239,7 +232,7 @@ fn period(fields: &Fields<'_>, name: &str, min: Duration) -> Result<Duration, Ap
 /// `{"type": …}` with its field.
 fn parse_short_probe(fields: &Fields<'_>) -> Result<Probe, ApiError> {
     let Some(kind) = fields.text("Type")? else {
-        return Err(fields.error("type", "missing: expected \"ttl\", \"http\", \"tcp\" or \"cmd\""));
+        return Err(fields.error("type", format!("missing: expected {SHORT_KINDS}")));
     };
     match kind.to_ascii_lowercase().as_str() {
         "ttl" => parse_ttl(fields),
@@ -255,35 +248,89 @@ fn parse_short_probe(fields: &Fields<'_>) -> Result<Probe, ApiError> {
             Some(args) => Ok(Probe::Cmd(args)),
             None => Err(fields.error("args", "missing: expected the program and its arguments")),
         },
+        "udp" | "grpc" | "h2ping" | "alias" => match parse_newer(fields)? {
+            Some(probe) if probe.kind().as_str().eq_ignore_ascii_case(kind) => Ok(probe),
+            _ => Err(fields.error(kind, "missing: expected what to ask, by Consul's name of it")),
+        },
         _ => Err(fields.error(
             "type",
-            format!(
-                "unknown check type {:?}: expected \"ttl\", \"http\", \"tcp\" or \"cmd\"",
-                echo(kind)
-            ),
+            format!("unknown check type {:?}: expected {SHORT_KINDS}", echo(kind)),
         )),
     }
 }
 
+/// The kinds that there are in the short form.
+const SHORT_KINDS: &str = r#""ttl", "http", "tcp", "cmd", "udp", "grpc", "h2ping" or "alias""#;
+
+/// The kinds of checks that came later, by the fields that Consul has for them; nothing if none of these is there.
+pub(super) fn parse_newer(fields: &Fields<'_>) -> Result<Option<Probe>, ApiError> {
+    let text = |name: &str| fields.bounded_text(name, CHECK_DEFINITION_BYTES_MAX);
+    let given = |name: &str| Ok::<_, ApiError>(fields.text(name)?.is_some());
+    // Consul asks by TLS unless it is told not to.
+    let h2ping_tls = !given("H2PING")? || !fields.has("H2PingUseTLS")? || fields.flag("H2PingUseTLS")?;
+    Ok(Some(if given("UDP")? {
+        Probe::Udp(text("UDP")?)
+    } else if given("GRPC")? {
+        Probe::Grpc {
+            target: text("GRPC")?,
+            tls: fields.flag("GRPCUseTLS")?,
+        }
+    } else if given("H2PING")? {
+        Probe::H2ping {
+            address: text("H2PING")?,
+            tls: h2ping_tls,
+        }
+    } else if given("AliasNode")? || given("AliasService")? {
+        Probe::Alias {
+            node: text("AliasNode")?,
+            instance: text("AliasService")?,
+        }
+    } else if given("DockerContainerID")? {
+        let Some(args) = parse_args(fields)? else {
+            return Err(fields.error("Args", "missing: expected what to run in the container"));
+        };
+        Probe::Docker {
+            container: text("DockerContainerID")?,
+            shell: text("Shell")?,
+            args,
+        }
+    } else if given("OSService")? {
+        Probe::OsService(text("OSService")?)
+    } else {
+        return Ok(None);
+    }))
+}
+
 /// Consul's fields, one of which says what kind of check it is.
 fn parse_consul_probe(fields: &Fields<'_>) -> Result<Probe, ApiError> {
-    for name in UNSUPPORTED_PROBES {
+    let mut named = Vec::new();
+    for name in ["HTTP", "TCP", "UDP", "GRPC", "H2PING", "OSService"] {
         if fields.text(name)?.is_some() {
-            return Err(invalid(&format!(
-                "{name} is not supported: expected TTL, HTTP, TCP or Args"
-            )));
+            named.push(name);
         }
     }
-    let (url, address, args) = (fields.text("HTTP")?, fields.text("TCP")?, parse_args(fields)?);
-    let runs = usize::from(url.is_some()) + usize::from(address.is_some()) + usize::from(args.is_some());
+    let is_alias = fields.first_text(&["AliasNode", "AliasService"])?.is_some();
+    named.extend(is_alias.then_some("AliasService"));
+    let args = parse_args(fields)?;
+    // A program in a container is a program, too.
+    named.extend(args.is_some().then_some("Args"));
     let has_ttl = fields.duration("TTL")?.is_some_and(|ttl| ttl > 0);
-    if runs > 0 && has_ttl {
+    if is_alias && has_ttl {
+        return Err(invalid("TTL must be not be set for Alias checks"));
+    }
+    if !named.is_empty() && has_ttl {
         return Err(invalid("Interval and TTL cannot both be specified"));
     }
-    if runs > 1 {
-        return Err(invalid("expected one of TTL, HTTP, TCP and Args, got several"));
+    if named.len() > 1 {
+        return Err(invalid(&format!(
+            "expected one of TTL, HTTP, TCP, UDP, GRPC, H2PING, AliasService, OSService and Args, got {}",
+            named.join(" and ")
+        )));
     }
-    match (url, address, args) {
+    if let Some(probe) = parse_newer(fields)? {
+        return Ok(probe);
+    }
+    match (fields.text("HTTP")?, fields.text("TCP")?, args) {
         (Some(url), _, _) => parse_http(fields, url),
         (_, Some(address), _) => parse_tcp(fields, address),
         (_, _, Some(args)) => Ok(Probe::Cmd(args)),
@@ -300,7 +347,7 @@ pub(super) fn parse_ttl(fields: &Fields<'_>) -> Result<Probe, ApiError> {
 }
 
 /// An HTTP probe whose parts can be sent as they are.
-pub(super) fn parse_http(fields: &Fields<'_>, url: &str) -> Result<Probe, ApiError> {
+fn parse_http(fields: &Fields<'_>, url: &str) -> Result<Probe, ApiError> {
     let absolute = url
         .parse::<Uri>()
         .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
@@ -313,6 +360,11 @@ pub(super) fn parse_http(fields: &Fields<'_>, url: &str) -> Result<Probe, ApiErr
             ),
         ));
     }
+    parse_described_http(fields, url)
+}
+
+/// The same in a description of what somebody else runs, who may know what to make of the URL.
+pub(super) fn parse_described_http(fields: &Fields<'_>, url: &str) -> Result<Probe, ApiError> {
     let method = fields.text("Method")?.unwrap_or_default();
     if !method.is_empty() && Method::from_bytes(method.as_bytes()).is_err() {
         return Err(fields.error(

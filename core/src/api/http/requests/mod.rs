@@ -5,6 +5,7 @@
 
 mod catalog;
 mod check;
+mod extras;
 mod renewal;
 mod service;
 mod session;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     Place, address,
     check::{self, Form},
-    meta, port,
+    extras, meta, port,
 };
 use crate::{
     api::http::{body::Fields, error::ApiError},
@@ -49,9 +49,8 @@ const FIELDS: [&str; 22] = [
 
 /// Parses a body of `/v1/agent/service/register`, in either form.
 ///
-/// A body is in the short form if one of its checks has a `type`; the forms differ in their checks only. Fields of
-/// Consul's service mesh (`Kind`, `Proxy`, `Connect`, `Locality`) are checked for their type and ignored: the instance
-/// is registered under its own name all the same.
+/// A body is in the short form if one of its checks has a `type`; the forms differ in their checks only. What belongs
+/// to Consul's service mesh (`Kind`, `Proxy`, `Connect`) is kept and shown; a `SidecarService` is not registered.
 ///
 /// # Errors
 /// 400 that names the field, what is wrong with it and what was expected.
@@ -82,18 +81,19 @@ pub(super) fn parse_instance(
     let name = fields.first_text(&["Name", "Service"])?.unwrap_or_default();
     let service = ServiceName::parse(name)?;
     let id = InstanceId::parse(fields.text("ID")?.unwrap_or(name))?;
-    refuse_unsupported(fields)?;
+    fields.text("Token")?;
     let address = address(fields, "Address")?;
     if ["0.0.0.0", "::", "[::]"].contains(&address.as_str()) {
         return Err(ApiError::bad_request("Invalid service address"));
     }
+    let port = port(fields, "Port")?;
     Ok(Instance {
         namespace,
         node,
         id,
         service,
         address,
-        port: port(fields, "Port")?,
+        port,
         tags: tags(fields)?,
         meta: meta(fields, "Meta", "Service")?,
         weights: weights(fields)?,
@@ -101,23 +101,8 @@ pub(super) fn parse_instance(
         enable_tag_override: fields.flag("EnableTagOverride")?,
         create_index: 0,
         modify_index: 0,
+        extras: extras::parse_extras(fields, port)?,
     })
-}
-
-/// Refuses what would change the meaning of a registration and is not there, and checks the types of what is ignored.
-fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ApiError> {
-    if fields.text("SocketPath")?.is_some() {
-        return Err(fields.error("SocketPath", "not supported: expected Address and Port"));
-    }
-    if !fields.list("Ports")?.is_empty() {
-        return Err(fields.error("Ports", "not supported: expected one Port"));
-    }
-    fields.text("Kind")?;
-    fields.text("Token")?;
-    for name in ["Proxy", "Connect", "Locality"] {
-        fields.object(name)?;
-    }
-    Ok(())
 }
 
 fn tags(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {

@@ -248,8 +248,8 @@ fn bad_services_are_refused_with_a_reason() {
         expect!["Request decode failed: Proxy: expected an object, got 5"],
     );
     check(
-        json!({"Name": "x", "SocketPath": "/run/x"}),
-        expect!["Request decode failed: SocketPath: not supported: expected Address and Port"],
+        json!({"Name": "x", "SocketPath": 5}),
+        expect!["Request decode failed: SocketPath: expected a string, got 5"],
     );
     check(
         json!({"Name": "x", "Checks": vec![json!({"TTL": "1s"}); 65]}),
@@ -344,8 +344,36 @@ fn bad_checks_are_refused_with_a_reason() {
         ],
     );
     check(
-        json!({"GRPC": "h:1/x", "Interval": "10s"}),
-        expect!["Invalid check: GRPC is not supported: expected TTL, HTTP, TCP or Args"],
+        json!({"GRPC": "h:1/x", "UDP": "h:2", "Interval": "10s"}),
+        expect![
+            "Invalid check: expected one of TTL, HTTP, TCP, UDP, GRPC, H2PING, AliasService, OSService and Args, got UDP and GRPC"
+        ],
+    );
+    check(
+        json!({"H2PING": "h:1"}),
+        expect!["Invalid check: Interval must be > 0 for Script, HTTP, H2PING, TCP, UDP or OSService checks"],
+    );
+    check(
+        json!({"AliasService": "web", "Interval": "10s"}),
+        expect!["Invalid check: Interval cannot be set for Alias checks"],
+    );
+    check(
+        json!({"AliasNode": "web", "TTL": "10s"}),
+        expect!["Invalid check: TTL must be not be set for Alias checks"],
+    );
+    check(
+        json!({"DockerContainerID": "f9", "Args": ["/bin/true"], "Interval": "10s"}),
+        expect![
+            "500 Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true"
+        ],
+    );
+    check(
+        json!({"DockerContainerID": "f9", "Interval": "10s"}),
+        expect!["Request decode failed: Check.Args: missing: expected what to run in the container"],
+    );
+    check(
+        json!({"type": "grpc"}),
+        expect!["Request decode failed: Check.grpc: missing: expected what to ask, by Consul's name of it"],
     );
     check(
         json!({"TTL": "10s", "Status": "fine"}),
@@ -354,7 +382,7 @@ fn bad_checks_are_refused_with_a_reason() {
     check(
         json!({"type": "ping"}),
         expect![[
-            r#"Request decode failed: Check.type: unknown check type "ping": expected "ttl", "http", "tcp" or "cmd""#
+            r#"Request decode failed: Check.type: unknown check type "ping": expected "ttl", "http", "tcp", "cmd", "udp", "grpc", "h2ping" or "alias""#
         ]],
     );
     check(
