@@ -24,15 +24,33 @@ pub(crate) enum Rules {
 /// What the platform has to run for a check; `None` for a check that someone else reports on.
 pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
     match &definition.probe {
-        // Nothing runs the last of these yet: such a check is as it was registered until somebody reports on it.
-        Probe::Ttl(_)
-        | Probe::External
-        | Probe::Udp(_)
-        | Probe::Grpc { .. }
-        | Probe::H2ping { .. }
-        | Probe::Alias { .. }
-        | Probe::Docker { .. }
-        | Probe::OsService(_) => None,
+        // An alias has the status of something else.
+        Probe::Ttl(_) | Probe::External | Probe::Alias { .. } => None,
+        Probe::Udp(address) => Some(runtime::Probe::Udp {
+            address: address.clone(),
+        }),
+        Probe::Grpc { target, tls } => {
+            let (address, service) = target.split_once('/').unwrap_or((target, ""));
+            Some(runtime::Probe::Grpc {
+                address: address.to_owned(),
+                service: service.to_owned(),
+                tls: *tls,
+            })
+        }
+        Probe::H2ping { address, tls } => Some(runtime::Probe::H2ping {
+            address: address.clone(),
+            tls: *tls,
+        }),
+        Probe::Docker {
+            container,
+            shell,
+            args,
+        } => Some(runtime::Probe::Command {
+            args: in_container(container, shell, args),
+        }),
+        Probe::OsService(name) => Some(runtime::Probe::Command {
+            args: ["systemctl", "is-active", "--", name].map(str::to_owned).to_vec(),
+        }),
         Probe::Http {
             url,
             method,
@@ -53,6 +71,16 @@ pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
         }),
         Probe::Cmd(args) => Some(runtime::Probe::Command { args: args.clone() }),
     }
+}
+
+/// How a program is run in a container: by Docker's own client, and by a shell if one is named.
+fn in_container(container: &str, shell: &str, args: &[String]) -> Vec<String> {
+    let mut line = vec!["docker".to_owned(), "exec".to_owned(), container.to_owned()];
+    match shell {
+        "" => line.extend(args.iter().cloned()),
+        shell => line.extend([shell.to_owned(), "-c".to_owned(), args.join(" ")]),
+    }
+    line
 }
 
 /// How long one run may take.
@@ -92,6 +120,9 @@ pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
         ProbeOutcome::Connected => {
             let text = match probe {
                 runtime::Probe::Tcp { address } => format!("TCP connect {address}: Success"),
+                runtime::Probe::Udp { address } => format!("UDP connect {address}: Success"),
+                runtime::Probe::Grpc { address, .. } => format!("gRPC check {address}: success"),
+                runtime::Probe::H2ping { .. } => "HTTP2 ping was successful".into(),
                 _ => "connected".into(),
             };
             (CheckStatus::Passing, text)
@@ -268,6 +299,59 @@ mod tests {
             ..CheckDefinition::default()
         };
         assert_eq!(run(&definition, "ccccp"), "..CCP");
+    }
+
+    #[test]
+    fn newer_kinds_become_what_a_platform_can_run() {
+        let of = |probe| {
+            probe_of(&CheckDefinition {
+                probe,
+                ..CheckDefinition::default()
+            })
+        };
+        let docker = |shell: &str| Probe::Docker {
+            container: "c1".into(),
+            shell: shell.into(),
+            args: vec!["/bin/check".into(), "-v".into()],
+        };
+        let command = |line: &[&str]| {
+            let args = line.iter().map(|word| (*word).to_owned()).collect();
+            Some(runtime::Probe::Command { args })
+        };
+        assert_eq!(
+            of(docker("")),
+            command(&["docker", "exec", "c1", "/bin/check", "-v"])
+        );
+        assert_eq!(
+            of(docker("/bin/sh")),
+            command(&["docker", "exec", "c1", "/bin/sh", "-c", "/bin/check -v"])
+        );
+        assert_eq!(
+            of(Probe::OsService("ssh".into())),
+            command(&["systemctl", "is-active", "--", "ssh"])
+        );
+        let grpc = |target: &str| {
+            of(Probe::Grpc {
+                target: target.into(),
+                tls: false,
+            })
+        };
+        let asked = |service: &str| {
+            Some(runtime::Probe::Grpc {
+                address: "a:1".into(),
+                service: service.into(),
+                tls: false,
+            })
+        };
+        assert_eq!(grpc("a:1"), asked(""));
+        assert_eq!(grpc("a:1/my.Service"), asked("my.Service"));
+        assert_eq!(
+            of(Probe::Alias {
+                node: String::new(),
+                instance: "x".into()
+            }),
+            None
+        );
     }
 
     #[test]
