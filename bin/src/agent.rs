@@ -8,9 +8,9 @@ use std::{
 };
 
 use clap::{Parser, builder::BoolishValueParser};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sider_core::{
-    agent::{Agent, AgentConfig, ConfigError, ConfigFile, Settings, refuse_duplicates},
+    agent::{Agent, AgentConfig, ConfigFile, Settings, refuse_duplicates},
     registry::NodeName,
 };
 use sider_runtime_tokio::{
@@ -26,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::{in_file, read_value},
-    config_files::files_of,
+    config_files::{files_of, read_merged},
     consul_config::{self, Program},
     flags,
 };
@@ -209,39 +209,66 @@ fn read_files(paths: &[PathBuf]) -> Result<Files, String> {
             false => files.push(path.clone()),
         }
     }
-    let mut all = Files::default();
+    let mut read = Vec::new();
     for path in files {
-        let (file, of_file) = parse_file(read_value(&path)?).map_err(|error| in_file(&path, &error))?;
+        let content = read_value(&path)?;
+        read.push((path, content));
+    }
+    let is_consuls = |content: &Value| {
+        let keys = content.as_object();
+        keys.is_some_and(|keys| consul_config::is_consuls(keys, Program::Agent))
+    };
+    if read.iter().any(|(_, content)| is_consuls(content)) {
+        return read_consuls(paths);
+    }
+    let mut all = Files::default();
+    for (path, content) in read {
+        let file = ConfigFile::parse(&content).map_err(|error| in_file(&path, &error.to_string()))?;
         all.files.push((path, file));
-        all.ignored.extend(of_file);
     }
     Ok(all)
 }
 
-/// A file of Sider's own, or one of Consul's; with those keys of Consul's that mean nothing here.
-fn parse_file(content: Value) -> Result<(ConfigFile, Vec<String>), String> {
-    let text = |error: ConfigError| error.to_string();
-    let mut keys = match content {
-        Value::Object(keys) => keys,
-        Value::Null => Map::new(),
-        other => return Ok((ConfigFile::parse(&other).map_err(text)?, Vec::new())),
-    };
-    let translated = consul_config::translate(&mut keys, Program::Agent)?;
-    let mut file = ConfigFile::parse(&Value::Object(keys)).map_err(text)?;
+/// Files of Consul's, which are put together before they are understood: what one leaves out another may say.
+fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
+    let mut merged = read_merged(paths)?;
+    let names = PathBuf::from(&merged.names);
+    if !merged.checks.is_empty() {
+        return Err(in_file(
+            &names,
+            "checks: expected with their services: an agent's node has none in its files",
+        ));
+    }
+    let binds = merged.keys.contains_key("bind_addr");
+    let translated = consul_config::translate(&mut merged.keys, Program::Agent)
+        .map_err(|error| in_file(&names, &error))?;
+    let services = merged.services.into_iter().map(|service| service.body);
+    merged
+        .keys
+        .insert("services".to_owned(), services.collect::<Vec<_>>().into());
+    let mut file = ConfigFile::parse(&Value::Object(merged.keys))
+        .map_err(|error| in_file(&names, &error.to_string()))?;
     let mut flags = translated.flags;
     let mut take = |flag| flags.remove(flag);
     let of_consul = Settings {
         servers: take("join").map(|join| join.split(',').map(str::to_owned).collect()),
         http: take("http"),
         node: take("node"),
-        address: take("raft_bind").and_then(|bind| Some(address::split(&bind).ok()?.0.to_owned())),
+        // A host's own address, unless it is said: the default of servers is loopback.
+        address: take("raft_bind")
+            .filter(|_| binds)
+            .and_then(|bind| Some(address::split(&bind).ok()?.0.to_owned()))
+            .filter(|host| host != "0.0.0.0" && host != "::"),
         data_dir: take("raft_dir"),
         enable_script_checks: take("enable_script_checks").map(|enable| enable == "true"),
         log_level: take("log_level"),
         ..Settings::default()
     };
     file.settings = file.settings.or(of_consul);
-    Ok((file, translated.ignored))
+    Ok(Files {
+        files: vec![(names, file)],
+        ignored: translated.ignored,
+    })
 }
 
 /// Servers' addresses as they are called: `:8500` is this host's.
@@ -425,6 +452,12 @@ mod tests {
         assert_eq!(plan.data_dir, Path::new("/d"));
         assert!(plan.agent.enable_script_checks);
         assert_eq!(plan.agent.services.len(), 2);
+        // What is not said is as for an agent of Consul's.
+        let bare = write(&folder, "bare.json", r#"{"node_name": "n", "server": false}"#);
+        assert_eq!(
+            plan_of(&["-config", &bare]).unwrap().http.as_deref(),
+            Some("127.0.0.1:8500")
+        );
     }
 
     #[test]

@@ -87,13 +87,23 @@ pub(crate) enum Program {
     Agent,
 }
 
+/// Whether a file is one of Consul's. Two of the marks are keys of `sds-agent`'s own, too.
+pub(crate) fn is_consuls(keys: &Map<String, Value>, program: Program) -> bool {
+    let is_mark = |mark: &&str| match (program, *mark) {
+        (Program::Agent, "data_dir") => false,
+        (Program::Agent, "server") => keys.get("server").is_some_and(Value::is_boolean),
+        (_, mark) => keys.contains_key(mark),
+    };
+    MARKS.iter().any(|mark| is_mark(mark))
+}
+
 /// Takes Consul's keys out of a file, if it is one of Consul's; what is left of it are keys of Sider's own.
 ///
 /// # Errors
 /// One line that names the key.
 pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Result<Translated, String> {
     let mut translated = Translated::default();
-    if !MARKS.iter().any(|mark| keys.contains_key(*mark)) {
+    if !is_consuls(keys, program) {
         return Ok(translated);
     }
     match (program, take_bool(keys, "server")?) {
