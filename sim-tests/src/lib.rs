@@ -3,7 +3,8 @@
 //! Reading order:
 //!
 //! 1. [`operation`] is what a client can ask; [`keys`], [`catalog_steps`], [`maintenance`], [`prepared`], [`autopilot`],
-//!    [`narrowing`], [`own_checks`], [`agent_reads`] and [`cluster_reads`] are parts of it. [`schedule`] is a whole run as a value, with its [`time`] and the
+//!    [`narrowing`], [`own_checks`], [`agent_reads`] and [`cluster_reads`] are parts of it; [`probes`] is what servers probe. [`schedule`]
+//!    is a whole run as a value, with its [`time`] and the
 //!    steps at which a [`trap`] snaps; [`generate`] draws one from a seed.
 //! 2. [`cluster`] is the servers; [`workload`] the clients, [`streams`] those that read streams, [`saboteur`] the faults,
 //!    [`agency`] agents, [`audit`] looks at servers from the inside; [`run`] plays a schedule with them, [`sweep`] many;
