@@ -94,7 +94,7 @@ pub(crate) fn is_consuls(keys: &Map<String, Value>, program: Program) -> bool {
         (Program::Agent, "server") => keys.get("server").is_some_and(Value::is_boolean),
         (_, mark) => keys.contains_key(mark),
     };
-    MARKS.iter().any(|mark| is_mark(mark))
+    MARKS.iter().any(is_mark)
 }
 
 /// Takes Consul's keys out of a file, if it is one of Consul's; what is left of it are keys of Sider's own.
