@@ -130,7 +130,7 @@ pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
         ProbeOutcome::Exited { code, output } => {
             let judged = match (rules, code) {
                 (_, 0) => CheckStatus::Passing,
-                (Rules::Consul, 1) => CheckStatus::Warning,
+                (Rules::Consul, 1) if !is_of_the_means(probe, &output) => CheckStatus::Warning,
                 _ => CheckStatus::Critical,
             };
             (judged, output)
@@ -138,6 +138,26 @@ pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
         ProbeOutcome::Failed { output } => (CheckStatus::Critical, output),
     };
     (status, cut(output))
+}
+
+/// Whether what went wrong is the way to what is checked, which says nothing of it: Docker, or the system's own services.
+fn is_of_the_means(probe: &runtime::Probe, output: &str) -> bool {
+    const OF_DOCKER: [&str; 4] = [
+        "Cannot connect to the Docker daemon",
+        "Error response from daemon",
+        "Error: No such container",
+        "failed to connect to the docker API",
+    ];
+    let runtime::Probe::Command { args } = probe else {
+        return false;
+    };
+    match args.as_slice() {
+        [program, verb, ..] if program == "docker" && verb == "exec" => {
+            OF_DOCKER.iter().any(|said| output.trim_start().starts_with(said))
+        }
+        [program, verb, ..] => program == "systemctl" && verb == "is-active",
+        _ => false,
+    }
 }
 
 /// Cuts an output to [`CHECK_OUTPUT_BYTES_MAX`] between two characters.
@@ -299,6 +319,27 @@ mod tests {
             ..CheckDefinition::default()
         };
         assert_eq!(run(&definition, "ccccp"), "..CCP");
+    }
+
+    #[test]
+    fn what_is_wrong_with_docker_is_no_warning_of_the_program() {
+        let judged = |line: &[&str], output: &str| {
+            let args = line.iter().map(|word| (*word).to_owned()).collect();
+            let outcome = ProbeOutcome::Exited {
+                code: 1,
+                output: output.into(),
+            };
+            judge(Rules::Consul, &runtime::Probe::Command { args }, outcome).0
+        };
+        let docker = ["docker", "exec", "c1", "check"];
+        assert_eq!(judged(&docker, "so so"), CheckStatus::Warning);
+        let nobody = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.";
+        assert_eq!(judged(&docker, nobody), CheckStatus::Critical);
+        assert_eq!(
+            judged(&["systemctl", "is-active", "--", "x"], ""),
+            CheckStatus::Critical
+        );
+        assert_eq!(judged(&["check"], nobody), CheckStatus::Warning);
     }
 
     #[test]
