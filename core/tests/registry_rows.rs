@@ -237,7 +237,7 @@ fn rows_that_contradict_each_other_are_refused() {
 
     let mut newer = rows.clone();
     newer[1].1 = Bytes::from([&[7], &newer[1].1[1..]].concat());
-    expect!["row 106e3100 has format version 7; this server reads up to 1"].assert_eq(&error(newer));
+    expect!["row 106e3100 has format version 7; this server reads up to 2"].assert_eq(&error(newer));
 
     let mut moved = rows.clone();
     moved[1].0 = Bytes::from_static(b"\x10n2\0");

@@ -559,7 +559,11 @@ pub fn given_check(value: &Value) -> Result<CheckSeen, String> {
         kind: text(value, "Type")?,
         instance: text(value, "ServiceID")?,
         service: text(value, "ServiceName")?,
-        service_tags: texts(value, "ServiceTags")?,
+        // A transaction has `null` where there is no service.
+        service_tags: match value.get("ServiceTags") {
+            Some(Value::Null) => Vec::new(),
+            _ => texts(value, "ServiceTags")?,
+        },
         create_index: number(value, "CreateIndex")?,
         modify_index: number(value, "ModifyIndex")?,
     })

@@ -172,7 +172,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{Deregister, NodeName};
+    use crate::registry::{Deregister, Locality, NodeName, pack};
 
     fn plain() -> Command {
         Command::Deregister(Deregister::Node(NodeName::parse("host").expect("a valid name")))
@@ -204,6 +204,70 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    /// A registration of a node with a locality.
+    fn with_locality() -> Registration {
+        let mut node = Node::plain(NodeName::parse("host").expect("a valid name"), "10.0.0.1");
+        node.locality = Some(Locality {
+            region: "north".into(),
+            zone: String::new(),
+        });
+        Registration {
+            node,
+            keep_existing_node: false,
+            instance: None,
+            checks: Vec::new(),
+            replace_checks: false,
+        }
+    }
+
+    #[test]
+    fn what_came_with_version_3_is_written_in_it_and_the_rest_as_before() {
+        let mut registration = with_locality();
+        let register = |registration: &Registration| Command::Register(vec![registration.clone()]);
+        let set_node = |node: &Node| Command::Transact(vec![Operation::SetNode(node.clone())]);
+        for newer in [register(&registration), set_node(&registration.node)] {
+            assert_eq!(newer.encode(1, 7)[0], 3);
+            let read = Command::decode(&newer.encode(1, 7), 3).expect("version 3 is read");
+            assert_eq!((read.command, read.proposed_ms), (newer.clone(), Some(7)));
+            let error = Command::decode(&newer.encode(1, 7), 2).expect_err("version 3 is not known");
+            assert!(
+                matches!(
+                    error,
+                    RowError::UnknownVersion {
+                        found: 3,
+                        known: 2,
+                        ..
+                    }
+                ),
+                "{error:?}"
+            );
+        }
+        let mut registry = Registry::default();
+        registry.apply(&register(&registration));
+        let rows: Vec<u8> = packed(&registry);
+        assert_eq!(stage(rows).least_version(), 3, "a restore brings it along");
+
+        registration.node.locality = None;
+        assert_eq!(register(&registration).encode(1, 7)[0], 1);
+        assert_eq!(set_node(&registration.node).encode(1, 7)[0], 2);
+        let mut registry = Registry::default();
+        registry.apply(&register(&registration));
+        assert_eq!(stage(packed(&registry)).least_version(), 2);
+    }
+
+    fn stage(rows: Vec<u8>) -> Command {
+        let (restore, part) = (7, 0);
+        Command::Restore(Restore::Stage { restore, part, rows })
+    }
+
+    fn packed(registry: &Registry) -> Vec<u8> {
+        let mut packed = bytes::BytesMut::new();
+        for (key, value) in registry.snapshot_rows() {
+            pack(&mut packed, &key, &value);
+        }
+        packed.to_vec()
     }
 
     #[test]

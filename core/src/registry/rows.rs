@@ -90,18 +90,9 @@ impl Row {
             Row::Index(index) => (index_key(), value(index)),
             Row::Floor(kind, index) => (floor_key(*kind), value(&(kind, index))),
             Row::CommandVersion(version) => (command_version_key(), value(version)),
-            Row::Node(node) => (
-                node_key(&node.name),
-                encode(version_of(node.least_version()), node),
-            ),
-            Row::Instance(instance) => {
-                let version = version_of(instance.least_version());
-                (instance_key(&instance.key()), encode(version, instance))
-            }
-            Row::Check(check) => {
-                let version = version_of(check.definition.probe.least_version());
-                (check_key(&check.key()), encode(version, check))
-            }
+            Row::Node(node) => (node_key(&node.name), node_value(node)),
+            Row::Instance(instance) => (instance_key(&instance.key()), instance_value(instance)),
+            Row::Check(check) => (check_key(&check.key()), check_value(check)),
             Row::Compacted(revision) => (compacted_key(), value(revision)),
             Row::Version(revision, key, content) => (version_key(*revision, key), value(content)),
             Row::Session(session) => (session_key(&session.id), value(session)),
@@ -232,6 +223,21 @@ pub(super) fn topic_key(topic: &Topic) -> Bytes {
         Topic::SessionsOfNode(node) => writer.text(node.as_str()).finish(),
         Topic::Nodes | Topic::Sessions => writer.finish(),
     }
+}
+
+/// A node's row's value.
+pub(super) fn node_value(node: &Arc<Node>) -> Bytes {
+    encode(version_of(node.least_version()), node)
+}
+
+/// An instance's row's value.
+pub(super) fn instance_value(instance: &Arc<Instance>) -> Bytes {
+    encode(version_of(instance.least_version()), instance)
+}
+
+/// A check's row's value.
+pub(super) fn check_value(check: &Arc<Check>) -> Bytes {
+    encode(version_of(check.definition.probe.least_version()), check)
 }
 
 /// The version of a row whose content needs so new a version of commands.

@@ -13,8 +13,8 @@ use super::{
     replace::Staged,
     restore,
     rows::{
-        Row, RowError, RowLog, check_key, command_version_key, index_key, instance_key, lock_delay_key,
-        node_key, session_key, value,
+        Row, RowError, RowLog, check_key, check_value, command_version_key, index_key, instance_key,
+        instance_value, lock_delay_key, node_key, node_value, session_key, value,
     },
     tables::Tables,
     topics::Topics,
@@ -285,22 +285,22 @@ pub(super) fn next_index(index: u64) -> u64 {
 pub(super) fn log_rows(changes: &Changes, rows: &mut RowLog) {
     for (name, change) in &changes.nodes {
         let (before, after) = (
-            change.before.as_ref().map(value),
-            change.after.as_ref().map(value),
+            change.before.as_ref().map(node_value),
+            change.after.as_ref().map(node_value),
         );
         rows.set(node_key(name), before, after);
     }
     for (key, change) in &changes.instances {
         let (before, after) = (
-            change.before.as_ref().map(value),
-            change.after.as_ref().map(value),
+            change.before.as_ref().map(instance_value),
+            change.after.as_ref().map(instance_value),
         );
         rows.set(instance_key(key), before, after);
     }
     for (key, change) in &changes.checks {
         let (before, after) = (
-            change.before.as_ref().map(value),
-            change.after.as_ref().map(value),
+            change.before.as_ref().map(check_value),
+            change.after.as_ref().map(check_value),
         );
         rows.set(check_key(key), before, after);
     }

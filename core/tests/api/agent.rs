@@ -35,7 +35,7 @@ fn an_instance_from_registration_to_deregistration() {
             POST /v1/agent/service/register {"name":"api","id":"api-1","address":"10.0.0.1","port":8080,"checks":[{"type":"ttl","ttl":"15s"}]}
                 200 @2 {"Index":2,"CheckIDs":["chk:api-1:0"]}
             GET /v1/agent/service/api-1
-                200 @2 {"ID":"api-1","Service":"api","Tags":[],"Meta":{},"Port":8080,"Address":"10.0.0.1","TaggedAddresses":{"lan_ipv4":{"Address":"10.0.0.1","Port":8080},"wan_ipv4":{"Address":"10.0.0.1","Port":8080}},"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"ContentHash":"22708e5a1dcd493b","Datacenter":"dc1"}
+                200 @2 {"ID":"api-1","Service":"api","Tags":[],"Meta":{},"Port":8080,"Address":"10.0.0.1","TaggedAddresses":{"lan_ipv4":{"Address":"10.0.0.1","Port":8080},"wan_ipv4":{"Address":"10.0.0.1","Port":8080}},"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"ContentHash":"d1d02781e38eab51","Datacenter":"dc1"}
             GET /v1/health/service/api?passing
                 200 @1 []
 

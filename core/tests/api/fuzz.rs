@@ -36,7 +36,11 @@ impl Chance {
     }
 }
 
-const PATHS: [&str; 51] = [
+const PATHS: [&str; 55] = [
+    "/v1/agent/service/web?hash=1&wait=1ms",
+    "/v1/catalog/connect/web",
+    "/v1/catalog/service/WEB",
+    "/v1/health/connect/web?passing",
     "/v1/kv/a/b?flags=7",
     "/v1/kv/a?recurse&separator=/",
     "/v1/kv/?keys&separator=/",
@@ -90,7 +94,11 @@ const PATHS: [&str; 51] = [
     "/metrics",
 ];
 
-const QUERIES: [&str; 24] = [
+const QUERIES: [&str; 28] = [
+    "peer=x",
+    "peer=%22%60%5C",
+    "cached",
+    "filter=Service.Proxy.DestinationServiceName%20%3D%3D%20web%20or%20Service.Kind%20%3D%3D%20x",
     "ns=blue",
     "ns=",
     "ns=%00",
@@ -125,6 +133,12 @@ fn bodies() -> Vec<Value> {
             "EnableTagOverride": true, "Check": {"CheckID": "web-ttl", "TTL": "30s", "Status": "passing", "Notes": "n",
                 "DeregisterCriticalServiceAfter": "90m", "SuccessBeforePassing": 1}}),
         json!({"Name": "h", "Check": {"HTTP": "http://h:1/x", "Header": {"A": ["b"]}, "Method": "GET", "Interval": "10s"}}),
+        json!({"Name": "web-proxy", "ID": "px", "Kind": "connect-proxy", "Port": 21000, "Locality": {"Region": "r", "Zone": "z"},
+            "Proxy": {"DestinationServiceName": "web", "LocalServicePort": 80, "Expose": {"Paths": [{"Path": "/m"}]},
+                "Config": {"a": [1, 1.5, null, {"b": true}]}, "Upstreams": [{"DestinationName": "db", "LocalBindPort": 1}]}}),
+        json!({"Name": "web", "SocketPath": "/run/x", "Connect": {"Native": true, "SidecarService": {}},
+            "Ports": [{"Name": "http", "Port": 80, "Default": true}, {"Name": "m", "Port": 81}],
+            "Checks": [{"UDP": "h:1", "Interval": "1s"}, {"GRPC": "h:1/x", "Interval": "1s"}, {"AliasService": "px"}]}),
         json!({"ID": "mem", "Name": "Memory", "TTL": "25s", "ServiceID": "web"}),
         json!({"Node": "ext1", "Address": "1.1.1.1", "NodeMeta": {"a": "b"}, "Service": {"ID": "r1", "Service": "web"},
             "Check": {"CheckID": "c", "Name": "c", "Status": "warning", "ServiceID": "r1", "Definition": {"TCP": "h:1"}}}),

@@ -4,6 +4,7 @@ mod agent;
 mod catalog;
 mod cluster;
 mod errors;
+mod extras;
 mod fuzz;
 mod keys;
 mod reads;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sider_core::{
     limits,
-    registry::{Command, Key, KeyWrite, Operation, Restore},
+    registry::{Command, Key, KeyWrite, Locality, Node, NodeName, Operation, Registration, Restore},
     server::{Platform as _, ServerError, standin},
 };
 
@@ -61,4 +61,33 @@ fn the_leader_discards_a_restore_that_does_not_go_on() {
     assert_eq!(staged(), Some((7, 2)), "it may go on");
     platform.advance(Duration::from_secs(40));
     assert_eq!(staged(), None);
+}
+
+#[test]
+fn extras_are_refused_while_an_older_member_can_not_read_them() {
+    let (server, standin, platform) = standin::server();
+    standin.begin_as_first_version();
+    let mut node = Node::plain(NodeName::parse("host").expect("a valid name"), "10.0.0.1");
+    node.locality = Some(Locality {
+        region: "north".into(),
+        zone: String::new(),
+    });
+    let register = || {
+        server.write(Command::Register(vec![Registration {
+            node: node.clone(),
+            keep_existing_node: false,
+            instance: None,
+            checks: Vec::new(),
+            replace_checks: false,
+        }]))
+    };
+    // Keys came with version 2, a locality with version 3.
+    standin.set_command_version(2);
+    platform.advance(limits::UPGRADE_TICK * 2);
+    assert!(platform.run(server.write(set_key())).is_ok());
+    assert_eq!(platform.run(register()), Err(ServerError::OlderMember(3)));
+    standin.set_command_version(3);
+    platform.advance(limits::UPGRADE_TICK * 2);
+    assert_eq!(server.command_version(), 3);
+    assert!(platform.run(register()).is_ok());
 }

@@ -326,7 +326,7 @@ impl<'a> Encoder<'a> {
             output: &check.output,
             service_id: check.instance.as_ref().map_or("", |id| id.as_str()),
             service_name: service.map_or("", |(name, _)| name.as_str()),
-            service_tags: service.map_or(&[], |(_, tags)| tags),
+            service_tags: Some(service.map_or(&[], |(_, tags)| tags)),
             r#type: kind(check),
             interval: shown(check.definition.interval),
             timeout: shown(check.definition.timeout),

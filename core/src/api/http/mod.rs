@@ -25,6 +25,7 @@ pub mod body;
 mod catalog;
 mod cluster;
 mod connect;
+mod coordinate;
 pub mod duration;
 pub mod encode;
 pub mod error;
@@ -96,6 +97,7 @@ pub fn routes() -> Router<Server> {
         .merge(access::routes())
         .merge(autopilot::routes())
         .merge(connect::routes())
+        .merge(coordinate::routes())
         .merge(prepared::routes())
         .merge(watch::routes())
         .fallback(unknown_path)

@@ -119,7 +119,8 @@ async fn usage(State(server): State<Server>, options: Options) -> Result<Reply, 
         "mesh-gateway",
         "terminating-gateway",
     ];
-    let (services, instances, of_kinds, nodes) = server
+    let own = server.config().servers_service.clone();
+    let (services, instances, of_kinds, billable, nodes) = server
         .inspect(options.stale(), |registry| {
             let services = Query::Services {
                 namespace: namespace.clone(),
@@ -146,7 +147,11 @@ async fn usage(State(server): State<Server>, options: Options) -> Result<Reply, 
                 View::Nodes(nodes) => nodes.len(),
                 _ => 0,
             };
-            (services, instances.len(), of_kinds, nodes)
+            // As Consul counts: what is of no special kind, and no server.
+            let plain =
+                |it: &&&crate::registry::Instance| it.kind().is_empty() && own.as_ref() != Some(&it.service);
+            let billable = instances.iter().filter(plain).count();
+            (services, instances.len(), of_kinds, billable, nodes)
         })
         .await?;
     let query = Query::Nodes {
@@ -169,7 +174,7 @@ async fn usage(State(server): State<Server>, options: Options) -> Result<Reply, 
             "Services": services,
             "ServiceInstances": instances,
             "ConnectServiceInstances": of_kinds,
-            "BillableServiceInstances": instances,
+            "BillableServiceInstances": billable,
             "Nodes": nodes,
         }),
     );

@@ -108,7 +108,7 @@ pub(super) struct CheckBody<'a> {
     #[serde(rename = "ServiceID")]
     pub(super) service_id: &'a str,
     pub(super) service_name: &'a str,
-    pub(super) service_tags: &'a [String],
+    pub(super) service_tags: Option<&'a [String]>,
     pub(super) r#type: &'a str,
     pub(super) interval: String,
     pub(super) timeout: String,

@@ -202,7 +202,12 @@ impl<'a> Encoder<'a> {
             OperationResult::Instance(instance) => ResultBody::Service(Box::new(self.service(instance))),
             OperationResult::Check((check, service)) => {
                 let service = service.as_ref().map(|(name, tags)| (name, tags.as_slice()));
-                ResultBody::Check(Box::new(self.check(check, service)))
+                let mut body = self.check(check, service);
+                // A transaction does not say that there are none.
+                if service.is_none() {
+                    body.service_tags = None;
+                }
+                ResultBody::Check(Box::new(body))
             }
         }
     }

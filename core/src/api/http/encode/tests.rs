@@ -276,7 +276,7 @@ fn agent() {
               "wan":{"Address":"198.18.0.1","Port":80},
               "wan_ipv4":{"Address":"10.0.0.1","Port":8000}},
               "Weights":{"Passing":10,"Warning":1},
-              "EnableTagOverride":false,"ContentHash":"1d77d99e332f31ff","Datacenter":"dc1"}"#]],
+              "EnableTagOverride":false,"ContentHash":"fb9a6eaf01bfa00d","Datacenter":"dc1"}"#]],
             ),
             (
                 "h1",

@@ -273,7 +273,7 @@ mod tests {
         );
         check(
             json!({"Name": "x", "Proxy": {"Config": {"a": "b".repeat(20_000)}}}),
-            expect!["Request decode failed: Proxy: expected at most 16384 bytes, got 20022"],
+            expect!["Request decode failed: Proxy: expected at most 16384 bytes, got 20019"],
         );
         let error =
             parse_service(&json!({"Name": "x", "Kind": "connect-proxy"}), &place()).expect_err("refused");

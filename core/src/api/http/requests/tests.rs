@@ -315,7 +315,9 @@ fn bad_checks_are_refused_with_a_reason() {
     );
     check(
         json!({"HTTP": "http://h:1/", "TCP": "h:1", "Interval": "1s"}),
-        expect!["Invalid check: expected one of TTL, HTTP, TCP and Args, got several"],
+        expect![
+            "Invalid check: expected one of TTL, HTTP, TCP, UDP, GRPC, H2PING, AliasService, OSService and Args, got HTTP and TCP"
+        ],
     );
     check(
         json!({"HTTP": "ftp://h/", "Interval": "1s"}),
