@@ -325,3 +325,5 @@ pub const AGENT_CACHE_ENTRIES_MAX: usize = 1_000;
 pub const AGENT_CACHE_IDLE: Duration = Duration::from_secs(600);
 /// How long an agent's own question for news of a kept answer waits at the server.
 pub const AGENT_CACHE_WAIT: Duration = Duration::from_secs(120);
+/// A leader looks this often at what a check is an alias of.
+pub const ALIAS_INTERVAL: Duration = Duration::from_secs(1);

@@ -246,6 +246,27 @@ pub enum Probe {
         /// Whom to connect to.
         address: String,
     },
+    /// A datagram to `host:port`, which passes unless the host says that nobody is there.
+    Udp {
+        /// Whom to send it to.
+        address: String,
+    },
+    /// A question of gRPC's health protocol.
+    Grpc {
+        /// Whom to ask, `host:port`.
+        address: String,
+        /// About which service; empty for the server as a whole.
+        service: String,
+        /// Whether by TLS.
+        tls: bool,
+    },
+    /// A ping of HTTP/2.
+    H2ping {
+        /// Whom to ping, `host:port`.
+        address: String,
+        /// Whether by TLS.
+        tls: bool,
+    },
     /// A program with its arguments.
     Command {
         /// Program and arguments.
@@ -263,7 +284,7 @@ pub enum ProbeOutcome {
         /// Its body.
         output: String,
     },
-    /// The connection was made.
+    /// The connection was made, and answered as it should if it was asked anything.
     Connected,
     /// The program ended.
     Exited {

@@ -1,5 +1,7 @@
 //! Probes of health checks: HTTP, TCP, and programs.
 
+mod http2;
+
 use std::{
     future::Future,
     io,
@@ -50,6 +52,13 @@ impl Prober for ProcessProber {
                 body,
             } => in_time(timeout, self.http(url, method, headers, body)).await,
             Probe::Tcp { address } => in_time(timeout, tcp(address)).await,
+            Probe::Udp { address } => in_time(timeout, udp(address, timeout / 2)).await,
+            Probe::Grpc {
+                address,
+                service,
+                tls,
+            } => in_time(timeout, http2::grpc(address, service, *tls)).await,
+            Probe::H2ping { address, tls } => in_time(timeout, http2::ping(address, *tls)).await,
             Probe::Command { args } => command(args, timeout).await,
         }
     }
@@ -102,6 +111,26 @@ async fn tcp(address: &str) -> Result<ProbeOutcome, String> {
     match tokio::net::TcpStream::connect(address).await {
         Ok(_) => Ok(ProbeOutcome::Connected),
         Err(error) => Err(format!("dial tcp {address}: {error}")),
+    }
+}
+
+/// Sends a datagram of one line feed. Most services do not answer it: what counts is that nobody says that they are not
+/// there.
+async fn udp(address: &str, wait: Duration) -> Result<ProbeOutcome, String> {
+    let failed = |error: io::Error| format!("dial udp {address}: {error}");
+    let target = tokio::net::lookup_host(address).await.map_err(failed)?.next();
+    let target = target.ok_or_else(|| failed(io::Error::other("the name has no address")))?;
+    let own: std::net::SocketAddr = match target.is_ipv4() {
+        true => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+        false => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = tokio::net::UdpSocket::bind(own).await.map_err(failed)?;
+    socket.connect(target).await.map_err(failed)?;
+    socket.send(b"\n").await.map_err(failed)?;
+    let mut buffer = [0; 512];
+    match tokio::time::timeout(wait, socket.recv(&mut buffer)).await {
+        Ok(Err(error)) => Err(failed(error)),
+        Ok(Ok(_)) | Err(_) => Ok(ProbeOutcome::Connected),
     }
 }
 
@@ -315,6 +344,22 @@ mod tests {
             prober.probe(&probe, PATIENCE).await,
             ProbeOutcome::Failed { .. }
         ));
+    }
+
+    #[tokio::test]
+    async fn a_datagram_is_refused_or_not() {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        let probe = Probe::Udp { address };
+        let prober = ProcessProber::default();
+        let wait = Duration::from_secs(1);
+        assert_eq!(prober.probe(&probe, wait).await, ProbeOutcome::Connected);
+        drop(socket);
+        let outcome = prober.probe(&probe, wait).await;
+        assert!(
+            matches!(&outcome, ProbeOutcome::Failed { output } if output.starts_with("dial udp")),
+            "{outcome:?}"
+        );
     }
 
     /// Answers every connection with `answer`; gives what the first one asked.

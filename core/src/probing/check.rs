@@ -24,15 +24,33 @@ pub(crate) enum Rules {
 /// What the platform has to run for a check; `None` for a check that someone else reports on.
 pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
     match &definition.probe {
-        // Nothing runs the last of these yet: such a check is as it was registered until somebody reports on it.
-        Probe::Ttl(_)
-        | Probe::External
-        | Probe::Udp(_)
-        | Probe::Grpc { .. }
-        | Probe::H2ping { .. }
-        | Probe::Alias { .. }
-        | Probe::Docker { .. }
-        | Probe::OsService(_) => None,
+        // An alias has the status of something else.
+        Probe::Ttl(_) | Probe::External | Probe::Alias { .. } => None,
+        Probe::Udp(address) => Some(runtime::Probe::Udp {
+            address: address.clone(),
+        }),
+        Probe::Grpc { target, tls } => {
+            let (address, service) = target.split_once('/').unwrap_or((target, ""));
+            Some(runtime::Probe::Grpc {
+                address: address.to_owned(),
+                service: service.to_owned(),
+                tls: *tls,
+            })
+        }
+        Probe::H2ping { address, tls } => Some(runtime::Probe::H2ping {
+            address: address.clone(),
+            tls: *tls,
+        }),
+        Probe::Docker {
+            container,
+            shell,
+            args,
+        } => Some(runtime::Probe::Command {
+            args: in_container(container, shell, args),
+        }),
+        Probe::OsService(name) => Some(runtime::Probe::Command {
+            args: ["systemctl", "is-active", "--", name].map(str::to_owned).to_vec(),
+        }),
         Probe::Http {
             url,
             method,
@@ -53,6 +71,16 @@ pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
         }),
         Probe::Cmd(args) => Some(runtime::Probe::Command { args: args.clone() }),
     }
+}
+
+/// How a program is run in a container: by Docker's own client, and by a shell if one is named.
+fn in_container(container: &str, shell: &str, args: &[String]) -> Vec<String> {
+    let mut line = vec!["docker".to_owned(), "exec".to_owned(), container.to_owned()];
+    match shell {
+        "" => line.extend(args.iter().cloned()),
+        shell => line.extend([shell.to_owned(), "-c".to_owned(), args.join(" ")]),
+    }
+    line
 }
 
 /// How long one run may take.
@@ -92,6 +120,9 @@ pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
         ProbeOutcome::Connected => {
             let text = match probe {
                 runtime::Probe::Tcp { address } => format!("TCP connect {address}: Success"),
+                runtime::Probe::Udp { address } => format!("UDP connect {address}: Success"),
+                runtime::Probe::Grpc { address, .. } => format!("gRPC check {address}: success"),
+                runtime::Probe::H2ping { .. } => "HTTP2 ping was successful".into(),
                 _ => "connected".into(),
             };
             (CheckStatus::Passing, text)
@@ -99,7 +130,7 @@ pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
         ProbeOutcome::Exited { code, output } => {
             let judged = match (rules, code) {
                 (_, 0) => CheckStatus::Passing,
-                (Rules::Consul, 1) => CheckStatus::Warning,
+                (Rules::Consul, 1) if !is_of_the_means(probe, &output) => CheckStatus::Warning,
                 _ => CheckStatus::Critical,
             };
             (judged, output)
@@ -107,6 +138,26 @@ pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
         ProbeOutcome::Failed { output } => (CheckStatus::Critical, output),
     };
     (status, cut(output))
+}
+
+/// Whether what went wrong is the way to what is checked, which says nothing of it: Docker, or the system's own services.
+fn is_of_the_means(probe: &runtime::Probe, output: &str) -> bool {
+    const OF_DOCKER: [&str; 4] = [
+        "Cannot connect to the Docker daemon",
+        "Error response from daemon",
+        "Error: No such container",
+        "failed to connect to the docker API",
+    ];
+    let runtime::Probe::Command { args } = probe else {
+        return false;
+    };
+    match args.as_slice() {
+        [program, verb, ..] if program == "docker" && verb == "exec" => {
+            OF_DOCKER.iter().any(|said| output.trim_start().starts_with(said))
+        }
+        [program, verb, ..] => program == "systemctl" && verb == "is-active",
+        _ => false,
+    }
 }
 
 /// Cuts an output to [`CHECK_OUTPUT_BYTES_MAX`] between two characters.
@@ -268,6 +319,80 @@ mod tests {
             ..CheckDefinition::default()
         };
         assert_eq!(run(&definition, "ccccp"), "..CCP");
+    }
+
+    #[test]
+    fn what_is_wrong_with_docker_is_no_warning_of_the_program() {
+        let judged = |line: &[&str], output: &str| {
+            let args = line.iter().map(|word| (*word).to_owned()).collect();
+            let outcome = ProbeOutcome::Exited {
+                code: 1,
+                output: output.into(),
+            };
+            judge(Rules::Consul, &runtime::Probe::Command { args }, outcome).0
+        };
+        let docker = ["docker", "exec", "c1", "check"];
+        assert_eq!(judged(&docker, "so so"), CheckStatus::Warning);
+        let nobody = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.";
+        assert_eq!(judged(&docker, nobody), CheckStatus::Critical);
+        assert_eq!(
+            judged(&["systemctl", "is-active", "--", "x"], ""),
+            CheckStatus::Critical
+        );
+        assert_eq!(judged(&["check"], nobody), CheckStatus::Warning);
+    }
+
+    #[test]
+    fn newer_kinds_become_what_a_platform_can_run() {
+        let of = |probe| {
+            probe_of(&CheckDefinition {
+                probe,
+                ..CheckDefinition::default()
+            })
+        };
+        let docker = |shell: &str| Probe::Docker {
+            container: "c1".into(),
+            shell: shell.into(),
+            args: vec!["/bin/check".into(), "-v".into()],
+        };
+        let command = |line: &[&str]| {
+            let args = line.iter().map(|word| (*word).to_owned()).collect();
+            Some(runtime::Probe::Command { args })
+        };
+        assert_eq!(
+            of(docker("")),
+            command(&["docker", "exec", "c1", "/bin/check", "-v"])
+        );
+        assert_eq!(
+            of(docker("/bin/sh")),
+            command(&["docker", "exec", "c1", "/bin/sh", "-c", "/bin/check -v"])
+        );
+        assert_eq!(
+            of(Probe::OsService("ssh".into())),
+            command(&["systemctl", "is-active", "--", "ssh"])
+        );
+        let grpc = |target: &str| {
+            of(Probe::Grpc {
+                target: target.into(),
+                tls: false,
+            })
+        };
+        let asked = |service: &str| {
+            Some(runtime::Probe::Grpc {
+                address: "a:1".into(),
+                service: service.into(),
+                tls: false,
+            })
+        };
+        assert_eq!(grpc("a:1"), asked(""));
+        assert_eq!(grpc("a:1/my.Service"), asked("my.Service"));
+        assert_eq!(
+            of(Probe::Alias {
+                node: String::new(),
+                instance: "x".into()
+            }),
+            None
+        );
     }
 
     #[test]

@@ -21,11 +21,14 @@ use super::{
 use crate::{
     limits,
     probing::{
-        check::{Rules, Streak, interval_of, judge, probe_of, timeout_of},
+        check::{Rules, Streak, cut, interval_of, judge, probe_of, timeout_of},
         schedule::{Schedule, first_run_delay},
     },
     raft::Role,
-    registry::{Check, CheckDefinition, CheckKey, CheckStatus, CheckTarget, Event, NodeName, Registry},
+    registry::{
+        self, Check, CheckDefinition, CheckKey, CheckStatus, CheckTarget, Event, InstanceId, InstanceKey,
+        Namespace, NodeName, Registry,
+    },
     runtime::{Instant, Probe, ProbeOutcome, Prober},
 };
 
@@ -64,11 +67,20 @@ struct Watched {
     generation: u64,
 }
 
+/// How a check's status is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Means {
+    /// By a probe.
+    Probe(Probe),
+    /// It is that of a node, and of an instance on it if one is named.
+    Alias { node: String, instance: String },
+}
+
 /// A run of a check.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
     key: CheckKey,
-    probe: Probe,
+    means: Means,
     definition: CheckDefinition,
     generation: u64,
     term: u64,
@@ -76,12 +88,29 @@ pub(super) struct Run {
 
 /// Whether the servers run a check of this node, and not somebody else.
 pub(super) fn is_run_here(check: &Check, node: &NodeName, scripts: bool) -> bool {
-    let runs = match probe_of(&check.definition) {
-        None => false,
-        Some(Probe::Command { .. }) => scripts,
-        Some(_) => true,
-    };
-    check.node == *node && runs
+    let runs_program = matches!(
+        check.definition.probe,
+        registry::Probe::Cmd(_) | registry::Probe::Docker { .. }
+    );
+    check.node == *node && means_of(&check.definition).is_some() && (scripts || !runs_program)
+}
+
+fn means_of(definition: &CheckDefinition) -> Option<Means> {
+    match &definition.probe {
+        registry::Probe::Alias { node, instance } => Some(Means::Alias {
+            node: node.clone(),
+            instance: instance.clone(),
+        }),
+        _ => probe_of(definition).map(Means::Probe),
+    }
+}
+
+/// Between two runs.
+fn period_of(definition: &CheckDefinition) -> Duration {
+    match definition.probe {
+        registry::Probe::Alias { .. } => limits::ALIAS_INTERVAL,
+        _ => interval_of(definition),
+    }
 }
 
 impl ProbeTable {
@@ -170,7 +199,7 @@ impl ProbeTable {
             generation: self.generations,
         };
         self.checks.insert(key.clone(), watched);
-        let delay = first_run_delay(interval_of(&check.definition), random());
+        let delay = first_run_delay(period_of(&check.definition), random());
         self.schedule.set(key.clone(), now + delay);
         true
     }
@@ -183,12 +212,12 @@ impl ProbeTable {
             let Some(watched) = self.checks.get(&key) else {
                 continue;
             };
-            let Some(probe) = probe_of(&watched.definition) else {
+            let Some(means) = means_of(&watched.definition) else {
                 continue;
             };
             self.running += 1;
             return Some(Run {
-                probe,
+                means,
                 definition: watched.definition.clone(),
                 generation: watched.generation,
                 key,
@@ -218,7 +247,7 @@ impl ProbeTable {
         self.running = self.running.saturating_sub(1);
         if self.is_current(run) {
             self.schedule
-                .set(run.key.clone(), now + interval_of(&run.definition));
+                .set(run.key.clone(), now + period_of(&run.definition));
         }
     }
 
@@ -287,12 +316,22 @@ impl Inner {
         // A probe may take long: it does not keep the server.
         drop(self);
         let run = &running.run;
-        let outcome = prober.probe(run.probe.clone(), timeout_of(&run.definition)).await;
+        let probe = match &run.means {
+            Means::Probe(probe) => probe.clone(),
+            Means::Alias { node, instance } => {
+                if let Some(inner) = weak.upgrade() {
+                    let (status, output) = alias(&inner.registry(), &run.key, node, instance);
+                    inner.report_probe(run, status, output).await;
+                }
+                return;
+            }
+        };
+        let outcome = prober.probe(probe.clone(), timeout_of(&run.definition)).await;
         let rules = match run.key.id.as_str().starts_with(SHORT_FORM) {
             true => Rules::Short,
             false => Rules::Consul,
         };
-        let (result, output) = judge(rules, &run.probe, outcome);
+        let (result, output) = judge(rules, &probe, outcome);
         let status = running.shared.probes().count(run, result);
         if let (Some(status), Some(inner)) = (status, weak.upgrade()) {
             inner.report_probe(run, status, output).await;
@@ -320,6 +359,52 @@ impl Inner {
         if let Err(failure) = reported.await {
             // The next run finds it still to be told, here or at another leader.
             tracing::debug!(check = %run.key.id, ?failure, "what a probe met could not be told");
+        }
+    }
+}
+
+/// The status of what a check is an alias of, and what there is to say about it, in Consul's words.
+fn alias(registry: &Registry, own: &CheckKey, node: &str, instance: &str) -> (CheckStatus, String) {
+    let node = match node {
+        "" => Ok(own.node.clone()),
+        node => NodeName::parse(node),
+    };
+    let Ok(node) = node else {
+        return (
+            CheckStatus::Critical,
+            "Aliased node could not be found".to_owned(),
+        );
+    };
+    let key = InstanceId::parse(instance).map(|id| InstanceKey {
+        namespace: own.namespace.clone(),
+        node: node.clone(),
+        id,
+    });
+    let default = Namespace::default();
+    let of_node = registry.checks_of_node(&default, &node);
+    let mut checks: Vec<&Check> = of_node.filter(|check| check.instance.is_none()).collect();
+    match &key {
+        Ok(key) if registry.instance(key).is_none() => {
+            let output = format!("Service {instance} could not be found on node {node}");
+            return (CheckStatus::Critical, output);
+        }
+        Ok(key) => checks.extend(registry.checks_of_instance(key)),
+        Err(_) if registry.node(&node).is_none() => {
+            return (CheckStatus::Critical, format!("Node {node} could not be found"));
+        }
+        Err(_) => {}
+    }
+    // An alias of its own instance would hold itself up, or down.
+    checks.retain(|check| check.key() != *own);
+    let worst = checks.iter().max_by_key(|check| check.status);
+    match worst {
+        None => (CheckStatus::Passing, "No checks found.".to_owned()),
+        Some(check) if check.status == CheckStatus::Passing => {
+            (CheckStatus::Passing, "All checks passing.".to_owned())
+        }
+        Some(check) => {
+            let output = format!("Aliased check {:?} failing: {}", check.name, check.output);
+            (check.status, cut(output))
         }
     }
 }

@@ -230,7 +230,10 @@ impl Prober for TestProber {
     async fn probe(&self, probe: &Probe, _: Duration) -> ProbeOutcome {
         let target = match probe {
             Probe::Http { url, .. } => url,
-            Probe::Tcp { address } => address,
+            Probe::Tcp { address }
+            | Probe::Udp { address }
+            | Probe::Grpc { address, .. }
+            | Probe::H2ping { address, .. } => address,
             Probe::Command { args } => &args[0],
         };
         let mut targets = self.0.lock().expect("no holder of this lock panics");

@@ -203,7 +203,8 @@ pub(super) fn parse_common(fields: &Fields<'_>) -> Result<CheckDefinition, ApiEr
     let count = |name| Ok::<_, ApiError>(fields.number(name, 0..=u32::MAX)?.unwrap_or_default());
     Ok(CheckDefinition {
         probe: Probe::External,
-        interval: period(fields, "Interval", TTL_MIN)?,
+        // Shorter ones than the shortest that is kept to are taken, as by Consul.
+        interval: period(fields, "Interval", Duration::ZERO)?,
         timeout: period(fields, "Timeout", Duration::ZERO)?,
         success_before_passing: count("SuccessBeforePassing")?,
         failures_before_warning: count("FailuresBeforeWarning")?,
