@@ -131,7 +131,9 @@ impl<S> Filter<S> for Wanted {
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         match Wanted::wants(metadata) {
-            true => Interest::always(),
+            // Not `always`: then an event is not filtered anew, and goes by what `tracing::enabled!` left behind on its
+            // thread when it was asked before there was a reader.
+            true => Interest::sometimes(),
             false => Interest::never(),
         }
     }

@@ -283,7 +283,7 @@ fn agent() {
                 expect![[r#"
             {"ID":"h1","Service":"httpsvc","Tags":[],"Meta":{},
               "Port":9,"Address":"","Weights":{"Passing":1,"Warning":1},
-              "EnableTagOverride":false,"ContentHash":"7b29b01ccf3040d7","Datacenter":"dc1"}"#]],
+              "EnableTagOverride":false,"ContentHash":"3cce31f7c7fd3eba","Datacenter":"dc1"}"#]],
             ),
         ] {
             let instance = registry
