@@ -5,10 +5,7 @@
 //! oldest, and all topics of that kind that it knows nothing of have the newest index that it ever forgot. Here that is
 //! worked out as plainly as can be: after each entry it is looked anew what is gone.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    mem::{Discriminant, discriminant},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sider_core::{
     limits::FOLD_DIVISOR,
@@ -24,7 +21,7 @@ pub(super) struct Indexes {
     /// Of each topic that ever showed anything.
     topics: BTreeMap<Topic, Vec<Step>>,
     /// Of the others, by their kind; what is not there goes by the restores alone.
-    others: HashMap<Discriminant<Topic>, Vec<Step>>,
+    others: BTreeMap<Kind, Vec<Step>>,
     /// Restores from a snapshot: from each on, every topic has at least its index, also those that nothing is known of.
     restores: Vec<Step>,
 }
@@ -35,7 +32,7 @@ impl Indexes {
         let topics = entries.iter().flat_map(|entry| &entry.raised).cloned();
         let mut indexes = Indexes {
             topics: topics.map(|topic| (topic, Vec::new())).collect(),
-            others: HashMap::new(),
+            others: BTreeMap::new(),
             restores: Vec::new(),
         };
         let mut kept: BTreeMap<Topic, u64> = BTreeMap::new();
@@ -130,17 +127,33 @@ fn raise(steps: &mut Vec<Step>, point: Point, index: u64) {
     steps.push(Step { point, index });
 }
 
-fn kind(topic: &Topic) -> Discriminant<Topic> {
-    // Prefixes of keys go by their keys'.
+/// What a topic is about, without its name.
+type Kind = &'static str;
+
+fn kind(topic: &Topic) -> Kind {
     match topic {
-        Topic::KeyPrefix(prefix) => discriminant(&Topic::Key(prefix.clone())),
-        topic => discriminant(topic),
+        Topic::Service(..) => "health",
+        Topic::ServicePassing(..) => "passing",
+        Topic::ServiceInstances(..) => "instances",
+        Topic::ServiceChecks(..) => "checks of a service",
+        Topic::Services(_) => "services",
+        Topic::Nodes => "nodes",
+        Topic::NodeServices(..) => "services of a node",
+        Topic::NodeChecks(..) => "checks of a node",
+        Topic::Checks(_) => "checks",
+        Topic::ChecksInState(..) => "checks in a state",
+        Topic::Namespace(_) => "namespace",
+        // Prefixes of keys go by their keys'.
+        Topic::Key(_) | Topic::KeyPrefix(_) => "key",
+        Topic::Session(_) => "session",
+        Topic::SessionsOfNode(_) => "sessions of a node",
+        Topic::Sessions => "sessions",
     }
 }
 
 /// Those whose thing is gone, oldest first, by what they are about.
-fn gone(kept: &BTreeMap<Topic, u64>, state: &State) -> HashMap<Discriminant<Topic>, BTreeSet<(u64, Topic)>> {
-    let mut gone: HashMap<_, BTreeSet<(u64, Topic)>> = HashMap::new();
+fn gone(kept: &BTreeMap<Topic, u64>, state: &State) -> BTreeMap<Kind, BTreeSet<(u64, Topic)>> {
+    let mut gone: BTreeMap<_, BTreeSet<(u64, Topic)>> = BTreeMap::new();
     for (topic, index) in kept {
         if !is_there(topic, state) {
             gone.entry(kind(topic))
