@@ -66,6 +66,13 @@ impl<'a> Wait<'a> {
             return None;
         };
         let left = matches!(&operation.outcome, Outcome::Unknown(reason) if reason == LEFT);
+        // Who only listens does not learn that a machine lost its power, and hears nothing more of it.
+        let heard = |it: &Operation| {
+            !history
+                .truth()
+                .restarted_between(it.server, it.invoked, it.returned)
+        };
+        let left = left && heard(operation);
         (operation.is_done() || left).then_some(Wait {
             history,
             operation,
@@ -320,7 +327,7 @@ fn lateness(bounds: &Bounds) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
-    use crate::history::FaultKind;
+    use crate::history::{FaultKind, ServerNumber};
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("a bad wait").what
@@ -546,6 +553,19 @@ mod tests {
         }
         story.wait_ms(9_000);
         story
+    }
+
+    #[test]
+    fn who_listens_to_a_machine_that_lost_its_power_is_owed_nothing() {
+        let mut story = last_event_is_lost(0);
+        let observations = story.record().observations.clone();
+        let started = observations
+            .iter()
+            .filter(|seen| seen.server == ServerNumber(2) && matches!(seen.what, Fact::Started));
+        let mut again = started.last().expect("it has started").clone();
+        again.at = again.at + Duration::from_millis(6_000);
+        story.record().observations.push(again);
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]

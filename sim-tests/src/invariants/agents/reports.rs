@@ -11,13 +11,18 @@ use super::{NAME, Violation, is_meddled_with};
 use crate::{
     agency,
     history::{AgentPromise, History, OutageKind, Reported},
-    time::Time,
+    time::{Time, drift_of},
 };
 
-/// Clocks that count a TTL may be wrong by so much.
+/// Moments of a report may be wrong by so much, besides the clocks that count its TTL.
 const WRONG: Duration = Duration::from_millis(10);
 /// So long before a report all must be calm, so that no older one is under way.
 const BEFORE: Duration = Duration::from_secs(1);
+
+/// By how much a TTL may be counted wrong.
+fn wrong(history: &History) -> Duration {
+    WRONG + drift_of(agency::TOLD_TTL, history.bounds.drift_ppm)
+}
 
 fn is_acknowledged(told: &Reported) -> bool {
     told.answer == Some(200)
@@ -39,7 +44,7 @@ pub(super) fn hold(history: &History, agent: &AgentPromise) -> Result<(), Violat
     let truth = history.truth();
     for told in agent.reports.iter().filter(|it| is_acknowledged(it)) {
         // Servers have received it after it was sent.
-        let until = told.invoked + agency::TOLD_TTL - WRONG;
+        let until = told.invoked + agency::TOLD_TTL - wrong(history);
         let span = (told.invoked, until);
         if told.status == CheckStatus::Critical
             || is_replaced(agent, told, span)
@@ -83,7 +88,8 @@ pub(super) fn run_out(history: &History, agent: &AgentPromise) -> Result<(), Vio
         let next = agent.reports[place + 1..]
             .iter()
             .find(|it| it.check == told.check);
-        let due = told.returned + agency::TOLD_TTL + EXPIRY_BOUND + WRONG + history.bounds.latency * 12;
+        let due =
+            told.returned + agency::TOLD_TTL + EXPIRY_BOUND + wrong(history) + history.bounds.latency * 12;
         let judged = |until: Time| {
             let span = (told.invoked - BEFORE, until);
             until <= history.ended
@@ -100,7 +106,7 @@ pub(super) fn run_out(history: &History, agent: &AgentPromise) -> Result<(), Vio
                 .find(|check| check.node.as_str() == agent.node && check.id.as_str() == told.check);
             is.map(|check| check.status)
         };
-        let fresh = told.returned < told.invoked + agency::TOLD_TTL - WRONG;
+        let fresh = told.returned < told.invoked + agency::TOLD_TTL - wrong(history);
         let wrong = if fresh && judged(told.returned) && status(told.returned) != Some(told.status) {
             Some((told.returned, "acknowledged"))
         } else if judged(due) && status(due).is_some_and(|it| it != CheckStatus::Critical) {
@@ -185,6 +191,17 @@ mod tests {
         assert_eq!(judged(expiring(Some(1_600))), Ok(()));
         let early = judged(expiring(Some(1_000))).expect_err("it was acknowledged");
         assert!(early.contains("expired at"), "{early}");
+    }
+
+    #[test]
+    fn clocks_that_run_wrong_count_a_ttl_wrong() {
+        let with_clocks = |after_ms: u64| {
+            let mut story = expiring(Some(after_ms));
+            story.record().bounds.drift_ppm = 200_000;
+            judged(story)
+        };
+        assert_eq!(with_clocks(1_300), Ok(()));
+        assert!(with_clocks(1_000).is_err());
     }
 
     #[test]
