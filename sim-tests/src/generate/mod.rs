@@ -12,7 +12,7 @@ mod cluster;
 mod keys;
 mod narrowing;
 mod prepared;
-mod probes;
+pub(crate) mod probes;
 mod sessions;
 mod streams;
 mod troubles;

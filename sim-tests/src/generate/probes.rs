@@ -110,17 +110,20 @@ fn let_them_renew(action: &mut Action, pace: Pace) {
     let Doing::Chain(ops) = &mut action.what else {
         return;
     };
-    let ttl_ms = INSTEAD_MS * pace.stretch;
-    for (_, op) in ops {
-        match op {
-            Op::Register { services, .. } => {
-                let checks = services.iter_mut().flat_map(|service| &mut service.checks);
-                checks
-                    .filter(|check| check.ttl_ms == 0)
-                    .for_each(|check| check.ttl_ms = ttl_ms);
-            }
-            Op::RegisterCheck(check) if check.ttl_ms == 0 => check.ttl_ms = ttl_ms,
-            _ => {}
+    ops.iter_mut()
+        .for_each(|(_, op)| renews_instead(op, INSTEAD_MS * pace.stretch));
+}
+
+/// What would register a check to be probed registers one with this TTL.
+pub(crate) fn renews_instead(op: &mut Op, ttl_ms: u64) {
+    match op {
+        Op::Register { services, .. } => {
+            let checks = services.iter_mut().flat_map(|service| &mut service.checks);
+            checks
+                .filter(|check| check.ttl_ms == 0)
+                .for_each(|check| check.ttl_ms = ttl_ms);
         }
+        Op::RegisterCheck(check) if check.ttl_ms == 0 => check.ttl_ms = ttl_ms,
+        _ => {}
     }
 }

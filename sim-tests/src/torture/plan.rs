@@ -6,7 +6,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::SERVERS;
 use crate::{
-    generate::generate,
+    generate::{generate, probes::renews_instead},
     keys::KeyOp,
     operation::{Op, ReportForm},
     schedule::{Action, Doing},
@@ -108,6 +108,9 @@ impl Plan {
     }
 }
 
+/// The TTL of what would be probed.
+const TTL_INSTEAD_MS: u64 = 1_500;
+
 /// Schedules of the simulator one behind the other; each has versions of its own, and each lane clients of its own.
 fn lane_of(seed: u64, lane: u64, length_ms: u64) -> Vec<Action> {
     let mut actions = Vec::new();
@@ -140,6 +143,9 @@ fn adapted(mut action: Action, at_ms: u64, begins: u64, round: u64, length_ms: u
         Doing::Chain(ops) => {
             // Answers about the servers name their addresses, which are others here.
             ops.retain(|(_, op)| !matches!(op, Op::Cluster(_)));
+            // Real servers run what can be probed, and nobody is at those addresses.
+            ops.iter_mut()
+                .for_each(|(_, op)| renews_instead(op, TTL_INSTEAD_MS));
             ops.iter_mut().for_each(|(_, op)| adapt(op, round));
         }
         Doing::Follow {
