@@ -144,8 +144,14 @@ fn adapted(mut action: Action, at_ms: u64, begins: u64, round: u64, length_ms: u
             // Answers about the servers name their addresses, which are others here.
             ops.retain(|(_, op)| !matches!(op, Op::Cluster(_)));
             // Real servers run what can be probed, and nobody is at those addresses.
-            ops.iter_mut()
-                .for_each(|(_, op)| renews_instead(op, TTL_INSTEAD_MS));
+            for (_, op) in ops.iter_mut() {
+                if let Op::RegisterCheck(check) = op
+                    && check.probed.take().is_some()
+                {
+                    check.ttl_ms = TTL_INSTEAD_MS;
+                }
+                renews_instead(op, TTL_INSTEAD_MS);
+            }
             ops.iter_mut().for_each(|(_, op)| adapt(op, round));
         }
         Doing::Follow {
