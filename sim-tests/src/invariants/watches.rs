@@ -562,7 +562,10 @@ mod tests {
         let started = observations
             .iter()
             .filter(|seen| seen.server == ServerNumber(2) && matches!(seen.what, Fact::Started));
-        let mut again = started.last().expect("it has started").clone();
+        let mut again = started
+            .max_by_key(|seen| seen.at)
+            .expect("it has started")
+            .clone();
         again.at = again.at + Duration::from_millis(6_000);
         story.record().observations.push(again);
         assert_eq!(check(&story.finish()), Ok(()));
