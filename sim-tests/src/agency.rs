@@ -1,7 +1,7 @@
 //! An agent on a host of its own: the program that runs on a service's machine, with a service that it renews and one
 //! that it probes, one in a namespace of its own, and what is asked of it through its own API.
 //!
-//! [`machine`] is what it runs on and what befalls that, [`services`] ask it, and [`wanted`] is what must come of it all.
+//! [`machine`] is what it runs on and what befalls that, [`services`] ask it, and [`mod@wanted`] is what must come of it all.
 
 mod machine;
 mod services;

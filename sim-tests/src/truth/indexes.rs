@@ -123,7 +123,7 @@ impl Indexes {
 }
 
 fn raise(steps: &mut Vec<Step>, point: Point, index: u64) {
-    steps.retain(|step| step.point != point);
+    steps.pop_if(|step| step.point == point);
     steps.push(Step { point, index });
 }
 

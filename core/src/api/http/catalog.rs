@@ -128,11 +128,7 @@ async fn service(
         tags: options.tags.clone(),
         node_meta: options.node_meta.clone(),
     };
-    let query = options.filtered(query, Shape::CatalogService, &server)?;
-    let answer = server.read(query, options.read).await?;
-    let encoder = Encoder::new(server.config());
-    let body = answer.view.bytes(|view| encoder.catalog_service(view));
-    Ok(Reply::read(&answer, &options, body))
+    instances(&server, query, &options).await
 }
 
 /// `GET /v1/catalog/connect/{name}`: the instances through which a service is reached in a service mesh.
@@ -149,11 +145,16 @@ async fn connect(
         tags: options.tags.clone(),
         node_meta: options.node_meta.clone(),
     };
-    let query = options.filtered(query, Shape::CatalogService, &server)?;
+    instances(&server, query, &options).await
+}
+
+/// Instances with their nodes, in the catalog's form.
+async fn instances(server: &Server, query: Query, options: &Options) -> Result<Reply, ApiError> {
+    let query = options.filtered(query, Shape::CatalogService, server)?;
     let answer = server.read(query, options.read).await?;
     let encoder = Encoder::new(server.config());
     let body = answer.view.bytes(|view| encoder.catalog_service(view));
-    Ok(Reply::read(&answer, &options, body))
+    Ok(Reply::read(&answer, options, body))
 }
 
 /// `GET /v1/catalog/node/{name}`: a node with its services by id; `null` if there is none.

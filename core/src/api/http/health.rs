@@ -55,10 +55,7 @@ async fn service(
     options: Options,
 ) -> Result<Reply, ApiError> {
     let query = service_health(service, &options, &server)?;
-    let answer = server.read(query, options.read).await?;
-    let encoder = Encoder::new(server.config());
-    let body = answer.view.bytes(|view| encoder.service_health(view));
-    Ok(Reply::read(&answer, &options, body))
+    instances(&server, query, &options).await
 }
 
 /// `GET /v1/health/connect/{name}`: the instances through which a service is reached in a service mesh.
@@ -76,10 +73,15 @@ async fn connect(
         node_meta: options.node_meta.clone(),
     };
     let query = options.filtered(query, Shape::Health, &server)?;
+    instances(&server, query, &options).await
+}
+
+/// Instances with their nodes and checks.
+async fn instances(server: &Server, query: Query, options: &Options) -> Result<Reply, ApiError> {
     let answer = server.read(query, options.read).await?;
     let encoder = Encoder::new(server.config());
     let body = answer.view.bytes(|view| encoder.service_health(view));
-    Ok(Reply::read(&answer, &options, body))
+    Ok(Reply::read(&answer, options, body))
 }
 
 /// What is asked about the health of a service, by a request for it once or by a stream.
