@@ -1,16 +1,18 @@
 //! `sds-agent`: the agent of [`sider_core::agent`] on this host, its flags and its configuration files.
 
+mod files;
+
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use clap::{Parser, builder::BoolishValueParser};
-use serde_json::Value;
 use sider_core::{
-    agent::{Agent, AgentConfig, ConfigFile, Settings, refuse_duplicates},
+    agent::{Agent, AgentConfig, Settings},
     registry::NodeName,
 };
 use sider_runtime_tokio::{
@@ -22,13 +24,15 @@ use sider_runtime_tokio::{
     process,
     telemetry::{self, LogFormat},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 
+use self::files::{AgentFiles, Files, read_files, services_of};
 use crate::{
-    config::{in_file, read_value},
-    config_files::{files_of, read_merged},
-    consul_config::{self, Program},
     flags,
+    host::{self, ProcessHost},
 };
 
 const DEFAULT_SERVER: &str = "127.0.0.1:8500";
@@ -109,6 +113,7 @@ struct AgentFlags {
 #[derive(Clone, Debug)]
 struct Plan {
     agent: AgentConfig,
+    config_paths: Vec<PathBuf>,
     /// Address of the agent's own API; `None` for none.
     http: Option<String>,
     data_dir: PathBuf,
@@ -159,12 +164,7 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
     let address = settings
         .address
         .unwrap_or_else(|| address::own_address().to_string());
-    let mut services = Vec::new();
-    for (path, file) in &files {
-        let of_file = file.services(&node, &address);
-        services.extend(of_file.map_err(|error| in_file(path, &error.to_string()))?);
-    }
-    refuse_duplicates(&services).map_err(|error| error.to_string())?;
+    let services = services_of(&files, &node, &address)?;
     let servers = settings
         .servers
         .unwrap_or_else(|| vec![DEFAULT_SERVER.to_owned()]);
@@ -180,6 +180,7 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
             datacenter: settings.datacenter.unwrap_or_else(|| "dc1".to_owned()),
             ..AgentConfig::new(node, address, server_addresses(&servers)?)
         },
+        config_paths: flags.config,
         http: (http != "off").then_some(http),
         data_dir,
         ignored,
@@ -189,85 +190,6 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
             Some("json") => LogFormat::Json,
             Some(other) => return Err(format!("{other:?} is not a log format: expected text or json")),
         },
-    })
-}
-
-/// Configuration files.
-#[derive(Debug, Default)]
-struct Files {
-    files: Vec<(PathBuf, ConfigFile)>,
-    /// Keys of Consul's that mean nothing here.
-    ignored: Vec<String>,
-}
-
-/// The configuration files at these paths: files themselves, or those of a folder by their names.
-fn read_files(paths: &[PathBuf]) -> Result<Files, String> {
-    let mut files = Vec::new();
-    for path in paths {
-        match path.is_dir() {
-            true => files.extend(files_of(path)?),
-            false => files.push(path.clone()),
-        }
-    }
-    let mut read = Vec::new();
-    for path in files {
-        let content = read_value(&path)?;
-        read.push((path, content));
-    }
-    let is_consuls = |content: &Value| {
-        let keys = content.as_object();
-        keys.is_some_and(|keys| consul_config::is_consuls(keys, Program::Agent))
-    };
-    if read.iter().any(|(_, content)| is_consuls(content)) {
-        return read_consuls(paths);
-    }
-    let mut all = Files::default();
-    for (path, content) in read {
-        let file = ConfigFile::parse(&content).map_err(|error| in_file(&path, &error.to_string()))?;
-        all.files.push((path, file));
-    }
-    Ok(all)
-}
-
-/// Files of Consul's, which are put together before they are understood: what one leaves out another may say.
-fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
-    let mut merged = read_merged(paths)?;
-    let names = PathBuf::from(&merged.names);
-    if !merged.checks.is_empty() {
-        return Err(in_file(
-            &names,
-            "checks: expected with their services: an agent's node has none in its files",
-        ));
-    }
-    let binds = merged.keys.contains_key("bind_addr");
-    let translated = consul_config::translate(&mut merged.keys, Program::Agent)
-        .map_err(|error| in_file(&names, &error))?;
-    let services = merged.services.into_iter().map(|service| service.body);
-    merged
-        .keys
-        .insert("services".to_owned(), services.collect::<Vec<_>>().into());
-    let mut file = ConfigFile::parse(&Value::Object(merged.keys))
-        .map_err(|error| in_file(&names, &error.to_string()))?;
-    let mut flags = translated.flags;
-    let mut take = |flag| flags.remove(flag);
-    let of_consul = Settings {
-        servers: take("join").map(|join| join.split(',').map(str::to_owned).collect()),
-        http: take("http"),
-        node: take("node"),
-        // A host's own address, unless it is said: the default of servers is loopback.
-        address: take("raft_bind")
-            .filter(|_| binds)
-            .and_then(|bind| Some(address::split(&bind).ok()?.0.to_owned()))
-            .filter(|host| host != "0.0.0.0" && host != "::"),
-        data_dir: take("raft_dir"),
-        enable_script_checks: take("enable_script_checks").map(|enable| enable == "true"),
-        log_level: take("log_level"),
-        ..Settings::default()
-    };
-    file.settings = file.settings.or(of_consul);
-    Ok(Files {
-        files: vec![(names, file)],
-        ignored: translated.ignored,
     })
 }
 
@@ -321,14 +243,28 @@ async fn serve(plan: Plan) -> Result<(), String> {
     let disk = LocalDisk::Files(FjallDisk::open(&plan.data_dir).await.map_err(text)?);
     let (node, services) = (plan.agent.node.clone(), plan.agent.services.len());
     let servers = plan.agent.servers.join(",");
+    let files = Arc::new(AgentFiles {
+        paths: plan.config_paths,
+        node: plan.agent.node.clone(),
+        address: plan.agent.address.clone(),
+        agent: Mutex::default(),
+    });
+    tokio::spawn(host::on_hangup(files.clone()).map_err(text)?);
+    let leave = Arc::new(Notify::new());
+    let process = ProcessHost::new(plan.data_dir.clone(), files.clone(), leave.clone());
+    let config = AgentConfig {
+        host: Some(Arc::new(process)),
+        ..plan.agent
+    };
     let agent = Agent::<TokioRuntime>::start(
-        plan.agent,
+        config,
         TcpNetwork::calling_only(),
         ProcessProber::default(),
         disk.clone(),
     )
     .await
     .map_err(|error| format!("data directory {}: {error}", plan.data_dir.display()))?;
+    files.set_agent(Some(agent.clone()));
     let address = http
         .as_ref()
         .and_then(HttpServer::address)
@@ -352,9 +288,10 @@ async fn serve(plan: Plan) -> Result<(), String> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = agent.asked_to_leave() => {}
+        () = leave.notified() => {}
     }
     tracing::info!("stopping");
+    files.set_agent(None);
     let outcome = tokio::select! {
         outcome = agent.shutdown() => outcome,
         _ = terminate.recv() => Err("told twice to stop".to_owned()),

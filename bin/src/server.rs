@@ -4,7 +4,6 @@
 //! decided there. This page starts, restarts and stops it.
 
 mod authority;
-mod host;
 mod reload;
 pub mod settings;
 
@@ -37,11 +36,13 @@ use tokio::{
 };
 
 use self::{
-    host::ServerHost,
     reload::Reloader,
     settings::{Settings, Start},
 };
-use crate::flags::{self, ServerFlags};
+use crate::{
+    flags::{self, ServerFlags},
+    host::{self, ProcessHost},
+};
 
 /// How long a leader that is told to stop tries to hand its place on.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -80,11 +81,16 @@ fn run(flags: ServerFlags) -> Result<(), String> {
         .map_err(|error| format!("can't start threads: {error}"))?;
     runtime.block_on(async {
         let leave = Arc::new(Notify::new());
-        let mut signals =
-            Signals::new(leave.clone()).map_err(|error| format!("can't listen to signals: {error}"))?;
+        let mut signals = Signals::new(leave.clone()).map_err(no_signals)?;
         let host = Host::open(&settings, leave).await?;
+        let hangup = host::on_hangup(host.reloader.clone()).map_err(no_signals)?;
+        tokio::spawn(hangup);
         host.serve(&settings, &mut signals).await
     })
+}
+
+fn no_signals(error: std::io::Error) -> String {
+    format!("can't listen to signals: {error}")
 }
 
 /// What outlives a restart of the server within its process: the ports and the disk.
@@ -150,7 +156,12 @@ impl Host {
                 .unwrap_or_default()
                 .into(),
         };
-        let reloader = Reloader::new(settings.config_paths.clone(), &settings.server, tls);
+        let reloader = Reloader::new(
+            settings.config_paths.clone(),
+            &settings.server,
+            settings.data.as_deref(),
+            tls,
+        )?;
         Ok(Host {
             http,
             reloader: Arc::new(reloader),
@@ -164,7 +175,7 @@ impl Host {
     /// Runs servers on this host until one is told to stop.
     async fn serve(self, settings: &Settings, signals: &mut Signals) -> Result<(), String> {
         let folder = settings.data.clone().unwrap_or_else(|| PathBuf::from("."));
-        let process = ServerHost::new(folder, self.reloader.clone(), self.leave.clone());
+        let process = ProcessHost::new(folder, self.reloader.clone(), self.leave.clone());
         let mut config = StartConfig {
             raft: settings.raft_config(self.address.clone()),
             server: ServerConfig {

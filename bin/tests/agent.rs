@@ -292,6 +292,39 @@ fn registrations_through_its_api_survive_a_restart() {
 }
 
 #[test]
+fn it_is_reloaded_asked_about_its_process_and_told_to_leave() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let server = Server::start(folder);
+    let address = format!("127.0.0.1:{}", server.port);
+    let port = free_port();
+    let http = format!("127.0.0.1:{port}");
+    let mut program = agent(folder, &address, &http, &json!([{"name": "one"}]));
+    until("it is registered", || server.instances("one") == ["one"]);
+    let configure = |config: &str| std::fs::write(folder.join("agent.json"), config).unwrap();
+
+    configure(r#"[{"name": "two"}]"#);
+    assert_eq!(request(port, "PUT", "/v1/agent/reload", "").unwrap().0, 200);
+    until("only the second is there", || {
+        server.instances("one").is_empty() && server.instances("two") == ["two"]
+    });
+    configure(r#"[{"name": "two"}, {"name": "three"}]"#);
+    program.signal("-HUP");
+    until("the third is there", || server.instances("three") == ["three"]);
+    configure(r#"[{"name": "two", "port": "x"}]"#);
+    let (status, refused) = request(port, "PUT", "/v1/agent/reload", "").unwrap();
+    assert!(status == 500 && refused.contains("agent.json"), "{refused}");
+    assert_eq!(server.instances("three"), ["three"]);
+
+    assert!(get(port, "/v1/agent/host")["Memory"]["total"].as_u64().unwrap() > 0);
+    let metrics = get(port, "/v1/agent/metrics").to_string();
+    assert!(metrics.contains(".runtime.alloc_bytes"), "{metrics}");
+    assert_eq!(request(port, "PUT", "/v1/agent/leave", "").unwrap().0, 200);
+    assert!(program.exit().success(), "{}", log(folder));
+    assert!(server.instances("three").is_empty());
+}
+
+#[test]
 fn without_a_server_it_goes_on_trying_and_ends_in_time() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

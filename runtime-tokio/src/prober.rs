@@ -1,6 +1,7 @@
-//! Probes of health checks: HTTP, TCP, and programs.
+//! Probes of health checks: HTTP, TCP, UDP, gRPC, pings, and programs.
 
 mod http2;
+mod secure;
 
 use std::{
     future::Future,
@@ -11,8 +12,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderValue, header, uri::InvalidUri};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioIo,
+};
 use rustix::process::{Pid, Signal, kill_process_group};
 use sider_core::{
     limits,
@@ -24,6 +30,7 @@ use tokio::{
     task::JoinSet,
 };
 
+use self::secure::{Authorities, connect};
 use crate::network::{http_client, root_cause};
 
 /// How long the output of a program is read after it has ended: what it left running may hold the pipe open.
@@ -33,12 +40,16 @@ const OUTPUT_AFTER_EXIT: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub struct ProcessProber {
     http: Client<HttpConnector, Full<Bytes>>,
+    authorities: Arc<Authorities>,
 }
 
 impl Default for ProcessProber {
     fn default() -> Self {
-        // A kept connection would say little about whether the service still accepts new ones.
-        ProcessProber { http: http_client(0) }
+        ProcessProber {
+            // A kept connection would say little about whether the service still accepts new ones.
+            http: http_client(0),
+            authorities: Arc::new(Authorities::new(None)),
+        }
     }
 }
 
@@ -57,14 +68,18 @@ impl Prober for ProcessProber {
                 address,
                 service,
                 tls,
-            } => in_time(timeout, http2::grpc(address, service, *tls)).await,
-            Probe::H2ping { address, tls } => in_time(timeout, http2::ping(address, *tls)).await,
+            } => in_time(timeout, http2::grpc(address, service, self.tls(*tls))).await,
+            Probe::H2ping { address, tls } => in_time(timeout, http2::ping(address, self.tls(*tls))).await,
             Probe::Command { args } => command(args, timeout).await,
         }
     }
 }
 
 impl ProcessProber {
+    fn tls(&self, tls: bool) -> Option<&Authorities> {
+        tls.then_some(&*self.authorities)
+    }
+
     async fn http(
         &self,
         url: &str,
@@ -72,22 +87,22 @@ impl ProcessProber {
         headers: &[(String, String)],
         body: &str,
     ) -> Result<ProbeOutcome, String> {
+        let failed = |error: String| format!("{method} {url}: {error}");
         let mut request = http::Request::builder().uri(url).method(method);
         for (name, value) in headers {
             request = request.header(name, value);
         }
         let request = request
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
-            .map_err(|error| format!("{method} {url}: {error}"))?;
-        if request.uri().scheme_str() != Some("http") {
-            return Err(format!("{method} {url}: only http:// URLs can be probed"));
-        }
-        let failed = |error: String| format!("{method} {url}: {error}");
-        let response = self
-            .http
-            .request(request)
-            .await
-            .map_err(|error| failed(root_cause(&error)))?;
+            .map_err(|error| failed(error.to_string()))?;
+        let response = match request.uri().scheme_str() {
+            Some("http") => {
+                let response = self.http.request(request).await;
+                response.map_err(|error| failed(root_cause(&error)))?
+            }
+            Some("https") => self.https(request).await.map_err(failed)?,
+            _ => return Err(failed("only http:// and https:// URLs can be probed".to_owned())),
+        };
         let status = response.status().as_u16();
         let mut body = response.into_body();
         let mut output = Vec::new();
@@ -104,6 +119,28 @@ impl ProcessProber {
             status,
             output: cut(&output),
         })
+    }
+
+    /// A request over a TLS connection of its own.
+    async fn https(
+        &self,
+        mut request: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, String> {
+        let authority = request.uri().authority().ok_or("it names no host")?.clone();
+        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(443));
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
+        request.headers_mut().entry(header::HOST).or_insert(host);
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = path.parse().map_err(|error: InvalidUri| error.to_string())?;
+        let stream = connect(&address).await?;
+        let stream = self.authorities.secure(stream, &address, b"http/1.1").await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| root_cause(&error))?;
+        // It ends with the answer.
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await;
+        response.map_err(|error| root_cause(&error))
     }
 }
 
@@ -247,6 +284,10 @@ mod tests {
     use tokio::{
         io::AsyncWriteExt,
         net::{TcpListener, TcpStream},
+    };
+    use tokio_rustls::{
+        TlsAcceptor,
+        rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
     };
 
     use super::*;
@@ -404,6 +445,66 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_is_asked_by_tls_if_it_is_trusted() {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("trusted.pem");
+        std::fs::write(&file, made.cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    continue;
+                };
+                let mut asked = [0; 1024];
+                let length = stream.read(&mut asked).await.unwrap();
+                let asked = String::from_utf8_lossy(&asked[..length]).to_ascii_lowercase();
+                let answer = match asked.starts_with("get /health?a=1 http/1.1")
+                    && asked.contains("host: localhost:")
+                {
+                    true => "HTTP/1.1 204 No Content\r\n\r\n",
+                    false => "HTTP/1.1 400 Bad Request\r\n\r\n",
+                };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        let url = format!("https://localhost:{port}/health?a=1");
+        let trusting = ProcessProber {
+            authorities: Arc::new(Authorities::new(Some(file))),
+            ..ProcessProber::default()
+        };
+        let outcome = trusting.probe(&get(url.clone()), PATIENCE).await;
+        let answered = ProbeOutcome::HttpStatus {
+            status: 204,
+            output: String::new(),
+        };
+        assert_eq!(outcome, answered);
+        // Another name than that of the certificate, and a host that trusts others.
+        let outcome = trusting
+            .probe(&get(format!("https://127.0.0.1:{port}/")), PATIENCE)
+            .await;
+        assert!(
+            matches!(&outcome, ProbeOutcome::Failed { output } if output.contains("certificate")),
+            "{outcome:?}"
+        );
+        let outcome = ProcessProber::default().probe(&get(url), PATIENCE).await;
+        assert!(
+            matches!(&outcome, ProbeOutcome::Failed { output } if output.contains("tls")),
+            "{outcome:?}"
+        );
+    }
+
+    #[tokio::test]
     async fn a_body_that_breaks_off_does_not_change_the_status() {
         let (address, _) = answer_with("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhalf").await;
         let outcome = ProcessProber::default()
@@ -421,7 +522,12 @@ mod tests {
     #[tokio::test]
     async fn what_can_not_be_asked_fails_with_a_reason() {
         let prober = ProcessProber::default();
-        for url in ["https://127.0.0.1/", "no url", "http://127.0.0.1:1/"] {
+        for url in [
+            "https://127.0.0.1:1/",
+            "ftp://127.0.0.1/",
+            "no url",
+            "http://127.0.0.1:1/",
+        ] {
             let outcome = prober.probe(&get(url.into()), PATIENCE).await;
             assert!(
                 matches!(&outcome, ProbeOutcome::Failed { output } if output.contains("GET")),

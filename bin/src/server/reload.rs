@@ -3,11 +3,15 @@
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures_util::future::{BoxFuture, FutureExt as _};
+use serde::{Deserialize, Serialize};
 use sider_core::{
     api::http::{
         error::ApiError,
@@ -22,10 +26,15 @@ use sider_runtime_tokio::tls::Tls;
 use crate::{
     config::{ConfigFile, in_file},
     config_files::{Merged, read_merged},
+    host::Reload,
 };
 
 /// Between two attempts to register what the files say, while the server has no leader.
 const RETRY: Duration = Duration::from_millis(300);
+
+/// The file of the data directory that names what was registered from config files, so that it is taken away once they
+/// do not name it any more.
+const KEPT: &str = "from-config-files.json";
 
 /// What a server reads again when it is told to.
 #[derive(Debug)]
@@ -34,6 +43,8 @@ pub(super) struct Reloader {
     place: Place,
     tls: Option<Tls>,
     server: Mutex<Option<HiddenServer>>,
+    /// Where it is kept what was registered from the files; `None` where nothing is kept.
+    kept: Option<PathBuf>,
     /// What was registered from the files. Held while they are read and registered.
     registered: tokio::sync::Mutex<Registered>,
 }
@@ -49,7 +60,7 @@ impl std::fmt::Debug for HiddenServer {
 }
 
 /// What the files say is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Registered {
     instances: BTreeSet<InstanceKey>,
     checks: BTreeSet<CheckKey>,
@@ -72,15 +83,26 @@ enum NotDone {
 }
 
 impl Reloader {
-    /// For a server of this configuration.
-    pub(super) fn new(paths: Vec<PathBuf>, config: &ServerConfig, tls: Option<Tls>) -> Reloader {
-        Reloader {
+    /// For a server of this configuration, which keeps in the folder `data` what it registered.
+    ///
+    /// # Errors
+    /// What an earlier run kept can't be read.
+    pub(super) fn new(
+        paths: Vec<PathBuf>,
+        config: &ServerConfig,
+        data: Option<&Path>,
+        tls: Option<Tls>,
+    ) -> Result<Reloader, String> {
+        let kept = data.map(|folder| folder.join(KEPT));
+        let registered = kept.as_deref().map_or(Ok(Registered::default()), read_kept)?;
+        Ok(Reloader {
             paths,
             place: place(config),
             tls,
             server: Mutex::default(),
-            registered: tokio::sync::Mutex::default(),
-        }
+            kept,
+            registered: tokio::sync::Mutex::new(registered),
+        })
     }
 
     /// The server that runs now, if one does.
@@ -120,7 +142,7 @@ impl Reloader {
     ///
     /// # Errors
     /// One line that says what can't be used.
-    pub(super) async fn reload(&self) -> Result<(), String> {
+    async fn read_again(&self) -> Result<(), String> {
         let count = self.register().await.map_err(|error| match error {
             NotDone::Refused(reason) | NotDone::Unavailable(reason) => reason,
         })?;
@@ -143,10 +165,12 @@ impl Reloader {
                 "the server is starting or stopping".to_owned(),
             ));
         };
+        registered.instances.extend(wanted.keys.instances.clone());
+        registered.checks.extend(wanted.keys.checks.clone());
+        // First: what is registered and not kept here would never be taken away.
+        self.keep(&registered)?;
         if count > 0 {
             write(&server, Command::Register(wanted.registrations)).await?;
-            registered.instances.extend(wanted.keys.instances.clone());
-            registered.checks.extend(wanted.keys.checks.clone());
         }
         for key in registered.checks.clone().difference(&wanted.keys.checks) {
             write(&server, Command::Deregister(Deregister::Check(key.clone()))).await?;
@@ -160,7 +184,32 @@ impl Reloader {
             write(&server, Command::Deregister(instance)).await?;
             registered.instances.remove(key);
         }
+        self.keep(&registered)?;
         Ok(count)
+    }
+
+    /// Has the next run of this server know what was registered.
+    fn keep(&self, registered: &Registered) -> Result<(), NotDone> {
+        let Some(path) = &self.kept else {
+            return Ok(());
+        };
+        if read_kept(path).is_ok_and(|kept| kept == *registered) {
+            return Ok(());
+        }
+        let refused = |error: std::io::Error| NotDone::Refused(format!("{}: {error}", path.display()));
+        let json = serde_json::to_vec(registered).expect("sets of names are always JSON");
+        let fresh = path.with_extension("new");
+        let mut file = File::create(&fresh).map_err(refused)?;
+        file.write_all(&json).map_err(refused)?;
+        // A power cut must not leave half a file in the place of a whole one.
+        file.sync_all().map_err(refused)?;
+        fs::rename(&fresh, path).map_err(refused)
+    }
+}
+
+impl Reload for Reloader {
+    fn reload(self: Arc<Self>) -> BoxFuture<'static, Result<(), String>> {
+        async move { self.read_again().await }.boxed()
     }
 }
 
@@ -171,6 +220,16 @@ async fn write(server: &Server, command: Command) -> Result<(), NotDone> {
         .reply
         .map(drop)
         .map_err(|refusal| NotDone::Refused(refusal.to_string()))
+}
+
+/// What an earlier run of this server registered.
+fn read_kept(path: &Path) -> Result<Registered, String> {
+    let explain = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    match fs::read(path) {
+        Ok(json) => serde_json::from_slice(&json).map_err(|error| explain(&error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Registered::default()),
+        Err(error) => Err(explain(&error)),
+    }
 }
 
 /// Where services and checks of the files go.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Has Prometheus find its targets in this tree's server (`consul_sd_configs`), and lose them again. Building it takes minutes.
+# Has Prometheus find its targets in this tree's server (`consul_sd_configs`), and lose them again. Where it is not
+# installed it is built, which takes minutes.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 version=v0.311.0
@@ -8,7 +9,8 @@ need go
 need curl
 need python3
 build_programs
-if [[ ! -x "$cache/prometheus" ]]; then
+prometheus="$(command -v prometheus || echo "$cache/prometheus")"
+if [[ ! -x "$prometheus" ]]; then
   mkdir -p "$cache"
   GOBIN="$cache" go install -tags remove_all_sd,enable_consul_sd "github.com/prometheus/prometheus/cmd/prometheus@$version" \
     >"$cache/install.log" 2>&1 || skip "Prometheus can't be built here (see $cache/install.log)"
@@ -26,7 +28,7 @@ scrape_configs:
       - source_labels: [__meta_consul_service_id]
         target_label: service_id
 END
-"$cache/prometheus" --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --web.listen-address=127.0.0.1:18532 \
+"$prometheus" --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --web.listen-address=127.0.0.1:18532 \
   2>"$work/prometheus.log" &
 tried=0
 expect() { # ids of services that are scraped

@@ -96,6 +96,16 @@ async fn services_of_config_files_are_registered_checked_and_reloaded() {
 
     server.put("/v1/agent/leave", &json!({})).await.unwrap();
     assert!(server.ended().await.success());
+
+    // What the files named before a restart, and do not name any more, goes too.
+    write("services/web.json", &json!({"service": {"name": "web"}}));
+    let server = Server::start(&flags, "host", &address).await;
+    server.ready().await;
+    let only_web = |services: &Value| {
+        let ids = services.as_object().unwrap().keys();
+        ids.eq(["web"])
+    };
+    until(&server, "/v1/agent/services", only_web).await;
 }
 
 #[tokio::test]

@@ -1,16 +1,18 @@
 //! The agent's own HTTP API: the `/v1/agent/…` paths of a server, with the same request forms and answers, for this
-//! host. Registrations made here are kept on the disk before they are answered. What is about the cluster is sent on to a
+//! host. Registrations made here are kept on the disk before they are answered, and so is maintenance. What is about the cluster is sent on to a
 //! server.
 
 mod changes;
 pub(super) mod forward;
+mod maintenance;
+mod process;
 mod reads;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::Request,
     middleware::{Next, from_fn},
     response::Response,
 };
@@ -19,8 +21,8 @@ use tokio::sync::oneshot;
 
 use super::{Shared, local::Outcome, servers::CallError};
 use crate::{
-    api::http::{error::ApiError, pretty, read, reply::Reply, write},
-    limits::{AGENT_ANSWER_TIMEOUT, AGENT_WAITERS_MAX},
+    api::http::{error::ApiError, pretty, read, write},
+    limits::{AGENT_ANSWER_TIMEOUT, AGENT_FORWARDS_MAX, AGENT_WAITERS_MAX},
     registry::{CheckId, CheckKey, InstanceId, InstanceKey, Namespace},
     runtime::Runtime,
 };
@@ -54,6 +56,11 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
         .route("/v1/agent/check/warn/{*id}", write(changes::warn::<R>))
         .route("/v1/agent/check/fail/{*id}", write(changes::fail::<R>))
         .route("/v1/agent/check/update/{*id}", write(changes::update::<R>))
+        .route("/v1/agent/maintenance", write(maintenance::of_node::<R>))
+        .route(
+            "/v1/agent/service/maintenance/{*id}",
+            write(maintenance::of_service::<R>),
+        )
         .route("/v1/agent/services", read(reads::services::<R>))
         .route("/v1/agent/service/{*id}", read(reads::service::<R>))
         .route("/v1/agent/checks", read(reads::checks::<R>))
@@ -66,17 +73,11 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
             read(reads::health_by_name::<R>),
         )
         .route("/v1/agent/self", read(reads::this_agent::<R>))
-        .route("/v1/agent/leave", write(leave::<R>))
+        .merge(process::routes())
         .route("/livez", read(async || "ok\n"))
         .fallback(forward::forward::<R>)
         .layer(from_fn(indent))
         .with_state(shared)
-}
-
-/// `PUT /v1/agent/leave`: deregisters what this host has, and ends.
-async fn leave<R: Runtime>(State(shared): State<Arc<Shared<R>>>) -> Reply {
-    shared.leave.notify_one();
-    Reply::empty()
 }
 
 /// Indents the answer if `?pretty` asks for it.
@@ -105,6 +106,15 @@ impl<R: Runtime> Shared<R> {
             node: self.config.node.clone(),
             id,
         }
+    }
+
+    /// Lets a request be sent on, or wait as long, if not too many do.
+    fn may_forward(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
+        self.forwarding.try_acquire().map_err(|_| {
+            let message =
+                format!("too many requests wait for the servers: the limit is {AGENT_FORWARDS_MAX}");
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
+        })
     }
 
     /// Lets a request wait for the servers, if not too many do.

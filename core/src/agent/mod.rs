@@ -8,7 +8,8 @@
 //! 3. `wire` is the JSON in between; `compare` finds what the servers hold otherwise.
 //! 4. `store` is what survives a restart; `registrations` and `config` read what people wrote.
 //! 5. `writer`, `auditor` and `prober` are the tasks: the first sends, the second looks, the third runs checks.
-//! 6. `api` is the agent's own HTTP API, with what it sends on to servers; `cache` keeps what `?cached` asks for.
+//! 6. `reload` takes on what configuration files say now.
+//! 7. `api` is the agent's own HTTP API, with what it sends on to servers; `cache` keeps what `?cached` asks for.
 //!
 //! When checks are due, and how an outcome becomes a status, is in [`crate::probing`].
 //!
@@ -23,6 +24,7 @@ mod config;
 mod local;
 mod prober;
 mod registrations;
+mod reload;
 mod servers;
 mod store;
 #[cfg(test)]
@@ -47,8 +49,9 @@ use tokio::sync::{Notify, Semaphore};
 pub use self::config::{ConfigError, ConfigFile, ConfiguredService, Settings, refuse_duplicates};
 use self::{
     cache::Cache,
-    local::{Local, Origin},
+    local::Local,
     registrations::Registrar,
+    reload::Configured,
     servers::{CallError, Servers},
     store::{Store, Stored},
 };
@@ -61,6 +64,7 @@ use crate::{
     probing::schedule::Backoff,
     registry::{Namespace, NodeName},
     runtime::{Change, Runtime},
+    server::Host,
 };
 
 /// How an agent runs.
@@ -80,6 +84,8 @@ pub struct AgentConfig {
     pub enable_script_checks: bool,
     /// Between two comparisons with the servers.
     pub sync_interval: Duration,
+    /// The process around the agent, for `/v1/agent/{host,metrics,monitor,reload}`.
+    pub host: Option<Arc<dyn Host>>,
 }
 
 impl AgentConfig {
@@ -93,6 +99,7 @@ impl AgentConfig {
             services: Vec::new(),
             enable_script_checks: false,
             sync_interval: AGENT_SYNC_INTERVAL,
+            host: None,
         }
     }
 }
@@ -115,6 +122,10 @@ struct Shared<R: Runtime> {
     store: Store<R::Disk>,
     /// Never held across an await.
     local: Mutex<Local>,
+    /// What the configuration registered, with the checks that it gave each.
+    configured: Mutex<Configured>,
+    /// Told when a service or a check is another one, or gone.
+    news: Notify,
     /// Namespaces in which there is, or once was, something of this agent.
     namespaces: Mutex<BTreeSet<Namespace>>,
     /// Held while a change is written to the disk and taken on: both happen in one order.
@@ -128,8 +139,6 @@ struct Shared<R: Runtime> {
     cache: Cache,
     probes_running: AtomicUsize,
     stopping: AtomicBool,
-    /// Told when the agent's API was asked to end it.
-    leave: Notify,
     wake_writer: Notify,
     wake_auditor: Notify,
     wake_prober: Notify,
@@ -152,13 +161,10 @@ impl<R: Runtime> Agent<R> {
     ) -> io::Result<Agent<R>> {
         let (store, stored) = Store::open(disk).await?;
         let mut local = Local::new(plain_node(config.node.clone(), &config.address));
+        let configured = reload::configured(&config.services);
         for service in config.services.clone() {
-            let id = service.0.instance.id.clone();
-            local
-                .put_service(service.0, true, Origin::Config, R::now(), R::random_u64)
-                .map_err(|error| {
-                    io::Error::new(io::ErrorKind::InvalidInput, format!("service {id:?}: {error}"))
-                })?;
+            reload::put::<R>(&mut local, service.0, true)
+                .map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))?;
         }
         let stale = restore::<R>(&config, &mut local, &stored);
         let mut batch: Vec<Change> = stale.into_iter().map(store::remove).collect();
@@ -173,6 +179,8 @@ impl<R: Runtime> Agent<R> {
             prober,
             store,
             local: Mutex::new(local),
+            configured: Mutex::new(configured),
+            news: Notify::new(),
             namespaces: Mutex::new(namespaces),
             changing: tokio::sync::Mutex::default(),
             writing: tokio::sync::Mutex::default(),
@@ -181,7 +189,6 @@ impl<R: Runtime> Agent<R> {
             cache: Cache::default(),
             probes_running: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
-            leave: Notify::new(),
             wake_writer: Notify::new(),
             wake_auditor: Notify::new(),
             wake_prober: Notify::new(),
@@ -197,11 +204,6 @@ impl<R: Runtime> Agent<R> {
         api::router(self.0.clone())
     }
 
-    /// Ends when `/v1/agent/leave` was asked of the agent's API: then it is to be shut down.
-    pub async fn asked_to_leave(&self) {
-        self.0.leave.notified().await;
-    }
-
     /// Stops the agent and deregisters its node with everything on it, trying for at most
     /// [`AGENT_SHUTDOWN_TIMEOUT`]. What was registered through its API comes back when it is started again.
     ///
@@ -213,6 +215,7 @@ impl<R: Runtime> Agent<R> {
         for wake in [&shared.wake_writer, &shared.wake_auditor, &shared.wake_prober] {
             wake.notify_one();
         }
+        shared.news.notify_waiters();
         R::timeout(AGENT_SHUTDOWN_TIMEOUT, deregister_node(shared))
             .await
             .unwrap_or_else(|| Err(format!("no server answered within {AGENT_SHUTDOWN_TIMEOUT:?}")))
@@ -272,6 +275,10 @@ impl<R: Runtime> Shared<R> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn configured(&self) -> MutexGuard<'_, Configured> {
+        self.configured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn namespaces(&self) -> MutexGuard<'_, BTreeSet<Namespace>> {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -284,5 +291,6 @@ impl<R: Runtime> Shared<R> {
     fn changed(&self) {
         self.wake_writer.notify_one();
         self.wake_prober.notify_one();
+        self.news.notify_waiters();
     }
 }

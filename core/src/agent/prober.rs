@@ -16,6 +16,9 @@ use crate::{
 pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
     while !shared.stopping() {
         let removed = shared.local().remove_critical(R::now());
+        if !removed.is_empty() {
+            shared.news.notify_waiters();
+        }
         for key in removed {
             tracing::warn!(id = %key.id, "deregistering a service instance that was critical for too long");
             drop(R::spawn(forget(shared.clone(), key)));

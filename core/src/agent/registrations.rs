@@ -12,10 +12,11 @@ use crate::{
     api::http::{
         body::{self, Fields},
         error::ApiError,
+        maintenance,
         requests::{Place, parse_check, parse_service},
     },
     probing::check::Rules,
-    registry::{Namespace, Node},
+    registry::{InstanceId, Namespace, Node, NodeName},
     runtime::Runtime,
 };
 
@@ -121,15 +122,46 @@ impl Registrar {
     /// Why not.
     pub(super) fn restore_check<R: Runtime>(&self, local: &mut Local, record: &Record) -> Result<(), String> {
         let body = body::parse(record.body.as_bytes()).map_err(|error| error.message)?;
-        let mut spec = self
-            .check(&body, record.namespace.clone())
-            .map_err(|error| error.message)?;
-        spec.update.status = None;
+        let spec = match body.get("Maintenance") {
+            Some(_) => self.restored_maintenance(&body, record.namespace.clone()),
+            None => self.check(&body, record.namespace.clone()).map(|mut spec| {
+                spec.update.status = None;
+                spec
+            }),
+        };
+        let spec = spec.map_err(|error| error.message)?;
         local
             .put_check(spec, R::now(), R::random_u64)
             .map(drop)
             .map_err(|error| error.to_string())
     }
+
+    /// Maintenance that began before a restart, by its record.
+    fn restored_maintenance(
+        &self,
+        record: &Value,
+        namespace: Option<Namespace>,
+    ) -> Result<CheckSpec, ApiError> {
+        let fields = Fields::of(record)?;
+        let of = fields.text("ServiceID")?.map(InstanceId::parse).transpose()?;
+        let notes = fields.text("Notes")?.unwrap_or_default().to_owned();
+        maintenance_check(self.node.name.clone(), namespace.unwrap_or_default(), of, notes)
+    }
+}
+
+/// The check of maintenance, of a service of this node or of the node itself.
+///
+/// # Errors
+/// The service's id leaves no room for it.
+pub(super) fn maintenance_check(
+    node: NodeName,
+    namespace: Namespace,
+    of: Option<InstanceId>,
+    notes: String,
+) -> Result<CheckSpec, ApiError> {
+    let update = maintenance::check(node, namespace, of, notes)?;
+    let rules = Rules::Consul;
+    Ok(CheckSpec { update, rules })
 }
 
 /// The status that a registration names is that of its first moment. After a restart the servers know better.

@@ -1,4 +1,4 @@
-//! What the process around a server can tell and do, which the core can't see: its host, its memory, its log, its config
+//! What the process around a server or an agent can tell and do, which the core can't see: its host, its memory, its log, its config
 //! files, its end.
 
 use std::fmt;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use serde_json::Value;
 
-/// The process around a server. Where there is none (in the simulator, say), what needs it is refused.
+/// The process around a server or an agent. Where there is none (in the simulator, say), what needs it is refused.
 pub trait Host: fmt::Debug + Send + Sync + 'static {
     /// The host's name: the second part of the names of gauges, as Consul has it.
     fn name(&self) -> &str;

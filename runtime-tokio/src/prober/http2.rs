@@ -1,36 +1,16 @@
 //! Probes that speak HTTP/2: a ping, and a question of gRPC's health protocol.
 
-use std::sync::Arc;
-
 use bytes::{BufMut as _, Bytes, BytesMut};
 use sider_core::runtime::ProbeOutcome;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
-use tokio_rustls::{
-    TlsConnector,
-    client::TlsStream,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-    },
-};
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+use super::secure::{Authorities, Stream, connect};
 
 /// `HealthCheckResponse.ServingStatus.SERVING`.
 const SERVING: u64 = 1;
 
 /// Passes when a ping comes back.
-pub(super) async fn ping(address: &str, tls: bool) -> Result<ProbeOutcome, String> {
-    let stream = connect(address).await?;
-    match tls {
-        true => ping_over(secure(stream, address).await?, address).await,
-        false => ping_over(stream, address).await,
-    }
+pub(super) async fn ping(address: &str, tls: Option<&Authorities>) -> Result<ProbeOutcome, String> {
+    ping_over(open(address, tls).await?, address).await
 }
 
 async fn ping_over(stream: impl Stream, address: &str) -> Result<ProbeOutcome, String> {
@@ -51,12 +31,20 @@ async fn ping_over(stream: impl Stream, address: &str) -> Result<ProbeOutcome, S
 }
 
 /// Asks `grpc.health.v1.Health/Check` about a service; the empty name is the server as a whole.
-pub(super) async fn grpc(address: &str, service: &str, tls: bool) -> Result<ProbeOutcome, String> {
+pub(super) async fn grpc(
+    address: &str,
+    service: &str,
+    tls: Option<&Authorities>,
+) -> Result<ProbeOutcome, String> {
+    grpc_over(open(address, tls).await?, address, service).await
+}
+
+async fn open(address: &str, tls: Option<&Authorities>) -> Result<Box<dyn Stream>, String> {
     let stream = connect(address).await?;
-    match tls {
-        true => grpc_over(secure(stream, address).await?, address, service).await,
-        false => grpc_over(stream, address, service).await,
-    }
+    Ok(match tls {
+        Some(authorities) => Box::new(authorities.secure(stream, address, b"h2").await?),
+        None => Box::new(stream),
+    })
 }
 
 async fn grpc_over(stream: impl Stream, address: &str, service: &str) -> Result<ProbeOutcome, String> {
@@ -104,53 +92,6 @@ async fn grpc_over(stream: impl Stream, address: &str, service: &str) -> Result<
 
 /// No answer of the health protocol is longer.
 const LONGEST: usize = 64;
-
-async fn connect(address: &str) -> Result<TcpStream, String> {
-    TcpStream::connect(address)
-        .await
-        .map_err(|error| format!("dial tcp {address}: {error}"))
-}
-
-/// Speaks TLS, and trusts whom this host trusts.
-async fn secure(stream: TcpStream, address: &str) -> Result<TlsStream<TcpStream>, String> {
-    let host = address
-        .rsplit_once(':')
-        .map_or(address, |(host, _)| host)
-        .trim_matches(['[', ']']);
-    let failed = |error: &dyn std::fmt::Display| format!("tls {address}: {error}");
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(&error))?;
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&error))?
-        .with_root_certificates(trusted_here().map_err(|error| failed(&error))?)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = TlsConnector::from(Arc::new(config));
-    connector
-        .connect(name, stream)
-        .await
-        .map_err(|error| failed(&error))
-}
-
-/// Where hosts keep the certificates of those whom they trust.
-const TRUSTED: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
-
-fn trusted_here() -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let named = std::env::var("SSL_CERT_FILE").ok();
-    let files = named.as_deref().into_iter().chain(TRUSTED);
-    let found = files
-        .filter_map(|path| CertificateDer::pem_file_iter(path).ok())
-        .next();
-    let found = found.ok_or("this host has no file of authorities that it trusts")?;
-    // Some of a long list may be of a kind that is not known.
-    roots.add_parsable_certificates(found.flatten());
-    Ok(roots)
-}
 
 /// A `HealthCheckRequest`, in gRPC's frame: not compressed, its length, field 1 as text.
 fn question(service: &str) -> Bytes {
@@ -234,18 +175,18 @@ mod tests {
     #[tokio::test]
     async fn the_health_protocol_is_asked_and_understood() {
         let address = serve().await;
-        assert_eq!(grpc(&address, "web", false).await, Ok(ProbeOutcome::Connected));
-        assert_eq!(grpc(&address, "", false).await, Ok(ProbeOutcome::Connected));
+        assert_eq!(grpc(&address, "web", None).await, Ok(ProbeOutcome::Connected));
+        assert_eq!(grpc(&address, "", None).await, Ok(ProbeOutcome::Connected));
         assert!(
-            grpc(&address, "db", false)
+            grpc(&address, "db", None)
                 .await
                 .unwrap_err()
                 .contains("not serving")
         );
-        let unknown = grpc(&address, "else", false).await.unwrap_err();
+        let unknown = grpc(&address, "else", None).await.unwrap_err();
         assert!(unknown.contains("status 5 unknown service"), "{unknown}");
         assert!(
-            grpc("127.0.0.1:1", "", false)
+            grpc("127.0.0.1:1", "", None)
                 .await
                 .unwrap_err()
                 .contains("dial tcp")
@@ -255,10 +196,15 @@ mod tests {
     #[tokio::test]
     async fn a_ping_comes_back_from_who_speaks_http2() {
         let address = serve().await;
-        assert_eq!(ping(&address, false).await, Ok(ProbeOutcome::Connected));
+        assert_eq!(ping(&address, None).await, Ok(ProbeOutcome::Connected));
         // It does not speak TLS.
-        assert!(ping(&address, true).await.unwrap_err().starts_with("tls"));
-        assert!(ping("127.0.0.1:1", false).await.is_err());
+        assert!(
+            ping(&address, Some(&Authorities::new(None)))
+                .await
+                .unwrap_err()
+                .starts_with("tls")
+        );
+        assert!(ping("127.0.0.1:1", None).await.is_err());
     }
 
     #[test]

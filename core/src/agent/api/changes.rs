@@ -14,7 +14,7 @@ use super::{NoOutcome, not_heard, outcome};
 use crate::{
     agent::{
         Shared,
-        local::{Change, CheckSpec, Local, Outcome},
+        local::{Change, CheckSpec, Local, Origin, Outcome},
         registrations::{ParsedService, Registrar},
         store,
     },
@@ -229,10 +229,10 @@ pub(super) async fn heartbeat_by_body<R: Runtime>(
 }
 
 /// What tells when the servers have a change.
-type Told = oneshot::Receiver<Outcome>;
+pub(super) type Told = oneshot::Receiver<Outcome>;
 
 /// Makes a change in a task of its own, so that a client that goes away can't leave it half done.
-async fn keep<R: Runtime, F>(change: F) -> Result<Told, ApiError>
+pub(super) async fn keep<R: Runtime, F>(change: F) -> Result<Told, ApiError>
 where
     F: Future<Output = Result<Told, ApiError>> + Send + 'static,
 {
@@ -364,14 +364,14 @@ impl<R: Runtime> Shared<R> {
         }
         self.store.write(batch).await.map_err(disk_error)?;
         self.namespaces().insert(key.namespace.clone());
-        let origin = crate::agent::Origin::Api;
+        let origin = Origin::Api;
         let mut local = self.local();
         local.put_service(spec, replace_checks, origin, R::now(), R::random_u64)?;
         Ok(self.announce(local, Change::Service(key)))
     }
 
     /// Keeps a check on the disk, then takes it on.
-    async fn keep_check(
+    pub(super) async fn keep_check(
         &self,
         spec: CheckSpec,
         namespace: Option<Namespace>,
@@ -402,7 +402,7 @@ impl<R: Runtime> Shared<R> {
     }
 
     /// Removes a check from the disk, then from here.
-    async fn drop_check(&self, key: CheckKey) -> Result<Told, ApiError> {
+    pub(super) async fn drop_check(&self, key: CheckKey) -> Result<Told, ApiError> {
         let _changing = self.changing.lock().await;
         if self.local().check(&key).is_none() {
             return Err(ApiError::unknown_check(key.id.as_str()));

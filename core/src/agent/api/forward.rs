@@ -18,16 +18,19 @@ use crate::{
     agent::{Shared, cache, servers::Forwarded},
     api::http::{duration, error::ApiError},
     limits::{
-        AGENT_FORWARD_SLACK, AGENT_FORWARD_TIMEOUT, AGENT_FORWARDS_MAX, BODY_BYTES_MAX, RESTORE_BYTES_MAX,
-        RESTORE_STEP_TIMEOUT, WAIT_DEFAULT, WAIT_MAX,
+        AGENT_FORWARD_SLACK, AGENT_FORWARD_TIMEOUT, BODY_BYTES_MAX, RESTORE_BYTES_MAX, RESTORE_STEP_TIMEOUT,
+        WAIT_DEFAULT, WAIT_MAX,
     },
     runtime::Runtime,
 };
 
 /// What the paths begin with that servers answer.
-const OF_SERVERS: [&str; 18] = [
+const OF_SERVERS: [&str; 21] = [
+    "/v1/acl/",
     "/v1/agent/connect/",
+    "/v1/agent/force-leave/",
     "/v1/agent/members",
+    "/v1/agent/token/",
     "/v1/agent/version",
     "/v1/batch/",
     "/v1/catalog/",
@@ -79,10 +82,7 @@ async fn send_on<R: Runtime>(shared: Arc<Shared<R>>, request: Request) -> Result
             "the agent is stopping",
         ));
     }
-    let _permit = shared.forwarding.try_acquire().map_err(|_| {
-        let message = format!("too many requests wait for the servers: the limit is {AGENT_FORWARDS_MAX}");
-        ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
-    })?;
+    let _permit = shared.may_forward()?;
     let (head, body) = request.into_parts();
     let most = match head.uri.path() {
         "/v1/snapshot" => RESTORE_BYTES_MAX,
@@ -139,7 +139,12 @@ impl Wanted {
 
 /// How long a blocking query asks to wait; what can't be understood is for the server to refuse.
 pub(in crate::agent) fn wait(uri: &Uri) -> Duration {
-    let given = parameter(uri, "wait").and_then(|text| duration::parse(&text));
+    wait_of(parameter(uri, "wait").as_deref())
+}
+
+/// How long a `?wait` asks to wait.
+pub(in crate::agent) fn wait_of(wait: Option<&str>) -> Duration {
+    let given = wait.and_then(duration::parse);
     let given = given
         .and_then(|nanos| u64::try_from(nanos).ok())
         .map(Duration::from_nanos);

@@ -1,11 +1,12 @@
 //! What the agent knows, told in a server's shapes. These answers come from the agent alone.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::pin, sync::Arc};
 
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
+use super::forward::wait_of;
 use crate::{
     agent::{
         AgentConfig, Shared,
@@ -17,7 +18,7 @@ use crate::{
         options::{Name, Parameters},
         reply::Reply,
     },
-    registry::{Check, CheckStatus, InstanceId, ServiceName},
+    registry::{Check, CheckStatus, Filter, InstanceId, Record, ServiceName, Shape},
     runtime::{Instant, Runtime},
 };
 
@@ -28,17 +29,20 @@ pub(super) async fn services<R: Runtime>(
     headers: HeaderMap,
 ) -> Result<Reply, ApiError> {
     let namespace = parameters.namespace(&headers)?.unwrap_or_default();
+    let filter = parameters.filter(Shape::Service, &shared.config.datacenter)?;
     let encoder = encoder(&shared.config);
     let local = shared.local();
     let services: BTreeMap<&str, _> = local
         .services()
         .filter(|(key, _)| key.namespace == namespace)
+        .filter(|(_, service)| passes(filter.as_ref(), Record::Service(&service.instance)))
         .map(|(key, service)| (key.id.as_str(), encoder.agent_service(&service.instance)))
         .collect();
     Ok(Reply::json(&services))
 }
 
-/// `GET /v1/agent/service/{id}`.
+/// `GET /v1/agent/service/{id}`; with `?hash` it answers when the content has another hash, when the service is gone, or
+/// after `?wait`.
 pub(super) async fn service<R: Runtime>(
     State(shared): State<Arc<Shared<R>>>,
     Name(id): Name<InstanceId>,
@@ -46,14 +50,27 @@ pub(super) async fn service<R: Runtime>(
     headers: HeaderMap,
 ) -> Result<Reply, ApiError> {
     let key = shared.instance_key(parameters.namespace(&headers)?, id);
-    let encoder = encoder(&shared.config);
-    let local = shared.local();
-    let Some(service) = local.service(&key) else {
-        let message = format!("unknown service ID: {}", key.id);
-        return Err(ApiError::new(StatusCode::NOT_FOUND, message));
-    };
-    let (service, hash) = encoder.agent_service(&service.instance).hashed();
-    Ok(Reply::json(&service).with_hash(&hash))
+    let known = parameters.text("hash");
+    let _permit = known.map(|_| shared.may_forward()).transpose()?;
+    let until = R::now() + wait_of(parameters.text("wait"));
+    loop {
+        // From before the look on: a change right after it is not missed.
+        let mut changed = pin!(shared.news.notified());
+        changed.as_mut().enable();
+        let shown = shared
+            .local()
+            .service(&key)
+            .map(|service| encoder(&shared.config).agent_service(&service.instance).hashed());
+        let Some((service, hash)) = shown else {
+            let message = format!("unknown service ID: {}", key.id);
+            return Err(ApiError::new(StatusCode::NOT_FOUND, message));
+        };
+        let left = until.saturating_since(R::now());
+        if known != Some(&hash) || left.is_zero() || shared.stopping() {
+            return Ok(Reply::json(&service).with_hash(&hash));
+        }
+        R::timeout(left, changed).await;
+    }
 }
 
 /// `GET /v1/agent/checks`: the checks by id, the node's own among them.
@@ -63,6 +80,7 @@ pub(super) async fn checks<R: Runtime>(
     headers: HeaderMap,
 ) -> Result<Reply, ApiError> {
     let namespace = parameters.namespace(&headers)?.unwrap_or_default();
+    let filter = parameters.filter(Shape::Check, &shared.config.datacenter)?;
     let encoder = encoder(&shared.config);
     let local = shared.local();
     let of_node = local.node_checks().map(|(_, check)| (check, None));
@@ -72,12 +90,17 @@ pub(super) async fn checks<R: Runtime>(
             .map(move |(_, check)| (check, Some(service)))
     });
     let now = R::now();
-    let checks: BTreeMap<&str, Value> = of_node
+    let checks: BTreeMap<String, Value> = of_node
         .chain(of_services)
         .filter(|(check, _)| check.spec.update.namespace == namespace)
-        .map(|(check, service)| {
-            let shown = encoder.agent_check(&shown(check, now), service.map(|service| &service.instance));
-            (check.spec.update.id.as_str(), shown)
+        .map(|(check, service)| (shown(check, now), service.map(|service| &service.instance)))
+        .filter(|(check, instance)| {
+            let service = instance.map(|instance| (&instance.service, instance.tags.as_slice()));
+            passes(filter.as_ref(), Record::Check(check, service))
+        })
+        .map(|(check, instance)| {
+            let shown = encoder.agent_check(&check, instance);
+            (check.id.as_str().to_owned(), shown)
         })
         .collect();
     Ok(Reply::json(&checks))
@@ -162,6 +185,10 @@ pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>)
         },
         "Servers": shared.config.servers,
     }))
+}
+
+fn passes(filter: Option<&Filter>, record: Record<'_>) -> bool {
+    filter.is_none_or(|filter| filter.passes(record))
 }
 
 fn encoder(config: &AgentConfig) -> Encoder<'_> {

@@ -573,14 +573,20 @@ impl World {
         };
         let request = Request::builder().method(method).uri(path);
         let request = request.body(body).expect("a valid request");
-        let response = self.platform.run(answer(agent.router(), request));
-        let text = String::from_utf8_lossy(response.body()).into_owned();
-        Told {
-            status: response.status().as_u16(),
-            headers: response.headers().clone(),
-            json: serde_json::from_str(&text).unwrap_or(Value::Null),
-            text,
-        }
+        Told::of(&self.platform.run(answer(agent.router(), request)))
+    }
+
+    /// Begins to read something at the agent's own API. Its answer is there as soon as there is one.
+    pub(super) fn begin(&self, agent: &Agent<TestRuntime>, path: &str) -> Arc<Mutex<Option<Told>>> {
+        let told = Arc::new(Mutex::new(None));
+        let (router, answered) = (agent.router(), told.clone());
+        let request = Request::get(path).body(Bytes::new()).expect("a valid request");
+        drop(TestRuntime::spawn(async move {
+            let response = answer(router, request).await;
+            *answered.lock().expect("no holder of this lock panics") = Some(Told::of(&response));
+        }));
+        self.advance(Duration::ZERO);
+        told
     }
 
     pub(super) fn put(&self, agent: &Agent<TestRuntime>, path: &str, body: Value) -> Told {
@@ -599,6 +605,18 @@ pub(super) struct Told {
     pub(super) headers: http::HeaderMap,
     pub(super) json: Value,
     pub(super) text: String,
+}
+
+impl Told {
+    fn of(response: &Response<Bytes>) -> Told {
+        let text = String::from_utf8_lossy(response.body()).into_owned();
+        Told {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            json: serde_json::from_str(&text).unwrap_or(Value::Null),
+            text,
+        }
+    }
 }
 
 pub(super) fn instance_key(id: &str) -> InstanceKey {

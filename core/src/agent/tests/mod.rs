@@ -2,5 +2,6 @@
 
 mod forwarded;
 mod harness;
+mod like_consul;
 mod own_api;
 mod servers;

@@ -1,4 +1,5 @@
-//! Maintenance: a critical check that nobody runs, on the node or on one of its instances, takes it out of use.
+//! Maintenance: a critical check that nobody runs, on the node or on one of its instances, takes it out of use. What a
+//! request asks for is understood here for agents, too.
 
 use axum::{Router, extract::State};
 use http::StatusCode;
@@ -7,7 +8,7 @@ use super::{
     agent::{check_key, instance_key, place},
     commit,
     error::{ApiError, echo},
-    options::{Name, WriteOptions},
+    options::{Name, Parameters, WriteOptions},
     reply::Reply,
     write,
 };
@@ -15,7 +16,7 @@ use crate::{
     limits::CHECK_NOTES_BYTES_MAX,
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckId, CheckStatus, Command, Deregister, InstanceId,
-        Registration,
+        Namespace, NodeName, Registration,
     },
     server::Server,
 };
@@ -37,13 +38,12 @@ pub(super) fn routes() -> Router<Server> {
 
 /// `PUT /v1/agent/maintenance?enable=`.
 async fn of_node(State(server): State<Server>, options: WriteOptions) -> Result<Reply, ApiError> {
-    let enable = enable(&options)?;
-    let id = CheckId::parse(OF_NODE).expect("a constant that is a name");
+    let enable = enable(&options.parameters)?;
     let options = WriteOptions {
         namespace: None,
         ..options
     };
-    set(&server, &options, enable, id, None).await
+    set(&server, &options, enable, None).await
 }
 
 /// `PUT /v1/agent/service/maintenance/{id}?enable=`.
@@ -52,7 +52,7 @@ async fn of_service(
     Name(id): Name<InstanceId>,
     options: WriteOptions,
 ) -> Result<Reply, ApiError> {
-    let enable = enable(&options)?;
+    let enable = enable(&options.parameters)?;
     let key = instance_key(&server, options.namespace.clone(), id.clone());
     let known = server
         .inspect(false, |registry| registry.instance(&key).is_some())
@@ -60,13 +60,42 @@ async fn of_service(
     if !known {
         return Err(ApiError::unknown_instance(id.as_str()));
     }
-    let check = CheckId::parse(&format!("{OF_SERVICE}{id}"))?;
-    set(&server, &options, enable, check, Some(id)).await
+    set(&server, &options, enable, Some(id)).await
+}
+
+async fn set(
+    server: &Server,
+    options: &WriteOptions,
+    enable: bool,
+    instance: Option<InstanceId>,
+) -> Result<Reply, ApiError> {
+    if !enable {
+        let key = check_key(server, options.namespace.clone(), check_id(instance.as_ref())?);
+        // What was not in maintenance is not in maintenance now.
+        let (index, _) = commit(server, Command::Deregister(Deregister::Check(key))).await?;
+        return Ok(Reply::empty().with_index(index));
+    }
+    let notes = notes(&options.parameters, instance.as_ref())?;
+    let place = place(server, options);
+    let namespace = options.namespace.clone().unwrap_or_default();
+    let check = check(place.node.name.clone(), namespace, instance, notes)?;
+    let registration = Registration {
+        node: place.node,
+        keep_existing_node: true,
+        instance: None,
+        checks: vec![check],
+        replace_checks: false,
+    };
+    let (index, _) = commit(server, Command::Register(vec![registration])).await?;
+    Ok(Reply::empty().with_index(index))
 }
 
 /// `?enable`, which must be there.
-fn enable(options: &WriteOptions) -> Result<bool, ApiError> {
-    match options.parameters.text("enable") {
+///
+/// # Errors
+/// 400 where it is not there, or no boolean.
+pub(crate) fn enable(parameters: &Parameters) -> Result<bool, ApiError> {
+    match parameters.text("enable") {
         None => Err(ApiError::bad_request("Missing value for enable")),
         Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
         Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
@@ -77,54 +106,58 @@ fn enable(options: &WriteOptions) -> Result<bool, ApiError> {
     }
 }
 
-async fn set(
-    server: &Server,
-    options: &WriteOptions,
-    enable: bool,
-    id: CheckId,
-    instance: Option<InstanceId>,
-) -> Result<Reply, ApiError> {
-    if !enable {
-        let key = check_key(server, options.namespace.clone(), id);
-        // What was not in maintenance is not in maintenance now.
-        let (index, _) = commit(server, Command::Deregister(Deregister::Check(key))).await?;
-        return Ok(Reply::empty().with_index(index));
+/// The id of the check that takes an instance, or the node, out of use.
+///
+/// # Errors
+/// The instance's id leaves no room for it.
+pub(crate) fn check_id(instance: Option<&InstanceId>) -> Result<CheckId, ApiError> {
+    Ok(match instance {
+        None => CheckId::parse(OF_NODE)?,
+        Some(id) => CheckId::parse(&format!("{OF_SERVICE}{id}"))?,
+    })
+}
+
+/// `?reason`, or what stands for it.
+///
+/// # Errors
+/// 400 where it is too long.
+pub(crate) fn notes(parameters: &Parameters, instance: Option<&InstanceId>) -> Result<String, ApiError> {
+    match parameters.text("reason") {
+        Some(reason) if reason.len() > CHECK_NOTES_BYTES_MAX => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            format!("Invalid reason: expected at most {CHECK_NOTES_BYTES_MAX} bytes"),
+        )),
+        Some(reason) => Ok(reason.to_owned()),
+        None => Ok(format!(
+            "Maintenance mode is enabled for this {}, but no reason was provided. This is a default message.",
+            if instance.is_some() { "service" } else { "node" }
+        )),
     }
-    let (name, what) = match instance {
-        None => ("Node Maintenance Mode", "node"),
-        Some(_) => ("Service Maintenance Mode", "service"),
+}
+
+/// The check that takes an instance, or the node, out of use.
+///
+/// # Errors
+/// As [`check_id`].
+pub(crate) fn check(
+    node: NodeName,
+    namespace: Namespace,
+    instance: Option<InstanceId>,
+    notes: String,
+) -> Result<CheckDefinitionUpdate, ApiError> {
+    let name = match instance {
+        None => "Node Maintenance Mode",
+        Some(_) => "Service Maintenance Mode",
     };
-    let notes = match options.parameters.text("reason") {
-        Some(reason) if reason.len() > CHECK_NOTES_BYTES_MAX => {
-            return Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                format!("Invalid reason: expected at most {CHECK_NOTES_BYTES_MAX} bytes"),
-            ));
-        }
-        Some(reason) => reason.to_owned(),
-        None => format!(
-            "Maintenance mode is enabled for this {what}, but no reason was provided. This is a default message."
-        ),
-    };
-    let place = place(server, options);
-    let check = CheckDefinitionUpdate {
-        id,
-        namespace: options.namespace.clone().unwrap_or_default(),
-        node: place.node.name.clone(),
+    Ok(CheckDefinitionUpdate {
+        id: check_id(instance.as_ref())?,
+        namespace,
+        node,
         name: name.to_owned(),
         instance,
         definition: CheckDefinition::default(),
         status: Some(CheckStatus::Critical),
         output: String::new(),
         notes,
-    };
-    let registration = Registration {
-        node: place.node,
-        keep_existing_node: true,
-        instance: None,
-        checks: vec![check],
-        replace_checks: false,
-    };
-    let (index, _) = commit(server, Command::Register(vec![registration])).await?;
-    Ok(Reply::empty().with_index(index))
+    })
 }

@@ -8,7 +8,6 @@
 //!
 //! Where this API differs from Consul's, on purpose:
 //! - `POST` is the same as `PUT`, but for keys and prepared queries. A port outside of 0 to 65535 is refused.
-//! - Kinds of check that nobody runs (gRPC, UDP, alias …) are kept, and are as they were registered until somebody reports.
 //! - `Kind`, `Proxy` and `Connect` of a registration are kept and shown, and nothing else is made of them; a
 //!   `SidecarService` is not registered.
 //! - Names of services are looked up without regard to the case of ASCII letters only.
@@ -31,10 +30,10 @@ pub mod encode;
 pub mod error;
 mod event;
 mod health;
-mod host;
+pub(crate) mod host;
 mod identity;
 pub(crate) mod kv;
-mod maintenance;
+pub(crate) mod maintenance;
 mod operation;
 mod operator;
 pub mod options;

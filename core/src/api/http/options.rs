@@ -76,6 +76,18 @@ impl Parameters {
         }
     }
 
+    /// `?filter` over records of a shape.
+    ///
+    /// # Errors
+    /// It is none over such records.
+    pub fn filter(&self, shape: Shape, datacenter: &str) -> Result<Option<Filter>, ApiError> {
+        let filter = self
+            .text("filter")
+            .map(|text| Filter::parse(text, shape, datacenter));
+        let filter = filter.transpose();
+        filter.map_err(|error| ApiError::server_error(error.to_string()))
+    }
+
     /// The namespace that a request names: `?ns`, or the header `X-Consul-Namespace`.
     ///
     /// # Errors
@@ -225,9 +237,7 @@ impl Options {
     /// # Errors
     /// It is none over such records.
     pub fn filter(&self, shape: Shape, server: &Server) -> Result<Option<Filter>, ApiError> {
-        let parse = |text| Filter::parse(text, shape, &server.config().datacenter);
-        let filter = self.parameters.text("filter").map(parse).transpose();
-        filter.map_err(|error| ApiError::server_error(error.to_string()))
+        self.parameters.filter(shape, &server.config().datacenter)
     }
 
     /// Refuses a namespace for what is in the default one alone.

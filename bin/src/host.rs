@@ -1,43 +1,66 @@
-//! The process of a server, as its API tells of it and commands it.
+//! The process of a server or an agent, as its API tells of it and commands it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
-    future::{BoxFuture, FutureExt as _},
+    future::BoxFuture,
     stream::{BoxStream, StreamExt as _},
 };
 use serde_json::Value;
 use sider_core::server::{Host, LogLevel};
 use sider_runtime_tokio::{host, telemetry};
-use tokio::sync::Notify;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 
-use super::reload::Reloader;
 use crate::flags::host_name;
+
+/// Reads config files again.
+pub(crate) trait Reload: fmt::Debug + Send + Sync + 'static {
+    /// As [`Host::reload`].
+    fn reload(self: Arc<Self>) -> BoxFuture<'static, Result<(), String>>;
+}
+
+/// Reads config files again at each SIGHUP.
+///
+/// # Errors
+/// The signal can't be listened to.
+pub(crate) fn on_hangup(files: Arc<dyn Reload>) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            if let Err(reason) = files.clone().reload().await {
+                tracing::error!("SIGHUP: not reloaded: {reason}");
+            }
+        }
+    })
+}
 
 /// This process.
 #[derive(Debug)]
-pub(super) struct ServerHost {
+pub(crate) struct ProcessHost {
     name: String,
     /// The folder whose disk is told of.
     data: PathBuf,
-    reloader: Arc<Reloader>,
+    files: Arc<dyn Reload>,
     /// Told when the process is to end.
     leave: Arc<Notify>,
 }
 
-impl ServerHost {
-    pub(super) fn new(data: PathBuf, reloader: Arc<Reloader>, leave: Arc<Notify>) -> ServerHost {
-        ServerHost {
+impl ProcessHost {
+    pub(crate) fn new(data: PathBuf, files: Arc<dyn Reload>, leave: Arc<Notify>) -> ProcessHost {
+        ProcessHost {
             name: host_name(),
             data,
-            reloader,
+            files,
             leave,
         }
     }
 }
 
-impl Host for ServerHost {
+impl Host for ProcessHost {
     fn name(&self) -> &str {
         &self.name
     }
@@ -66,8 +89,7 @@ impl Host for ServerHost {
     }
 
     fn reload(&self) -> BoxFuture<'static, Result<(), String>> {
-        let reloader = self.reloader.clone();
-        async move { reloader.reload().await }.boxed()
+        self.files.clone().reload()
     }
 
     fn leave(&self) {

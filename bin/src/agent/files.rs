@@ -1,0 +1,152 @@
+//! Configuration files of an agent: read when it starts, and again when it is told to.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use serde_json::Value;
+use sider_core::{
+    agent::{Agent, ConfigFile, ConfiguredService, Settings, refuse_duplicates},
+    registry::NodeName,
+};
+use sider_runtime_tokio::{TokioRuntime, address};
+
+use crate::{
+    config::{in_file, read_value},
+    config_files::{files_of, read_merged},
+    consul_config::{self, Program},
+    host::Reload,
+};
+
+/// What an agent reads again when it is told to: its services. Settings are those of its start.
+#[derive(Debug)]
+pub(super) struct AgentFiles {
+    pub(super) paths: Vec<PathBuf>,
+    pub(super) node: NodeName,
+    pub(super) address: String,
+    /// The agent, while it runs.
+    pub(super) agent: Mutex<Option<Agent<TokioRuntime>>>,
+}
+
+impl AgentFiles {
+    /// The agent that runs now, if one does.
+    pub(super) fn set_agent(&self, agent: Option<Agent<TokioRuntime>>) {
+        *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = agent;
+    }
+
+    async fn read_again(&self) -> Result<(), String> {
+        let agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let agent = agent.ok_or("the agent is starting or stopping")?;
+        let read = read_files(&self.paths)?;
+        let services = services_of(&read.files, &self.node, &self.address)?;
+        let count = services.len();
+        agent.reload(services).await?;
+        tracing::info!(services = count, "reloaded");
+        Ok(())
+    }
+}
+
+impl Reload for AgentFiles {
+    fn reload(self: Arc<Self>) -> BoxFuture<'static, Result<(), String>> {
+        async move { self.read_again().await }.boxed()
+    }
+}
+
+/// The services of files, for the node of this name and address.
+///
+/// # Errors
+/// One line that names the file, the service and the field.
+pub(super) fn services_of(
+    files: &[(PathBuf, ConfigFile)],
+    node: &NodeName,
+    address: &str,
+) -> Result<Vec<ConfiguredService>, String> {
+    let mut services = Vec::new();
+    for (path, file) in files {
+        let of_file = file.services(node, address);
+        services.extend(of_file.map_err(|error| in_file(path, &error.to_string()))?);
+    }
+    refuse_duplicates(&services).map_err(|error| error.to_string())?;
+    Ok(services)
+}
+
+/// Configuration files.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    pub(super) files: Vec<(PathBuf, ConfigFile)>,
+    /// Keys of Consul's that mean nothing here.
+    pub(super) ignored: Vec<String>,
+}
+
+/// The configuration files at these paths: files themselves, or those of a folder by their names.
+pub(super) fn read_files(paths: &[PathBuf]) -> Result<Files, String> {
+    let mut files = Vec::new();
+    for path in paths {
+        match path.is_dir() {
+            true => files.extend(files_of(path)?),
+            false => files.push(path.clone()),
+        }
+    }
+    let mut read = Vec::new();
+    for path in files {
+        let content = read_value(&path)?;
+        read.push((path, content));
+    }
+    let is_consuls = |content: &Value| {
+        let keys = content.as_object();
+        keys.is_some_and(|keys| consul_config::is_consuls(keys, Program::Agent))
+    };
+    if read.iter().any(|(_, content)| is_consuls(content)) {
+        return read_consuls(paths);
+    }
+    let mut all = Files::default();
+    for (path, content) in read {
+        let file = ConfigFile::parse(&content).map_err(|error| in_file(&path, &error.to_string()))?;
+        all.files.push((path, file));
+    }
+    Ok(all)
+}
+
+/// Files of Consul's, which are put together before they are understood: what one leaves out another may say.
+fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
+    let mut merged = read_merged(paths)?;
+    let names = PathBuf::from(&merged.names);
+    if !merged.checks.is_empty() {
+        return Err(in_file(
+            &names,
+            "checks: expected with their services: an agent's node has none in its files",
+        ));
+    }
+    let binds = merged.keys.contains_key("bind_addr");
+    let translated = consul_config::translate(&mut merged.keys, Program::Agent)
+        .map_err(|error| in_file(&names, &error))?;
+    let services = merged.services.into_iter().map(|service| service.body);
+    merged
+        .keys
+        .insert("services".to_owned(), services.collect::<Vec<_>>().into());
+    let mut file = ConfigFile::parse(&Value::Object(merged.keys))
+        .map_err(|error| in_file(&names, &error.to_string()))?;
+    let mut flags = translated.flags;
+    let mut take = |flag| flags.remove(flag);
+    let of_consul = Settings {
+        servers: take("join").map(|join| join.split(',').map(str::to_owned).collect()),
+        http: take("http"),
+        node: take("node"),
+        // A host's own address, unless it is said: the default of servers is loopback.
+        address: take("raft_bind")
+            .filter(|_| binds)
+            .and_then(|bind| Some(address::split(&bind).ok()?.0.to_owned()))
+            .filter(|host| host != "0.0.0.0" && host != "::"),
+        data_dir: take("raft_dir"),
+        enable_script_checks: take("enable_script_checks").map(|enable| enable == "true"),
+        log_level: take("log_level"),
+        ..Settings::default()
+    };
+    file.settings = file.settings.or(of_consul);
+    Ok(Files {
+        files: vec![(names, file)],
+        ignored: translated.ignored,
+    })
+}
