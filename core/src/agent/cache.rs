@@ -74,6 +74,19 @@ impl Entry {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Takes what a server said to whoever asked it for news of the index `asked`, and tells everyone who waits. A client
+    /// may have fetched something newer meanwhile, which stays; but servers that were set up anew begin with a lower index.
+    fn take_news(&self, answer: http::Response<Bytes>, index: u64, asked: u64, now: Instant) {
+        {
+            let mut kept = self.kept();
+            if index < kept.index && kept.index != asked {
+                return;
+            }
+            (kept.answer, kept.index, kept.confirmed) = (answer, index, now);
+        }
+        self.news.notify_waiters();
+    }
 }
 
 /// Answers a request with `?cached`: with what is kept if it is fresh enough and newer than what the client has, else when
@@ -262,7 +275,7 @@ async fn follow<R: Runtime>(shared: Arc<Shared<R>>, wanted: Wanted, question: St
     let mut backoff = Backoff::new(AGENT_BACKOFF_MIN, AGENT_BACKOFF_MAX);
     let limit = AGENT_CACHE_WAIT * 17 / 16 + AGENT_FORWARD_SLACK;
     loop {
-        let index = {
+        let asked = {
             let mut entries = shared.cache.entries();
             let mut kept = entry.kept();
             if shared.stopping() || R::now().saturating_since(kept.used) > AGENT_CACHE_IDLE {
@@ -272,7 +285,7 @@ async fn follow<R: Runtime>(shared: Arc<Shared<R>>, wanted: Wanted, question: St
             }
             kept.index
         };
-        let fetched = fetch(&shared, &wanted, &question, index, limit).await;
+        let fetched = fetch(&shared, &wanted, &question, asked, limit).await;
         let news = fetched.ok().filter(|answer| answer.status() == StatusCode::OK);
         let Some((answer, index)) = news.and_then(|answer| index_of(&answer).map(|index| (answer, index)))
         else {
@@ -280,10 +293,6 @@ async fn follow<R: Runtime>(shared: Arc<Shared<R>>, wanted: Wanted, question: St
             continue;
         };
         backoff.succeeded();
-        {
-            let mut kept = entry.kept();
-            (kept.answer, kept.index, kept.confirmed) = (answer, index, R::now());
-        }
-        entry.news.notify_waiters();
+        entry.take_news(answer, index, asked, R::now());
     }
 }
