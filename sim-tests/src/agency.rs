@@ -98,6 +98,7 @@ pub async fn run(
     let machine = Machine::start(&world, &host, number, servers, saboteur, recorder.clone());
     machine.befall(&plan);
     let agent = SocketAddr::new(host.ip(), HTTP_PORT).to_string();
+    cluster.add_agent(number, agent.clone());
     Service::start(&world, number, agent, &plan, &recorder);
     probed(&world, number, &plan, &recorder).await;
 }

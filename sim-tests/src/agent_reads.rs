@@ -1,7 +1,7 @@
 //! What clients read of the agent's API, which servers have, too: the servers' shared node, its instances and checks, and how
 //! healthy they are. These answers bear the index of the whole registry, and nobody waits for them.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
@@ -44,7 +44,19 @@ pub enum AgentAsk {
         /// `?format=text`.
         text: bool,
     },
+    /// `/v1/agent/service/{id}`.
+    Service {
+        /// Id of the instance.
+        id: String,
+        /// `?hash`, or empty: waits for content with another one. In a schedule [`LAST_HASH`].
+        hash: String,
+        /// How long.
+        wait_ms: u64,
+    },
 }
+
+/// Stands for the hash that clients read last of an instance.
+pub const LAST_HASH: &str = "last";
 
 /// What it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +71,8 @@ pub enum AgentSeen {
     Health(u16, Vec<HealthSeen>),
     /// The status code, and a word for it.
     Word(u16, String),
+    /// An instance with the hash of its content, if it is there.
+    Service(Option<(String, Box<InstanceSeen>)>),
 }
 
 /// How healthy an instance is.
@@ -73,6 +87,14 @@ pub struct HealthSeen {
 }
 
 impl AgentAsk {
+    /// How long it lets the server wait.
+    pub fn wait(&self) -> Duration {
+        match self {
+            AgentAsk::Service { hash, wait_ms, .. } if !hash.is_empty() => Duration::from_millis(*wait_ms),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// The request.
     pub fn request(&self) -> Request<Bytes> {
         let format = |text: bool| if text { "?format=text" } else { "" };
@@ -83,6 +105,10 @@ impl AgentAsk {
             AgentAsk::HealthOf { id, text } => format!("/v1/agent/health/service/id/{id}{}", format(*text)),
             AgentAsk::HealthOfService { service, text } => {
                 format!("/v1/agent/health/service/name/{service}{}", format(*text))
+            }
+            AgentAsk::Service { id, hash, .. } if hash.is_empty() => format!("/v1/agent/service/{id}"),
+            AgentAsk::Service { id, hash, wait_ms } => {
+                format!("/v1/agent/service/{id}?hash={hash}&wait={wait_ms}ms")
             }
         };
         Request::builder()
@@ -101,6 +127,12 @@ impl AgentAsk {
             let word = String::from_utf8_lossy(body).into_owned();
             let known = status_of(&word).is_some() || status == 404 && word.starts_with("Service");
             return known.then_some(AgentSeen::Word(status, word));
+        }
+        if let AgentAsk::Service { id, .. } = self
+            && status == 404
+        {
+            let gone = *body == *format!("unknown service ID: {id}").as_bytes();
+            return gone.then_some(AgentSeen::Service(None));
         }
         let value: Value = serde_json::from_slice(body).ok()?;
         match self {
@@ -125,6 +157,11 @@ impl AgentAsk {
                 let mut services: Vec<InstanceSeen> = each.collect::<Option<_>>()?;
                 services.sort_by(|one, other| one.id.cmp(&other.id));
                 Some(AgentSeen::Services(services))
+            }
+            AgentAsk::Service { id, .. } => {
+                let hash = value.get("ContentHash")?.as_str()?.to_owned();
+                let instance = instance(&value).filter(|it| it.id == *id)?;
+                Some(AgentSeen::Service(Some((hash, Box::new(instance)))))
             }
             AgentAsk::Checks => {
                 let each = value
@@ -166,6 +203,10 @@ impl AgentAsk {
                     .collect();
                 checks.sort_by(|one, other| one.id.cmp(&other.id));
                 AgentSeen::Checks(checks)
+            }
+            AgentAsk::Service { id, .. } => {
+                let found = instances.iter().find(|it| it.id.as_str() == id);
+                AgentSeen::Service(found.map(|it| (String::new(), Box::new(without_indexes(it)))))
             }
             AgentAsk::HealthOf { id, text } => {
                 let found = healths(&|it| it.id.as_str() == id);
@@ -260,6 +301,16 @@ fn check(value: &Value) -> Option<CheckSeen> {
 }
 
 impl AgentSeen {
+    /// The same without a hash: what one of its content is, nobody but a server knows.
+    pub fn without_hash(&self) -> AgentSeen {
+        match self {
+            AgentSeen::Service(Some((_, instance))) => {
+                AgentSeen::Service(Some((String::new(), instance.clone())))
+            }
+            other => other.clone(),
+        }
+    }
+
     /// How many things are listed.
     pub fn len(&self) -> usize {
         match self {
@@ -268,6 +319,7 @@ impl AgentSeen {
             AgentSeen::Checks(checks) => checks.len(),
             AgentSeen::Health(_, healths) => healths.len(),
             AgentSeen::Word(..) => 1,
+            AgentSeen::Service(found) => usize::from(found.is_some()),
         }
     }
 
@@ -288,6 +340,10 @@ impl fmt::Display for AgentSeen {
                 healths.iter().map(|it| it.instance.id.as_str()).collect()
             }
             AgentSeen::Word(code, word) => return write!(f, "{code} {word}"),
+            AgentSeen::Service(None) => return f.write_str("it is not there"),
+            AgentSeen::Service(Some((hash, instance))) => {
+                return write!(f, "{} with {hash}", instance.id);
+            }
         };
         f.write_str(&names.join(", "))
     }
@@ -301,6 +357,13 @@ impl fmt::Display for AgentAsk {
             AgentAsk::Checks => f.write_str("the agent's checks"),
             AgentAsk::HealthOf { id, .. } => write!(f, "the agent's health of {id}"),
             AgentAsk::HealthOfService { service, .. } => write!(f, "the agent's health of service {service}"),
+            AgentAsk::Service { id, hash, .. } if hash.is_empty() => write!(f, "the agent's instance {id}"),
+            AgentAsk::Service { id, hash, wait_ms } => {
+                write!(
+                    f,
+                    "the agent's instance {id} with another hash than {hash} for {wait_ms} ms"
+                )
+            }
         }
     }
 }

@@ -36,13 +36,7 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
         } => {
             let chosen = instances(state, here, service, tags)
                 .into_iter()
-                .filter(|instance| {
-                    !passing
-                        || state
-                            .checks_that_count(instance)
-                            .iter()
-                            .all(|check| check.status == CheckStatus::Passing)
-                });
+                .filter(|instance| !passing || is_passing(state, instance));
             Content::Instances(
                 chosen
                     .map(|instance| instance_seen(state, instance, true))
@@ -57,6 +51,11 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
                     .collect(),
             )
         }
+        Ask::Connect {
+            service,
+            checks,
+            passing,
+        } => Content::Instances(members_of_mesh(state, here, service, (*checks, *passing))),
         Ask::Services => Content::Services(services(state, here, &|_| true)),
         Ask::Nodes => Content::Nodes(nodes(state)),
         Ask::NodeChecks(node) => checks(
@@ -100,6 +99,38 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
         Ask::Session(id) => Content::Sessions(sessions(state, |it| it.id == *id)),
         Ask::Queries => Content::Queries(prepared::definitions(state)),
     }
+}
+
+fn is_passing(state: &State, instance: &Instance) -> bool {
+    let checks = state.checks_that_count(instance);
+    checks.iter().all(|check| check.status == CheckStatus::Passing)
+}
+
+/// Proxies for a service, and its own instances that are members of a mesh themselves.
+fn members_of_mesh(
+    state: &State,
+    here: &Namespace,
+    service: &str,
+    (checks, passing): (bool, bool),
+) -> Vec<InstanceSeen> {
+    let reaches = |instance: &Instance| {
+        let Some(extras) = &instance.extras else {
+            return false;
+        };
+        match &extras.proxy {
+            Some(proxy) if extras.kind == "connect-proxy" => proxy.destination_service_name == service,
+            _ => extras.connect_native && instance.service.as_str() == service,
+        }
+    };
+    let mut chosen: Vec<&Arc<Instance>> = state
+        .instances
+        .iter()
+        .filter(|it| it.namespace == *here && reaches(it))
+        .filter(|it| !passing || is_passing(state, it))
+        .collect();
+    chosen.sort_by_key(|it| (it.node.clone(), it.id.clone()));
+    let seen = chosen.into_iter().map(|it| instance_seen(state, it, checks));
+    seen.collect()
 }
 
 /// Names with a prefix, each cut behind the first slash after it.

@@ -29,7 +29,7 @@ use tower::ServiceExt as _;
 
 use self::reporter::Reporter;
 use crate::{
-    history::{Bounds, Fact},
+    history::{Bounds, Fact, ServerNumber},
     streams,
     trap::{Snare, Step},
 };
@@ -120,6 +120,8 @@ struct Parts {
     members: Mutex<Vec<Member>>,
     /// Entries that were applied anywhere.
     applied: AtomicU64,
+    /// Where agents serve that were started.
+    agents: Mutex<BTreeMap<usize, String>>,
 }
 
 struct Member {
@@ -151,6 +153,7 @@ impl Cluster {
             api: OnceLock::new(),
             members: Mutex::default(),
             applied: AtomicU64::new(0),
+            agents: Mutex::default(),
         };
         let cluster = Cluster(Arc::new(parts));
         for _ in 0..servers {
@@ -377,6 +380,23 @@ impl Cluster {
     /// A server's HTTP address.
     pub fn http_address(&self, server: usize) -> String {
         SocketAddr::new(self.host(server).ip(), HTTP_PORT).to_string()
+    }
+
+    /// An agent is started that serves here.
+    pub fn add_agent(&self, agent: usize, address: String) {
+        self.agents().insert(agent, address);
+    }
+
+    /// Where a server serves, or an agent in the place of one; none while that was never started.
+    pub fn address_of(&self, server: u8) -> Option<String> {
+        match ServerNumber(server).agent() {
+            Some(agent) => self.agents().get(&agent).cloned(),
+            None => Some(self.http_address(usize::from(server))),
+        }
+    }
+
+    fn agents(&self) -> MutexGuard<'_, BTreeMap<usize, String>> {
+        self.0.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A server's Raft id and addresses.

@@ -229,7 +229,10 @@ impl Content {
             Ask::Narrowed { ask, .. } => Content::read(ask, value),
             Ask::NodeServices { list, .. } => node_services(value, *list),
             Ask::Health { .. } => Ok(Content::Instances(each(value, health_entry)?)),
-            Ask::CatalogService { .. } => Ok(Content::Instances(each(value, catalog_entry)?)),
+            Ask::Connect { checks: true, .. } => Ok(Content::Instances(each(value, health_entry)?)),
+            Ask::CatalogService { .. } | Ask::Connect { .. } => {
+                Ok(Content::Instances(each(value, catalog_entry)?))
+            }
             Ask::Services => services(value),
             Ask::Nodes => Ok(Content::Nodes(each(value, given_node)?)),
             Ask::NodeChecks(_) | Ask::ServiceChecks(_) | Ask::ChecksInState(_) => {

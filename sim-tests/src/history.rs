@@ -16,7 +16,8 @@ use sider_core::limits::TOMBSTONES_MAX;
 
 use crate::{content::Content, operation::Op, time::Time, truth::Truth};
 
-/// A server, by its number; it is called `s<number>` for people.
+/// A server, by its number; it is called `s<number>` for people. Or an agent in the place of one, which sends on what it is
+/// asked.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -244,6 +245,17 @@ pub struct Told {
     pub last_contact: Duration,
     /// `X-Consul-Effective-Consistency`.
     pub consistency: String,
+    /// What an agent says that answers from what it keeps.
+    pub kept: Option<Kept>,
+}
+
+/// What the answer of an agent to `?cached` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Whether it had it already: `X-Cache`.
+    pub hit: bool,
+    /// How long ago a server confirmed it, in whole seconds: `Age`.
+    pub age: Duration,
 }
 
 /// A fault and how long it lasted.
@@ -349,6 +361,12 @@ impl History {
     /// What follows from the facts: the committed log, the states it leads through, when it was calm.
     pub fn truth(&self) -> &Truth {
         self.truth.get_or_init(|| Truth::of(&self.record))
+    }
+
+    /// What the agent promised that a request was sent to; `None` if it was sent to a server.
+    pub fn agent_of(&self, operation: &Operation) -> Option<&AgentPromise> {
+        let node = crate::agency::node(operation.server.agent()?);
+        self.agents.iter().find(|agent| agent.node == node)
     }
 
     /// An operation by its number.
@@ -482,6 +500,23 @@ impl Operation {
 }
 
 impl ServerNumber {
+    /// From this number on they stand for agents, which send requests on to servers.
+    pub const AGENTS: u8 = 200;
+
+    /// The number that stands for an agent.
+    ///
+    /// # Panics
+    /// If there can't be so many.
+    pub fn of_agent(agent: usize) -> ServerNumber {
+        let agent = u8::try_from(agent).expect("there are few agents");
+        ServerNumber(Self::AGENTS + agent)
+    }
+
+    /// The agent that it stands for.
+    pub fn agent(self) -> Option<usize> {
+        self.0.checked_sub(Self::AGENTS).map(usize::from)
+    }
+
     /// The number of a server that is called `s<number>`.
     pub fn parse(id: &str) -> Option<ServerNumber> {
         id.strip_prefix('s')?.parse().ok().map(ServerNumber)
@@ -490,6 +525,9 @@ impl ServerNumber {
 
 impl fmt::Display for ServerNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{}", self.0)
+        match self.agent() {
+            Some(agent) => f.write_str(&crate::agency::node(agent)),
+            None => write!(f, "s{}", self.0),
+        }
     }
 }

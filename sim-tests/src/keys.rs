@@ -21,6 +21,7 @@ use sider_core::registry::{
 };
 
 use crate::{
+    agent_reads::{AgentAsk, AgentSeen, LAST_HASH},
     catalog_steps::{self, CatalogStep, Given},
     content::Content,
     history::Outcome,
@@ -422,6 +423,7 @@ struct Known {
     queries: BTreeMap<String, String>,
     indexes: BTreeMap<String, u64>,
     catalog: BTreeMap<catalog_steps::Name, u64>,
+    hashes: BTreeMap<String, String>,
 }
 
 impl Notes {
@@ -460,6 +462,9 @@ impl Notes {
                 ask: Ask::Session(session),
                 ..
             } => name(session),
+            Op::AgentRead(AgentAsk::Service { id, hash, .. }) if hash == LAST_HASH => {
+                *hash = known.hashes.get(id).cloned().unwrap_or_default();
+            }
             Op::Prepared(op) => {
                 let query = op.query().into_iter();
                 query.for_each(|query| {
@@ -483,6 +488,12 @@ impl Notes {
             }
             (Op::Prepared(PreparedOp::Create { label, .. }), Some(Content::Created(id))) => {
                 known.queries.insert(label.clone(), id.clone());
+            }
+            (
+                Op::AgentRead(AgentAsk::Service { id, .. }),
+                Some(Content::Agent(AgentSeen::Service(Some((hash, _))))),
+            ) => {
+                known.hashes.insert(id.clone(), hash.clone());
             }
             (_, Some(Content::Keys(seen))) => known.keys(seen),
             (_, Some(content)) => {

@@ -3,8 +3,9 @@
 //! Reading order:
 //!
 //! 1. [`operation`] is what a client can ask; [`keys`], [`catalog_steps`], [`maintenance`], [`prepared`], [`autopilot`],
-//!    [`narrowing`], [`own_checks`], [`agent_reads`] and [`cluster_reads`] are parts of it; [`probes`] is what servers probe. [`schedule`]
-//!    is a whole run as a value, with its [`time`] and the
+//!    [`narrowing`], [`own_checks`], [`agent_reads`] and [`cluster_reads`] are parts of it; [`forwarding`] says what of it an
+//!    agent sends on; [`probes`] is what servers probe, [`aliases`] what
+//!    their checks follow. [`schedule`] is a whole run as a value, with its [`time`] and the
 //!    steps at which a [`trap`] snaps; [`generate`] draws one from a seed.
 //! 2. [`cluster`] is the servers; [`workload`] the clients, [`streams`] those that read streams, [`saboteur`] the faults,
 //!    [`agency`] agents, [`audit`] looks at servers from the inside; [`run`] plays a schedule with them, [`sweep`] many;
@@ -34,9 +35,13 @@ pub mod own_checks;
 
 pub mod probes;
 
+pub mod aliases;
+
 pub mod agent_reads;
 
 pub mod cluster_reads;
+
+pub mod forwarding;
 
 pub mod schedule;
 

@@ -127,8 +127,8 @@ impl Shape {
     /// What the answer to a question lists; `None` where it can't be narrowed by a filter.
     pub fn of(ask: &Ask) -> Option<Shape> {
         match ask {
-            Ask::Health { .. } => Some(Shape::Health),
-            Ask::CatalogService { .. } | Ask::Services => Some(Shape::Catalog),
+            Ask::Health { .. } | Ask::Connect { checks: true, .. } => Some(Shape::Health),
+            Ask::CatalogService { .. } | Ask::Connect { .. } | Ask::Services => Some(Shape::Catalog),
             Ask::Nodes => Some(Shape::Node),
             Ask::NodeServices { .. } => Some(Shape::Service),
             Ask::NodeChecks(_) | Ask::ServiceChecks(_) | Ask::ChecksInState(_) => Some(Shape::Check),

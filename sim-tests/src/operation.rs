@@ -203,6 +203,9 @@ impl Apart {
     ];
 }
 
+/// The service for which proxies are.
+pub const PROXIED: &str = "api";
+
 /// A check to register, nearly always a TTL check; its id is the default one of the request's form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -346,6 +349,15 @@ pub enum Ask {
         /// `?tag`, repeated.
         tags: Vec<String>,
     },
+    /// `/v1/health/connect/{service}`, or `/v1/catalog/connect/{service}`: through what a service is reached in a mesh.
+    Connect {
+        /// Service.
+        service: String,
+        /// The first form, which shows health, too.
+        checks: bool,
+        /// `?passing`, of the first form.
+        passing: bool,
+    },
     /// `/v1/catalog/services`.
     Services,
     /// `/v1/catalog/nodes`.
@@ -399,12 +411,26 @@ pub enum Freshness {
     Stale,
     /// `?max_stale`, in milliseconds: as new as that, or linearizable.
     MaxStale(u64),
+    /// `?cached`: what an agent keeps.
+    Cached,
+    /// The same with `max-age`, in seconds: if that is no older.
+    CachedWithin(u64),
+    /// The same with `no-cache`: fetched anew, and kept.
+    CachedAnew,
 }
 
 impl Freshness {
     /// Whether the answer must be of a moment between request and answer.
     pub fn linearizable(self) -> bool {
         matches!(self, Freshness::Default | Freshness::Consistent)
+    }
+
+    /// Whether an agent may answer with what it keeps.
+    pub fn is_cached(self) -> bool {
+        matches!(
+            self,
+            Freshness::Cached | Freshness::CachedWithin(_) | Freshness::CachedAnew
+        )
     }
 }
 
@@ -465,7 +491,7 @@ impl Service {
             ] }),
             Apart::Socket => json!({ "SocketPath": format!("/run/{}.sock", self.version) }),
             Apart::Proxy => json!({ "Kind": "connect-proxy", "Proxy": {
-                "DestinationServiceName": "api",
+                "DestinationServiceName": PROXIED,
                 "LocalServicePort": 8080,
                 "Upstreams": [{ "DestinationName": "db", "LocalBindPort": 5432 }],
             } }),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sider_core::registry::{CheckStatus, Command, Registration};
 
-use crate::{matching::is_shared_check, probes};
+use crate::{aliases, matching::is_shared_check, probes};
 
 /// `/v1/agent/check/register`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,52 @@ pub struct OwnCheck {
     /// The machine that servers probe for it, and how often; then it is no TTL check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probed: Option<Probed>,
+    /// What it is an alias of; then it is no TTL check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Alias>,
+}
+
+/// Whose status a check takes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alias {
+    /// That of a node; empty for the check's own.
+    pub node: String,
+    /// And of an instance on it; empty for none.
+    pub instance: String,
+}
+
+/// How a machine is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum By {
+    /// By a request.
+    #[default]
+    Http,
+    /// By a connection.
+    Tcp,
+    /// By a datagram.
+    Udp,
+    /// By gRPC's health protocol.
+    Grpc,
+    /// By a ping of HTTP/2.
+    H2ping,
+    /// By a program in a container.
+    Docker,
+    /// Whether the machine's own system says that it runs.
+    OsService,
+}
+
+impl By {
+    /// All of them.
+    pub const ALL: [By; 7] = [
+        By::Http,
+        By::Tcp,
+        By::Udp,
+        By::Grpc,
+        By::H2ping,
+        By::Docker,
+        By::OsService,
+    ];
 }
 
 /// How servers probe for a check.
@@ -39,17 +85,41 @@ pub struct Probed {
     pub machine: u8,
     /// Between two runs, in milliseconds.
     pub interval_ms: u64,
+    /// How.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub by: By,
+}
+
+fn is_usual(by: &By) -> bool {
+    *by == By::default()
 }
 
 impl OwnCheck {
+    /// Whether it is found in a way that the first programs do not know.
+    pub fn is_of_a_newer_kind(&self) -> bool {
+        let known = [By::Http, By::Tcp];
+        self.alias.is_some() || self.probed.is_some_and(|probed| !known.contains(&probed.by))
+    }
+
     /// The request.
     pub fn request(&self) -> Request<Bytes> {
         let ms = |ms: u64| format!("{ms}ms");
         let mut body = json!({ "Name": self.id, "ServiceID": self.of, "Notes": self.notes });
         match (self.probed, self.ttl_ms) {
             (Some(probed), _) => {
-                body["HTTP"] = json!(probes::url(probed.machine));
+                for (name, value) in probes::asked(probed.by, probed.machine) {
+                    body[name] = value;
+                }
                 body["Interval"] = json!(ms(probed.interval_ms));
+            }
+            (None, _) if self.alias.is_some() => {
+                let of = self.alias.iter();
+                for Alias { node, instance } in of {
+                    let named = [("AliasNode", node), ("AliasService", instance)];
+                    for (name, value) in named.into_iter().filter(|(_, value)| !value.is_empty()) {
+                        body[name] = json!(value);
+                    }
+                }
             }
             (None, 0) => {
                 body["TCP"] = json!("10.9.8.7:80");
@@ -102,6 +172,10 @@ impl OwnCheck {
             && self
                 .probed
                 .is_none_or(|it| probes::is_probed_so(&check.definition, it))
+            && self
+                .alias
+                .as_ref()
+                .is_none_or(|it| aliases::is_alias_of(&check.definition, it))
             && check.status == self.status
             && check.output.is_empty()
             && check.notes == self.notes
@@ -118,10 +192,12 @@ impl fmt::Display for OwnCheck {
         if let Some(probed) = self.probed {
             write!(
                 f,
-                " probes {} every {}ms",
-                probes::url(probed.machine),
-                probed.interval_ms
+                " probes machine {} by {:?} every {}ms",
+                probed.machine, probed.by, probed.interval_ms
             )?;
+        }
+        if let Some(Alias { node, instance }) = &self.alias {
+            write!(f, " as node {node:?} instance {instance:?}")?;
         }
         self.status
             .iter()
@@ -147,6 +223,7 @@ mod tests {
             notes: "notes".into(),
             deregister_after_ms: 0,
             probed: None,
+            alias: None,
         };
         let body: Value = serde_json::from_slice(check.request().body()).expect("JSON");
         assert_eq!(

@@ -156,6 +156,8 @@ async fn play(world: World, schedule: &Schedule, recorder: Recorder) {
     let mut options = cluster_options(&schedule.cluster);
     if schedule.cluster.probes {
         options.server.prober = Some(Arc::new(world.prober()));
+        // Programs in containers are, too.
+        options.server.script_checks = true;
     }
     let cluster = Cluster::start(&world, options, witness);
     let saboteur = Saboteur::new(&world, &cluster, schedule, &recorder);

@@ -179,6 +179,12 @@ impl Truth {
     /// The least that `server` had applied at any moment from `from` to `until`, as far as is known: after a restart it
     /// may have nothing.
     pub fn least_applied_at(&self, server: ServerNumber, from: Time, until: Time) -> Point {
+        if server.agent().is_some() {
+            // It may have asked any of them.
+            let servers = self.applied_at.keys();
+            let least = servers.map(|server| self.least_applied_at(*server, from, until));
+            return least.min().unwrap_or(0);
+        }
         let Some(steps) = self.applied_at.get(&server) else {
             return 0;
         };
@@ -196,6 +202,9 @@ impl Truth {
 
     /// The most that `server` can have applied at any moment until `until`, in any of its lives.
     pub fn most_applied_at(&self, server: ServerNumber, until: Time) -> Point {
+        if server.agent().is_some() {
+            return self.applied_until(until);
+        }
         let steps = self.possible_at.get(&server).map_or(&[][..], Vec::as_slice);
         let most = steps
             .iter()
@@ -374,6 +383,8 @@ impl Ask {
             } => Topic::ServicePassing(namespace, name(service)),
             Ask::Health { service, .. } => Topic::Service(namespace, name(service)),
             Ask::CatalogService { service, .. } => Topic::ServiceInstances(namespace, name(service)),
+            // Whatever changes may make one of any service a member of a mesh, or its health another.
+            Ask::Connect { .. } => Topic::Namespace(namespace),
             Ask::Services => Topic::Services(namespace),
             Ask::Nodes => Topic::Nodes,
             Ask::NodeChecks(of) => Topic::NodeChecks(namespace, node(of)),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, header};
 use serde_json::{Value, json};
 use sider_core::{
     registry::{CheckStatus, Namespace},
@@ -12,8 +12,9 @@ use sider_core::{
 
 use crate::{
     agency,
+    agent_reads::AgentSeen,
     content::{Content, StateSeen},
-    history::{Answer, Outcome, Told},
+    history::{Answer, Kept, Outcome, Told},
     narrowing::escaped,
     operation::{
         Ask, CatalogEntry, ELSEWHERE, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target,
@@ -78,14 +79,30 @@ pub fn request(op: &Op) -> Request<Bytes> {
         Op::RegisterCheck(check) => check.request(),
         Op::Prepared(op) => op.request(),
         Op::Autopilot(op) => put("/v1/operator/autopilot/configuration", Some(op.body())),
-        Op::Read { ask, freshness } => get(&read_path(ask, *freshness, None)),
+        Op::Read { ask, freshness } => fresh(*freshness, get(&read_path(ask, *freshness, None))),
         Op::Wait {
             ask,
             freshness,
             index,
             wait_ms,
-        } => get(&read_path(ask, *freshness, Some((*index, *wait_ms)))),
+        } => fresh(
+            *freshness,
+            get(&read_path(ask, *freshness, Some((*index, *wait_ms)))),
+        ),
     }
+}
+
+/// The same request, with what its head says of how fresh a kept answer must be.
+fn fresh(freshness: Freshness, mut request: Request<Bytes>) -> Request<Bytes> {
+    let control = match freshness {
+        Freshness::CachedWithin(seconds) => HeaderValue::from_str(&format!("max-age={seconds}")).ok(),
+        Freshness::CachedAnew => Some(HeaderValue::from_static("no-cache")),
+        _ => None,
+    };
+    if let Some(control) = control {
+        request.headers_mut().insert(header::CACHE_CONTROL, control);
+    }
+    request
 }
 
 /// The request that restores this file.
@@ -108,6 +125,15 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
     if let Op::AgentRead(ask) = op
         && let Some(seen) = ask.parse(status, answer.body())
     {
+        if let AgentSeen::Service(Some((hash, _))) = &seen
+            && answer
+                .headers()
+                .get("x-consul-contenthash")
+                .map(HeaderValue::as_bytes)
+                != Some(hash.as_bytes())
+        {
+            return Outcome::Nonsense(format!("X-Consul-ContentHash is not {hash}"));
+        }
         return match success(op, &answer) {
             Ok(done) => Outcome::Done(Answer {
                 content: Some(Content::Agent(seen)),
@@ -142,6 +168,8 @@ pub fn outcome(op: &Op, answer: Result<Response<Bytes>, NetworkError>) -> Outcom
             Err(problem) => Outcome::Nonsense(format!("200 with a bad answer: {problem}")),
         },
         500 if text().starts_with("No cluster leader") => Outcome::Failed(text()),
+        // An agent says so of which no server carried it out.
+        500 if text().starts_with("No known Consul servers") => Outcome::Failed(text()),
         500 if text().starts_with("outcome unknown") => Outcome::Unknown(text()),
         503 | 429 => Outcome::Failed(text()),
         400 if matches!(op, Op::Restore { .. }) => Outcome::Refused {
@@ -254,7 +282,24 @@ fn told(answer: &Response<Bytes>) -> Result<Told, String> {
             .map(Duration::from_millis)
             .map_err(|_| format!("last contact {last_contact:?}"))?,
         consistency: header("x-consul-effective-consistency")?.to_owned(),
+        kept: kept(answer)?,
     })
+}
+
+/// What an agent says of an answer that it keeps.
+fn kept(answer: &Response<Bytes>) -> Result<Option<Kept>, String> {
+    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    let Some(cache) = header("x-cache") else {
+        return Ok(None);
+    };
+    let age = header("age").and_then(|age| age.parse().ok());
+    match (cache, age) {
+        ("HIT" | "MISS", Some(seconds)) => Ok(Some(Kept {
+            hit: cache == "HIT",
+            age: Duration::from_secs(seconds),
+        })),
+        (cache, _) => Err(format!("X-Cache {cache:?} with age {:?}", header("age"))),
+    }
 }
 
 /// A registration answers with the ids of its checks.
@@ -456,6 +501,9 @@ pub(crate) fn read_path(ask: &Ask, freshness: Freshness, wait: Option<(u64, u64)
         Freshness::Consistent => parameters.push("consistent".into()),
         Freshness::Stale => parameters.push("stale".into()),
         Freshness::MaxStale(ms) => parameters.push(format!("max_stale={ms}ms")),
+        Freshness::Cached | Freshness::CachedWithin(_) | Freshness::CachedAnew => {
+            parameters.push("cached".into());
+        }
     }
     if let Some((index, wait_ms)) = wait {
         parameters.push(format!("index={index}"));
@@ -492,6 +540,15 @@ fn path_of(ask: &Ask) -> (String, Vec<String>) {
             let parameters = tags.iter().map(|tag| format!("tag={tag}")).collect();
             (format!("/v1/catalog/service/{service}"), parameters)
         }
+        Ask::Connect {
+            service,
+            checks: true,
+            passing,
+        } => (
+            format!("/v1/health/connect/{service}"),
+            passing.then(|| "passing".to_owned()).into_iter().collect(),
+        ),
+        Ask::Connect { service, .. } => (format!("/v1/catalog/connect/{service}"), vec![]),
         Ask::Services => ("/v1/catalog/services".to_owned(), vec![]),
         Ask::Nodes => ("/v1/catalog/nodes".to_owned(), vec![]),
         Ask::NodeChecks(node) => (format!("/v1/health/node/{node}"), vec![]),

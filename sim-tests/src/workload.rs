@@ -11,7 +11,8 @@ use sider_runtime_sim::World;
 
 use crate::{
     cluster::Client,
-    history::Outcome,
+    forwarding,
+    history::{Outcome, ServerNumber},
     keys::Notes,
     operation::{Apart, Op, RegisterForm, Service},
     recorder::Recorder,
@@ -122,11 +123,13 @@ impl Player {
     /// Sends one request and writes down what came of it.
     pub async fn perform(&self, server: u8, op: Op, patience: Duration) -> Outcome {
         let op = self.notes.resolve(op);
+        let understood = forwarding::understood(server, &op);
         let id = self
             .recorder
-            .invoked(&self.world, self.number, server, &op, patience);
+            .invoked(&self.world, self.number, server, &understood, patience);
         let wait = match &op {
             Op::Wait { wait_ms, .. } => Duration::from_millis(*wait_ms),
+            Op::AgentRead(ask) => ask.wait(),
             _ => Duration::ZERO,
         };
         let limit = wait + wait / WAIT_SPREAD_DIVISOR + patience;
@@ -134,7 +137,7 @@ impl Player {
             (Op::Restore { damage }, Some(file)) => wire::restore(damage.done_to(&file)),
             _ => wire::request(&op),
         };
-        let answer = self.client.send(usize::from(server), request, limit).await;
+        let answer = self.client.send_to(server, request, limit).await;
         if let (Op::Save, Ok(answer)) = (&op, &answer)
             && answer.status().is_success()
         {
@@ -146,7 +149,10 @@ impl Player {
         };
         let outcome = wire::outcome(&op, answer);
         self.notes.take(&op, &outcome);
-        let heard = Some(self.client.heard_by(usize::from(server)));
+        let heard = match ServerNumber(server).agent() {
+            Some(_) => None,
+            None => Some(self.client.heard_by(usize::from(server))),
+        };
         self.recorder.returned(&self.world, id, outcome.clone(), heard);
         outcome
     }

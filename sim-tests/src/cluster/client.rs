@@ -12,7 +12,7 @@ use sider_runtime_sim::{Host, SimNetwork, SimTask, StreamedAnswer};
 use super::Cluster;
 use crate::{
     cluster_reads,
-    history::Heard,
+    history::{Heard, ServerNumber},
     recorder::{number, time},
 };
 
@@ -44,6 +44,25 @@ impl Client {
         self.network
             .http(&self.cluster.http_address(server), request, patience)
             .await
+    }
+
+    /// The same to a server or, in the place of one, to an agent.
+    ///
+    /// # Errors
+    /// As for [`Client::send`].
+    pub async fn send_to(
+        &self,
+        server: u8,
+        request: ::http::Request<Bytes>,
+        patience: Duration,
+    ) -> Result<::http::Response<Bytes>, NetworkError> {
+        let Some(address) = self.cluster.address_of(server) else {
+            return Err(NetworkError::Unreachable {
+                address: ServerNumber(server).to_string(),
+                reason: "it was never started".into(),
+            });
+        };
+        self.network.http(&address, request, patience).await
     }
 
     /// The same for a request whose answer goes on: waits for its head.

@@ -79,5 +79,6 @@ fn check(dice: &mut Dice, pace: Pace) -> OwnCheck {
         notes: (*dice.pick(&["", "", "see the book"])).to_owned(),
         deregister_after_ms: if dice.chance(15) { after_ms } else { 0 },
         probed: None,
+        alias: None,
     }
 }

@@ -9,6 +9,9 @@ mod autopilot;
 mod catalog;
 mod checks;
 mod cluster;
+mod connect;
+mod forwarding;
+mod hashes;
 mod keys;
 mod narrowing;
 mod prepared;
@@ -45,6 +48,12 @@ const BESIDE: u64 = 0x5e4_7e45;
 const BESIDE_AGENTS: u64 = 0xa6e_2755;
 /// The same for what was drawn later of checks that servers run.
 const BESIDE_PROBES: u64 = 0x9_20be5;
+/// The same for members of a service mesh.
+const BESIDE_CONNECT: u64 = 0xc0_22ec7;
+/// The same for waits for another hash.
+const BESIDE_HASHES: u64 = 0x4a_54e5;
+/// The same for what is asked of agents in place of servers.
+const BESIDE_FORWARDING: u64 = 0xf0_27a2d;
 /// In so many of a hundred worlds the servers are in their own catalog.
 const SERVERS_LISTED: u64 = 40;
 
@@ -91,10 +100,24 @@ pub fn generate(seed: u64) -> Schedule {
         pace,
         &mut actions,
     );
+    connect::draw(
+        &mut Dice::new(seed ^ BESIDE_CONNECT),
+        &cluster,
+        pace,
+        &mut actions,
+    );
+    hashes::draw(&mut Dice::new(seed ^ BESIDE_HASHES), &cluster, pace, &mut actions);
     let other_agent = dice.chance(8).then(|| agents::draw(&mut dice, pace));
     let mut of_agents = Dice::new(seed ^ BESIDE_AGENTS);
     let mut burden = |plan| agents::burden(&mut of_agents, &cluster, pace, plan);
     let (first_agent, other_agent) = (first_agent.map(&mut burden), other_agent.map(&mut burden));
+    let plans = [first_agent.as_ref(), other_agent.as_ref()];
+    forwarding::draw(
+        &mut Dice::new(seed ^ BESIDE_FORWARDING),
+        &plans,
+        pace,
+        &mut actions,
+    );
     Schedule {
         seed,
         cluster,

@@ -2,19 +2,21 @@
 
 use sider_core::registry::CheckStatus;
 
-use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, catalog::OF_TRANSACTIONS, clients};
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, catalog::OF_TRANSACTIONS, clients, work::NODES};
 use crate::{
     catalog_steps::{CatalogStep, Thing, Verb},
     keys::{KeyOp, Step},
     matching::SHARED_NODE,
-    operation::Op,
-    own_checks::{OwnCheck, Probed},
+    operation::{CatalogEntry, Op},
+    own_checks::{Alias, By, OwnCheck, Probed},
     probes::PREFIX,
     schedule::{Action, Doing, Shape, Turn},
 };
 
 /// In so many of a hundred worlds servers run checks.
 const WITH_PROBES: u64 = 14;
+/// In so many of a hundred of these some checks are aliases of others.
+const WITH_ALIASES: u64 = 70;
 /// The TTL of what would be probed in such a world, and is not there.
 const INSTEAD_MS: u64 = 1_500;
 
@@ -51,7 +53,99 @@ pub(super) fn draw(dice: &mut Dice, cluster: &mut Shape, pace: Pace, actions: &m
         .flat_map(|machine| turns(dice, pace, machine))
         .collect();
     turns.sort_by_key(|turn| (turn.at_ms, turn.machine));
+    ask_otherwise(dice, actions);
+    if dice.chance(WITH_ALIASES) {
+        aliases(dice, cluster, pace, clients, actions);
+    }
     turns
+}
+
+/// Some machines are asked in other ways than by requests.
+fn ask_otherwise(dice: &mut Dice, actions: &mut [Action]) {
+    for action in actions {
+        let Doing::Chain(ops) = &mut action.what else {
+            continue;
+        };
+        for (_, op) in ops {
+            if let Op::RegisterCheck(OwnCheck {
+                probed: Some(probed), ..
+            }) = op
+                && dice.chance(60)
+            {
+                probed.by = *dice.pick(&By::ALL);
+            }
+        }
+    }
+}
+
+/// Checks take on the status of an instance or a node: one that renews a TTL, one of the catalog, their own, or none that is
+/// there.
+fn aliases(dice: &mut Dice, cluster: &Shape, pace: Pace, clients: u64, actions: &mut Vec<Action>) {
+    for nth in 0..dice.between(1, 4) {
+        let of = |node: &str, instance: &str| Alias {
+            node: node.to_owned(),
+            instance: instance.to_owned(),
+        };
+        for at_ms in registrations(dice, pace) {
+            let of_web = format!("web-{}", dice.between(0, 2));
+            let host = *dice.pick(&NODES);
+            let alias = match dice.index(6) {
+                0 | 1 => of("", &of_web),
+                2 => of(SHARED_NODE, &of_web),
+                3 => of(host, ""),
+                4 => of(host, &format!("{host}-db")),
+                _ => of("", OF_TRANSACTIONS),
+            };
+            let check = OwnCheck {
+                id: format!("{PREFIX}alias-{nth}"),
+                of: OF_TRANSACTIONS.to_owned(),
+                ttl_ms: 0,
+                status: *dice.pick(&[None, Some(CheckStatus::Passing)]),
+                notes: String::new(),
+                deregister_after_ms: 0,
+                probed: None,
+                alias: Some(alias),
+            };
+            let ops = vec![
+                Op::Keys(KeyOp::Transact(vec![Step::Catalog(instance())])),
+                Op::RegisterCheck(check),
+            ];
+            actions.push(Action {
+                at_ms,
+                client: u8::try_from(dice.between(0, clients)).unwrap_or(0),
+                patience_ms: PATIENT_MS,
+                what: Doing::Chain(ops.into_iter().map(|op| (dice.server(cluster), op)).collect()),
+            });
+        }
+    }
+    // What they follow turns, too.
+    for _ in 0..dice.between(3, 8) {
+        let host = (*dice.pick(&NODES)).to_owned();
+        let status = *dice.pick(&[CheckStatus::Passing, CheckStatus::Critical, CheckStatus::Warning]);
+        let of_instance = dice.chance(50);
+        let entry = CatalogEntry {
+            address: "10.1.1.1".to_owned(),
+            service: of_instance.then(|| (format!("{host}-db"), "db".to_owned(), 2_000)),
+            check: Some((
+                if of_instance { "db-check" } else { "ping" }.to_owned(),
+                status,
+                "it says so".to_owned(),
+            )),
+            check_of: None,
+            node_id: String::new(),
+            rack: None,
+            spoils: None,
+            keeps_node: true,
+            node: host,
+        };
+        actions.push(Action {
+            at_ms: dice.between(BEGIN_MS + 500, pace.end_ms - 2_000),
+            client: u8::try_from(dice.between(0, clients)).unwrap_or(0),
+            patience_ms: PATIENT_MS,
+            what: Doing::Chain(vec![(dice.server(cluster), Op::CatalogRegister(entry))]),
+        });
+    }
+    actions.sort_by_key(|action| (action.at_ms, action.client));
 }
 
 /// When a check is registered: soon, and sometimes again.
@@ -74,7 +168,9 @@ fn check(dice: &mut Dice, pace: Pace, machine: u8) -> OwnCheck {
         probed: Some(Probed {
             machine,
             interval_ms: *dice.pick(&[300, 500, 900]) * pace.stretch.min(4),
+            by: By::Http,
         }),
+        alias: None,
     }
 }
 

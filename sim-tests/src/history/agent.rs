@@ -7,6 +7,11 @@ use sider_core::registry::{CheckStatus, Instance, Namespace};
 use super::ServerNumber;
 use crate::time::Time;
 
+/// An agent serves within this time of its start.
+const STARTS: Duration = Duration::from_secs(1);
+/// What befell an agent shows for no longer than this after it was over, but in calls that hang.
+const SETTLES: Duration = Duration::from_secs(2);
+
 /// What an agent wants to be in the registry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AgentPromise {
@@ -113,6 +118,26 @@ pub struct AgentCheck {
     pub output: Option<String>,
     /// Its TTL; `None` if it has none.
     pub ttl: Option<Duration>,
+}
+
+impl AgentPromise {
+    /// Whether it ran from `from` to `until`, and nothing befell it or its host, nor shortly before.
+    pub fn is_left_alone(&self, from: Time, until: Time) -> bool {
+        let since = from - SETTLES;
+        self.started + STARTS <= from && !self.outages.iter().any(|outage| outage.overlaps(since, until))
+    }
+
+    /// Whether its process may have ended between the two moments, or have been started.
+    pub fn may_have_ended(&self, from: Time, until: Time) -> bool {
+        let ends = |outage: &&Outage| {
+            matches!(
+                outage.kind,
+                OutageKind::Down | OutageKind::Stopped(_) | OutageKind::Disk
+            )
+        };
+        let mut ended = self.outages.iter().filter(ends);
+        ended.any(|outage| outage.overlaps(from - SETTLES, until))
+    }
 }
 
 impl Outage {

@@ -72,12 +72,13 @@ pub fn check(history: &History) -> Result<(), Violation> {
 }
 
 /// What an older program does not know is refused until the last server is exchanged.
-fn needs_an_upgrade(history: &History, operation: &Operation) -> bool {
+pub(super) fn needs_an_upgrade(history: &History, operation: &Operation) -> bool {
     let truth = history.truth();
     let needed = match &operation.op {
         // A file may hold what came with it.
         Op::Restore { .. } => 3,
         Op::Register { services, .. } if services.iter().any(|it| !it.extras().is_empty()) => 3,
+        Op::RegisterCheck(check) if check.is_of_a_newer_kind() => 3,
         Op::Autopilot(_) => 2,
         Op::Prepared(op) if op.is_logged() => 2,
         Op::Keys(op) if op.is_logged() => 2,
@@ -113,9 +114,10 @@ fn stops_have_reasons(history: &History) -> Result<(), Violation> {
 }
 
 /// How long an answer may take at most while all is well.
-fn longest(history: &History, operation: &Operation) -> Duration {
+pub(super) fn longest(history: &History, operation: &Operation) -> Duration {
     let wait = match &operation.op {
         Op::Wait { index, wait_ms, .. } if *index > 0 => Duration::from_millis(*wait_ms),
+        Op::AgentRead(ask) => ask.wait(),
         // One that is broken for good is waited for.
         Op::Cluster(ClusterAsk::Members | ClusterAsk::Ready) => PEER_STATUS_TIMEOUT.max(READY_TIMEOUT),
         _ => Duration::ZERO,

@@ -2,8 +2,10 @@
 //! several is within its named limit whenever somebody looks; and what it holds for those who wait (parked queries, their
 //! topics, reads that wait for the leader, writes under way) is gone soon after the last client went, answered or not.
 
+use std::collections::BTreeSet;
+
 use super::Violation;
-use crate::history::History;
+use crate::{history::History, operation::Ask};
 
 /// Its name.
 pub const NAME: &str = "leaks";
@@ -27,6 +29,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         // Who is no member any more, or is left broken, still waits for a leader with what it was given.
         if let Some(left @ 1..) = holding.left
             && holding.passing
+            && left > allowed(history, &holding.what)
             && stay.contains(&server)
         {
             let what = format!(
@@ -39,10 +42,41 @@ pub fn check(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
+/// How much may be left when all clients have gone: agents go on, and follow what they keep.
+fn allowed(history: &History, what: &str) -> usize {
+    let of_followers = ["blocking queries", "topics waited for", "timers for others"];
+    match of_followers.contains(&what) {
+        true => followers(history),
+        false => 0,
+    }
+}
+
+/// How many queries agents may have at a server when all clients have gone: one for each answer that they keep, whoever asked
+/// for it; and of one that died, or can't be reached, as long as the server does not know that.
+fn followers(history: &History) -> usize {
+    let mut kept: BTreeSet<(&str, &Ask)> = BTreeSet::new();
+    let mut followers = 0;
+    for operation in &history.operations {
+        let asked = operation
+            .op
+            .asked()
+            .filter(|(_, freshness)| freshness.is_cached());
+        if let (Some((ask, _)), Some(agent)) = (asked, history.agent_of(operation))
+            && kept.insert((&agent.node, ask))
+        {
+            followers += 1 + agent.outages.len();
+        }
+    }
+    followers
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::story::Story, *};
-    use crate::history::{Holding, ServerNumber};
+    use crate::{
+        history::{Holding, ServerNumber},
+        operation::Freshness,
+    };
 
     fn verdict(passing: bool, most: usize, left: usize) -> Result<(), Violation> {
         let mut story = Story::new();
@@ -67,6 +101,33 @@ mod tests {
     #[test]
     fn what_is_kept_may_stay() {
         assert_eq!(verdict(false, 10, 10), Ok(()));
+    }
+
+    #[test]
+    fn agents_follow_what_they_keep() {
+        let left = |asked: bool| {
+            let mut story = Story::new();
+            story.configure(&[1, 2, 3]);
+            story.record().agents.push(crate::history::AgentPromise {
+                node: crate::agency::node(0),
+                ..Default::default()
+            });
+            if asked {
+                story.read(ServerNumber::AGENTS, Ask::Services, Freshness::Cached);
+            }
+            let at = story.now();
+            story.record().holdings.push(Holding {
+                server: ServerNumber(2),
+                what: "blocking queries".into(),
+                passing: true,
+                limit: 10,
+                most: (1, at),
+                left: Some(1),
+            });
+            check(&story.finish())
+        };
+        assert_eq!(left(true), Ok(()));
+        left(false).expect_err("nobody follows");
     }
 
     #[test]

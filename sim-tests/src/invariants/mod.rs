@@ -6,15 +6,19 @@
 
 pub mod agent_api;
 pub mod agents;
+pub mod aliases;
 pub mod autopilot;
 pub mod availability;
 pub mod backups;
+pub mod cached;
 pub mod clients_view;
 pub mod cluster_api;
 pub mod digest;
 pub mod durability;
 pub mod election_safety;
 pub mod exactly_once;
+pub mod forwarded;
+pub mod hashes;
 pub mod leader_completeness;
 pub mod leaks;
 pub mod linearizability;
@@ -65,7 +69,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 36] = [
+pub const ALL: [(&str, Check); 40] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -80,6 +84,7 @@ pub const ALL: [(&str, Check); 36] = [
     (prepared::NAME, prepared::check),
     (linearizability::NAME, linearizability::check),
     (agent_api::NAME, agent_api::check),
+    (hashes::NAME, hashes::check),
     (clients_view::NAME, clients_view::check),
     (sessions::NAME, sessions::check),
     (staleness::NAME, staleness::check),
@@ -87,6 +92,8 @@ pub const ALL: [(&str, Check); 36] = [
     (backups::NAME, backups::check),
     (watches::NAME, watches::check),
     (watch_guarantees::NAME, watch_guarantees::check),
+    (cached::NAME, cached::check),
+    (forwarded::NAME, forwarded::check),
     (outputs::NAME, outputs::check),
     (renewals::NAME, renewals::check),
     (ttl::NAME, ttl::check),
@@ -95,6 +102,7 @@ pub const ALL: [(&str, Check); 36] = [
     (reaping::NAME, reaping::check),
     (agents::NAME, agents::check),
     (probes::NAME, probes::check),
+    (aliases::NAME, aliases::check),
     (membership::NAME, membership::check),
     (autopilot::NAME, autopilot::check),
     (servers::NAME, servers::check),

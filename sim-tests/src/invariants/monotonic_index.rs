@@ -42,6 +42,8 @@ pub fn check(history: &History) -> Result<(), Violation> {
                     .or_default()
                     .take(history, operation, index, false)?;
             }
+            // An agent asks now this server, now that one.
+            Some(_) if operation.server.agent().is_some() => {}
             Some((ask, _)) => {
                 let highest = of_server.entry((ask.topic(), operation.server)).or_default();
                 highest.take(history, operation, index, true)?;

@@ -43,7 +43,11 @@ pub fn check(history: &History) -> Result<(), Violation> {
         let server = servers.entry(operation.server).or_default();
         let started = |at| history.truth().started_before(operation.server, at);
         // What was under way when the process started may be an answer of the one before.
-        if operation.op.asked().is_some() && started(operation.invoked) == started(operation.returned) {
+        // An agent asks now this server, now that one.
+        if operation.server.agent().is_none()
+            && operation.op.asked().is_some()
+            && started(operation.invoked) == started(operation.returned)
+        {
             server.forget_before(started(operation.invoked));
             server.holds(history, operation, last, "this server has shown")?;
             server.returned(operation, first);

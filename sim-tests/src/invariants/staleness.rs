@@ -36,7 +36,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         };
         let Some(told) = &answer.told else { continue };
         as_asked(freshness, told)
-            .and_then(|()| match freshness.linearizable() {
+            .and_then(|()| match freshness.linearizable() || freshness.is_cached() {
                 true => just_confirmed(told),
                 false => as_new_as_asked(freshness, told)
                     .and_then(|()| contact_was_there(history, operation, told, &alone))
@@ -52,7 +52,10 @@ pub fn check(history: &History) -> Result<(), Violation> {
 
 fn as_asked(freshness: Freshness, told: &Told) -> Result<(), String> {
     let expected = match freshness {
-        Freshness::Default => "leader",
+        // An agent fetches what it keeps as of then.
+        Freshness::Default | Freshness::Cached | Freshness::CachedWithin(_) | Freshness::CachedAnew => {
+            "leader"
+        }
         Freshness::Consistent => "consistent",
         Freshness::Stale | Freshness::MaxStale(_) => "stale",
     };

@@ -473,6 +473,7 @@ impl Story {
             known_leader,
             last_contact: Duration::from_millis(last_contact_ms),
             consistency: consistency.to_owned(),
+            kept: None,
         };
         self.change_answer(id, |answer| answer.told = Some(told));
     }

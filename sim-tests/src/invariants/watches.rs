@@ -25,7 +25,8 @@ pub const NAME: &str = "watches";
 /// # Errors
 /// A wait ended early for nothing, or late though there was something.
 pub fn check(history: &History) -> Result<(), Violation> {
-    for operation in &history.operations {
+    // How soon those are woken who wait through an agent, `forwarded` judges.
+    for operation in history.operations.iter().filter(|it| it.server.agent().is_none()) {
         let Some(wait) = Wait::of(history, operation) else {
             continue;
         };
@@ -293,7 +294,8 @@ pub(crate) enum Bound {
 
 /// The bound by which each answered wait was judged that had something to be woken by.
 pub(crate) fn bounds(history: &History) -> impl Iterator<Item = Bound> + '_ {
-    history.operations.iter().filter_map(|operation| {
+    let at_servers = history.operations.iter().filter(|it| it.server.agent().is_none());
+    at_servers.filter_map(|operation| {
         let wait = Wait::of(history, operation)?;
         let (_, seen_by_all) = wait.first_lasting_difference()?;
         Some(wait.owed_by(seen_by_all).1)
@@ -320,7 +322,7 @@ fn stops_a_server(fault: &FaultSpan) -> bool {
 
 /// How long after a server has applied a difference its waiters' answers may take to reach them, when all is well: the
 /// window in which bursts are folded, a round to the leader and one from there to a quorum, and the way back.
-fn lateness(bounds: &Bounds) -> Duration {
+pub(super) fn lateness(bounds: &Bounds) -> Duration {
     COALESCE_WINDOW + bounds.latency * 8 + Duration::from_millis(300)
 }
 

@@ -25,6 +25,15 @@ impl fmt::Display for Ask {
                 )
             }
             Ask::CatalogService { service, tags } => write!(f, "instances of {service}{}", tagged(tags)),
+            Ask::Connect {
+                service,
+                checks,
+                passing,
+            } => {
+                let passing = if *passing { " passing" } else { "" };
+                let checks = if *checks { " with health" } else { "" };
+                write!(f, "members of a mesh that reach {service}{checks}{passing}")
+            }
             Ask::Services => f.write_str("services"),
             Ask::Nodes => f.write_str("nodes"),
             Ask::NodeServices { node, list } => {
@@ -63,6 +72,9 @@ impl fmt::Display for Freshness {
             Freshness::Consistent => f.write_str("consistent"),
             Freshness::Stale => f.write_str("stale"),
             Freshness::MaxStale(ms) => write!(f, "at most {ms} ms stale"),
+            Freshness::Cached => f.write_str("cached"),
+            Freshness::CachedWithin(seconds) => write!(f, "cached for at most {seconds} s"),
+            Freshness::CachedAnew => f.write_str("cached anew"),
         }
     }
 }

@@ -8,6 +8,8 @@ use super::{Action, AgentPlan, AgentTrouble, Befall, Doing, Fault, Schedule, Sha
 use crate::{
     audit::AUDITOR,
     cluster_reads::ClusterAsk,
+    forwarding::{is_kept, is_sent_on},
+    history::ServerNumber,
     keys::{KeyOp, Step},
     operation::{Ask, Damage, Op},
 };
@@ -137,6 +139,8 @@ impl Schedule {
         let asked: Vec<u8> = match &action.what {
             Doing::Chain(ops) => {
                 ops.iter().try_for_each(|(_, op)| validate_op(op))?;
+                ops.iter()
+                    .try_for_each(|(server, op)| validate_way(*server, op))?;
                 ops.iter().map(|(server, _)| *server).collect()
             }
             Doing::Follow {
@@ -151,8 +155,15 @@ impl Schedule {
         };
         need!(!asked.is_empty(), "nobody is asked anything");
         let servers = self.cluster.servers;
-        let missing = asked.into_iter().find(|server| *server >= servers);
-        missing.map_or(Ok(()), |server| Err(no_server(server, servers)))
+        let is_there = |server: &u8| match ServerNumber(*server).agent() {
+            Some(agent) => self.agents().any(|(number, _)| number == agent),
+            None => *server < servers,
+        };
+        let missing = asked.into_iter().find(|server| !is_there(server));
+        missing.map_or(Ok(()), |server| match ServerNumber(server).agent() {
+            Some(agent) => Err(format!("there is no agent {agent}")),
+            None => Err(no_server(server, servers)),
+        })
     }
 
     fn validate_fault(&self, fault: &Fault) -> Result<(), String> {
@@ -216,6 +227,21 @@ impl Shape {
         );
         Ok(())
     }
+}
+
+/// Whether what is asked of an agent is what it sends on, and what only an agent keeps is asked of one.
+fn validate_way(server: u8, op: &Op) -> Result<(), String> {
+    let through_an_agent = ServerNumber(server).agent().is_some();
+    need!(
+        !through_an_agent || is_sent_on(op),
+        "an agent does not send on: {op}"
+    );
+    let kept = op.asked().filter(|(_, freshness)| freshness.is_cached());
+    need!(
+        kept.is_none_or(|(ask, _)| through_an_agent && is_kept(ask)),
+        "nobody keeps answers to this: {op}"
+    );
+    Ok(())
 }
 
 fn validate_op(op: &Op) -> Result<(), String> {
@@ -412,6 +438,20 @@ mod tests {
         ] {
             assert_refused("/faults/0/what", what, "there is no server 99");
         }
+    }
+
+    #[test]
+    fn what_no_agent_sends_on_is_not_asked_of_one() {
+        let ask = |freshness: Value| json!({"Read": {"ask": "Nodes", "freshness": freshness}});
+        let asked = |server: u8, op: Value| json!({"Chain": [[server, op]]});
+        assert_refused(
+            "/actions/0/what",
+            asked(205, ask(json!("Default"))),
+            "there is no agent 5",
+        );
+        assert_refused("/actions/0/what", asked(0, ask(json!("Cached"))), "nobody keeps");
+        let own = json!({"Deregister": {"id": "web-1", "service": null}});
+        assert_refused("/actions/0/what", asked(200, own), "does not send on");
     }
 
     #[test]

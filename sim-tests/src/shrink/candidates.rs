@@ -6,6 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
+    history::ServerNumber,
     schedule::{Action, AgentPlan, Doing, Fault, Schedule},
     stage,
     time::Time,
@@ -100,6 +101,7 @@ pub(super) fn without_agent(schedule: &Schedule) -> Vec<Schedule> {
         let mut candidate = schedule.clone();
         candidate.agent = candidate.agent.filter(|_| !first);
         candidate.other_agent = candidate.other_agent.filter(|_| !other);
+        candidate.ask_nobody_who_is_missing();
         candidate
     };
     [(true, true), (true, false), (false, true)]
@@ -153,6 +155,7 @@ fn until(schedule: &Schedule, end_ms: u64) -> Schedule {
     cut.actions.retain(|action| action.at_ms < end_ms);
     cut.agent = cut.agent.filter(|agent| agent.start_ms < end_ms);
     cut.other_agent = cut.other_agent.filter(|agent| agent.start_ms < end_ms);
+    cut.ask_nobody_who_is_missing();
     let heal_ms = cut.heal_ms;
     for agent in [&mut cut.agent, &mut cut.other_agent].into_iter().flatten() {
         agent.troubles.retain(|it| it.at_ms < heal_ms);
@@ -185,9 +188,11 @@ pub(super) fn with_fewer_servers(schedule: &Schedule) -> Vec<Schedule> {
         candidate.faults = parse(faults)?;
         for action in &mut candidate.actions {
             match &mut action.what {
-                Doing::Chain(ops) => ops.iter_mut().for_each(|(server, _)| *server %= servers),
+                Doing::Chain(ops) => ops
+                    .iter_mut()
+                    .for_each(|(server, _)| among_servers(server, servers)),
                 Doing::Follow { servers: asked, .. } | Doing::Stream { servers: asked, .. } => {
-                    asked.iter_mut().for_each(|server| *server %= servers);
+                    asked.iter_mut().for_each(|server| among_servers(server, servers));
                 }
             }
         }
@@ -198,6 +203,13 @@ pub(super) fn with_fewer_servers(schedule: &Schedule) -> Vec<Schedule> {
         .filter(|servers| *servers < schedule.cluster.servers)
         .filter_map(fewer)
         .collect()
+}
+
+/// Asks a server below `servers`; an agent is asked as before.
+fn among_servers(server: &mut u8, servers: u8) {
+    if ServerNumber(*server).agent().is_none() {
+        *server %= servers;
+    }
 }
 
 /// Lets faults be about servers below `servers` only.

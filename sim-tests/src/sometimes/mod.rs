@@ -8,6 +8,8 @@ mod autopilot;
 mod catalog;
 mod cluster;
 mod counting;
+mod forwarding;
+mod hashes;
 mod prepared;
 mod probes;
 mod rows;

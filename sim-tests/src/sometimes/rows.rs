@@ -15,7 +15,7 @@ use super::{
         several_checks, shared_wakes, split_votes, stale_behind, steps_given, stops, taken_back, two_leaders,
         under, unfiltered, unknown_writes, waiting_at, waits, woken,
     },
-    prepared, probes, shown, streams, whole,
+    forwarding, hashes, prepared, probes, shown, streams, whole,
 };
 use crate::{
     history::{Fact, Outcome, ServerNumber},
@@ -211,6 +211,9 @@ table! {
     Usual "what a server probes is another than before": probes::turned;
     Usual "what a server probes turns bad": probes::turned_bad;
     Usual "a leader goes on with checks that another one ran": probes::goes_on;
+    Usual "a machine is found otherwise by other means than a request": probes::by_other_means;
+    Usual "an alias takes on the status of what it follows": probes::alias_follows;
+    Usual "an alias takes on the status of a node": probes::alias_of_a_node;
 
     // Reads.
     Usual "a follower answers a linearizable read": |h| count(h, |op| {
@@ -382,6 +385,27 @@ table! {
     Usual "a check of an agent's node is registered": agents::node_check;
     Usual "a program that an agent runs warns": agents::warns;
     Usual "an instance leaves, as its agent met nothing good for long": agents::leaves;
+
+    // Hashes, and members of a mesh.
+    Usual "who waits for another hash gets it": hashes::another;
+    Usual "who waits for another hash gets the same after the wait": hashes::same;
+    Usual "who waits for another hash hears that the instance is gone": hashes::gone;
+    Usual "members of a service mesh are shown": hashes::members;
+    Usual "who waits for other members of a mesh is woken": hashes::members_woken;
+
+    // What agents send on, and keep.
+    Usual "a read is sent on by an agent and answered": forwarding::read;
+    Usual "a write is sent on by an agent and carried out": forwarding::written;
+    Usual "a session is created through an agent, on the agent's node": forwarding::session;
+    Usual "a request through an agent fails, or nobody knows": forwarding::failed;
+    Usual "a request through an agent is answered while a server is down": forwarding::elsewhere;
+    Usual "who waits through an agent is woken": forwarding::woken;
+    Usual "a kept answer is given again": forwarding::hit;
+    Usual "a kept answer is given again that is a second old or more": forwarding::aged;
+    Usual "who waits for news of a kept answer is woken": forwarding::kept_woken;
+    Usual "several wait for news of one kept answer": forwarding::shared;
+    Usual "a client wants it anew, though an agent keeps it": forwarding::anew;
+    Usual "all was well for as long as a kept answer was followed": forwarding::judged;
 
     // Clients.
     Usual "what an agent registered is taken away, and comes back": |h| h.agents.iter().map(|agent| {
