@@ -46,6 +46,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         given
             .is_as_asked(freshness)
             .and_then(|kept| given.is_true(kept))
+            .and_then(|()| given.is_new())
             .and_then(|()| given.follows(before))
             .map_err(|what| {
                 let what = format!("{} of {}: {what}", operation.op, operation.server);
@@ -128,12 +129,40 @@ impl Given<'_> {
         if !kept.hit {
             return Some(invoked);
         }
-        let news = way_of_news(history);
         let ago = kept.age + ROUNDING;
-        let confirmed = invoked - ago - drift_of(ago, history.bounds.drift_ppm) - news;
-        let by_age = Some(confirmed).filter(|at| all_is_well(history, agent, *at, operation.returned));
-        let followed = is_followed(history, agent, operation).then(|| invoked - news);
-        by_age.max(followed)
+        let drift = drift_of(ago, history.bounds.drift_ppm);
+        let confirmed = invoked - ago - drift - way_of_news(history);
+        Some(confirmed).filter(|at| all_is_well(history, agent, *at, operation.returned))
+    }
+
+    /// It shows what anybody would be woken for, if all was well since the agent was first asked for it.
+    fn is_new(&self) -> Result<(), String> {
+        let Given {
+            history,
+            operation,
+            agent,
+            ..
+        } = *self;
+        let Some(content) = self.answer.content.as_ref() else {
+            return Err("it has no content".into());
+        };
+        if !is_followed(history, agent, operation) {
+            return Ok(());
+        }
+        let truth = history.truth();
+        let since = operation.invoked - way_of_news(history);
+        let (first, last) = (
+            truth.applied_before(since),
+            truth.applied_until(operation.returned),
+        );
+        // Outputs alone wake nobody, and an index may rise without a difference.
+        let told = content.without_output();
+        match (first..=last).any(|point| truth.content(self.ask, point).without_output() == told) {
+            true => Ok(()),
+            false => Err(format!(
+                "it was so at no moment since {since}, and the agent followed it"
+            )),
+        }
     }
 
     /// It is no older than what the agent has shown before, in this life.
@@ -246,7 +275,7 @@ mod tests {
         story.copy_answer(old, kept);
         say(&mut story, kept, true, 5);
         story.wait_ms(3_000);
-        assert!(complaint(story).expect("too old").contains("was gone"));
+        assert!(complaint(story).expect("too old").contains("followed it"));
     }
 
     #[test]

@@ -113,9 +113,10 @@ fn contact_was_there(
         .filter(|(server, from, to)| *server == operation.server && (*from..=*to).contains(&came))
         .map(|(_, _, to)| *to);
     let heard = slept.max().unwrap_or(came);
+    // What was under way when the process started may be an answer of the one before.
     let started = history
         .truth()
-        .started_before(operation.server, operation.returned)
+        .started_before(operation.server, operation.invoked)
         .unwrap_or_default();
     let in_this_life = heard >= started;
     // The answer was made at some moment after the request was sent.
@@ -286,6 +287,20 @@ mod tests {
     #[test]
     fn a_leader_of_whom_nothing_came_is_not() {
         assert!(complaint(stale(true, 5_000, 5_000)).contains("a leader is said to be known"));
+    }
+
+    #[test]
+    fn an_answer_of_an_earlier_life_may_arrive_in_the_next() {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        let (asked, heard) = (story.now(), story.now() + Duration::from_millis(10));
+        story.wait_ms(15);
+        story.restart(3);
+        let read = story.read(3, Ask::Services, Freshness::Stale);
+        let operation = story.operation(read);
+        (operation.invoked, operation.heard) = (asked, Some(Heard::At(heard)));
+        story.tell(read, true, 0, "stale");
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]

@@ -267,6 +267,9 @@ pub(super) fn plainer(schedule: &Schedule) -> Vec<Schedule> {
         }
     }
     candidates
+        .iter_mut()
+        .for_each(Schedule::ask_nobody_who_is_missing);
+    candidates
 }
 
 /// With one fault that lasts less: a moment, then a quarter, then half as long.
@@ -478,6 +481,7 @@ mod tests {
         let mut alone = until(&with_fewer_servers(&generate(1))[0], 3_000);
         alone.agent = None;
         alone.other_agent = None;
+        alone.ask_nobody_who_is_missing();
         alone.faults = vec![Fault {
             at_ms: 1_000,
             for_ms: 500,
