@@ -113,11 +113,28 @@ fn contact_was_there(
         .filter(|(server, from, to)| *server == operation.server && (*from..=*to).contains(&came))
         .map(|(_, _, to)| *to);
     let heard = slept.max().unwrap_or(came);
-    // What was under way when the process started may be an answer of the one before.
-    let started = history
-        .truth()
-        .started_before(operation.server, operation.invoked)
-        .unwrap_or_default();
+    // What was under way when a process started may be an answer of that one, or of the one before.
+    let started = |at| {
+        history
+            .truth()
+            .started_before(operation.server, at)
+            .unwrap_or_default()
+    };
+    let of_life = |started| contact_was_in(history, operation, told, heard, started);
+    of_life(started(operation.returned)).or_else(|problem| match started(operation.invoked) {
+        before if before < started(operation.returned) => of_life(before),
+        _ => Err(problem),
+    })
+}
+
+/// The same of the life of the server that began at `started`.
+fn contact_was_in(
+    history: &History,
+    operation: &Operation,
+    told: &Told,
+    heard: Time,
+    started: Time,
+) -> Result<(), String> {
     let in_this_life = heard >= started;
     // The answer was made at some moment after the request was sent.
     let at_most =
