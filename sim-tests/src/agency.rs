@@ -1,8 +1,9 @@
 //! An agent on a host of its own: the program that runs on a service's machine, with a service that it renews and one
 //! that it probes, one in a namespace of its own, and what is asked of it through its own API.
 //!
-//! [`machine`] is what it runs on and what befalls that, [`services`] ask it, and [`mod@wanted`] is what must come of it all.
+//! [`machine`] is what it runs on and what befalls that, [`services`] and [`asks`] ask it, and [`mod@wanted`] is what must come of it all.
 
+mod asks;
 mod machine;
 mod services;
 mod wanted;
@@ -12,6 +13,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde_json::{Value, json};
 use sider_core::{
     agent::{AgentConfig, ConfigFile},
+    limits::AGENT_SYNC_INTERVAL,
     registry::{CheckStatus, NodeName},
     runtime::ProbeOutcome,
 };
@@ -61,6 +63,8 @@ pub const SERVICE: &str = "job";
 pub const PROBED: &str = "probed";
 /// Between two comparisons with the servers; a report that was overtaken is set right by the next one.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
+/// The same of an agent that compares seldom.
+const SELDOM_SYNC_INTERVAL: Duration = AGENT_SYNC_INTERVAL;
 /// The agent's address, as it registers it.
 pub const ADDRESS: &str = "10.3.3.3";
 /// So many probes in a row must meet the same before it counts.
@@ -95,7 +99,8 @@ pub async fn run(
     set_health(&world, number, true);
     recorder.agent(promise(&world, &cluster, number, &plan));
     let host = world.host(&node(number));
-    let machine = Machine::start(&world, &host, number, servers, saboteur, recorder.clone());
+    let config = config(number, servers, plan.seldom);
+    let machine = Machine::start(&world, &host, number, config, saboteur, recorder.clone());
     machine.befall(&plan);
     let agent = SocketAddr::new(host.ip(), HTTP_PORT).to_string();
     cluster.add_agent(number, agent.clone());
@@ -108,6 +113,7 @@ fn promise(world: &World, cluster: &Cluster, number: usize, plan: &AgentPlan) ->
         node: node(number),
         servers: (0..cluster.len()).map(recorder::number).collect(),
         address: ADDRESS.to_owned(),
+        seldom: plan.seldom,
         started: now(world),
         // The last thing that is planned to change what must be in the registry; what takes longer is told later.
         settled: Time::ms(
@@ -315,7 +321,7 @@ fn set_health(world: &World, number: usize, healthy: bool) {
     }
 }
 
-fn config(number: usize, servers: Vec<String>) -> AgentConfig {
+fn config(number: usize, servers: Vec<String>, seldom: bool) -> AgentConfig {
     let node = NodeName::parse(&node(number)).expect("a valid name");
     let renewed = json!({ "type": "ttl", "ttl": format!("{}ms", RENEWED_TTL.as_millis()) });
     let mut elsewhere = configured("renewed", 3, renewed.clone());
@@ -331,7 +337,11 @@ fn config(number: usize, servers: Vec<String>) -> AgentConfig {
         .expect("valid services");
     AgentConfig {
         services,
-        sync_interval: SYNC_INTERVAL,
+        sync_interval: if seldom {
+            SELDOM_SYNC_INTERVAL
+        } else {
+            SYNC_INTERVAL
+        },
         enable_script_checks: true,
         ..AgentConfig::new(node, ADDRESS.into(), servers)
     }

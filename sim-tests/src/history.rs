@@ -9,7 +9,9 @@ mod fact;
 use std::{collections::BTreeMap, fmt, ops::Deref, sync::OnceLock, time::Duration};
 
 pub use self::{
-    agent::{AgentCheck, AgentInstance, AgentLooks, AgentPromise, Outage, OutageKind, Reported},
+    agent::{
+        AgentCheck, AgentInstance, AgentLooks, AgentPromise, Looked, Outage, OutageKind, Reported, Seen,
+    },
     fact::{AppliedEntry, Effect, Fact, Observed},
 };
 use sider_core::limits::TOMBSTONES_MAX;

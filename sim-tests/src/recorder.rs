@@ -12,7 +12,7 @@ use crate::{
     autopilot,
     cluster::Witness,
     history::{
-        AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding,
+        AgentPromise, Bounds, CUT_OFF, Configuration, Fact, FaultSpan, Heard, History, Holding, Looked,
         MembershipChange, Observed, Operation, Outage, OutageKind, Outcome, Record, Reported, ServerNumber,
         Streamed, Transferred,
     },
@@ -223,6 +223,23 @@ impl Recorder {
     pub fn agent_obeyed(&self, node: &str, id: &str, from: Time, until: Time) {
         for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
             agent.orders.push((id.to_owned(), from, until));
+            if let Some((_, _, done, _)) = agent.placed.last_mut() {
+                *done = until.min(*done);
+            }
+        }
+    }
+
+    /// An agent is asked to register an instance, or to deregister it.
+    pub fn agent_asked(&self, node: &str, id: &str, from: Time, registers: bool) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.placed.push((id.to_owned(), from, Time::MAX, registers));
+        }
+    }
+
+    /// An agent has told of itself.
+    pub fn agent_looked(&self, node: &str, looked: &Looked) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.looks.push(looked.clone());
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::agent::{AgentPlan, AgentTrouble, Befall, Order, Report, Sort, Subject, Way};
+pub use self::agent::{AgentPlan, AgentTrouble, Asked, Befall, Order, Question, Report, Sort, Subject, Way};
 use crate::{
     operation::{Ask, Freshness, Op},
     trap::{Space, Step},

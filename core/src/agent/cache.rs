@@ -296,3 +296,35 @@ async fn follow<R: Runtime>(shared: Arc<Shared<R>>, wanted: Wanted, question: St
         entry.take_news(answer, index, asked, R::now());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_that_were_overtaken_are_not_kept() {
+        let at_index = |index: u64| Entry {
+            kept: Mutex::new(Kept {
+                answer: http::Response::new(Bytes::new()),
+                index,
+                confirmed: Instant(0),
+                used: Instant(0),
+                followed: true,
+            }),
+            news: Notify::new(),
+        };
+        let after = |kept: u64, asked: u64, told: u64| {
+            let entry = at_index(kept);
+            entry.take_news(http::Response::new(Bytes::new()), told, asked, Instant(1));
+            entry.kept().index
+        };
+        assert_eq!(after(10, 10, 12), 12);
+        assert_eq!(after(12, 10, 12), 12);
+        assert_eq!(
+            after(12, 10, 11),
+            12,
+            "a client fetched something newer meanwhile"
+        );
+        assert_eq!(after(10, 10, 3), 3, "the servers begin anew");
+    }
+}

@@ -7,10 +7,10 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
-use sider_core::agent::Agent;
+use sider_core::agent::{Agent, AgentConfig};
 use sider_runtime_sim::{Host, SimRuntime, SyncFault, World};
 
-use super::{config, node};
+use super::node;
 use crate::{
     cluster::{HTTP_PORT, http_handler},
     history::{Outage, OutageKind},
@@ -64,7 +64,7 @@ impl Machine {
         world: &World,
         host: &Host,
         number: usize,
-        servers: Vec<String>,
+        config: AgentConfig,
         saboteur: Saboteur,
         recorder: Recorder,
     ) -> Machine {
@@ -77,12 +77,12 @@ impl Machine {
             state: Mutex::default(),
         }));
         let running = machine.clone();
-        host.start(move |host| running.clone().program(host, servers.clone()));
+        host.start(move |host| running.clone().program(host, config.clone()));
         machine
     }
 
     /// The program: it ends when the agent can't be started.
-    async fn program(self, host: Host, servers: Vec<String>) {
+    async fn program(self, host: Host, config: AgentConfig) {
         self.lock().agent = None;
         let network = host.network(PORT);
         let routes = Arc::new(OnceLock::new());
@@ -90,7 +90,6 @@ impl Machine {
             .serve_http(HTTP_PORT, http_handler(routes.clone()))
             .expect("nobody else serves there");
         let prober = self.0.world.prober();
-        let config = config(self.0.number, servers);
         match Agent::<SimRuntime>::start(config, network, prober, host.disk()).await {
             Ok(agent) => {
                 // Nobody else sets them, so they are not set yet.

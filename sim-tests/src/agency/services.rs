@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sider_core::{registry::CheckStatus, runtime::Network as _};
 use sider_runtime_sim::{Host, World};
 
-use super::{SERVICE, check, check_of, node};
+use super::{SERVICE, asks, check, check_of, node};
 use crate::{
     history::Reported,
     recorder::{Recorder, now},
@@ -35,17 +35,17 @@ pub(super) fn more_of(id: &str) -> String {
 /// A service on an agent's machine that asks things of it. Clones are the same one.
 #[derive(Clone)]
 pub(super) struct Service {
-    world: World,
-    host: Host,
-    number: usize,
-    agent: String,
-    recorder: Recorder,
+    pub(super) world: World,
+    pub(super) host: Host,
+    pub(super) number: usize,
+    pub(super) agent: String,
+    pub(super) recorder: Recorder,
 }
 
 impl Service {
     /// Begins to ask what its plan says.
     pub(super) fn start(world: &World, number: usize, agent: String, plan: &AgentPlan, recorder: &Recorder) {
-        if plan.orders.is_empty() && plan.reports.is_empty() {
+        if plan.orders.is_empty() && plan.reports.is_empty() && plan.asks.is_empty() {
             return;
         }
         let service = Service {
@@ -56,7 +56,10 @@ impl Service {
             recorder: recorder.clone(),
         };
         drop(world.spawn(service.clone().order(plan.orders.clone())));
-        drop(world.spawn(service.report(plan.reports.clone())));
+        drop(world.spawn(service.clone().report(plan.reports.clone())));
+        for asked in plan.asks.clone() {
+            drop(world.spawn(asks::ask(service.clone(), asked)));
+        }
     }
 
     /// Asks the agent for one thing after the other, each until it answers: it keeps what it has answered.
@@ -65,6 +68,10 @@ impl Service {
         for order in orders {
             sleep_until(&self.world, Time::ms(order.at_ms)).await;
             let from = now(&self.world);
+            if order.subject == Subject::Instance {
+                self.recorder
+                    .agent_asked(&node(self.number), &order.id, from, order.port.is_some());
+            }
             loop {
                 let request = ordering(self.number, &order);
                 let answer = network.http(&self.agent, request, ORDER_PATIENCE).await;

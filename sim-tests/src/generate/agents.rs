@@ -3,7 +3,12 @@
 use sider_core::registry::CheckStatus;
 
 use super::{Dice, Pace};
-use crate::schedule::{AgentPlan, AgentTrouble, Befall, Kept, Order, Report, Shape, Sort, Subject, Way, Who};
+use crate::{
+    agency,
+    schedule::{
+        AgentPlan, AgentTrouble, Asked, Befall, Kept, Order, Question, Report, Shape, Sort, Subject, Way, Who,
+    },
+};
 
 /// The instance on whose TTL check its service reports.
 const TOLD: &str = "told";
@@ -31,6 +36,8 @@ pub(super) fn draw(dice: &mut Dice, pace: Pace) -> AgentPlan {
         blips_ms,
         orders: orders(dice, pace),
         reports: Vec::new(),
+        asks: Vec::new(),
+        seldom: false,
         troubles: Vec::new(),
     }
 }
@@ -125,6 +132,29 @@ fn told(dice: &mut Dice, pace: Pace, plan: &mut AgentPlan) {
         };
     }
     plan.reports.retain(|report| report.at_ms < pace.heal_ms);
+}
+
+/// What an agent is asked about itself.
+pub(super) fn ask(dice: &mut Dice, pace: Pace, mut plan: AgentPlan) -> AgentPlan {
+    if dice.chance(30) {
+        return plan;
+    }
+    let until = pace.end_ms - 1_500;
+    let from = (plan.start_ms + 400).min(until - 1);
+    for _ in 0..dice.between(3, 15) {
+        let what = match dice.index(3) {
+            0 => Question::Services,
+            1 => Question::Checks,
+            _ => {
+                let id = *dice.pick(&[TOLD, agency::PROBED, "renewed", "ordered-0"]);
+                Question::Health(id.to_owned())
+            }
+        };
+        let at_ms = dice.between(from, until);
+        plan.asks.push(Asked { at_ms, what });
+    }
+    plan.asks.sort_by_key(|asked| asked.at_ms);
+    plan
 }
 
 /// Something that befalls an agent or its host.

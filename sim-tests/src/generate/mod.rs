@@ -16,6 +16,7 @@ mod keys;
 mod narrowing;
 mod prepared;
 pub(crate) mod probes;
+mod rare;
 mod sessions;
 mod streams;
 mod troubles;
@@ -29,7 +30,7 @@ use sider_core::registry::Command;
 
 use crate::{
     operation::Op,
-    schedule::{Action, Doing, Schedule, Shape, Squeeze},
+    schedule::{Action, AgentPlan, Doing, Schedule, Shape, Squeeze},
 };
 
 /// When clients begin.
@@ -46,6 +47,10 @@ const PATIENT_MS: u64 = 7_000;
 const BESIDE: u64 = 0x5e4_7e45;
 /// The same for what was drawn later of agents.
 const BESIDE_AGENTS: u64 = 0xa6e_2755;
+/// The same for what meets seldom.
+const BESIDE_RARE: u64 = 0x4a_4e88;
+/// The same for what agents are asked.
+const BESIDE_ASKS: u64 = 0xa5_a6e27;
 /// The same for what was drawn later of checks that servers run.
 const BESIDE_PROBES: u64 = 0x9_20be5;
 /// The same for members of a service mesh.
@@ -78,7 +83,7 @@ pub fn generate(seed: u64) -> Schedule {
         servers_listed: beside.chance(SERVERS_LISTED),
         ..shape(&mut dice)
     };
-    let faults = troubles::draw(&mut dice, &cluster, pace);
+    let mut faults = troubles::draw(&mut dice, &cluster, pace);
     let mut actions = work::draw(&mut dice, &cluster, pace);
     let restores = actions.iter().any(|action| {
         matches!(&action.what, Doing::Chain(ops) if ops.iter().any(|(_, op)| matches!(op, Op::Restore { .. })))
@@ -107,10 +112,26 @@ pub fn generate(seed: u64) -> Schedule {
         &mut actions,
     );
     hashes::draw(&mut Dice::new(seed ^ BESIDE_HASHES), &cluster, pace, &mut actions);
+    rare::draw(
+        &mut Dice::new(seed ^ BESIDE_RARE),
+        &mut cluster,
+        pace,
+        &mut faults,
+        &mut actions,
+    );
     let other_agent = dice.chance(8).then(|| agents::draw(&mut dice, pace));
     let mut of_agents = Dice::new(seed ^ BESIDE_AGENTS);
     let mut burden = |plan| agents::burden(&mut of_agents, &cluster, pace, plan);
     let (first_agent, other_agent) = (first_agent.map(&mut burden), other_agent.map(&mut burden));
+    let mut asking = Dice::new(seed ^ BESIDE_ASKS);
+    let mut ask = |plan| agents::ask(&mut asking, pace, plan);
+    // Nobody takes away what the other one has registered, unless everything is restored.
+    let seldom = |plan| AgentPlan {
+        seldom: !restores,
+        ..plan
+    };
+    let first_agent = first_agent.map(&mut ask);
+    let other_agent = other_agent.map(|plan| seldom(ask(plan)));
     let plans = [first_agent.as_ref(), other_agent.as_ref()];
     forwarding::draw(
         &mut Dice::new(seed ^ BESIDE_FORWARDING),

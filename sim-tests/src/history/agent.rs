@@ -1,6 +1,9 @@
 //! What agents promised, and what befell them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sider_core::registry::{CheckStatus, Instance, Namespace};
 
@@ -27,6 +30,8 @@ pub struct AgentPromise {
     pub node_checks: Vec<AgentCheck>,
     /// Instances of which a check always fails: they leave by themselves.
     pub leaving: Vec<String>,
+    /// Whether it compares seldom.
+    pub seldom: bool,
     /// When it was started.
     pub started: Time,
     /// When something was last done to it, or to what it probes.
@@ -39,8 +44,34 @@ pub struct AgentPromise {
     pub outages: Vec<Outage>,
     /// What its services asked of it, and when that was carried out.
     pub orders: Vec<(String, Time, Time)>,
+    /// Those of them that registered an instance (true) or deregistered it.
+    pub placed: Vec<(String, Time, Time, bool)>,
     /// What its services reported.
     pub reports: Vec<Reported>,
+    /// What it has told of itself.
+    pub looks: Vec<Looked>,
+}
+
+/// What an agent told of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// When it was asked.
+    pub invoked: Time,
+    /// When it was answered.
+    pub returned: Time,
+    /// What it said.
+    pub seen: Seen,
+}
+
+/// The same in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The ids of its instances.
+    Services(BTreeSet<String>),
+    /// The statuses of its checks, by id.
+    Checks(BTreeMap<String, CheckStatus>),
+    /// The status code, the status that it stands for, and those of the checks that count.
+    Health(u16, CheckStatus, Vec<CheckStatus>),
 }
 
 /// Something that befell an agent or its host.

@@ -1,6 +1,7 @@
 //! What an agent wants to be in the registry is there in the end, with the statuses that its probes meet, whatever
 //! happened to it and to the servers; and what it renews does not expire while all is well (SPEC §1, §4).
 
+mod asks;
 mod outages;
 mod probes;
 mod reports;
@@ -47,6 +48,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         outages::leave_nothing(history, agent)?;
         reports::hold(history, agent)?;
         reports::run_out(history, agent)?;
+        asks::tell_what_is(history, agent)?;
     }
     Ok(())
 }
@@ -80,11 +82,11 @@ fn in_the_end(history: &History, agent: &AgentPromise) -> Result<(), Violation> 
         };
         let whose = format!("{}'s instance {}", agent.node, wanted.id);
         let found: Vec<&Arc<Check>> = state.checks.iter().filter(of_it).collect();
-        checks_in_the_end(history, &whose, found, &wanted.checks)?;
+        checks_in_the_end(history, &whose, found, &wanted.checks, agent.seldom)?;
     }
     let of_node = |check: &&Arc<Check>| check.node.as_str() == agent.node && check.instance.is_none();
     let found: Vec<&Arc<Check>> = state.checks.iter().filter(of_node).collect();
-    checks_in_the_end(history, &agent.node, found, &agent.node_checks)?;
+    checks_in_the_end(history, &agent.node, found, &agent.node_checks, agent.seldom)?;
     strangers(history, agent, &state, from)?;
     let node = state.nodes.iter().find(|node| node.name.as_str() == agent.node);
     if let Some(node) = node
@@ -134,6 +136,8 @@ fn checks_in_the_end(
     whose: &str,
     found: Vec<&Arc<Check>>,
     wanted: &[AgentCheck],
+    // Who compares seldom has not told yet what only says something else.
+    seldom: bool,
 ) -> Result<(), Violation> {
     let mut ids: Vec<&str> = found.iter().map(|check| check.id.as_str()).collect();
     let mut wanted_ids: Vec<&str> = wanted.iter().map(|check| check.id.as_str()).collect();
@@ -165,7 +169,7 @@ fn checks_in_the_end(
             || check.name != wanted.name
             || !check.notes.is_empty()
             || wanted.ttl.is_none() && interval != agency::PROBE_INTERVAL
-            || !wanted.output.iter().all(says_so) && !is_young(history, check);
+            || !seldom && !wanted.output.iter().all(says_so) && !is_young(history, check);
         if otherwise {
             let what = format!(
                 "check {} ({:?}, {:?}) of {whose} says {:?} by {:?} in the end",
@@ -236,8 +240,11 @@ fn stays_alive(history: &History, agent: &AgentPromise) -> Result<(), Violation>
             let from: Time = from.max(agent.settled).max(agent.started);
             entry.applied > from + IN_STEP / 2
         });
+        // Servers that all left the cluster pass nothing on to those that stayed.
+        let reachable = |server: &ServerNumber| history.is_member(*server, entry.applied) == Some(true);
         if let Some(expiry) = ours
             && calm_for_long
+            && agent.servers.iter().any(reachable)
         {
             let what = format!(
                 "{} of {} expired though its agent runs and all is well",

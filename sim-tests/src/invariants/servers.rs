@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use sider_core::{
-    limits::{SERVER_SILENCE_MAX, UPKEEP_INTERVAL},
+    limits::{LEADER_SILENCE_MAX, SERVER_SILENCE_MAX, UPKEEP_INTERVAL},
     registry::{
         Check, CheckDefinitionUpdate, CheckStatus, Command, Deregister, Instance, Registration, ServiceName,
         Session,
@@ -254,6 +254,8 @@ fn nothing_is_written_from_hearsay(history: &History) -> Result<(), Violation> {
             };
             let what = if rises_unheard(history, written, server, registration) {
                 "was down since before its leader's election, and is alive again"
+            } else if falls_unheard(history, written, registration) {
+                "is shown as failed by a leader that had heard of no majority for long"
             } else if votes_unasked(history, entry.log_index, server, registration) {
                 "has a vote that it was never given"
             } else {
@@ -284,6 +286,35 @@ fn rises_unheard(
         leader.is_some_and(|leader| *stopped + prompt(history) <= leader.from) && entry.appended < *started
     };
     rises && down(history, server).iter().any(is_unheard)
+}
+
+/// Whether a registration makes a server critical whose leader had no majority any more when it wrote that, because the others
+/// were down or stood still: who hears nobody says more about himself.
+fn falls_unheard(history: &History, written: Point, registration: &Registration) -> bool {
+    let truth = history.truth();
+    let entry = &truth.entries[written];
+    let critical = |check: &CheckDefinitionUpdate| check.status == Some(CheckStatus::Critical);
+    let Some(leader) = truth.leaders.iter().find(|leader| leader.term == entry.term) else {
+        return false;
+    };
+    let known = LEADER_SILENCE_MAX + drift_of(LEADER_SILENCE_MAX, history.bounds.drift_ppm);
+    let since = entry.appended - known - prompt(history);
+    let members = history.servers();
+    let members = members
+        .iter()
+        .filter(|it| history.is_member(**it, since) != Some(false));
+    let gone = |server: &ServerNumber| {
+        let paused = truth.pauses.iter().filter(|(whose, ..)| whose == server);
+        let away = paused
+            .map(|(_, from, to)| (*from, *to))
+            .chain(down(history, *server));
+        let mut away = away.filter(|(from, until)| *from <= since && *until >= entry.appended);
+        *server != leader.server && away.next().is_some()
+    };
+    let (all, here) = members.fold((0, 0), |(all, here), server| {
+        (all + 1, here + usize::from(!gone(server)))
+    });
+    registration.checks.iter().any(critical) && since > leader.from && here * 2 <= all
 }
 
 /// Whether a registration says that a server votes which is in no configuration until then.

@@ -334,6 +334,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_the_process_before_may_arrive_later() {
+        let mut story = Story::new();
+        story.wait_ms(5_000);
+        let heard = story.now();
+        story.restart(3);
+        story.wait_ms(5);
+        let read = story.read(3, Ask::Services, Freshness::Stale);
+        story.operation(read).heard = Some(Heard::At(heard - Duration::from_millis(5)));
+        story.stretch(read, 20, 0);
+        story.tell(read, true, 5, "stale");
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
     fn being_alone_needs_no_contact() {
         let mut story = stale(true, 0, 9_000);
         let only = std::collections::BTreeSet::from([ServerNumber(3).into()]);

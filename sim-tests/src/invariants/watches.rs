@@ -172,6 +172,26 @@ impl<'a> Wait<'a> {
                 .op
                 .asked()
                 .is_some_and(|(_, freshness)| !freshness.linearizable())
+            && !self.came_level(before)
+    }
+
+    /// Whether a server that was behind came to what the client has, and stayed there for long enough to see it.
+    fn came_level(&self, before: Point) -> bool {
+        let truth = self.history.truth();
+        let (server, invoked) = (self.operation.server, self.operation.invoked);
+        let steps = truth.steps(&self.ask.topic());
+        let rise = steps.get(steps.partition_point(|step| step.index <= self.index));
+        let level = truth.reached(server, before, invoked);
+        let rose = rise.and_then(|rise| truth.reached(server, rise.point, invoked));
+        let (Some(level), Some(rose)) = (level, rose) else {
+            return false;
+        };
+        // A stream does not look while its client has no room.
+        let room = self.operation.streamed.as_ref().map(|it| it.room);
+        let level = level.max(room.unwrap_or_default());
+        let paused = truth.pauses.iter();
+        let mut paused = paused.filter(|(whose, from, to)| *whose == server && *from <= rose && *to >= level);
+        level + lateness(&self.history.bounds) < rose && paused.next().is_none()
     }
 
     fn woken_in_time(&self) -> Result<(), Violation> {

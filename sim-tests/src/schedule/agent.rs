@@ -26,9 +26,37 @@ pub struct AgentPlan {
     /// What its services report to it, one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reports: Vec<Report>,
+    /// What else it is asked about itself, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Asked>,
+    /// Whether it compares seldom, as in production: then it has to know by itself when something may have gone wrong.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub seldom: bool,
     /// What else befalls it and its host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<Befall>,
+}
+
+/// What somebody on an agent's machine asks of the agent, and does not ask again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// When.
+    pub at_ms: u64,
+    /// What.
+    pub what: Question,
+}
+
+/// What an agent is asked about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Question {
+    /// Which instances it has: `/v1/agent/services`.
+    Services,
+    /// How its checks are: `/v1/agent/checks`.
+    Checks,
+    /// How healthy an instance of its own is.
+    Health(String),
 }
 
 /// What a service on an agent's machine asks of the agent.
@@ -173,7 +201,8 @@ impl AgentTrouble {
 
 impl fmt::Display for AgentPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "starts at {} ms", self.start_ms)?;
+        let seldom = if self.seldom { ", compares seldom" } else { "" };
+        writeln!(f, "starts at {} ms{seldom}", self.start_ms)?;
         for (at, for_ms) in &self.crashes {
             writeln!(f, "  {at:>6} ms for {for_ms:>5} ms: it crashes")?;
         }
@@ -189,6 +218,9 @@ impl fmt::Display for AgentPlan {
         for order in &self.orders {
             writeln!(f, "  {:>6} ms: it is to {order}", order.at_ms)?;
         }
+        for ask in &self.asks {
+            writeln!(f, "  {:>6} ms: it is asked {}", ask.at_ms, ask.what)?;
+        }
         for report in &self.reports {
             writeln!(
                 f,
@@ -199,6 +231,16 @@ impl fmt::Display for AgentPlan {
             )?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Question::Services => f.write_str("for its instances"),
+            Question::Checks => f.write_str("for its checks"),
+            Question::Health(id) => write!(f, "how healthy {id} is"),
+        }
     }
 }
 

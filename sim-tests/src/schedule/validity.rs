@@ -4,7 +4,7 @@
 use serde_json::Value;
 use sider_core::registry::{Command, InstanceId};
 
-use super::{Action, AgentPlan, AgentTrouble, Befall, Doing, Fault, Schedule, Shape, Trouble, Who};
+use super::{Action, AgentPlan, AgentTrouble, Befall, Doing, Fault, Question, Schedule, Shape, Trouble, Who};
 use crate::{
     audit::AUDITOR,
     cluster_reads::ClusterAsk,
@@ -99,8 +99,12 @@ impl Schedule {
             valid.map_err(|reason| format!("troubles[{place}]: {reason}"))?;
         }
         let is_name = |id: &String| InstanceId::parse(id).is_ok();
+        let of_health = plan.asks.iter().filter_map(|it| match &it.what {
+            Question::Health(id) => Some(id),
+            _ => None,
+        });
         let ids = plan.orders.iter().map(|it| &it.id);
-        let mut ids = ids.chain(plan.reports.iter().map(|it| &it.id));
+        let mut ids = ids.chain(plan.reports.iter().map(|it| &it.id)).chain(of_health);
         match ids.find(|id| !is_name(id)) {
             Some(id) => Err(format!("{id:?} is no instance's id")),
             None => Ok(()),

@@ -384,6 +384,7 @@ fn each_moment(agent: &mut AgentPlan, mut each: impl FnMut(&mut u64)) {
     agent.blips_ms.iter_mut().for_each(&mut each);
     agent.orders.iter_mut().for_each(|it| each(&mut it.at_ms));
     agent.reports.iter_mut().for_each(|it| each(&mut it.at_ms));
+    agent.asks.iter_mut().for_each(|it| each(&mut it.at_ms));
     agent.troubles.iter_mut().for_each(|it| each(&mut it.at_ms));
 }
 

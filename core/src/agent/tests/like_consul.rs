@@ -194,10 +194,7 @@ fn a_configuration_that_is_read_again_counts() {
         ["both", "extra", "new"]
     );
     assert!(!world.has("gone-1") && world.has("own-1"));
-    assert_eq!(
-        (world.check("old"), world.status("new").as_ref()),
-        (None, "passing")
-    );
+    assert_eq!((world.check("old"), world.status("new")), (None, "passing"));
 
     // What can't be taken on changes nothing.
     let foreign = json!([{"name": "thief", "checks": [check("extra")]}]);

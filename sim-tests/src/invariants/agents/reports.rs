@@ -20,7 +20,7 @@ const WRONG: Duration = Duration::from_millis(10);
 const BEFORE: Duration = Duration::from_secs(1);
 
 /// By how much a TTL may be counted wrong.
-fn wrong(history: &History) -> Duration {
+pub(super) fn wrong(history: &History) -> Duration {
     WRONG + drift_of(agency::TOLD_TTL, history.bounds.drift_ppm)
 }
 
