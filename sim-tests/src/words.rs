@@ -214,8 +214,12 @@ pub fn observation(observation: &Observation<'_>) -> String {
     }
 }
 
-/// What a log entry says.
+/// What a log entry says. Keys of the servers' own begin with a byte that nobody wants to see in a text.
 pub fn command(command: &Command) -> String {
+    said(command).replace('\0', "\\0")
+}
+
+fn said(command: &Command) -> String {
     match command {
         Command::Register(registrations) => {
             format!("register {}", list(registrations.iter().map(registered)))

@@ -164,9 +164,15 @@ pub(super) fn bless(page: &str, trials: &[Trial], known: &[Bug]) -> Result<Strin
     Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", render(&rows)))
 }
 
+/// What of the page is the table: a row elsewhere is none.
+pub(super) fn of_table(page: &str) -> &str {
+    let table = page.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+    table.map_or("", |(table, _)| table)
+}
+
 /// The bugs whose rows say how many schedules it took to catch them.
 pub(super) fn measured(page: &str) -> BTreeSet<String> {
-    let rows = page
+    let rows = of_table(page)
         .lines()
         .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
     let number = |cell: &str| cell.starts_with(|first: char| first.is_ascii_digit());

@@ -70,8 +70,10 @@ pub enum Seen {
     Services(BTreeSet<String>),
     /// The statuses of its checks, by id.
     Checks(BTreeMap<String, CheckStatus>),
-    /// The status code, the status that it stands for, and those of the checks that count.
-    Health(u16, CheckStatus, Vec<CheckStatus>),
+    /// The instance's id, the status code, the status that it stands for, and those of the checks that count.
+    Health(String, u16, CheckStatus, Vec<CheckStatus>),
+    /// No answer, or none that can be understood: what there was instead.
+    Nothing(String),
 }
 
 /// Something that befell an agent or its host.

@@ -10,7 +10,7 @@ use super::{
     watches::lateness,
 };
 use crate::{
-    history::{AgentPromise, CUT_OFF, FaultKind, History, Operation, Outcome},
+    history::{AgentPromise, CUT_OFF, FaultKind, History, Operation, Outcome, ServerNumber},
     operation::{Ask, Op},
     time::{Time, drift_of},
     truth::Point,
@@ -98,10 +98,10 @@ impl Through<'_> {
         let took = operation.returned.since(operation.invoked);
         let too_long = took > longest(history, operation) + history.bounds.latency * 8;
         match &operation.outcome {
-            Outcome::Failed(_) if operation.impatient || needs_an_upgrade(history, operation) => Ok(()),
+            Outcome::Failed(_) if needs_an_upgrade(history, operation) => Ok(()),
+            Outcome::Failed(reason) if operation.impatient && reason.ends_with("timed out") => Ok(()),
             Outcome::Failed(reason) => Err(format!("it failed while all was well: {reason}")),
-            // Who had a connection to a process that is gone learns of it when it uses that again.
-            Outcome::Unknown(reason) if reason.ends_with("connection reset") => Ok(()),
+            Outcome::Unknown(reason) if !too_long && self.had_a_dead_connection(reason) => Ok(()),
             Outcome::Unknown(reason) if too_long || !operation.impatient && reason != CUT_OFF => {
                 Err(format!("no answer in {took:?} while all was well: {reason}"))
             }
@@ -110,6 +110,35 @@ impl Through<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Who had a connection to a process that is gone, or over a link that was cut, learns of it when it uses that again: the
+    /// client one to the agent, or the agent one to a server. Since when the agent has not used one is not known.
+    fn had_a_dead_connection(&self, reason: &str) -> bool {
+        let Through {
+            history,
+            operation,
+            agent,
+        } = *self;
+        let until = operation.returned;
+        let used = history.operations.iter().filter(|it| {
+            it.client == operation.client
+                && it.server == operation.server
+                && it.is_done()
+                && it.returned <= operation.invoked
+        });
+        let last_use = used.map(Operation::arrived).max().unwrap_or_default();
+        let befell = |server: &ServerNumber| {
+            let faults = &history.faults;
+            history.truth().restarted_between(*server, Time(0), until)
+                || faults
+                    .iter()
+                    .any(|it| it.servers.contains(server) && it.from <= until)
+        };
+        reason.ends_with("connection reset")
+            && (agent.may_have_ended(last_use, until)
+                || agent.outages.iter().any(|it| it.overlaps(Time(0), until))
+                || agent.servers.iter().any(befell))
     }
 
     fn wakes(&self) -> Result<(), String> {
@@ -181,7 +210,7 @@ mod tests {
     use super::{super::story::Story, *};
     use crate::{
         agency,
-        history::{Outage, OutageKind, ServerNumber},
+        history::{Outage, OutageKind},
         operation::Freshness,
     };
 
@@ -245,6 +274,25 @@ mod tests {
                 .contains("failed while all was well")
         );
         assert_eq!(failed(true), None);
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_found_unless_its_connection_was_dead() {
+        let unanswered = |reason: &str, restarts: bool| {
+            let mut story = story();
+            if restarts {
+                story.restart(1);
+                story.wait_ms(8_000);
+            }
+            let read = story.read(AGENT, web(), Freshness::Default);
+            story.set_outcome(read, Outcome::Unknown(reason.into()));
+            story.wait_ms(5_000);
+            complaint(story)
+        };
+        let missing = |complaint: Option<String>| complaint.is_some_and(|it| it.contains("no answer in"));
+        assert!(missing(unanswered("10.0.0.1: connection reset", false)));
+        assert!(missing(unanswered("10.0.0.1: timed out", true)));
+        assert_eq!(unanswered("10.0.0.1: connection reset", true), None);
     }
 
     #[test]

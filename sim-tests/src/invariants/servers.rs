@@ -550,6 +550,27 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_heard_of_no_majority_shows_nobody_as_failed() {
+        let verdict = |away: &[u8], for_ms: u64, status: CheckStatus| {
+            let mut story = story(&ALL_WELL, 1);
+            for server in away {
+                story.observe(*server, Fact::Stopped { by_itself: None });
+            }
+            story.wait_ms(for_ms);
+            let mut servers = ALL_WELL;
+            servers[2].1 = status;
+            story.commit(shown(&servers, 1));
+            nothing_is_written_from_hearsay(&story.finish()).map_err(|violation| violation.what)
+        };
+        let complaint = verdict(&[2, 3], 20_000, CheckStatus::Critical).expect_err("it hears nobody");
+        assert!(complaint.contains("heard of no majority"), "{complaint}");
+        // It still has one, it can't know yet, and it says nothing of the kind.
+        assert_eq!(verdict(&[3], 20_000, CheckStatus::Critical), Ok(()));
+        assert_eq!(verdict(&[2, 3], 10, CheckStatus::Critical), Ok(()));
+        assert_eq!(verdict(&[2], 20_000, CheckStatus::Passing), Ok(()));
+    }
+
+    #[test]
     fn a_vote_that_nobody_gave_is_not() {
         let mut story = Story::new();
         story.record().bounds.servers_listed = true;

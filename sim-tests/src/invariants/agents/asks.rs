@@ -27,16 +27,27 @@ pub(super) fn tell_what_is(history: &History, agent: &AgentPromise) -> Result<()
                 let seen = statuses.get(&told.check).copied();
                 (seen != Some(wanted)).then(|| format!("that {} is {seen:?}, not {wanted:?}", told.check))
             }),
-            Seen::Health(404, ..) => None,
-            Seen::Health(code, status, checks) => {
+            Seen::Health(id, code, status, checks) => {
+                let there = *code != 404;
                 let worst = checks.iter().max().copied().unwrap_or(CheckStatus::Passing);
                 let wanted = match worst {
                     CheckStatus::Passing => 200,
                     CheckStatus::Warning => 429,
                     _ => 503,
                 };
-                let differs = *status != worst || *code != wanted;
-                differs.then(|| format!("{code} and {status:?} of checks that are {checks:?}"))
+                if is_there(agent, id, looked).is_some_and(|wanted| wanted != there) {
+                    Some(format!("that {id} is there: {there}"))
+                } else if there && (*status != worst || *code != wanted) {
+                    Some(format!("{code} and {status:?} of checks that are {checks:?}"))
+                } else {
+                    None
+                }
+            }
+            Seen::Nothing(instead) => {
+                // Who had a connection to a process that is gone learns of it when it uses the connection again.
+                let dead = instead.ends_with("connection reset") && !agent.outages.is_empty();
+                let owed = agent.is_left_alone(looked.invoked, looked.returned) && !dead;
+                owed.then(|| format!("nothing that can be understood, but: {instead}"))
             }
         };
         if let Some(told) = told {
@@ -92,7 +103,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        history::ServerNumber,
+        history::{Outage, OutageKind, ServerNumber},
         invariants::story::{SHARED, Story},
     };
     use CheckStatus::{Critical, Passing, Warning};
@@ -181,12 +192,46 @@ mod tests {
     fn health_is_that_of_the_worst_check() {
         let health = |code: u16, status: CheckStatus, checks: &[CheckStatus]| {
             let mut story = story();
-            look(&mut story, Seen::Health(code, status, checks.to_vec()));
+            let id = "renewed".to_owned();
+            look(&mut story, Seen::Health(id, code, status, checks.to_vec()));
             judged(story)
         };
         assert_eq!(health(429, Warning, &[Passing, Warning]), Ok(()));
-        assert_eq!(health(404, Critical, &[]), Ok(()));
+        assert!(health(404, Critical, &[]).is_err(), "it is there");
         assert!(health(200, Passing, &[Passing, Warning]).is_err());
         assert!(health(200, Warning, &[Passing, Warning]).is_err());
+    }
+    #[test]
+    fn an_answer_that_means_nothing_is_found_unless_something_befell_the_agent() {
+        let nothing = |outage: bool| {
+            let mut story = story();
+            let now = story.now();
+            if outage {
+                story.record().agents[0].outages.push(Outage {
+                    from: now - Duration::from_millis(500),
+                    until: Some(now),
+                    kind: OutageKind::Other,
+                    what: "something".into(),
+                });
+            }
+            look(&mut story, Seen::Nothing("500 {".into()));
+            judged(story)
+        };
+        assert!(nothing(false).expect_err("it was owed").contains("500 {"));
+        assert_eq!(nothing(true), Ok(()));
+    }
+
+    #[test]
+    fn the_health_of_what_is_not_there_is_not_told() {
+        let mut story = story();
+        look(
+            &mut story,
+            Seen::Health("nobody".into(), 200, Passing, vec![Passing]),
+        );
+        assert!(
+            judged(story)
+                .expect_err("it is not there")
+                .contains("that nobody is there")
+        );
     }
 }
