@@ -130,7 +130,7 @@ impl Through<'_> {
         let last_use = used.map(Operation::arrived).max().unwrap_or_default();
         let befell = |server: &ServerNumber| {
             let faults = &history.faults;
-            history.truth().restarted_between(*server, Time(0), until)
+            history.truth().restarted_between(*server, agent.started, until)
                 || faults
                     .iter()
                     .any(|it| it.servers.contains(server) && it.from <= until)
@@ -227,9 +227,12 @@ mod tests {
     /// It is calm, and an agent runs.
     fn story() -> Story {
         let mut story = Story::new();
+        story.wait_ms(100);
+        let started = story.now();
         story.record().agents.push(AgentPromise {
             node: agency::node(0),
             servers: vec![ServerNumber(1)],
+            started,
             ..AgentPromise::default()
         });
         story.wait_ms(10_000);
