@@ -145,8 +145,12 @@ fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
         ..Settings::default()
     };
     file.settings = file.settings.or(of_consul);
+    let mut ignored = translated.ignored;
+    // Servers have these; an agent's node has none of them yet.
+    ignored.extend(flags.contains_key("node_id").then(|| "node_id".to_owned()));
+    ignored.extend((!translated.node_meta.is_empty()).then(|| "node_meta".to_owned()));
     Ok(Files {
         files: vec![(names, file)],
-        ignored: translated.ignored,
+        ignored,
     })
 }

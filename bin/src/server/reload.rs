@@ -266,21 +266,14 @@ fn parse(merged: &Merged, place: &Place) -> Result<Wanted, String> {
             let twice = format!("service id {:?} is there twice", instance.id.as_str());
             return Err(in_file(&service.path, &twice));
         }
-        // What the file does not name any more goes.
-        wanted.registrations.push(Registration {
-            replace_checks: true,
-            ..registration
-        });
+        name_checks(&mut wanted.keys, &registration, &service.path)?;
+        // Checks that came otherwise stay, maintenance among them; those that a file named and does not any more go.
+        wanted.registrations.push(registration);
     }
     for (position, check) in merged.checks.iter().enumerate() {
         let registration = parse_check(&check.body, place)
             .map_err(|error| refused(&check.path, "check", position, &error))?;
-        for update in &registration.checks {
-            if !wanted.keys.checks.insert(update.key()) {
-                let twice = format!("check id {:?} is there twice", update.id.as_str());
-                return Err(in_file(&check.path, &twice));
-            }
-        }
+        name_checks(&mut wanted.keys, &registration, &check.path)?;
         wanted.registrations.push(registration);
     }
     match wanted.registrations.len() > BATCH_REGISTRATIONS_MAX {
@@ -290,4 +283,18 @@ fn parse(merged: &Merged, place: &Place) -> Result<Wanted, String> {
         )),
         false => Ok(wanted),
     }
+}
+
+/// Notes which checks a registration names.
+///
+/// # Errors
+/// One of them was named before.
+fn name_checks(keys: &mut Registered, registration: &Registration, path: &Path) -> Result<(), String> {
+    for update in &registration.checks {
+        if !keys.checks.insert(update.key()) {
+            let twice = format!("check id {:?} is there twice", update.id.as_str());
+            return Err(in_file(path, &twice));
+        }
+    }
+    Ok(())
 }

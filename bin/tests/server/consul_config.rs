@@ -67,6 +67,15 @@ async fn services_of_config_files_are_registered_checked_and_reloaded() {
     let ids: Vec<&String> = services.as_object().unwrap().keys().collect();
     assert_eq!(ids, ["db"], "what is not named any more is gone");
     assert_eq!(server.get("/v1/agent/checks").await, json!({}));
+    // What came otherwise stays: maintenance, and checks of the API.
+    let maintain = "/v1/agent/service/maintenance/db?enable=true";
+    server.put(maintain, &json!({})).await.unwrap();
+    let extra = json!({"Name": "extra", "ServiceID": "db", "TTL": "60s"});
+    server.put("/v1/agent/check/register", &extra).await.unwrap();
+    server.put("/v1/agent/reload", &json!({})).await.unwrap();
+    let checks = server.get("/v1/agent/checks").await;
+    let ids: Vec<&String> = checks.as_object().unwrap().keys().collect();
+    assert_eq!(ids, ["_service_maintenance:db", "extra"]);
     // What can't be used changes nothing.
     write(
         "services/web.json",

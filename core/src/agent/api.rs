@@ -61,6 +61,30 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
             "/v1/agent/service/maintenance/{*id}",
             write(maintenance::of_service::<R>),
         )
+        .route(
+            "/v1/agent/service/maintenance/",
+            write(async || ApiError::bad_request("Missing service ID")),
+        )
+        .route(
+            "/v1/agent/service/deregister/",
+            write(async || ApiError::unknown_instance("")),
+        )
+        .route(
+            "/v1/agent/service/",
+            read(async || ApiError::unknown_instance("")),
+        )
+        .route(
+            "/v1/agent/check/deregister/",
+            write(async || ApiError::unknown_check("")),
+        )
+        .route(
+            "/v1/agent/health/service/id/",
+            read(async || ApiError::server_error("Missing serviceID")),
+        )
+        .route(
+            "/v1/agent/health/service/name/",
+            read(async || ApiError::bad_request("Missing service Name")),
+        )
         .route("/v1/agent/services", read(reads::services::<R>))
         .route("/v1/agent/service/{*id}", read(reads::service::<R>))
         .route("/v1/agent/checks", read(reads::checks::<R>))

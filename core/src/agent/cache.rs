@@ -124,7 +124,8 @@ pub(super) async fn answer<R: Runtime>(
     }
 }
 
-/// Whether what is kept is as fresh as `Cache-Control` asks for: `max-age`, and `no-cache` for now.
+/// Whether what is kept is as fresh as `Cache-Control` asks for: `max-age`, and `no-cache` or `must-revalidate` for
+/// now.
 fn may_be_used<R: Runtime>(wanted: &Wanted, entry: &Entry) -> bool {
     let now = R::now();
     let mut kept = entry.kept();
@@ -138,7 +139,8 @@ fn may_be_used<R: Runtime>(wanted: &Wanted, entry: &Entry) -> bool {
         let seconds = word
             .strip_prefix("max-age=")
             .and_then(|seconds| seconds.parse().ok());
-        word != "no-cache" && seconds.is_none_or(|seconds| age <= Duration::from_secs(seconds))
+        !["no-cache", "must-revalidate"].contains(&word)
+            && seconds.is_none_or(|seconds| age <= Duration::from_secs(seconds))
     });
     kept.followed && fresh
 }

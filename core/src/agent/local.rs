@@ -4,6 +4,7 @@
 //! sending, and whether it is a registration or a removal follows from whether the thing is still here. So changes that
 //! overtake each other cannot leave the servers with the older one.
 
+mod aliases;
 mod known;
 mod pending;
 
@@ -21,7 +22,7 @@ use crate::{
         check::{Streak, interval_of, probe_of},
         schedule::{Schedule, first_run_delay},
     },
-    registry::{CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
+    registry::{self, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
     runtime::{Instant, Probe},
 };
 
@@ -89,6 +90,7 @@ pub(super) struct Local {
     /// What the servers have yet to be told.
     pub(super) pending: Pending,
     probes: Schedule<CheckKey>,
+    aliases: Schedule<CheckKey>,
     heartbeats: Schedule<CheckKey>,
     /// When a service is removed because of a check that stays critical.
     removals: Schedule<CheckKey>,
@@ -107,6 +109,7 @@ impl Local {
             node_checks: BTreeSet::new(),
             pending,
             probes: Schedule::default(),
+            aliases: Schedule::default(),
             heartbeats: Schedule::default(),
             removals: Schedule::default(),
             generations: 0,
@@ -445,9 +448,10 @@ impl Local {
         removed
     }
 
-    /// When the next run or removal is due.
+    /// When the next run, look or removal is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.probes.next().into_iter().chain(self.removals.next()).min()
+        let due = [self.probes.next(), self.aliases.next(), self.removals.next()];
+        due.into_iter().flatten().min()
     }
 
     /// Notes that the servers did not have a check at the moment `seen`.
@@ -545,12 +549,16 @@ impl Local {
             let delay = first_run_delay(interval_of(&definition), random());
             self.probes.set(key.clone(), now + delay);
         }
+        if matches!(definition.probe, registry::Probe::Alias { .. }) {
+            self.aliases.set(key.clone(), now);
+        }
         self.plan_removal(&key, now);
     }
 
     fn drop_check(&mut self, key: &CheckKey) {
         self.checks.remove(key);
         self.probes.remove(key);
+        self.aliases.remove(key);
         self.heartbeats.remove(key);
         self.removals.remove(key);
     }

@@ -23,6 +23,9 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
             tracing::warn!(id = %key.id, "deregistering a service instance that was critical for too long");
             drop(R::spawn(forget(shared.clone(), key)));
         }
+        if shared.local().follow_aliases(R::now()) {
+            shared.wake_writer.notify_one();
+        }
         while shared.probes_running.load(Ordering::Relaxed) < AGENT_PROBES_IN_FLIGHT_MAX {
             let Some(run) = shared.local().take_run(R::now()) else {
                 break;

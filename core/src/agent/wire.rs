@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Response, StatusCode};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
@@ -200,14 +200,19 @@ pub(super) fn read<T: for<'de> Deserialize<'de> + Default>(body: &Bytes) -> Resu
         .map_err(|error| format!("unexpected answer: {error}"))
 }
 
-/// The index that a write's answer names; 0 when it names none.
-pub(super) fn index(body: &Bytes) -> u64 {
+/// The index that a write's answer names, in its body or else in its header; 0 when it names none.
+pub(super) fn index(answer: &Response<Bytes>) -> u64 {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {
         index: u64,
     }
-    serde_json::from_slice::<Answer>(body).map_or(0, |answer| answer.index)
+    let header = || {
+        let index = answer.headers().get("x-consul-index")?;
+        index.to_str().ok()?.parse().ok()
+    };
+    let body = serde_json::from_slice::<Answer>(answer.body());
+    body.map(|answer| answer.index).ok().or_else(header).unwrap_or(0)
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>

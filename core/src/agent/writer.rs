@@ -354,7 +354,7 @@ async fn register_once<R: Runtime>(shared: &Shared<R>, items: &[Item<Change>]) -
         .servers
         .call(&Method::PUT, path, &body, AGENT_CALL_TIMEOUT)
         .await?;
-    Ok(wire::index(response.body()))
+    Ok(wire::index(&response))
 }
 
 fn registered<R: Runtime>(shared: &Shared<R>, item: Item<Change>, outcome: Result<u64, CallError>) {
@@ -374,7 +374,7 @@ async fn remove<R: Runtime>(shared: &Shared<R>, item: Item<Change>) -> Result<()
         .call(&Method::PUT, path, &body, AGENT_CALL_TIMEOUT)
         .await;
     match outcome {
-        Ok(response) => tell(item.waiters, &Ok(wire::index(response.body()))),
+        Ok(response) => tell(item.waiters, &Ok(wire::index(&response))),
         Err(CallError::Refused { status, .. }) if status == http::StatusCode::NOT_FOUND => {
             tell(item.waiters, &Ok(0));
         }

@@ -21,6 +21,19 @@ pub(crate) enum Rules {
     Consul,
 }
 
+/// The status of an alias by the worst of the checks of what it stands for, with its name and output, and what there is to
+/// say about it, in Consul's words.
+pub(crate) fn of_aliased(worst: Option<(CheckStatus, &str, &str)>) -> (CheckStatus, String) {
+    match worst {
+        None => (CheckStatus::Passing, "No checks found.".to_owned()),
+        Some((CheckStatus::Passing, ..)) => (CheckStatus::Passing, "All checks passing.".to_owned()),
+        Some((status, name, output)) => {
+            let output = format!("Aliased check {name:?} failing: {output}");
+            (status, cut(output))
+        }
+    }
+}
+
 /// What the platform has to run for a check; `None` for a check that someone else reports on.
 pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
     match &definition.probe {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     limits,
     probing::{
-        check::{Rules, Streak, cut, interval_of, judge, probe_of, timeout_of},
+        check::{Rules, Streak, interval_of, judge, of_aliased, probe_of, timeout_of},
         schedule::{Schedule, first_run_delay},
     },
     raft::Role,
@@ -397,16 +397,7 @@ fn alias(registry: &Registry, own: &CheckKey, node: &str, instance: &str) -> (Ch
     // An alias of its own instance would hold itself up, or down.
     checks.retain(|check| check.key() != *own);
     let worst = checks.iter().max_by_key(|check| check.status);
-    match worst {
-        None => (CheckStatus::Passing, "No checks found.".to_owned()),
-        Some(check) if check.status == CheckStatus::Passing => {
-            (CheckStatus::Passing, "All checks passing.".to_owned())
-        }
-        Some(check) => {
-            let output = format!("Aliased check {:?} failing: {}", check.name, check.output);
-            (check.status, cut(output))
-        }
-    }
+    of_aliased(worst.map(|check| (check.status, &*check.name, &*check.output)))
 }
 
 /// A run under way. Dropping it plans the next one.

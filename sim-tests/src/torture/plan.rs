@@ -117,7 +117,10 @@ fn lane_of(seed: u64, lane: u64, length_ms: u64) -> Vec<Action> {
     let mut begins = 0;
     let mut round = lane;
     while begins < length_ms {
-        let schedule = generate(seed.wrapping_add(round * 1_000_003));
+        let mut schedule = generate(seed.wrapping_add(round * 1_000_003));
+        // No agent runs here.
+        (schedule.agent, schedule.other_agent) = (None, None);
+        schedule.ask_nobody_who_is_missing();
         let starts = schedule.actions.iter().map(|action| action.at_ms);
         let last = starts.max().unwrap_or(0);
         // When a stream's event was sent is not known here, and it is judged from there.

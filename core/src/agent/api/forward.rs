@@ -16,7 +16,11 @@ use serde_json::Value;
 
 use crate::{
     agent::{Shared, cache, servers::Forwarded},
-    api::http::{duration, error::ApiError},
+    api::http::{
+        duration,
+        error::ApiError,
+        options::{Parameters, read_options},
+    },
     limits::{
         AGENT_FORWARD_SLACK, AGENT_FORWARD_TIMEOUT, BODY_BYTES_MAX, RESTORE_BYTES_MAX, RESTORE_STEP_TIMEOUT,
         WAIT_DEFAULT, WAIT_MAX,
@@ -102,6 +106,8 @@ async fn send_on<R: Runtime>(shared: Arc<Shared<R>>, request: Request) -> Result
         && parameter(&wanted.uri, "cached").is_some()
         && cache::is_cacheable(wanted.uri.path())
     {
+        // These are not part of what a server is asked.
+        read_options(&Parameters::of(&wanted.uri)?)?;
         return cache::answer(&shared, &wanted).await;
     }
     let answer = shared.servers.forward(&wanted, wanted.patience()).await;
@@ -139,12 +145,7 @@ impl Wanted {
 
 /// How long a blocking query asks to wait; what can't be understood is for the server to refuse.
 pub(in crate::agent) fn wait(uri: &Uri) -> Duration {
-    wait_of(parameter(uri, "wait").as_deref())
-}
-
-/// How long a `?wait` asks to wait.
-pub(in crate::agent) fn wait_of(wait: Option<&str>) -> Duration {
-    let given = wait.and_then(duration::parse);
+    let given = parameter(uri, "wait").and_then(|text| duration::parse(&text));
     let given = given
         .and_then(|nanos| u64::try_from(nanos).ok())
         .map(Duration::from_nanos);

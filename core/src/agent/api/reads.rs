@@ -6,7 +6,6 @@ use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use super::forward::wait_of;
 use crate::{
     agent::{
         AgentConfig, Shared,
@@ -15,11 +14,12 @@ use crate::{
     api::http::{
         encode::{Encoder, health_status},
         error::ApiError,
-        options::{Name, Parameters},
+        options::{Name, Parameters, read_options},
         reply::Reply,
     },
     registry::{Check, CheckStatus, Filter, InstanceId, Record, ServiceName, Shape},
     runtime::{Instant, Runtime},
+    server::CONSUL_VERSION,
 };
 
 /// `GET /v1/agent/services`: the services by id.
@@ -52,7 +52,7 @@ pub(super) async fn service<R: Runtime>(
     let key = shared.instance_key(parameters.namespace(&headers)?, id);
     let known = parameters.text("hash");
     let _permit = known.map(|_| shared.may_forward()).transpose()?;
-    let until = R::now() + wait_of(parameters.text("wait"));
+    let until = R::now() + read_options(&parameters)?.wait;
     loop {
         // From before the look on: a change right after it is not missed.
         let mut changed = pin!(shared.news.notified());
@@ -170,7 +170,7 @@ pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>)
             "Datacenter": shared.config.datacenter,
             "NodeName": shared.config.node.as_str(),
             "Server": false,
-            "Version": env!("CARGO_PKG_VERSION"),
+            "Version": CONSUL_VERSION,
         },
         "Member": {
             "Name": shared.config.node.as_str(),

@@ -213,3 +213,58 @@ fn a_configuration_that_is_read_again_counts() {
         ["both", "extra", "new"]
     );
 }
+
+#[test]
+fn an_alias_has_the_status_of_what_it_stands_for() {
+    let world = World::new();
+    let agent = world.start(json!([
+        {"name": "web", "id": "web-1", "checks": [{"type": "ttl", "ttl": "60s", "id": "alive"}]},
+        {"name": "proxy", "id": "proxy-1", "check": {"AliasService": "web-1", "CheckID": "follows"}},
+        {"name": "lone", "id": "lone-1", "check": {"AliasNode": NODE, "CheckID": "host"}},
+        {"name": "far", "id": "far-1", "check": {"AliasNode": "elsewhere", "CheckID": "other"}},
+    ]));
+    world.advance(SECOND * 2);
+    let statuses = || ["follows", "host", "other"].map(|id| world.status(id));
+    assert_eq!(statuses(), ["passing", "passing", "critical"]);
+    world.put(&agent, "/v1/agent/check/warn/alive?note=hm", json!(null));
+    world.advance(SECOND * 2);
+    assert_eq!(statuses(), ["warning", "passing", "critical"]);
+    let follows = world.check("follows");
+    assert_eq!(
+        follows,
+        Some((
+            "warning",
+            "Aliased check \"Service 'web' check\" failing: hm".into()
+        ))
+    );
+    world.put(&agent, "/v1/agent/maintenance?enable=true", json!(null));
+    world.advance(SECOND * 2);
+    assert_eq!(statuses(), ["critical", "critical", "critical"]);
+    world.put(&agent, "/v1/agent/maintenance?enable=false", json!(null));
+    world.put(&agent, "/v1/agent/check/pass/alive", json!(null));
+    world.advance(SECOND * 2);
+    assert_eq!(statuses(), ["passing", "passing", "critical"]);
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused_before_anything_is_kept_or_waited_for() {
+    let world = World::new();
+    let agent = world.start(json!([{"name": "web", "id": "web-1"}]));
+    for (path, status) in [
+        ("/v1/agent/service/web-1?hash=x&wait=banana", 400),
+        ("/v1/health/service/web?cached&wait=banana", 400),
+        ("/v1/health/service/web?cached&index=abc", 400),
+        ("/v1/health/service/web?cached&stale&consistent", 400),
+        ("/v1/agent/service/", 404),
+        ("/v1/agent/health/service/name/", 400),
+    ] {
+        assert_eq!(world.get(&agent, path).status, status, "{path}");
+    }
+    let told = world.put(&agent, "/v1/agent/service/register", json!({"Name": "own"}));
+    assert_eq!(told.status, 200, "{told:?}");
+    let told = world.put(&agent, "/v1/agent/service/deregister/own", json!(null));
+    assert_eq!(
+        told.json["Index"],
+        json!(world.look(crate::registry::Registry::index))
+    );
+}

@@ -27,13 +27,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Query::try_from_uri(&parts.uri)
-            .map(|Query(pairs)| Parameters(pairs))
-            .map_err(|error| ApiError::bad_request(format!("Invalid query string: {error}")))
+        Parameters::of(&parts.uri)
     }
 }
 
 impl Parameters {
+    /// Those of a URI.
+    ///
+    /// # Errors
+    /// 400 where its query can't be read.
+    pub fn of(uri: &http::Uri) -> Result<Parameters, ApiError> {
+        Query::try_from_uri(uri)
+            .map(|Query(pairs)| Parameters(pairs))
+            .map_err(|error| ApiError::bad_request(format!("Invalid query string: {error}")))
+    }
+
     /// The first value of a parameter that is there and not empty.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.all(name).find(|value| !value.is_empty())
@@ -259,7 +267,11 @@ impl Options {
     }
 }
 
-fn read_options(parameters: &Parameters) -> Result<ReadOptions, ApiError> {
+/// How to read: `?index`, `?wait`, `?stale`, `?consistent`, `?max_stale`.
+///
+/// # Errors
+/// 400 that says which of them can't be understood, or contradicts another.
+pub(crate) fn read_options(parameters: &Parameters) -> Result<ReadOptions, ApiError> {
     let max_stale = match parameters.text("max_stale") {
         None => None,
         Some(text) => match duration::parse(text).map(u64::try_from) {
