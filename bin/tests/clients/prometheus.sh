@@ -17,7 +17,7 @@ if [[ ! -x "$prometheus" ]]; then
     go mod download -json "github.com/prometheus/prometheus@$version" >"$work/module.json"
     cp -r "$(python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])' <"$work/module.json")" "$work/source"
     chmod -R u+w "$work/source"
-    (cd "$work/source" && go build -tags remove_all_sd,enable_consul_sd -o "$prometheus" ./cmd/prometheus)
+    (cd "$work/source" && GOWORK=off go build -tags remove_all_sd,enable_consul_sd -o "$prometheus" ./cmd/prometheus)
   }
   build_prometheus >"$cache/install.log" 2>&1 || skip "Prometheus can't be built here (see $cache/install.log)"
 fi
