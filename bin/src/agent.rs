@@ -6,7 +6,7 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -243,12 +243,8 @@ async fn serve(plan: Plan) -> Result<(), String> {
     let disk = LocalDisk::Files(FjallDisk::open(&plan.data_dir).await.map_err(text)?);
     let (node, services) = (plan.agent.node.clone(), plan.agent.services.len());
     let servers = plan.agent.servers.join(",");
-    let files = Arc::new(AgentFiles {
-        paths: plan.config_paths,
-        node: plan.agent.node.clone(),
-        address: plan.agent.address.clone(),
-        agent: Mutex::default(),
-    });
+    let address = plan.agent.address.clone();
+    let files = Arc::new(AgentFiles::new(plan.config_paths, node.clone(), address));
     tokio::spawn(host::on_hangup(files.clone()).map_err(text)?);
     let leave = Arc::new(Notify::new());
     let process = ProcessHost::new(plan.data_dir.clone(), files.clone(), leave.clone());

@@ -105,27 +105,24 @@ impl OwnCheck {
     pub fn request(&self) -> Request<Bytes> {
         let ms = |ms: u64| format!("{ms}ms");
         let mut body = json!({ "Name": self.id, "ServiceID": self.of, "Notes": self.notes });
-        match (self.probed, self.ttl_ms) {
-            (Some(probed), _) => {
+        match (self.probed, &self.alias, self.ttl_ms) {
+            (Some(probed), ..) => {
                 for (name, value) in probes::asked(probed.by, probed.machine) {
                     body[name] = value;
                 }
                 body["Interval"] = json!(ms(probed.interval_ms));
             }
-            (None, _) if self.alias.is_some() => {
-                let of = self.alias.iter();
-                for Alias { node, instance } in of {
-                    let named = [("AliasNode", node), ("AliasService", instance)];
-                    for (name, value) in named.into_iter().filter(|(_, value)| !value.is_empty()) {
-                        body[name] = json!(value);
-                    }
+            (None, Some(Alias { node, instance }), _) => {
+                let named = [("AliasNode", node), ("AliasService", instance)];
+                for (name, value) in named.into_iter().filter(|(_, value)| !value.is_empty()) {
+                    body[name] = json!(value);
                 }
             }
-            (None, 0) => {
+            (None, None, 0) => {
                 body["TCP"] = json!("10.9.8.7:80");
                 body["Interval"] = json!("10s");
             }
-            (None, ttl_ms) => body["TTL"] = json!(ms(ttl_ms)),
+            (None, None, ttl_ms) => body["TTL"] = json!(ms(ttl_ms)),
         }
         if let Some(status) = self.status {
             body["Status"] = json!(status.as_str());

@@ -9,9 +9,9 @@ use std::{
 };
 
 use sider_sim_tests::{
-    bugs::{Bug, applies, patches, working_tree},
+    bugs::{Bug, applies, of_table, patches, working_tree},
     generate::generate,
-    invariants::{durability, quorum},
+    invariants::{ALL, durability, quorum},
     schedule::{Fault, Trouble, Who},
     sweep::{Orders, Sweep, sweep_through},
 };
@@ -64,7 +64,7 @@ fn each_bug_has_its_row() {
     let bugs = Bug::load_all(&patches()).expect("all heads are good");
     let bugs: BTreeSet<String> = bugs.into_iter().map(|bug| bug.name).collect();
     let page = fs::read_to_string(working_tree().join("docs/PLANTED_BUGS.md")).expect("the page is there");
-    let cells = page
+    let cells = of_table(&page)
         .lines()
         .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
     let rows: BTreeSet<String> = cells
@@ -72,6 +72,17 @@ fn each_bug_has_its_row() {
         .map(str::to_owned)
         .collect();
     assert_eq!(rows, bugs);
+}
+
+#[test]
+fn every_invariant_has_two_bugs_that_it_is_meant_to_catch() {
+    let bugs = Bug::load_all(&patches()).expect("all heads are good");
+    for (invariant, _) in ALL {
+        let meant = bugs
+            .iter()
+            .filter(|bug| bug.invariants.iter().any(|it| it == invariant));
+        assert!(meant.count() >= 2, "{invariant} is meant to catch too few bugs");
+    }
 }
 
 /// The alarm itself: a sweep on disks that make nothing durable, of which every server is told that they do. If it passes, no

@@ -23,14 +23,24 @@ use crate::{
 /// What an agent reads again when it is told to: its services. Settings are those of its start.
 #[derive(Debug)]
 pub(super) struct AgentFiles {
-    pub(super) paths: Vec<PathBuf>,
-    pub(super) node: NodeName,
-    pub(super) address: String,
+    paths: Vec<PathBuf>,
+    node: NodeName,
+    address: String,
     /// The agent, while it runs.
-    pub(super) agent: Mutex<Option<Agent<TokioRuntime>>>,
+    agent: Mutex<Option<Agent<TokioRuntime>>>,
 }
 
 impl AgentFiles {
+    /// The files at these paths, for an agent of this node and address.
+    pub(super) fn new(paths: Vec<PathBuf>, node: NodeName, address: String) -> AgentFiles {
+        AgentFiles {
+            paths,
+            node,
+            address,
+            agent: Mutex::default(),
+        }
+    }
+
     /// The agent that runs now, if one does.
     pub(super) fn set_agent(&self, agent: Option<Agent<TokioRuntime>>) {
         *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = agent;

@@ -165,12 +165,20 @@ impl Reloader {
                 "the server is starting or stopping".to_owned(),
             ));
         };
+        let before = registered.clone();
         registered.instances.extend(wanted.keys.instances.clone());
         registered.checks.extend(wanted.keys.checks.clone());
         // First: what is registered and not kept here would never be taken away.
         self.keep(&registered)?;
-        if count > 0 {
-            write(&server, Command::Register(wanted.registrations)).await?;
+        if count > 0
+            && let Err(failure) = write(&server, Command::Register(wanted.registrations)).await
+        {
+            // What was refused may be somebody else's, and is not ours to take away.
+            if matches!(failure, NotDone::Refused(_)) {
+                *registered = before;
+                self.keep(&registered)?;
+            }
+            return Err(failure);
         }
         for key in registered.checks.clone().difference(&wanted.keys.checks) {
             write(&server, Command::Deregister(Deregister::Check(key.clone()))).await?;
@@ -203,7 +211,9 @@ impl Reloader {
         file.write_all(&json).map_err(refused)?;
         // A power cut must not leave half a file in the place of a whole one.
         file.sync_all().map_err(refused)?;
-        fs::rename(&fresh, path).map_err(refused)
+        fs::rename(&fresh, path).map_err(refused)?;
+        let folder = path.parent().map(File::open).transpose().map_err(refused)?;
+        folder.map_or(Ok(()), |folder| folder.sync_all()).map_err(refused)
     }
 }
 

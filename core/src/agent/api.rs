@@ -1,6 +1,6 @@
 //! The agent's own HTTP API: the `/v1/agent/…` paths of a server, with the same request forms and answers, for this
-//! host. Registrations made here are kept on the disk before they are answered, and so is maintenance. What is about the cluster is sent on to a
-//! server.
+//! host. Registrations made here are kept on the disk before they are answered, and so is maintenance. What is about the
+//! cluster is sent on to a server.
 
 mod changes;
 pub(super) mod forward;

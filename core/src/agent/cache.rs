@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::{
     Shared,
-    api::forward::{Wanted, into_response, no_answer, parameter, wait},
+    api::forward::{Wanted, into_response, no_answer},
 };
 use crate::{
     api::http::error::ApiError,
@@ -24,6 +24,7 @@ use crate::{
     },
     probing::schedule::Backoff,
     runtime::{Instant, Runtime},
+    server::ReadOptions,
 };
 
 const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
@@ -94,16 +95,15 @@ impl Entry {
 pub(super) async fn answer<R: Runtime>(
     shared: &Arc<Shared<R>>,
     wanted: &Wanted,
+    read: ReadOptions,
 ) -> Result<Response, ApiError> {
     let question = question(wanted);
     let known = shared.cache.entries().get(&question).cloned();
-    let has = parameter(&wanted.uri, "index")
-        .and_then(|index| index.parse::<u64>().ok())
-        .unwrap_or(0);
+    let has = read.index.unwrap_or(0);
     if let Some(entry) = known
         && may_be_used::<R>(wanted, &entry)
     {
-        return Ok(wait_for_news::<R>(&entry, has, wait(&wanted.uri)).await);
+        return Ok(wait_for_news::<R>(&entry, has, read.wait).await);
     }
     let fetched = fetch(shared, wanted, &question, 0, AGENT_FORWARD_TIMEOUT).await?;
     let Some(index) = index_of(&fetched).filter(|_| fetched.status() == StatusCode::OK) else {
@@ -114,10 +114,10 @@ pub(super) async fn answer<R: Runtime>(
         return Ok(shown(fetched, "MISS", Duration::ZERO));
     }
     match entry {
-        Some(entry) => Ok(wait_for_news::<R>(&entry, has, wait(&wanted.uri)).await),
+        Some(entry) => Ok(wait_for_news::<R>(&entry, has, read.wait).await),
         // There is no room for it, so the server waits.
         None => {
-            let limit = wait(&wanted.uri) * 17 / 16 + AGENT_FORWARD_SLACK;
+            let limit = read.wait * 17 / 16 + AGENT_FORWARD_SLACK;
             let answer = shared.servers.forward(wanted, limit).await.map_err(no_answer)?;
             Ok(shown(answer, "MISS", Duration::ZERO))
         }

@@ -24,7 +24,7 @@ mod joint;
 mod table;
 mod workshop;
 
-pub use self::{bug::Bug, hunt::Hunt, workshop::applies};
+pub use self::{bug::Bug, hunt::Hunt, table::of_table, workshop::applies};
 
 use std::{
     collections::BTreeMap,

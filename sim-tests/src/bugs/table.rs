@@ -165,7 +165,7 @@ pub(super) fn bless(page: &str, trials: &[Trial], known: &[Bug]) -> Result<Strin
 }
 
 /// What of the page is the table: a row elsewhere is none.
-pub(super) fn of_table(page: &str) -> &str {
+pub fn of_table(page: &str) -> &str {
     let table = page.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
     table.map_or("", |(table, _)| table)
 }

@@ -160,6 +160,11 @@ impl AgentPromise {
         self.started + STARTS <= from && !self.outages.iter().any(|outage| outage.overlaps(since, until))
     }
 
+    /// Whether anything had befallen it or its host by then.
+    pub fn was_disturbed(&self, until: Time) -> bool {
+        self.outages.iter().any(|outage| outage.overlaps(Time(0), until))
+    }
+
     /// Whether its process may have ended between the two moments, or have been started.
     pub fn may_have_ended(&self, from: Time, until: Time) -> bool {
         let ends = |outage: &&Outage| {

@@ -5,11 +5,14 @@
 use std::time::Duration;
 
 use sider_core::{
-    limits::{ALIAS_INTERVAL, WRITE_TIMEOUT},
+    limits::ALIAS_INTERVAL,
     registry::{Check, CheckStatus, CheckTarget, CheckUpdate, Command},
 };
 
-use super::Violation;
+use super::{
+    Violation,
+    probes::{found_since, left_alone},
+};
 use crate::{
     aliases::{alias_of, followed},
     history::History,
@@ -62,12 +65,8 @@ fn is_true(history: &History, position: Point, entry: &Entry, update: &CheckUpda
         return Ok(());
     };
     let soon = TOLD + history.bounds.latency * 12;
-    let ago = match truth.calm_between(entry.appended - soon, entry.appended) {
-        true => soon,
-        // It may have had to wait for a quorum.
-        false => soon + WRITE_TIMEOUT + drift_of(WRITE_TIMEOUT, history.bounds.drift_ppm),
-    };
-    let since = truth.applied_before(entry.appended - ago).min(position);
+    let since = found_since(history, entry, soon);
+    let since = truth.applied_before(since).min(position);
     let had = (since..=position).any(|point| {
         let (then, said) = followed(&truth.state(point), check, &alias);
         let told = update.output.as_ref();
@@ -126,17 +125,9 @@ fn is_in_step(
 ) -> Result<(), Violation> {
     let truth = history.truth();
     let (first, last) = (truth.applied_until(from), truth.applied_until(due));
-    let key = check.key();
-    let at = |point: Point| truth.state(point).check(&key).cloned();
-    let alike = |it: &Check| it.create_index == check.create_index && it.definition == check.definition;
-    let (Some(then), Some(now)) = (at(first), at(last)) else {
+    let Some(now) = left_alone(history, check, (first, last)) else {
         return Ok(());
     };
-    let touched =
-        truth.registers(&key, first..last) || truth.restored().any(|it| (first..=last).contains(&it));
-    if !alike(&then) || !alike(&now) || touched {
-        return Ok(());
-    }
     let status = |point: Point| followed(&truth.state(point), check, alias).0;
     let wanted = status(first);
     if now.status == wanted || (first..=last).any(|point| status(point) != wanted) {
@@ -144,7 +135,7 @@ fn is_in_step(
     }
     let what = format!(
         "{} is {} at {due}, and what it is an alias of has been {} since before {from}",
-        key.id,
+        check.id,
         now.status.as_str(),
         wanted.as_str()
     );
@@ -174,44 +165,22 @@ pub(crate) fn taken_on(history: &History) -> Vec<(CheckStatus, Alias)> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use sider_core::{
-        api::http::requests::{Place, parse_service, plain_node},
-        registry::{CheckId, CheckKey, Namespace, NodeName},
-    };
 
-    use super::{
-        super::story::{SHARED, Story},
-        *,
-    };
+    use super::{super::story::Story, *};
 
     /// It is calm, and there is an instance and a check that is an alias of it.
     fn story() -> Story {
         let mut story = Story::new();
         story.wait_ms(4_000);
         story.register("web-1", 1);
-        let place = Place {
-            node: plain_node(NodeName::parse(SHARED).expect("a name"), "127.0.0.1"),
-            namespace: None,
-            scripts: false,
-        };
-        let check = json!({ "CheckID": "probed-alias-0", "AliasService": "web-1", "Status": "critical" });
-        let body = json!({ "Name": "db", "ID": "txn-0", "Check": check });
-        let registration = parse_service(&body, &place).expect("a valid registration");
-        story.commit(Command::Register(vec![registration]));
+        story.register_probed(
+            json!({ "CheckID": "probed-alias-0", "AliasService": "web-1", "Status": "critical" }),
+        );
         story
     }
 
     fn find(story: &mut Story, status: CheckStatus, output: &str) {
-        let key = CheckKey {
-            namespace: Namespace::default(),
-            node: NodeName::parse(SHARED).expect("a name"),
-            id: CheckId::parse("probed-alias-0").expect("a name"),
-        };
-        story.commit(Command::UpdateChecks(vec![CheckUpdate {
-            target: CheckTarget::Check(key),
-            status: Some(status),
-            output: Some(output.to_owned()),
-        }]));
+        story.find("probed-alias-0", status, output);
     }
 
     fn violation(story: Story) -> Option<String> {

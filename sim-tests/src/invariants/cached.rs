@@ -188,26 +188,17 @@ impl Given<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::story::Story, *};
+    use super::{
+        super::story::{Story, web},
+        *,
+    };
     use crate::{agency, history::Told};
 
     const AGENT: u8 = ServerNumber::AGENTS;
 
-    fn web() -> Ask {
-        Ask::Health {
-            service: "web".into(),
-            passing: false,
-            tags: vec![],
-        }
-    }
-
     fn story() -> Story {
         let mut story = Story::new();
-        story.record().agents.push(AgentPromise {
-            node: agency::node(0),
-            servers: vec![ServerNumber(1)],
-            ..AgentPromise::default()
-        });
+        story.agent(&agency::node(0));
         story.wait_ms(10_000);
         story.register("web-1", 1);
         story

@@ -113,7 +113,7 @@ impl Through<'_> {
     }
 
     /// Who had a connection to a process that is gone, or over a link that was cut, learns of it when it uses that again: the
-    /// client one to the agent, or the agent one to a server. Since when the agent has not used one is not known.
+    /// client one to the agent, or the agent one to a server. Since when they were not used is not known.
     fn had_a_dead_connection(&self, reason: &str) -> bool {
         let Through {
             history,
@@ -121,24 +121,13 @@ impl Through<'_> {
             agent,
         } = *self;
         let until = operation.returned;
-        let used = history.operations.iter().filter(|it| {
-            it.client == operation.client
-                && it.server == operation.server
-                && it.is_done()
-                && it.returned <= operation.invoked
-        });
-        let last_use = used.map(Operation::arrived).max().unwrap_or_default();
         let befell = |server: &ServerNumber| {
-            let faults = &history.faults;
+            let mut faults = history.faults.iter();
             history.truth().restarted_between(*server, agent.started, until)
-                || faults
-                    .iter()
-                    .any(|it| it.servers.contains(server) && it.from <= until)
+                || faults.any(|it| it.servers.contains(server) && it.from <= until)
         };
         reason.ends_with("connection reset")
-            && (agent.may_have_ended(last_use, until)
-                || agent.outages.iter().any(|it| it.overlaps(Time(0), until))
-                || agent.servers.iter().any(befell))
+            && (agent.was_disturbed(until) || agent.servers.iter().any(befell))
     }
 
     fn wakes(&self) -> Result<(), String> {
@@ -207,7 +196,10 @@ impl Through<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::story::Story, *};
+    use super::{
+        super::story::{Story, web},
+        *,
+    };
     use crate::{
         agency,
         history::{Outage, OutageKind},
@@ -216,25 +208,11 @@ mod tests {
 
     const AGENT: u8 = ServerNumber::AGENTS;
 
-    fn web() -> Ask {
-        Ask::Health {
-            service: "web".into(),
-            passing: false,
-            tags: vec![],
-        }
-    }
-
     /// It is calm, and an agent runs.
     fn story() -> Story {
         let mut story = Story::new();
         story.wait_ms(100);
-        let started = story.now();
-        story.record().agents.push(AgentPromise {
-            node: agency::node(0),
-            servers: vec![ServerNumber(1)],
-            started,
-            ..AgentPromise::default()
-        });
+        story.agent(&agency::node(0));
         story.wait_ms(10_000);
         story
     }

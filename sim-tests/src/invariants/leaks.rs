@@ -108,10 +108,7 @@ mod tests {
         let left = |asked: bool| {
             let mut story = Story::new();
             story.configure(&[1, 2, 3]);
-            story.record().agents.push(crate::history::AgentPromise {
-                node: crate::agency::node(0),
-                ..Default::default()
-            });
+            story.agent(&crate::agency::node(0));
             if asked {
                 story.read(ServerNumber::AGENTS, Ask::Services, Freshness::Cached);
             }

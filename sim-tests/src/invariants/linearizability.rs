@@ -302,7 +302,10 @@ fn is_target(check: &Check, target: &Target) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::story::Story, *};
+    use super::{
+        super::story::{Story, web},
+        *,
+    };
     use crate::{
         history::{Fact, ServerNumber, Streamed},
         operation::Freshness,
@@ -310,14 +313,6 @@ mod tests {
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("not linearizable").what
-    }
-
-    fn web() -> Ask {
-        Ask::Health {
-            service: "web".into(),
-            passing: false,
-            tags: vec![],
-        }
     }
 
     #[test]

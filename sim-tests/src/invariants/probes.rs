@@ -1,7 +1,7 @@
 //! A check that servers run follows what is probed (`server::probes`): while all is calm its status is that of its machine
 //! within two intervals and a bound, whoever leads, and it is never given a status that its machine did not have lately.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sider_core::{
     limits::WRITE_TIMEOUT,
@@ -66,15 +66,7 @@ fn is_true(history: &History, position: Point, entry: &Entry, update: &CheckUpda
         return Ok(());
     };
     let soon = TAKES + TOLD + history.bounds.latency * 12;
-    let calm = history
-        .truth()
-        .calm_between(entry.appended - soon, entry.appended);
-    let ago = match calm {
-        true => soon,
-        // It may have had to wait for a quorum.
-        false => soon + WRITE_TIMEOUT + drift_of(WRITE_TIMEOUT, history.bounds.drift_ppm),
-    };
-    let since = entry.appended - ago;
+    let since = found_since(history, entry, soon);
     let mut had = Vec::new();
     for (turned, _, well) in turns_until(history, machine, entry.appended) {
         had.push(status_of(*well));
@@ -97,6 +89,35 @@ fn is_true(history: &History, position: Point, entry: &Entry, update: &CheckUpda
         status.as_str()
     );
     Err(Violation::new(NAME, entry.applied, what))
+}
+
+/// Not before this moment can have been found what an entry says, if that is told so soon while all is calm.
+pub(super) fn found_since(history: &History, entry: &Entry, soon: Duration) -> Time {
+    let since = entry.appended - soon;
+    match history.truth().calm_between(since, entry.appended) {
+        true => since,
+        // It may have had to wait for a quorum.
+        false => since - WRITE_TIMEOUT - drift_of(WRITE_TIMEOUT, history.bounds.drift_ppm),
+    }
+}
+
+/// A check as it is in the end, if it is the same registration all along from one point to another, and nobody touches it.
+pub(super) fn left_alone(
+    history: &History,
+    check: &Check,
+    (first, last): (Point, Point),
+) -> Option<Arc<Check>> {
+    let truth = history.truth();
+    let key = check.key();
+    let at = |point: Point| {
+        let same =
+            |it: &&Arc<Check>| it.create_index == check.create_index && it.definition == check.definition;
+        truth.state(point).check(&key).filter(same).cloned()
+    };
+    let touched =
+        || truth.registers(&key, first..last) || truth.restored().any(|it| (first..=last).contains(&it));
+    let (_, now) = (at(first)?, at(last)?);
+    (!touched()).then_some(now)
 }
 
 /// While all is calm, each check is as its machine is.
@@ -138,17 +159,11 @@ fn patience(history: &History, check: &Check) -> Duration {
 fn is_in_step(history: &History, check: &Check, machine: u8, from: Time, due: Time) -> Result<(), Violation> {
     let truth = history.truth();
     let (first, last) = (truth.applied_until(from), truth.applied_until(due));
-    let key = check.key();
-    let at = |point: Point| truth.state(point).check(&key).cloned();
-    let alike = |it: &Check| it.create_index == check.create_index && it.definition == check.definition;
-    let (Some(then), Some(now)) = (at(first), at(last)) else {
+    let Some(now) = left_alone(history, check, (first, last)) else {
         return Ok(());
     };
     let turns: Vec<_> = turns_until(history, machine, due).collect();
-    let turned = turns.first().is_some_and(|(turned, _, _)| *turned > from);
-    let touched =
-        truth.registers(&key, first..last) || truth.restored().any(|it| (first..=last).contains(&it));
-    if !alike(&then) || !alike(&now) || turned || touched {
+    if turns.first().is_some_and(|(turned, _, _)| *turned > from) {
         return Ok(());
     }
     let wanted = turns
@@ -159,7 +174,7 @@ fn is_in_step(history: &History, check: &Check, machine: u8, from: Time, due: Ti
     }
     let what = format!(
         "{} is {} at {due}, and its machine has been {} since before {from}",
-        key.id,
+        check.id,
         now.status.as_str(),
         wanted.as_str()
     );
@@ -169,15 +184,8 @@ fn is_in_step(history: &History, check: &Check, machine: u8, from: Time, due: Ti
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use sider_core::{
-        api::http::requests::{Place, parse_service, plain_node},
-        registry::{CheckId, CheckKey, Namespace, NodeName},
-    };
 
-    use super::{
-        super::story::{SHARED, Story},
-        *,
-    };
+    use super::{super::story::Story, *};
     use crate::probes::url;
 
     /// It is calm, and a check of a machine that has been well for long is registered.
@@ -191,15 +199,7 @@ mod tests {
     }
 
     fn register(story: &mut Story, interval: &str) {
-        let place = Place {
-            node: plain_node(NodeName::parse(SHARED).expect("a name"), "127.0.0.1"),
-            namespace: None,
-            scripts: false,
-        };
-        let check = json!({ "CheckID": "probed-0", "HTTP": url(0), "Interval": interval });
-        let body = json!({ "Name": "db", "ID": "txn-0", "Check": check });
-        let registration = parse_service(&body, &place).expect("a valid registration");
-        story.commit(Command::Register(vec![registration]));
+        story.register_probed(json!({ "CheckID": "probed-0", "HTTP": url(0), "Interval": interval }));
     }
 
     fn turn(story: &mut Story, well: bool) {
@@ -208,16 +208,7 @@ mod tests {
     }
 
     fn find(story: &mut Story, status: CheckStatus) {
-        let key = CheckKey {
-            namespace: Namespace::default(),
-            node: NodeName::parse(SHARED).expect("a name"),
-            id: CheckId::parse("probed-0").expect("a name"),
-        };
-        story.commit(Command::UpdateChecks(vec![CheckUpdate {
-            target: CheckTarget::Check(key),
-            status: Some(status),
-            output: Some(String::new()),
-        }]));
+        story.find("probed-0", status, "");
     }
 
     fn violation(story: Story) -> Option<String> {

@@ -151,16 +151,11 @@ impl Floor {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::story::Story, *};
-    use crate::operation::{Ask, Freshness};
-
-    fn web() -> Ask {
-        Ask::Health {
-            service: "web".into(),
-            passing: false,
-            tags: vec![],
-        }
-    }
+    use super::{
+        super::story::{Story, web},
+        *,
+    };
+    use crate::operation::Freshness;
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("out of order").what

@@ -5,6 +5,7 @@ mod backups;
 mod commands;
 mod keys;
 mod maintenance;
+mod probed;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -15,8 +16,8 @@ use sider_core::registry::{
 use crate::{
     answers::answer,
     history::{
-        Answer, AppliedEntry, Configuration, Disk, Effect, Fact, FaultKind, FaultSpan, History, LEFT,
-        Observed, Operation, Outcome, Record, ServerNumber, Streamed, Told,
+        AgentPromise, Answer, AppliedEntry, Configuration, Disk, Effect, Fact, FaultKind, FaultSpan, History,
+        LEFT, Observed, Operation, Outcome, Record, ServerNumber, Streamed, Told,
     },
     matching::SHARED_NODE,
     model::State,
@@ -44,6 +45,15 @@ pub(crate) struct Story {
 pub(super) fn disks(servers: &[u8]) -> BTreeSet<Disk> {
     let disk = |server: &u8| ServerNumber(*server).into();
     servers.iter().map(disk).collect()
+}
+
+/// The instances of `web` with their health.
+pub(super) fn web() -> Ask {
+    Ask::Health {
+        service: "web".into(),
+        passing: false,
+        tags: vec![],
+    }
 }
 
 impl Story {
@@ -92,6 +102,17 @@ impl Story {
     }
 
     /// A new leader, with its blank entry.
+    /// An agent is started that knows the first server.
+    pub(super) fn agent(&mut self, node: &str) {
+        let promise = AgentPromise {
+            node: node.to_owned(),
+            servers: vec![ServerNumber(1)],
+            started: self.now,
+            ..AgentPromise::default()
+        };
+        self.record.agents.push(promise);
+    }
+
     pub(super) fn elect(&mut self, server: u8, term: u64) {
         self.term = term;
         self.leader = server;

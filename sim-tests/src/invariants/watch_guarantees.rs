@@ -165,16 +165,11 @@ fn atomic(
 
 #[cfg(test)]
 mod tests {
-    use super::{super::story::Story, *};
+    use super::{
+        super::story::{Story, web},
+        *,
+    };
     use crate::operation::Freshness;
-
-    fn web() -> Ask {
-        Ask::Health {
-            service: "web".into(),
-            passing: false,
-            tags: vec![],
-        }
-    }
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("a broken promise").what

@@ -348,19 +348,14 @@ pub(super) fn lateness(bounds: &Bounds) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::story::Story, *};
+    use super::{
+        super::story::{Story, web},
+        *,
+    };
     use crate::history::{FaultKind, ServerNumber};
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("a bad wait").what
-    }
-
-    fn web() -> Ask {
-        Ask::Health {
-            service: "web".into(),
-            passing: false,
-            tags: vec![],
-        }
     }
 
     /// It has been calm for long.

@@ -106,9 +106,9 @@ async fn send_on<R: Runtime>(shared: Arc<Shared<R>>, request: Request) -> Result
         && parameter(&wanted.uri, "cached").is_some()
         && cache::is_cacheable(wanted.uri.path())
     {
-        // These are not part of what a server is asked.
-        read_options(&Parameters::of(&wanted.uri)?)?;
-        return cache::answer(&shared, &wanted).await;
+        // No server is asked with these.
+        let read = read_options(&Parameters::of(&wanted.uri)?)?;
+        return cache::answer(&shared, &wanted, read).await;
     }
     let answer = shared.servers.forward(&wanted, wanted.patience()).await;
     answer.map(into_response).map_err(no_answer)
@@ -144,7 +144,7 @@ impl Wanted {
 }
 
 /// How long a blocking query asks to wait; what can't be understood is for the server to refuse.
-pub(in crate::agent) fn wait(uri: &Uri) -> Duration {
+fn wait(uri: &Uri) -> Duration {
     let given = parameter(uri, "wait").and_then(|text| duration::parse(&text));
     let given = given
         .and_then(|nanos| u64::try_from(nanos).ok())
@@ -156,7 +156,7 @@ pub(in crate::agent) fn wait(uri: &Uri) -> Duration {
 }
 
 /// A parameter's value, as it is written.
-pub(in crate::agent) fn parameter(uri: &Uri, name: &str) -> Option<String> {
+fn parameter(uri: &Uri, name: &str) -> Option<String> {
     let pairs = uri.query()?.split('&');
     let mut named = pairs.filter_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -35,7 +35,7 @@ pub(super) async fn services<R: Runtime>(
     let services: BTreeMap<&str, _> = local
         .services()
         .filter(|(key, _)| key.namespace == namespace)
-        .filter(|(_, service)| passes(filter.as_ref(), Record::Service(&service.instance)))
+        .filter(|(_, service)| Filter::lets_pass(filter.as_ref(), Record::Service(&service.instance)))
         .map(|(key, service)| (key.id.as_str(), encoder.agent_service(&service.instance)))
         .collect();
     Ok(Reply::json(&services))
@@ -96,7 +96,7 @@ pub(super) async fn checks<R: Runtime>(
         .map(|(check, service)| (shown(check, now), service.map(|service| &service.instance)))
         .filter(|(check, instance)| {
             let service = instance.map(|instance| (&instance.service, instance.tags.as_slice()));
-            passes(filter.as_ref(), Record::Check(check, service))
+            Filter::lets_pass(filter.as_ref(), Record::Check(check, service))
         })
         .map(|(check, instance)| {
             let shown = encoder.agent_check(&check, instance);
@@ -185,10 +185,6 @@ pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>)
         },
         "Servers": shared.config.servers,
     }))
-}
-
-fn passes(filter: Option<&Filter>, record: Record<'_>) -> bool {
-    filter.is_none_or(|filter| filter.passes(record))
 }
 
 fn encoder(config: &AgentConfig) -> Encoder<'_> {

@@ -338,7 +338,7 @@ async fn services(State(server): State<Server>, options: Options) -> Result<Repl
             let services: BTreeMap<_, _> = registry
                 .instances_of_node(&options.namespace, encoder.agent_node)
                 .filter(|instance| !is_servers_own(&server, instance))
-                .filter(|instance| passes(filter.as_ref(), Record::Service(instance)))
+                .filter(|instance| Filter::lets_pass(filter.as_ref(), Record::Service(instance)))
                 .map(|instance| (instance.id.as_str().to_owned(), encoder.agent_service(instance)))
                 .collect();
             (registry.index(), services)
@@ -359,7 +359,7 @@ async fn checks(State(server): State<Server>, options: Options) -> Result<Reply,
                 .map(|check| (check, instance_of(registry, check)))
                 .filter(|(check, instance)| {
                     let service = instance.map(|instance| (&instance.service, instance.tags.as_slice()));
-                    passes(filter.as_ref(), Record::Check(check, service))
+                    Filter::lets_pass(filter.as_ref(), Record::Check(check, service))
                 })
                 .map(|(check, instance)| (check.id.as_str().to_owned(), encoder.agent_check(check, instance)))
                 .collect();
@@ -477,10 +477,6 @@ fn is_servers_own(server: &Server, instance: &Instance) -> bool {
 /// Whether it is the check of whether the node is alive, which an agent's API does not show.
 fn is_aliveness(check: &Check) -> bool {
     check.instance.is_none() && check.id.as_str() == Session::NODE_ALIVE
-}
-
-fn passes(filter: Option<&Filter>, record: Record<'_>) -> bool {
-    filter.is_none_or(|filter| filter.passes(record))
 }
 
 /// The instance that a check belongs to.

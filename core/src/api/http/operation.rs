@@ -3,7 +3,7 @@
 use axum::{Router, extract::State};
 use http::StatusCode;
 
-use super::{error::ApiError, read, reply::Reply};
+use super::{error::ApiError, host::metrics_text, read, reply::Reply};
 use crate::server::Server;
 
 pub(super) fn routes() -> Router<Server> {
@@ -23,7 +23,5 @@ async fn readyz(State(server): State<Server>) -> Result<Reply, ApiError> {
 
 /// `GET /metrics`, in the OpenMetrics text format, which Prometheus reads.
 async fn metrics(State(server): State<Server>) -> Reply {
-    let mut reply = Reply::text(server.metrics_text());
-    reply.content_type("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    reply
+    metrics_text(server.metrics_text())
 }

@@ -85,6 +85,11 @@ impl Filter {
     pub fn passes(&self, record: Record<'_>) -> bool {
         self.0.root.holds(record, &self.0.datacenter)
     }
+
+    /// Whether a record passes a filter, if there is one.
+    pub fn lets_pass(filter: Option<&Filter>, record: Record<'_>) -> bool {
+        filter.is_none_or(|filter| filter.passes(record))
+    }
 }
 
 impl Expression {

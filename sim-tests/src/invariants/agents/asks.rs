@@ -45,7 +45,7 @@ pub(super) fn tell_what_is(history: &History, agent: &AgentPromise) -> Result<()
             }
             Seen::Nothing(instead) => {
                 // Who had a connection to a process that is gone learns of it when it uses the connection again.
-                let dead = instead.ends_with("connection reset") && !agent.outages.is_empty();
+                let dead = instead.ends_with("connection reset") && agent.was_disturbed(looked.returned);
                 let owed = agent.is_left_alone(looked.invoked, looked.returned) && !dead;
                 owed.then(|| format!("nothing that can be understood, but: {instead}"))
             }
@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        history::{Outage, OutageKind, ServerNumber},
+        history::{Outage, OutageKind},
         invariants::story::{SHARED, Story},
     };
     use CheckStatus::{Critical, Passing, Warning};
@@ -113,13 +113,7 @@ mod tests {
     /// An agent that was started long ago.
     fn story() -> Story {
         let mut story = Story::new();
-        let started = story.now();
-        story.record().agents.push(AgentPromise {
-            node: SHARED.into(),
-            servers: vec![ServerNumber(1)],
-            started,
-            ..AgentPromise::default()
-        });
+        story.agent(SHARED);
         story.wait_ms(8_000);
         story
     }

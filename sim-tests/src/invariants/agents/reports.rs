@@ -132,10 +132,7 @@ pub(super) fn run_out(history: &History, agent: &AgentPromise) -> Result<(), Vio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        history::ServerNumber,
-        invariants::story::{SHARED, Story},
-    };
+    use crate::invariants::story::{SHARED, Story};
     use CheckStatus::Passing;
 
     const CHECK: &str = "chk:told:0";
@@ -144,13 +141,7 @@ mod tests {
     fn story(passed_on: bool) -> Story {
         let mut story = Story::new();
         story.register("told", 1);
-        let started = story.now();
-        story.record().agents.push(AgentPromise {
-            node: SHARED.into(),
-            servers: vec![ServerNumber(1)],
-            started,
-            ..AgentPromise::default()
-        });
+        story.agent(SHARED);
         story.wait_ms(8_000);
         let invoked = story.now();
         if passed_on {
