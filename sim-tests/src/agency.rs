@@ -81,6 +81,10 @@ pub const RENEWED_TTL: Duration = Duration::from_millis(1_500);
 pub const TOLD_TTL: Duration = Duration::from_millis(1_500);
 /// Nobody listens there.
 const NOWHERE: &str = "10.3.3.4:1";
+/// The one that its configuration names only after it was read again.
+pub const SPARE: &str = "spare";
+/// How long a check must be critical until its instance is taken away that never is for so long.
+pub const FLEETING_AFTER: Duration = Duration::from_secs(3);
 /// How long a check that always fails must be critical until its instance is taken away.
 pub const FATAL_AFTER: Duration = Duration::from_secs(2);
 
@@ -99,8 +103,8 @@ pub async fn run(
     set_health(&world, number, true);
     recorder.agent(promise(&world, &cluster, number, &plan));
     let host = world.host(&node(number));
-    let config = config(number, servers, plan.seldom);
-    let machine = Machine::start(&world, &host, number, config, saboteur, recorder.clone());
+    let configs = [false, true].map(|spare| config(number, servers.clone(), plan.seldom, spare));
+    let machine = Machine::start(&world, &host, number, configs, saboteur, recorder.clone());
     machine.befall(&plan);
     let agent = SocketAddr::new(host.ip(), HTTP_PORT).to_string();
     cluster.add_agent(number, agent.clone());
@@ -123,6 +127,7 @@ fn promise(world: &World, cluster: &Cluster, number: usize, plan: &AgentPlan) ->
                 .copied()
                 .chain(plan.crashes.iter().map(|(at, for_ms)| at + for_ms))
                 .chain(plan.orders.iter().map(|order| order.at_ms))
+                .chain(plan.reloads_ms.iter().copied())
                 .max()
                 .unwrap_or(0),
         ),
@@ -178,6 +183,11 @@ fn check(number: usize, sort: Sort) -> Value {
         Sort::Tcp => json!({ "type": "tcp", "tcp": door(number), "status": "passing" }),
         Sort::Command => json!({ "Args": program(number) }),
         Sort::Ttl => return json!({ "type": "ttl", "ttl": format!("{}ms", TOLD_TTL.as_millis()) }),
+        Sort::Fleeting => json!({
+            "type": "http", "http": target(number),
+            "deregister_critical_service_after": format!("{}ms", FLEETING_AFTER.as_millis()),
+        }),
+        Sort::Alias => return json!({ "AliasService": PROBED }),
         Sort::Fatal => json!({
             "type": "tcp", "tcp": NOWHERE,
             "deregister_critical_service_after": format!("{}ms", FATAL_AFTER.as_millis()),
@@ -321,16 +331,20 @@ fn set_health(world: &World, number: usize, healthy: bool) {
     }
 }
 
-fn config(number: usize, servers: Vec<String>, seldom: bool) -> AgentConfig {
+fn config(number: usize, servers: Vec<String>, seldom: bool, spare: bool) -> AgentConfig {
     let node = NodeName::parse(&node(number)).expect("a valid name");
     let renewed = json!({ "type": "ttl", "ttl": format!("{}ms", RENEWED_TTL.as_millis()) });
     let mut elsewhere = configured("renewed", 3, renewed.clone());
     elsewhere["namespace"] = json!(ELSEWHERE);
-    let file = ConfigFile::parse(&json!({ "services": [
+    let mut named = vec![
         configured("renewed", 1, renewed.clone()),
         configured(PROBED, 2, check(number, Sort::Http)),
         elsewhere,
-    ] }));
+    ];
+    if spare {
+        named.push(configured(SPARE, 4, check(number, Sort::Http)));
+    }
+    let file = ConfigFile::parse(&json!({ "services": named }));
     let services = file
         .expect("a valid file")
         .services(&node, ADDRESS)

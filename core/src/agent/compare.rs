@@ -301,6 +301,29 @@ mod tests {
     }
 
     #[test]
+    fn what_came_after_the_call_is_not_known_to_the_servers() {
+        let mut local = wanted();
+        let sent = [(
+            check("beat"),
+            local.check(&check("beat")).expect("it is there").generation,
+        )];
+        let mut spec = local.check(&check("beat")).expect("it is there").spec.clone();
+        local.confirm(&sent, Instant(1));
+        assert!(
+            local
+                .check(&check("beat"))
+                .expect("it is there")
+                .confirmed
+                .is_some()
+        );
+        spec.update.notes = "another one".into();
+        local.put_check(spec, Instant(2), || 0).expect("it is taken on");
+        local.confirm(&sent, Instant(3));
+        let replaced = local.check(&check("beat")).expect("it is there");
+        assert_eq!(replaced.confirmed, None);
+    }
+
+    #[test]
     fn every_difference_is_found() {
         let mut local = wanted();
         local.adopt(&check("probe"), CheckStatus::Critical, String::new());

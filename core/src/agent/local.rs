@@ -431,18 +431,20 @@ impl Local {
         }
     }
 
-    /// Removes the services of which a check has been critical for too long. Gives their keys.
-    pub(super) fn remove_critical(&mut self, now: Instant) -> Vec<InstanceKey> {
+    /// Removes the services of which a check has been critical for too long. Gives their keys and those of their checks.
+    pub(super) fn remove_critical(&mut self, now: Instant) -> Vec<(InstanceKey, Vec<CheckKey>)> {
         let mut removed = Vec::new();
         while let Some(key) = self.removals.pop(now) {
             let service = self
                 .checks
                 .get(&key)
                 .and_then(|check| service_key(&check.spec.update));
-            if let Some(service) = service
-                && self.remove_service(&service)
-            {
-                removed.push(service);
+            let Some(service) = service else {
+                continue;
+            };
+            let checks = self.services.get(&service).map(|it| it.checks.clone());
+            if self.remove_service(&service) {
+                removed.push((service, checks.unwrap_or_default()));
             }
         }
         removed
@@ -469,19 +471,13 @@ impl Local {
         Some(service_key(&check.spec.update).map_or(Change::Node, Change::Service))
     }
 
-    /// Notes that the servers have the checks of a change.
-    pub(super) fn confirm(&mut self, change: &Change, now: Instant) {
-        let keys: Vec<CheckKey> = match change {
-            Change::Node => self.node_checks.iter().cloned().collect(),
-            Change::Service(key) => self
-                .services
-                .get(key)
-                .map(|service| service.checks.clone())
-                .unwrap_or_default(),
-            Change::NodeCheck(_) => Vec::new(),
-        };
-        for key in keys {
-            if let Some(check) = self.checks.get_mut(&key) {
+    /// Notes that the servers have these checks, as they were when they were sent: what was registered since in their place
+    /// is yet to be told.
+    pub(super) fn confirm(&mut self, sent: &[(CheckKey, u64)], now: Instant) {
+        for (key, generation) in sent {
+            if let Some(check) = self.checks.get_mut(key)
+                && check.generation == *generation
+            {
                 check.confirmed = Some(now);
             }
         }

@@ -8,8 +8,8 @@ use super::{Shared, local::Run, store};
 use crate::{
     limits::AGENT_PROBES_IN_FLIGHT_MAX,
     probing::check::{judge, timeout_of},
-    registry::InstanceKey,
-    runtime::{Prober, Runtime},
+    registry::{CheckKey, InstanceKey},
+    runtime::{Change, Prober, Runtime},
 };
 
 /// Runs checks until the agent stops.
@@ -18,10 +18,11 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
         let removed = shared.local().remove_critical(R::now());
         if !removed.is_empty() {
             shared.news.notify_waiters();
+            shared.wake_writer.notify_one();
         }
-        for key in removed {
+        for (key, checks) in removed {
             tracing::warn!(id = %key.id, "deregistering a service instance that was critical for too long");
-            drop(R::spawn(forget(shared.clone(), key)));
+            drop(R::spawn(forget(shared.clone(), key, checks)));
         }
         if shared.local().follow_aliases(R::now()) {
             shared.wake_writer.notify_one();
@@ -37,14 +38,20 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
     }
 }
 
-/// Drops what the disk keeps of a service that was removed, unless it was registered again meanwhile.
-async fn forget<R: Runtime>(shared: Arc<Shared<R>>, key: InstanceKey) {
+/// Drops what the disk keeps of a service that was removed with these checks, unless it was registered again meanwhile:
+/// then only what it has no more.
+async fn forget<R: Runtime>(shared: Arc<Shared<R>>, key: InstanceKey, checks: Vec<CheckKey>) {
     let _changing = shared.changing.lock().await;
-    if shared.local().service(&key).is_some() {
-        return;
-    }
-    // A check's own record is dropped at the next start, when its service is not found.
-    if let Err(error) = shared.store.write(vec![store::remove_service(&key)]).await {
+    let gone: Vec<Change> = {
+        let local = shared.local();
+        let service = local.service(&key).is_none().then(|| store::remove_service(&key));
+        let checks = checks.iter().filter(|check| local.check(check).is_none());
+        service
+            .into_iter()
+            .chain(checks.map(store::remove_check))
+            .collect()
+    };
+    if let Err(error) = shared.store.write(gone).await {
         tracing::error!(id = %key.id, "a removed service will be back after a restart: {error}");
     }
 }

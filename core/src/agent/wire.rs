@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// One item of `/v1/batch/register`: the node, a service on it if there is one, and all checks of either.
-pub(super) fn registration<'a>(
+pub(super) fn registration(
     node: &Node,
     instance: Option<&Instance>,
-    checks: impl Iterator<Item = &'a LocalCheck>,
+    checks: &[(&CheckKey, &LocalCheck)],
     now: Instant,
 ) -> Value {
     encode_registration(&Registration {
@@ -27,7 +27,8 @@ pub(super) fn registration<'a>(
         keep_existing_node: false,
         instance: instance.cloned(),
         checks: checks
-            .map(|check| {
+            .iter()
+            .map(|(_, check)| {
                 let status = check.status_to_register(now);
                 CheckDefinitionUpdate {
                     status,

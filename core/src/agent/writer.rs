@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Shared,
-    local::{Change, Waiters, tell},
+    local::{Change, LocalCheck, Waiters, tell},
     servers::CallError,
     wire,
 };
@@ -104,6 +104,8 @@ struct Item<K> {
     key: K,
     json: String,
     waiters: Waiters,
+    /// The checks that a registration brings, each with its generation.
+    checks: Vec<(CheckKey, u64)>,
 }
 
 /// What could not be sent, and why.
@@ -172,6 +174,7 @@ fn take_reports<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<CheckKey>>, Duratio
                     json: wire::report(&key, status, &check.output).to_string(),
                     key,
                     waiters,
+                    checks: Vec::new(),
                 });
             }
             Some(_) => {
@@ -287,29 +290,35 @@ fn take_changes<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<Change>>, Vec<Item<
     let mut local = shared.local();
     let (mut registrations, mut removals) = (Vec::new(), Vec::new());
     for (change, waiters) in local.pending.take_changes() {
-        let (list, json): (_, Value) = match &change {
+        let (list, json, checks): (_, Value, Vec<_>) = match &change {
             Change::Node => {
-                let checks = local.node_checks().map(|(_, check)| check);
+                let checks: Vec<_> = local.node_checks().collect();
                 (
                     &mut registrations,
-                    wire::registration(local.node(), None, checks, now),
+                    wire::registration(local.node(), None, &checks, now),
+                    checks,
                 )
             }
             Change::Service(key) => match local.service(key) {
                 Some(service) => {
-                    let checks = local.checks_of(service).map(|(_, check)| check);
+                    let checks: Vec<_> = local.checks_of(service).collect();
                     let instance = Some(&service.instance);
                     (
                         &mut registrations,
-                        wire::registration(local.node(), instance, checks, now),
+                        wire::registration(local.node(), instance, &checks, now),
+                        checks,
                     )
                 }
-                None => (&mut removals, wire::deregister_service(key)),
+                None => (&mut removals, wire::deregister_service(key), Vec::new()),
             },
-            Change::NodeCheck(key) => (&mut removals, wire::deregister_check(key)),
+            Change::NodeCheck(key) => (&mut removals, wire::deregister_check(key), Vec::new()),
         };
+        let checks = checks
+            .into_iter()
+            .map(|(key, check): (&CheckKey, &LocalCheck)| (key.clone(), check.generation));
         list.push(Item {
             json: json.to_string(),
+            checks: checks.collect(),
             key: change,
             waiters,
         });
@@ -359,7 +368,7 @@ async fn register_once<R: Runtime>(shared: &Shared<R>, items: &[Item<Change>]) -
 
 fn registered<R: Runtime>(shared: &Shared<R>, item: Item<Change>, outcome: Result<u64, CallError>) {
     match &outcome {
-        Ok(_) => shared.local().confirm(&item.key, R::now()),
+        Ok(_) => shared.local().confirm(&item.checks, R::now()),
         Err(error) => tracing::error!("the servers refuse {}: {error}", describe(&item.key)),
     }
     tell(item.waiters, &outcome);

@@ -10,7 +10,7 @@ use futures_util::future::{Either, select};
 use sider_core::agent::{Agent, AgentConfig};
 use sider_runtime_sim::{Host, SimRuntime, SyncFault, World};
 
-use super::node;
+use super::{node, wanted::has_spare};
 use crate::{
     cluster::{HTTP_PORT, http_handler},
     history::{Outage, OutageKind},
@@ -38,6 +38,8 @@ struct Parts {
     number: usize,
     saboteur: Saboteur,
     recorder: Recorder,
+    /// What its configuration says, and what it says after every other time that it is to read it again.
+    configs: [AgentConfig; 2],
     state: Mutex<State>,
 }
 
@@ -47,6 +49,8 @@ struct State {
     down: usize,
     /// How many pauses last.
     pauses: usize,
+    /// How many times it was to read its configuration again.
+    reloads: usize,
     /// The agent that runs.
     agent: Option<Agent<SimRuntime>>,
 }
@@ -64,7 +68,7 @@ impl Machine {
         world: &World,
         host: &Host,
         number: usize,
-        config: AgentConfig,
+        configs: [AgentConfig; 2],
         saboteur: Saboteur,
         recorder: Recorder,
     ) -> Machine {
@@ -74,16 +78,18 @@ impl Machine {
             number,
             saboteur,
             recorder,
+            configs,
             state: Mutex::default(),
         }));
         let running = machine.clone();
-        host.start(move |host| running.clone().program(host, config.clone()));
+        host.start(move |host| running.clone().program(host));
         machine
     }
 
     /// The program: it ends when the agent can't be started.
-    async fn program(self, host: Host, config: AgentConfig) {
+    async fn program(self, host: Host) {
         self.lock().agent = None;
+        let config = self.config();
         let network = host.network(PORT);
         let routes = Arc::new(OnceLock::new());
         network
@@ -101,6 +107,35 @@ impl Machine {
         }
     }
 
+    /// What its configuration says now.
+    fn config(&self) -> AgentConfig {
+        self.0.configs[usize::from(has_spare(self.lock().reloads))].clone()
+    }
+
+    /// Changes its configuration, and tells the agent to read it, if it runs.
+    async fn reload(self, at: Time) {
+        let Parts {
+            world,
+            host,
+            number,
+            recorder,
+            ..
+        } = &*self.0;
+        sleep_until(world, at).await;
+        self.lock().reloads += 1;
+        let services = self.config().services;
+        let Some(agent) = self.lock().agent.clone().filter(|_| host.is_up()) else {
+            return;
+        };
+        // As a signal does it: the process reads it when it goes on. One that fails has told so, and is started again.
+        let reloaded = host.spawn(async move { agent.reload(services).await }).await;
+        world.trace(
+            "agent",
+            &format!("has read its configuration again: {reloaded:?}"),
+        );
+        recorder.agent_settled(&node(*number), now(world));
+    }
+
     /// Has everything befall it that is planned.
     pub(super) fn befall(&self, plan: &AgentPlan) {
         let crashes = plan.crashes.iter();
@@ -111,6 +146,9 @@ impl Machine {
         for (place, (at_ms, for_ms, event)) in crashes.chain(troubles).enumerate() {
             let span = (Time::ms(at_ms), Duration::from_millis(for_ms));
             drop(self.0.world.spawn(self.clone().suffer(place, span, event)));
+        }
+        for at_ms in &plan.reloads_ms {
+            drop(self.0.world.spawn(self.clone().reload(Time::ms(*at_ms))));
         }
         if plan.troubles.iter().any(|it| it.what.may_fail()) {
             drop(self.0.world.spawn(self.clone().look_after()));

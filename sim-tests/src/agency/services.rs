@@ -68,7 +68,7 @@ impl Service {
         for order in orders {
             sleep_until(&self.world, Time::ms(order.at_ms)).await;
             let from = now(&self.world);
-            if order.subject == Subject::Instance {
+            if matches!(order.subject, Subject::Instance | Subject::Replacement) {
                 self.recorder
                     .agent_asked(&node(self.number), &order.id, from, order.port.is_some());
             }
@@ -112,14 +112,18 @@ impl Service {
 fn ordering(number: usize, order: &Order) -> http::Request<Bytes> {
     let id = &order.id;
     let (path, body) = match (order.subject, order.port) {
-        (Subject::Instance, Some(port)) => {
+        (Subject::Instance | Subject::Replacement, Some(port)) => {
             let mut check = check(number, order.sort);
             // Each of the two forms would give it another one.
             check["CheckID"] = json!(check_of(id));
             let body = json!({ "Name": SERVICE, "ID": id, "Port": port, "Checks": [check] });
-            ("service/register".to_owned(), body)
+            let path = match order.subject {
+                Subject::Replacement => "service/register?replace-existing-checks=true",
+                _ => "service/register",
+            };
+            (path.to_owned(), body)
         }
-        (Subject::Instance, None) => (format!("service/deregister/{id}"), Value::Null),
+        (Subject::Instance | Subject::Replacement, None) => (format!("service/deregister/{id}"), Value::Null),
         (Subject::Check, Some(_)) => {
             let mut body = check_alone(number, order.sort, MORE, &more_of(id));
             body["ServiceID"] = json!(id);

@@ -1,10 +1,13 @@
 //! What of an agent must be in the registry in the end: what is in its configuration, and what was ordered last.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use sider_core::registry::{CheckStatus, Namespace};
 
-use super::{INSTANCE_ADDRESS, PROBED, RENEWED_TTL, SERVICE, TOLD_TTL, check_name, check_of, said, services};
+use super::{
+    INSTANCE_ADDRESS, PROBE_INTERVAL, PROBED, RENEWED_TTL, SERVICE, SPARE, TOLD_TTL, check_name, check_of,
+    said, services,
+};
 use crate::{
     history::{AgentCheck, AgentInstance, AgentLooks, AgentPromise},
     operation::ELSEWHERE,
@@ -24,6 +27,11 @@ pub(super) fn wanted(plan: &AgentPlan) -> AgentPromise {
     let healthy = plan.flips_ms.len().is_multiple_of(2);
     let (ordered, of_node) = ordered(&plan.orders);
     let mut instances: Vec<AgentInstance> = configured(healthy).into();
+    if has_spare(plan.reloads_ms.len()) {
+        let looks = instances[0].looks.clone();
+        let checks = vec![check(check_of(SPARE), check_name(), Sort::Http, healthy)];
+        instances.push(instance(Namespace::default(), SPARE, 4, looks, checks));
+    }
     let mut leaving = Vec::new();
     for (id, it) in ordered {
         if it.sort == Sort::Fatal {
@@ -63,7 +71,11 @@ fn ordered(orders: &[Order]) -> (BTreeMap<&str, Ordered>, Option<Sort>) {
                 let more = instances.get(id).and_then(|it| it.more);
                 instances.insert(id, Ordered { port, sort, more });
             }
-            (Subject::Instance, None) => drop(instances.remove(id)),
+            (Subject::Replacement, Some(port)) => {
+                let more = None;
+                instances.insert(id, Ordered { port, sort, more });
+            }
+            (Subject::Instance | Subject::Replacement, None) => drop(instances.remove(id)),
             (Subject::Check, port) => {
                 if let Some(instance) = instances.get_mut(id) {
                     instance.more = port.map(|_| sort);
@@ -73,6 +85,11 @@ fn ordered(orders: &[Order]) -> (BTreeMap<&str, Ordered>, Option<Sort>) {
         }
     }
     (instances, of_node)
+}
+
+/// Whether the configuration names one service more when it was read again so many times.
+pub(super) fn has_spare(reloads: usize) -> bool {
+    reloads % 2 == 1
 }
 
 fn configured(healthy: bool) -> [AgentInstance; 3] {
@@ -123,9 +140,9 @@ fn check(id: String, name: String, sort: Sort, healthy: bool) -> AgentCheck {
         _ => CheckStatus::Critical,
     };
     let output = match sort {
-        Sort::Ttl | Sort::Fatal => None,
+        Sort::Ttl | Sort::Fatal | Sort::Alias => None,
         Sort::Tcp if healthy => Some("Success".to_owned()),
-        Sort::Http | Sort::Tcp | Sort::Command => Some(said(healthy)),
+        Sort::Http | Sort::Tcp | Sort::Command | Sort::Fleeting => Some(said(healthy)),
     };
     AgentCheck {
         id,
@@ -137,5 +154,9 @@ fn check(id: String, name: String, sort: Sort, healthy: bool) -> AgentCheck {
         },
         output,
         ttl: (sort == Sort::Ttl).then_some(TOLD_TTL),
+        interval: match sort {
+            Sort::Alias => Duration::ZERO,
+            _ => PROBE_INTERVAL,
+        },
     }
 }

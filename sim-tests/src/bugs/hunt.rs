@@ -2,6 +2,7 @@
 //! and tells, line by line, the process that planted it.
 
 use std::{
+    fs,
     io::{self, BufRead as _, BufReader, Write as _},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -11,7 +12,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::joint;
@@ -25,8 +26,13 @@ use crate::{
 
 /// Schedules between two signs of life.
 const SCHEDULES_PER_SIGN: u64 = 25;
-/// Longest time without one: a bug may make a run never end.
+/// Longest time without one: a bug may make a run never end. It is processor time, of all threads of the program: on a
+/// busy machine a run takes longer.
 const SILENCE_MAX: Duration = Duration::from_secs(180);
+/// The same as time that passes, for a program that waits for nothing, and where processor time is not told.
+const STANDSTILL_MAX: Duration = Duration::from_secs(1_800);
+/// Time between two looks at a silent program.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Sweeps until one of these invariants fires: what `bugs` lets the program with the bug do.
 #[derive(Clone, Debug, clap::Args)]
@@ -151,7 +157,8 @@ impl Hunt {
         let (child, hangs) = (&Mutex::new(child), &AtomicBool::new(false));
         let lock = || child.lock().unwrap_or_else(PoisonError::into_inner);
         thread::scope(|scope| {
-            scope.spawn(move || watch(&signs, hangs, || lock().kill()));
+            let pid = lock().id();
+            scope.spawn(move || watch(&signs, hangs, || processor_time(pid), || lock().kill()));
             for line in lines.map_while(Result::ok) {
                 // Nobody listens any more once it has hung.
                 let _ = sign.send(());
@@ -173,19 +180,41 @@ impl Hunt {
 }
 
 /// Kills whoever gives no sign of life, and notes that; ends when nobody can give one any more.
-fn watch(signs: &mpsc::Receiver<()>, hangs: &AtomicBool, kill: impl Fn() -> io::Result<()>) {
+fn watch(
+    signs: &mpsc::Receiver<()>,
+    hangs: &AtomicBool,
+    used: impl Fn() -> Option<Duration>,
+    kill: impl Fn() -> io::Result<()>,
+) {
+    let mut last_sign = (Instant::now(), used());
     loop {
-        match signs.recv_timeout(SILENCE_MAX) {
-            Ok(()) => {}
+        match signs.recv_timeout(LOOK_INTERVAL) {
+            Ok(()) => last_sign = (Instant::now(), used()),
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                hangs.store(true, Ordering::SeqCst);
-                // It may have ended by itself meanwhile.
-                let _ = kill();
-                return;
+                let (since, used_then) = last_sign;
+                let worked = used().zip(used_then).map(|(now, then)| now.saturating_sub(then));
+                if since.elapsed() > STANDSTILL_MAX || worked.is_some_and(|it| it > SILENCE_MAX) {
+                    hangs.store(true, Ordering::SeqCst);
+                    // It may have ended by itself meanwhile.
+                    let _ = kill();
+                    return;
+                }
             }
         }
     }
+}
+
+/// Processor time that this process has used, if the system tells (proc(5), `/proc/pid/stat`).
+fn processor_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name stands in parentheses and may hold any character.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let (user, system) = (ticks()?, ticks()?);
+    Some(Duration::from_millis(
+        (user + system) * 1_000 / rustix::param::clock_ticks_per_second(),
+    ))
 }
 
 impl Catch {
@@ -233,6 +262,16 @@ mod tests {
         assert_eq!(catch.first, Some((3, vec!["recovery".to_owned()])));
         assert_eq!((catch.intended, catch.shrunk), (Some(31), Some(4)));
         assert!(Catch::default().note("finished", &intended));
+    }
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let before = processor_time(std::process::id()).expect("Linux tells");
+        let mut sum = 0_u64;
+        while processor_time(std::process::id()).expect("Linux tells") == before {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(1));
+        }
+        assert_eq!(processor_time(u32::MAX), None);
     }
 
     #[test]

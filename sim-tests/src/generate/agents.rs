@@ -38,6 +38,7 @@ pub(super) fn draw(dice: &mut Dice, pace: Pace) -> AgentPlan {
         reports: Vec::new(),
         asks: Vec::new(),
         seldom: false,
+        reloads_ms: Vec::new(),
         troubles: Vec::new(),
     }
 }
@@ -157,6 +158,53 @@ pub(super) fn ask(dice: &mut Dice, pace: Pace, mut plan: AgentPlan) -> AgentPlan
     plan
 }
 
+/// Rarer things that are asked of an agent, in part of its plans.
+pub(super) fn vary(dice: &mut Dice, pace: Pace, mut plan: AgentPlan) -> AgentPlan {
+    let of_probes = |order: &Order| matches!(order.sort, Sort::Http | Sort::Tcp | Sort::Command);
+    for order in plan.orders.iter_mut().filter(|order| of_probes(order)) {
+        if order.subject == Subject::Instance && dice.chance(25) {
+            order.subject = Subject::Replacement;
+        }
+        if dice.chance(15) {
+            order.sort = Sort::Alias;
+        }
+    }
+    if dice.chance(30) {
+        let reloads = dice.between(1, 4);
+        plan.reloads_ms = (0..reloads)
+            .map(|_| dice.between(3_200, pace.heal_ms - 1_000))
+            .collect();
+        plan.reloads_ms.sort_unstable();
+    }
+    if dice.chance(20) {
+        fleeting(dice, pace, &mut plan);
+    }
+    plan
+}
+
+/// An instance that goes when its check was critical for long, on a machine that is never sick for so long.
+fn fleeting(dice: &mut Dice, pace: Pace, plan: &mut AgentPlan) {
+    // Time that goes wrong, or stands still, makes it look longer.
+    let sound = |it: &Befall| !matches!(it.what, AgentTrouble::Pause | AgentTrouble::Drift(_));
+    plan.troubles.retain(sound);
+    plan.blips_ms.clear();
+    plan.flips_ms.clear();
+    let mut at = dice.between(4_000, 5_500);
+    while at + 1_500 < pace.heal_ms && plan.flips_ms.len() < 6 {
+        let sick = dice.between(900, 1_200);
+        plan.flips_ms.extend([at, at + sick]);
+        at += sick + dice.between(2_500, 4_500);
+    }
+    plan.orders.push(Order {
+        at_ms: dice.between(3_200, 3_900),
+        id: "fleeting".to_owned(),
+        port: Some(31),
+        sort: Sort::Fleeting,
+        subject: Subject::Instance,
+    });
+    plan.orders.sort_by_key(|order| order.at_ms);
+}
+
 /// Something that befalls an agent or its host.
 fn trouble(dice: &mut Dice, cluster: &Shape, pace: Pace) -> Befall {
     let kept = *dice.pick(&[Kept::Nothing, Kept::Nothing, Kept::Some, Kept::Everything]);
@@ -218,7 +266,8 @@ mod tests {
         let orders = || plans.iter().flat_map(|plan| &plan.orders);
         let sorts: BTreeSet<_> = orders().map(|it| format!("{:?}", it.sort)).collect();
         let subjects: BTreeSet<_> = orders().map(|it| format!("{:?}", it.subject)).collect();
-        assert_eq!((sorts.len(), subjects.len()), (5, 3), "{sorts:?} {subjects:?}");
+        assert_eq!((sorts.len(), subjects.len()), (7, 4), "{sorts:?} {subjects:?}");
+        assert!(plans.iter().any(|plan| plan.reloads_ms.len() > 1));
         assert!(
             plans.iter().any(|plan| plan.troubles.is_empty()),
             "some are left alone"

@@ -59,6 +59,8 @@ const BESIDE_CONNECT: u64 = 0xc0_22ec7;
 const BESIDE_HASHES: u64 = 0x4a_54e5;
 /// The same for what is asked of agents in place of servers.
 const BESIDE_FORWARDING: u64 = 0xf0_27a2d;
+/// The same for what is rarely asked of agents.
+const BESIDE_VARIED_AGENTS: u64 = 0x7a_21ed;
 /// In so many of a hundred worlds the servers are in their own catalog.
 const SERVERS_LISTED: u64 = 40;
 
@@ -130,8 +132,10 @@ pub fn generate(seed: u64) -> Schedule {
         seldom: !restores,
         ..plan
     };
-    let first_agent = first_agent.map(&mut ask);
-    let other_agent = other_agent.map(|plan| seldom(ask(plan)));
+    let mut varying = Dice::new(seed ^ BESIDE_VARIED_AGENTS);
+    let mut vary = |plan| agents::vary(&mut varying, pace, ask(plan));
+    let first_agent = first_agent.map(&mut vary);
+    let other_agent = other_agent.map(|plan| seldom(vary(plan)));
     let plans = [first_agent.as_ref(), other_agent.as_ref()];
     forwarding::draw(
         &mut Dice::new(seed ^ BESIDE_FORWARDING),

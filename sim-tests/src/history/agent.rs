@@ -151,6 +151,8 @@ pub struct AgentCheck {
     pub output: Option<String>,
     /// Its TTL; `None` if it has none.
     pub ttl: Option<Duration>,
+    /// Time between two runs; zero for what is not run.
+    pub interval: Duration,
 }
 
 impl AgentPromise {

@@ -168,7 +168,7 @@ fn checks_in_the_end(
         let otherwise = check.definition.ttl() != wanted.ttl
             || check.name != wanted.name
             || !check.notes.is_empty()
-            || wanted.ttl.is_none() && interval != agency::PROBE_INTERVAL
+            || wanted.ttl.is_none() && interval != wanted.interval
             || !seldom && !wanted.output.iter().all(says_so) && !is_young(history, check);
         if otherwise {
             let what = format!(
@@ -321,6 +321,7 @@ mod tests {
                     status: Some(expected),
                     output: None,
                     ttl: Some(Duration::from_millis(TTL_MS)),
+                    interval: Duration::ZERO,
                 }],
             }],
             started,

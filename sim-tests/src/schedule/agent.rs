@@ -32,6 +32,10 @@ pub struct AgentPlan {
     /// Whether it compares seldom, as in production: then it has to know by itself when something may have gone wrong.
     #[serde(default, skip_serializing_if = "is_default")]
     pub seldom: bool,
+    /// When it is told to read its configuration again, in which there is a service more the first time, and one less the
+    /// next time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reloads_ms: Vec<u64>,
     /// What else befalls it and its host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<Befall>,
@@ -83,6 +87,8 @@ pub enum Subject {
     /// The instance, with its check.
     #[default]
     Instance,
+    /// The instance, with its check in place of all that it has.
+    Replacement,
     /// Another check of the instance.
     Check,
     /// A check of the node.
@@ -103,6 +109,10 @@ pub enum Sort {
     Ttl,
     /// It always fails, and takes its instance away when it has failed for long enough.
     Fatal,
+    /// A request that takes its instance away when it has failed for long enough, which it never does.
+    Fleeting,
+    /// It is as the configured and probed service is.
+    Alias,
 }
 
 /// What a service tells the agent of its TTL check, once, whether that is answered or not.
@@ -218,6 +228,9 @@ impl fmt::Display for AgentPlan {
         for order in &self.orders {
             writeln!(f, "  {:>6} ms: it is to {order}", order.at_ms)?;
         }
+        for at in &self.reloads_ms {
+            writeln!(f, "  {at:>6} ms: it is told to read its configuration again")?;
+        }
         for ask in &self.asks {
             writeln!(f, "  {:>6} ms: it is asked {}", ask.at_ms, ask.what)?;
         }
@@ -249,6 +262,7 @@ impl fmt::Display for Order {
         let Order { id, sort, .. } = self;
         let what = match self.subject {
             Subject::Instance => id.clone(),
+            Subject::Replacement => format!("{id} in place of what it had"),
             Subject::Check => format!("another check of {id}"),
             Subject::NodeCheck => "a check of the node".to_owned(),
         };

@@ -382,6 +382,7 @@ fn each_moment(agent: &mut AgentPlan, mut each: impl FnMut(&mut u64)) {
     agent.crashes.iter_mut().for_each(|(at, _)| each(at));
     agent.flips_ms.iter_mut().for_each(&mut each);
     agent.blips_ms.iter_mut().for_each(&mut each);
+    agent.reloads_ms.iter_mut().for_each(&mut each);
     agent.orders.iter_mut().for_each(|it| each(&mut it.at_ms));
     agent.reports.iter_mut().for_each(|it| each(&mut it.at_ms));
     agent.asks.iter_mut().for_each(|it| each(&mut it.at_ms));

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sider_core::registry::{Check, CheckStatus, Command};
+use sider_core::registry::{Check, CheckStatus, Command, Probe};
 
 use super::counting::expiries;
 use crate::{
@@ -111,6 +111,26 @@ pub(super) fn warns(h: &History) -> u64 {
     with_check(h, |check| {
         check.status == CheckStatus::Warning && check.definition.ttl().is_none()
     })
+}
+
+/// A check of an agent follows another instance, and is not well.
+pub(super) fn alias_is_bad(h: &History) -> u64 {
+    with_check(h, |check| {
+        matches!(check.definition.probe, Probe::Alias { .. }) && check.status == CheckStatus::Critical
+    })
+}
+
+/// A check of an agent that would take its instance away is critical, and the instance is there in the end.
+pub(super) fn recovers(h: &History) -> u64 {
+    with_check(h, |check| {
+        check.definition.deregister_critical_service_after == agency::FLEETING_AFTER
+            && check.status == CheckStatus::Critical
+    })
+}
+
+/// An agent's configuration names one service more in the end, or has named it.
+pub(super) fn reloads(h: &History) -> u64 {
+    with_check(h, |check| check.id.as_str() == agency::check_of(agency::SPARE))
 }
 
 /// An instance that always fails is there at first, and gone in the end.

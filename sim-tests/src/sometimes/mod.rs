@@ -12,6 +12,7 @@ mod forwarding;
 mod hashes;
 mod prepared;
 mod probes;
+mod rare;
 mod rows;
 mod shown;
 mod streams;

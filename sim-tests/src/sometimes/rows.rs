@@ -15,7 +15,7 @@ use super::{
         several_checks, shared_wakes, split_votes, stale_behind, steps_given, stops, taken_back, two_leaders,
         under, unfiltered, unknown_writes, waiting_at, waits, woken,
     },
-    forwarding, hashes, prepared, probes, shown, streams, whole,
+    forwarding, hashes, prepared, probes, rare, shown, streams, whole,
 };
 use crate::{
     history::{Fact, Outcome, ServerNumber},
@@ -81,6 +81,7 @@ table! {
     Usual "a server stops for want of its disk": |h| {
         each(h, |seen| matches!(&seen.what, Fact::Stopped { by_itself: Some(_) }))
     };
+    Usual "a log is cut short while reads of logs are slow": rare::cut_while_read;
     Usual "an entry counts while a minority lacks it": |h| {
         let servers = h.servers().len();
         each(h, |seen| matches!(&seen.what, Fact::Held { on, .. } if on.len() < servers))
@@ -162,6 +163,9 @@ table! {
     Rare "the leader takes away what is left of a restore": whole::taken_away;
     Usual "a cluster moves on to newer commands": whole::moved_on;
     Usual "what an older member can't read is refused": whole::refused_for_an_older_member;
+
+    Usual "a restore comes while a lock can't be taken": rare::restored_in_a_delay;
+    Usual "a lock is taken after a restore that could not be taken before it": rare::taken_after_restore;
 
     Usual "indexes of what is gone are forgotten": |h| h.truth().folds() as u64;
 
@@ -311,6 +315,7 @@ table! {
     Usual "the leader is removed": |h| {
         changes(h, |it| !it.joins && it.done == Some(true) && leader_at(h, it.invoked) == Some(it.server))
     };
+    Rare "a member learns of a joined one by a snapshot, and is started again": rare::change_missed;
     Usual "a change of members fails or is unknown": |h| changes(h, |it| it.done != Some(true));
     Usual "two memberships count at once": |h| {
         each(h, |seen| matches!(&seen.what, Fact::Configured { voters, .. } if voters.len() > 1))
@@ -350,6 +355,7 @@ table! {
     // The servers in their own catalog.
     Usual "a server is shown as failed": shown::failed;
     Usual "a server that was shown as failed is shown as alive": shown::back;
+    Rare "a leader is left alone for longer than servers may be silent": rare::left_alone;
     Usual "the mark of the leader moves": shown::leader_moves;
     Usual "a removed server leaves the catalog": shown::gone;
 
@@ -385,6 +391,9 @@ table! {
     Usual "a check of an agent's node is registered": agents::node_check;
     Usual "a program that an agent runs warns": agents::warns;
     Usual "an instance leaves, as its agent met nothing good for long": agents::leaves;
+    Usual "an instance that would leave recovers before": agents::recovers;
+    Usual "a check that an agent has follow another instance turns critical": agents::alias_is_bad;
+    Usual "an agent reads its configuration again, and finds a service": agents::reloads;
 
     // Hashes, and members of a mesh.
     Usual "who waits for another hash gets it": hashes::another;

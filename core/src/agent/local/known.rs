@@ -40,8 +40,8 @@ pub(in crate::agent) struct LocalCheck {
     /// Since when the servers are known to have it.
     pub(in crate::agent) confirmed: Option<Instant>,
     pub(super) streak: Streak,
-    /// Tells a run of this check from a run of one that it replaced.
-    pub(super) generation: u64,
+    /// Tells this check from one that it replaced.
+    pub(in crate::agent) generation: u64,
 }
 
 /// The service that a check belongs to; `None` for the node's own.

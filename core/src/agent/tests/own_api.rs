@@ -91,6 +91,29 @@ fn reports_reach_the_servers_word_for_word() {
 }
 
 #[test]
+fn what_was_critical_for_too_long_goes_at_once_and_its_checks_stay_away() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    let web = json!({"Name": "web", "ID": "web-1", "Check": {"CheckID": "probe", "TCP": "10.0.0.1:80",
+        "Interval": "1s", "DeregisterCriticalServiceAfter": "2s"}});
+    let more = json!({"Name": "more", "ID": "more", "ServiceID": "web-1", "TTL": "60s"});
+    assert_eq!(
+        world
+            .put(&agent, "/v1/agent/service/register", web.clone())
+            .status,
+        200
+    );
+    assert_eq!(world.put(&agent, "/v1/agent/check/register", more).status, 200);
+    world.advance(SECOND * 4);
+    assert!(SECOND * 4 < AGENT_SYNC_INTERVAL && !world.has("web-1"));
+    assert_eq!(world.put(&agent, "/v1/agent/service/register", web).status, 200);
+    let again = world.restarted();
+    let _agent = again.start(json!([]));
+    assert!(again.has("web-1"));
+    assert_eq!(again.check("more"), None);
+}
+
+#[test]
 fn registrations_survive_a_restart_and_keep_their_status() {
     let world = World::new();
     let agent = world.start(json!([]));

@@ -233,6 +233,7 @@ mod tests {
                     status: Some(Passing),
                     output: None,
                     ttl: Some(Duration::from_millis(TTL_MS)),
+                    interval: Duration::ZERO,
                 }],
             }],
             started,
