@@ -361,6 +361,7 @@ fn catalogs(entry: &CatalogEntry, registration: &Registration) -> bool {
         .collect();
     registration.node.name.as_str() == entry.node
         && registration.keep_existing_node == entry.keeps_node
+        && (registration.instance.iter()).all(|it| (it.namespace.as_str() == ELSEWHERE) == entry.elsewhere)
         && registration.node.address == entry.address
         && registration.node.id == entry.node_id
         && registration.node.meta.get("rack") == entry.rack.as_ref()

@@ -245,6 +245,9 @@ pub struct CatalogEntry {
     /// Whether a node that is there already stays as it is.
     #[serde(default)]
     pub keeps_node: bool,
+    /// Whether the instance is in the namespace [`ELSEWHERE`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
 }
 
 /// The one thing in which somebody registers otherwise what an agent has registered.

@@ -237,6 +237,12 @@ impl Truth {
             .is_some_and(|starts| starts.iter().any(|at| (from..=until).contains(at)))
     }
 
+    /// When a process of `server` was first started after `at`.
+    pub fn started_after(&self, server: ServerNumber, at: Time) -> Option<Time> {
+        let starts = self.starts.get(&server)?;
+        starts.iter().copied().filter(|started| *started > at).min()
+    }
+
     /// When the process of `server` that ran at `at` was started.
     pub fn started_before(&self, server: ServerNumber, at: Time) -> Option<Time> {
         let starts = self.starts.get(&server)?;

@@ -54,7 +54,13 @@ pub fn request(op: &Op) -> Request<Bytes> {
             put("/v1/agent/service/deregister", Some(body))
         }
         Op::DeregisterCheck { check } => put(&format!("/v1/agent/check/deregister/{check}"), None),
-        Op::CatalogRegister(entry) => put("/v1/catalog/register", Some(catalog_body(entry))),
+        Op::CatalogRegister(entry) => {
+            let path = match entry.elsewhere {
+                true => format!("/v1/catalog/register?ns={ELSEWHERE}"),
+                false => "/v1/catalog/register".to_owned(),
+            };
+            put(&path, Some(catalog_body(entry)))
+        }
         Op::CatalogDeregister {
             node,
             service_id,

@@ -94,19 +94,21 @@ impl Plan<'_> {
     pub(super) fn renamed_while_it_counts(&mut self, at_ms: u64) {
         let id = self.node_id();
         let place = self.dice.index(NODES.len());
-        let named = |name: &str| {
+        let registered = |name: &str, service: Option<&str>| {
             Op::CatalogRegister(CatalogEntry {
                 node: name.to_owned(),
                 address: "10.1.1.1".to_owned(),
-                service: None,
+                service: service.map(|service| ("apart".to_owned(), service.to_owned(), 80)),
                 check: None,
                 check_of: None,
                 node_id: id.clone(),
                 rack: None,
                 spoils: None,
                 keeps_node: false,
+                elsewhere: service.is_some(),
             })
         };
+        let named = |name: &str| registered(name, None);
         let (old, new) = (NODES[place], NODES[(place + 1) % NODES.len()]);
         let check = CatalogStep {
             verb: Verb::Set,
@@ -119,7 +121,10 @@ impl Plan<'_> {
             },
         };
         let check = Op::Keys(KeyOp::Transact(vec![Step::Catalog(check)]));
-        self.chain(at_ms, vec![named(old), check, named(new)]);
+        // What is on the node may be in another namespace than its checks.
+        let apart = self.dice.chance(40).then(|| registered(old, Some("web")));
+        let steps = [Some(named(old)), Some(check), apart, Some(named(new))];
+        self.chain(at_ms, steps.into_iter().flatten().collect());
     }
 
     /// Maintenance of an instance, or of the node of all that clients register; it ends in most cases.

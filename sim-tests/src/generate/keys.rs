@@ -121,6 +121,7 @@ impl Plan<'_> {
             rack: None,
             spoils: None,
             keeps_node: false,
+            elsewhere: false,
         });
         let lock = Step::Lock((*self.dice.pick(&KEYS)).to_owned(), self.value(), name);
         let create = Op::Keys(KeyOp::CreateSession(new));

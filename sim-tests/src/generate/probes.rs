@@ -136,6 +136,7 @@ fn aliases(dice: &mut Dice, cluster: &Shape, pace: Pace, clients: u64, actions: 
             rack: None,
             spoils: None,
             keeps_node: true,
+            elsewhere: false,
             node: host,
         };
         actions.push(Action {

@@ -71,6 +71,7 @@ fn other_outputs(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec
             rack: None,
             spoils: None,
             keeps_node: true,
+            elsewhere: false,
         })
     };
     let ops = (0..3).flat_map(|nth| [says(nth), look.clone()]);

@@ -119,6 +119,7 @@ pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, action
                 rack: None,
                 spoils: None,
                 keeps_node: false,
+                elsewhere: false,
             }),
             service_id => Op::CatalogDeregister {
                 node,
@@ -166,6 +167,7 @@ fn spoilt(dice: &mut Dice) -> CatalogEntry {
         rack: None,
         spoils: Some(spoils),
         keeps_node: false,
+        elsewhere: false,
     }
 }
 

@@ -261,6 +261,7 @@ impl Plan<'_> {
                 rack,
                 spoils: None,
                 keeps_node: false,
+                elsewhere: false,
             }),
             ask,
         )

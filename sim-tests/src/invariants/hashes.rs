@@ -136,7 +136,7 @@ fn woken_in_time(history: &History, operation: &Operation, known: &InstanceSeen)
         false => applied(point).unwrap_or_default().max(operation.invoked),
     };
     let owed = there + lateness(&history.bounds);
-    let well = truth.calm_between(operation.invoked, owed)
+    let well = truth.calm_between(there, owed)
         && history.is_member(operation.server, owed) == Some(true)
         && !history.is_broken(operation.server, owed);
     match operation.returned > owed && well {

@@ -206,6 +206,9 @@ impl fmt::Display for CatalogEntry {
         if self.keeps_node {
             f.write_str(" if it is not there")?;
         }
+        if self.elsewhere {
+            write!(f, " in {ELSEWHERE}")?;
+        }
         self.rack
             .iter()
             .try_for_each(|rack| write!(f, " in rack {rack}"))?;
