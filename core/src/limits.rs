@@ -164,6 +164,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
 /// Timeout of an agent's probe that names none.
 pub const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Requests of one run of an HTTP check, where each but the last is answered with a redirect; one more fails.
+pub const PROBE_REQUESTS_MAX: usize = 10;
 /// Timeout of an agent's command check that names none.
 pub const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Services that one agent keeps; more are refused.

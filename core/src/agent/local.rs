@@ -19,7 +19,7 @@ pub(super) use self::{
 use crate::{
     limits::{AGENT_NODE_CHECKS_MAX, AGENT_SERVICES_MAX, CHECKS_PER_INSTANCE_MAX},
     probing::{
-        check::{Streak, interval_of, probe_of},
+        check::{Streak, cut_to, interval_of, probe_of},
         schedule::{Schedule, first_run_delay},
     },
     registry::{self, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
@@ -347,7 +347,7 @@ impl Local {
         check.status = Some(status);
         check.set_at = Some(now);
         if let Some(output) = output {
-            check.output = output;
+            check.output = cut_to(output, check.spec.update.definition.output_bytes_max());
         }
         if !stays_critical {
             self.plan_removal(key, now);
@@ -381,7 +381,7 @@ impl Local {
             let Some(check) = self.checks.get(&key) else {
                 continue;
             };
-            if let Some(probe) = probe_of(&check.spec.update.definition) {
+            if let Some(probe) = probe_of(check.spec.rules, &check.spec.update.definition) {
                 return Some(Run {
                     key,
                     probe,
@@ -520,7 +520,7 @@ impl Local {
         mut random: impl FnMut() -> u64,
     ) {
         let key = spec.update.key();
-        let definition = spec.update.definition.clone();
+        let (rules, definition) = (spec.rules, spec.update.definition.clone());
         let heartbeat = origin == Origin::Config && definition.ttl().is_some();
         if let Some(check) = self.checks.get(&key)
             && check.spec == spec
@@ -545,7 +545,7 @@ impl Local {
         if let Some(ttl) = definition.ttl().filter(|_| heartbeat) {
             self.heartbeats.set(key.clone(), now + ttl * 2 / 3);
         }
-        if probe_of(&definition).is_some() {
+        if probe_of(rules, &definition).is_some() {
             let delay = first_run_delay(interval_of(&definition), random());
             self.probes.set(key.clone(), now + delay);
         }

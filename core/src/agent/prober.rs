@@ -73,9 +73,10 @@ async fn supervise<R: Runtime>(shared: Arc<Shared<R>>, run: Run) {
 }
 
 async fn once<R: Runtime>(shared: Arc<Shared<R>>, run: Run) {
-    let timeout = timeout_of(&run.spec.update.definition);
+    let definition = &run.spec.update.definition;
+    let timeout = timeout_of(definition);
     let outcome = shared.prober.probe(&run.probe, timeout).await;
-    let (result, output) = judge(run.spec.rules, &run.probe, outcome);
+    let (result, output) = judge(run.spec.rules, &run.probe, outcome, definition.output_bytes_max());
     if shared.local().finish_run(&run, result, output, R::now()) {
         shared.wake_writer.notify_one();
     }

@@ -230,7 +230,7 @@ impl Prober for TestProber {
     async fn probe(&self, probe: &Probe, _: Duration) -> ProbeOutcome {
         let target = match probe {
             Probe::Http { url, .. } => url,
-            Probe::Tcp { address }
+            Probe::Tcp { address, .. }
             | Probe::Udp { address }
             | Probe::Grpc { address, .. }
             | Probe::H2ping { address, .. } => address,
