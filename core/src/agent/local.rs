@@ -264,6 +264,7 @@ impl Local {
     pub(super) fn put_check(
         &mut self,
         spec: CheckSpec,
+        origin: Origin,
         now: Instant,
         random: impl FnMut() -> u64,
     ) -> Result<Change, LocalError> {
@@ -283,7 +284,7 @@ impl Local {
                 Change::Service(service)
             }
         };
-        self.put_check_state(spec, Origin::Api, now, random);
+        self.put_check_state(spec, origin, now, random);
         self.pending.mark(change.clone());
         Ok(change)
     }

@@ -33,7 +33,7 @@ mod wire;
 mod writer;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -46,7 +46,9 @@ use bytes::Bytes;
 use http::Method;
 use tokio::sync::{Notify, Semaphore};
 
-pub use self::config::{ConfigError, ConfigFile, ConfiguredService, Settings, refuse_duplicates};
+pub use self::config::{
+    ConfigError, ConfigFile, ConfiguredCheck, ConfiguredService, Settings, bind_checks, refuse_duplicates,
+};
 use self::{
     cache::Cache,
     local::Local,
@@ -62,7 +64,7 @@ use crate::{
         AGENT_SYNC_INTERVAL, AGENT_WAITERS_MAX,
     },
     probing::schedule::Backoff,
-    registry::{Namespace, NodeName},
+    registry::{Namespace, Node, NodeName},
     runtime::{Change, Runtime},
     server::Host,
 };
@@ -78,8 +80,14 @@ pub struct AgentConfig {
     pub datacenter: String,
     /// HTTP addresses of servers, `host:port`; at least one.
     pub servers: Vec<String>,
-    /// Services and checks to register, as [`ConfigFile::services`] gives them.
+    /// The node's id, a UUID; empty for none.
+    pub node_id: String,
+    /// The node's meta.
+    pub node_meta: BTreeMap<String, String>,
+    /// Services to register with their checks, as [`ConfigFile::services`] gives them.
     pub services: Vec<ConfiguredService>,
+    /// Checks of the node to register, as [`bind_checks`] leaves them.
+    pub checks: Vec<ConfiguredCheck>,
     /// Whether checks that come through the agent's own API may run programs.
     pub enable_script_checks: bool,
     /// Between two comparisons with the servers.
@@ -96,7 +104,10 @@ impl AgentConfig {
             address,
             datacenter: "dc1".to_owned(),
             servers,
+            node_id: String::new(),
+            node_meta: BTreeMap::new(),
             services: Vec::new(),
+            checks: Vec::new(),
             enable_script_checks: false,
             sync_interval: AGENT_SYNC_INTERVAL,
             host: None,
@@ -160,11 +171,18 @@ impl<R: Runtime> Agent<R> {
         disk: R::Disk,
     ) -> io::Result<Agent<R>> {
         let (store, stored) = Store::open(disk).await?;
-        let mut local = Local::new(plain_node(config.node.clone(), &config.address));
-        let configured = reload::configured(&config.services);
+        let mut local = Local::new(Node {
+            id: config.node_id.clone(),
+            meta: config.node_meta.clone(),
+            ..plain_node(config.node.clone(), &config.address)
+        });
+        let configured = reload::configured(&config.services, &config.checks);
+        let contradicts = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
         for service in config.services.clone() {
-            reload::put::<R>(&mut local, service.0, true)
-                .map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))?;
+            reload::put::<R>(&mut local, service.0, true).map_err(contradicts)?;
+        }
+        for check in config.checks.clone() {
+            reload::put_check::<R>(&mut local, check.0).map_err(contradicts)?;
         }
         let stale = restore::<R>(&config, &mut local, &stored);
         let mut batch: Vec<Change> = stale.into_iter().map(store::remove).collect();

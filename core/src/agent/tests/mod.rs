@@ -4,4 +4,5 @@ mod forwarded;
 mod harness;
 mod like_consul;
 mod own_api;
+mod own_node;
 mod servers;
