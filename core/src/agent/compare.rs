@@ -193,7 +193,8 @@ fn same_service(wanted: &Instance, held: &HeldService) -> bool {
         })
 }
 
-fn status_of(word: &str) -> Option<CheckStatus> {
+/// A status by its word.
+pub(super) fn status_of(word: &str) -> Option<CheckStatus> {
     [
         CheckStatus::Passing,
         CheckStatus::Warning,

@@ -5,13 +5,15 @@
 //! overtake each other cannot leave the servers with the older one.
 
 mod aliases;
+mod elsewhere;
 mod known;
 mod pending;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::known::service_key;
+use self::{elsewhere::Elsewhere, known::service_key};
 pub(super) use self::{
+    elsewhere::{Place, Seen, SeenCheck},
     known::{CheckSpec, LocalCheck, ServiceSpec},
     pending::{Change, Outcome, Pending, Waiters, tell},
 };
@@ -91,6 +93,7 @@ pub(super) struct Local {
     pub(super) pending: Pending,
     probes: Schedule<CheckKey>,
     aliases: Schedule<CheckKey>,
+    elsewhere: Elsewhere,
     heartbeats: Schedule<CheckKey>,
     /// When a service is removed because of a check that stays critical.
     removals: Schedule<CheckKey>,
@@ -110,6 +113,7 @@ impl Local {
             pending,
             probes: Schedule::default(),
             aliases: Schedule::default(),
+            elsewhere: Elsewhere::default(),
             heartbeats: Schedule::default(),
             removals: Schedule::default(),
             generations: 0,

@@ -7,7 +7,8 @@
 //! 2. `local` is what the agent wants, and what of it the servers have yet to be told.
 //! 3. `wire` is the JSON in between; `compare` finds what the servers hold otherwise.
 //! 4. `store` is what survives a restart; `registrations` and `config` read what people wrote.
-//! 5. `writer`, `auditor` and `prober` are the tasks: the first sends, the second looks, the third runs checks.
+//! 5. `writer`, `auditor` and `prober` are the tasks: the first sends, the second looks, the third runs checks, for which
+//!    `elsewhere` follows other nodes.
 //! 6. `reload` takes on what configuration files say now.
 //! 7. `api` is the agent's own HTTP API, with what it sends on to servers; `cache` keeps what `?cached` asks for.
 //!
@@ -21,6 +22,7 @@ mod auditor;
 mod cache;
 mod compare;
 mod config;
+mod elsewhere;
 mod local;
 mod prober;
 mod registrations;

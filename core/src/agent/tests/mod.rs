@@ -1,5 +1,6 @@
 //! The whole agent against real servers on virtual time.
 
+mod elsewhere;
 mod forwarded;
 mod harness;
 mod like_consul;
