@@ -29,7 +29,7 @@ use tokio::{
     sync::Notify,
 };
 
-use self::files::{AgentFiles, Files, read_files, services_of};
+use self::files::{AgentFiles, Files, Registered, read_files, registered_by};
 use crate::{
     flags,
     host::{self, ProcessHost},
@@ -152,6 +152,8 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
         http: flags.http,
         node: flags.node,
         address: flags.address,
+        node_id: None,
+        node_meta: None,
         datacenter: flags.datacenter,
         data_dir: flags.data_dir.map(|dir| dir.to_string_lossy().into_owned()),
         enable_script_checks: flags.enable_script_checks,
@@ -164,7 +166,7 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
     let address = settings
         .address
         .unwrap_or_else(|| address::own_address().to_string());
-    let services = services_of(&files, &node, &address)?;
+    let Registered { services, checks } = registered_by(&files, &node, &address)?;
     let servers = settings
         .servers
         .unwrap_or_else(|| vec![DEFAULT_SERVER.to_owned()]);
@@ -176,6 +178,9 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
     Ok(Plan {
         agent: AgentConfig {
             services,
+            checks,
+            node_id: settings.node_id.unwrap_or_default(),
+            node_meta: settings.node_meta.unwrap_or_default(),
             enable_script_checks: settings.enable_script_checks.unwrap_or(false),
             datacenter: settings.datacenter.unwrap_or_else(|| "dc1".to_owned()),
             ..AgentConfig::new(node, address, server_addresses(&servers)?)
@@ -391,6 +396,34 @@ mod tests {
             plan_of(&["-config", &bare]).unwrap().http.as_deref(),
             Some("127.0.0.1:8500")
         );
+    }
+
+    #[test]
+    fn a_node_of_consuls_has_an_id_meta_and_checks() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = "40e4a748-2192-161a-0510-9bf59fe950b5";
+        let path = write(
+            &folder,
+            "consul.json",
+            r#"{"node_name": "n", "node_id": "40e4a748-2192-161a-0510-9bf59fe950b5", "node_meta": {"rack": "r1"},
+                "ports": {"http": -1}, "check_output_max_size": 4096,
+                "check": {"id": "mem", "name": "Memory", "args": ["true"], "interval": "5s", "output_max_size": 100},
+                "checks": [{"name": "port", "tcp": "h:1", "interval": "5s", "service_id": "web"}]}"#,
+        );
+        let more = write(&folder, "more.json", r#"{"service": {"name": "web"}}"#);
+        let paths = ["-config-file", &path, "-config-file", &more];
+        let plan = plan_of(&paths).unwrap();
+        assert_eq!(plan.agent.node_id, id);
+        assert_eq!(plan.agent.node_meta["rack"], "r1");
+        assert_eq!(plan.http, None);
+        assert_eq!((plan.agent.services.len(), plan.agent.checks.len()), (1, 1));
+        assert_eq!(plan.ignored, ["check_output_max_size"]);
+        // The service of one of them is in a file that is not read now.
+        let error = plan_of(&paths[..2]).unwrap_err();
+        assert!(error.contains("\"port\"") && error.contains("\"web\""), "{error}");
+        let bad = write(&folder, "bad.json", r#"{"node_name": "n", "node_id": "7"}"#);
+        let error = plan_of(&["-config", &bad]).unwrap_err();
+        assert!(error.contains("node_id: expected a UUID"), "{error}");
     }
 
     #[test]

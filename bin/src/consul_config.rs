@@ -18,7 +18,7 @@ const MARKS: [&str; 9] = [
 ];
 
 /// Keys of Consul's that mean something else here, or nothing: they are named in one warning.
-const IGNORED: [&str; 46] = [
+const IGNORED: [&str; 47] = [
     "acl",
     "acl_agent_master_token",
     "acl_agent_token",
@@ -32,6 +32,7 @@ const IGNORED: [&str; 46] = [
     "auto_config",
     "auto_encrypt",
     "autopilot",
+    "check_output_max_size",
     "check_update_interval",
     "connect",
     "disable_checkpoint",
@@ -128,14 +129,7 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
     let bind = take_text(keys, "bind_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
     let client = take_text(keys, "client_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
     let http = take_text(&mut addresses, "http")?.unwrap_or_else(|| client.clone());
-    let http_port = port(&mut ports, "http", 8500)?;
-    flags.insert(
-        "http",
-        match http.starts_with("unix://") {
-            true => http,
-            false => join(&http, http_port),
-        },
-    );
+    flags.insert("http", http_address(&mut ports, http, program)?);
     let https = take_text(&mut addresses, "https")?.unwrap_or(client);
     let https = optional_port(&mut ports, "https")?.map(|port| join(&https, port));
     let secured = translate_tls(keys, flags)?;
@@ -249,6 +243,19 @@ fn translate_tls(
     };
     flags.insert("tls_verify", verify.to_string());
     Ok(flags.contains_key("tls_cert"))
+}
+
+/// Where HTTP is served at this host, or `off`, which only an agent can be without.
+fn http_address(ports: &mut Map<String, Value>, host: String, program: Program) -> Result<String, String> {
+    if program == Program::Agent && matches!(ports.get("http").and_then(Value::as_i64), Some(-1 | 0)) {
+        ports.remove("http");
+        return Ok("off".to_owned());
+    }
+    let port = port(ports, "http", 8500)?;
+    Ok(match host.starts_with("unix://") {
+        true => host,
+        false => join(&host, port),
+    })
 }
 
 /// A port that is not there unless it is named; 0 and -1 are none.

@@ -164,6 +164,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
 /// Timeout of an agent's probe that names none.
 pub const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Requests of one run of an HTTP check, where each but the last is answered with a redirect; one more fails.
+pub const PROBE_REQUESTS_MAX: usize = 10;
 /// Timeout of an agent's command check that names none.
 pub const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// Services that one agent keeps; more are refused.
@@ -325,5 +327,11 @@ pub const AGENT_CACHE_ENTRIES_MAX: usize = 1_000;
 pub const AGENT_CACHE_IDLE: Duration = Duration::from_secs(600);
 /// How long an agent's own question for news of a kept answer waits at the server.
 pub const AGENT_CACHE_WAIT: Duration = Duration::from_secs(120);
-/// A leader looks this often at what a check is an alias of.
+/// The longest wait of one blocking query by which an agent follows another node that an alias stands for.
+pub const AGENT_ALIAS_WAIT: Duration = Duration::from_secs(10);
+/// Another node that no alias asked about for this long is not followed any more.
+pub const AGENT_ALIAS_IDLE: Duration = Duration::from_secs(5);
+/// Other nodes that an agent follows for its aliases, one for each namespace; an alias of one more is critical.
+pub const AGENT_ELSEWHERE_MAX: usize = 1_000;
+/// A leader or an agent looks this often at what a check is an alias of.
 pub const ALIAS_INTERVAL: Duration = Duration::from_secs(1);

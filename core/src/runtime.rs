@@ -227,6 +227,15 @@ pub trait Network: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<http::Response<Bytes>, NetworkError>> + Send;
 }
 
+/// How TLS is spoken with what is probed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProbeTls {
+    /// The name to ask for, which the certificate must be of; empty for that of the address.
+    pub server_name: String,
+    /// Whether any certificate will do.
+    pub skip_verify: bool,
+}
+
 /// One probe of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
@@ -240,11 +249,17 @@ pub enum Probe {
         headers: Vec<(String, String)>,
         /// Body to send.
         body: String,
+        /// How TLS is spoken, where a URL begins with `https`.
+        tls: ProbeTls,
+        /// Whether redirects are followed, [`crate::limits::PROBE_REQUESTS_MAX`] requests in all; else one is the answer.
+        follows_redirects: bool,
     },
     /// A TCP connection to `host:port`.
     Tcp {
         /// Whom to connect to.
         address: String,
+        /// How TLS is spoken over it; `None` for not at all.
+        tls: Option<ProbeTls>,
     },
     /// A datagram to `host:port`, which passes unless the host says that nobody is there.
     Udp {
@@ -257,15 +272,15 @@ pub enum Probe {
         address: String,
         /// About which service; empty for the server as a whole.
         service: String,
-        /// Whether by TLS.
-        tls: bool,
+        /// How by TLS; `None` for without.
+        tls: Option<ProbeTls>,
     },
     /// A ping of HTTP/2.
     H2ping {
         /// Whom to ping, `host:port`.
         address: String,
-        /// Whether by TLS.
-        tls: bool,
+        /// How by TLS; `None` for without.
+        tls: Option<ProbeTls>,
     },
     /// A program with its arguments.
     Command {

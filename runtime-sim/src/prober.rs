@@ -54,7 +54,7 @@ impl Prober for SimProber {
     async fn probe(&self, probe: &Probe, timeout: Duration) -> ProbeOutcome {
         let target = match probe {
             Probe::Http { url, .. } => url.clone(),
-            Probe::Tcp { address }
+            Probe::Tcp { address, .. }
             | Probe::Udp { address }
             | Probe::Grpc { address, .. }
             | Probe::H2ping { address, .. } => address.clone(),

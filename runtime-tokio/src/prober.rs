@@ -1,7 +1,9 @@
 //! Probes of health checks: HTTP, TCP, UDP, gRPC, pings, and programs.
 
 mod http2;
+mod redirect;
 mod secure;
+mod web;
 
 use std::{
     future::Future,
@@ -12,17 +14,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, header, uri::InvalidUri};
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioIo,
-};
+use http_body_util::Full;
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use rustix::process::{Pid, Signal, kill_process_group};
 use sider_core::{
     limits,
-    runtime::{Probe, ProbeOutcome, Prober},
+    runtime::{Probe, ProbeOutcome, ProbeTls, Prober},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -30,8 +27,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::secure::{Authorities, connect};
-use crate::network::{http_client, root_cause};
+use self::{
+    secure::{Authorities, Secure, connect},
+    web::Asked,
+};
+use crate::network::http_client;
 
 /// How long the output of a program is read after it has ended: what it left running may hold the pipe open.
 const OUTPUT_AFTER_EXIT: Duration = Duration::from_millis(200);
@@ -61,94 +61,41 @@ impl Prober for ProcessProber {
                 method,
                 headers,
                 body,
-            } => in_time(timeout, self.http(url, method, headers, body)).await,
-            Probe::Tcp { address } => in_time(timeout, tcp(address)).await,
+                tls,
+                follows_redirects,
+            } => {
+                let answered = async {
+                    let asked = Asked::new(url, method, headers, body)?;
+                    self.http(asked, tls, *follows_redirects).await
+                };
+                in_time(timeout, answered).await
+            }
+            Probe::Tcp { address, tls } => in_time(timeout, tcp(address, self.secure(tls))).await,
             Probe::Udp { address } => in_time(timeout, udp(address, timeout / 2)).await,
             Probe::Grpc {
                 address,
                 service,
                 tls,
-            } => in_time(timeout, http2::grpc(address, service, self.tls(*tls))).await,
-            Probe::H2ping { address, tls } => in_time(timeout, http2::ping(address, self.tls(*tls))).await,
+            } => in_time(timeout, http2::grpc(address, service, self.secure(tls))).await,
+            Probe::H2ping { address, tls } => in_time(timeout, http2::ping(address, self.secure(tls))).await,
             Probe::Command { args } => command(args, timeout).await,
         }
     }
 }
 
 impl ProcessProber {
-    fn tls(&self, tls: bool) -> Option<&Authorities> {
-        tls.then_some(&*self.authorities)
-    }
-
-    async fn http(
-        &self,
-        url: &str,
-        method: &str,
-        headers: &[(String, String)],
-        body: &str,
-    ) -> Result<ProbeOutcome, String> {
-        let failed = |error: String| format!("{method} {url}: {error}");
-        let mut request = http::Request::builder().uri(url).method(method);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let request = request
-            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
-            .map_err(|error| failed(error.to_string()))?;
-        let response = match request.uri().scheme_str() {
-            Some("http") => {
-                let response = self.http.request(request).await;
-                response.map_err(|error| failed(root_cause(&error)))?
-            }
-            Some("https") => self.https(request).await.map_err(failed)?,
-            _ => return Err(failed("only http:// and https:// URLs can be probed".to_owned())),
-        };
-        let status = response.status().as_u16();
-        let mut body = response.into_body();
-        let mut output = Vec::new();
-        // The status has been sent: a body that breaks off, or is longer than what is kept, does not change it.
-        while let Some(Ok(frame)) = body.frame().await {
-            if let Some(data) = frame.data_ref() {
-                output.extend_from_slice(data);
-            }
-            if output.len() >= limits::CHECK_OUTPUT_BYTES_MAX {
-                break;
-            }
-        }
-        Ok(ProbeOutcome::HttpStatus {
-            status,
-            output: cut(&output),
-        })
-    }
-
-    /// A request over a TLS connection of its own.
-    async fn https(
-        &self,
-        mut request: http::Request<Full<Bytes>>,
-    ) -> Result<http::Response<Incoming>, String> {
-        let authority = request.uri().authority().ok_or("it names no host")?.clone();
-        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(443));
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
-        request.headers_mut().entry(header::HOST).or_insert(host);
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() = path.parse().map_err(|error: InvalidUri| error.to_string())?;
-        let stream = connect(&address).await?;
-        let stream = self.authorities.secure(stream, &address, b"http/1.1").await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| root_cause(&error))?;
-        // It ends with the answer.
-        tokio::spawn(connection);
-        let response = sender.send_request(request).await;
-        response.map_err(|error| root_cause(&error))
+    fn secure<'a>(&'a self, tls: &'a Option<ProbeTls>) -> Option<Secure<'a>> {
+        let tls = tls.as_ref()?;
+        Some(Secure::new(&self.authorities, tls))
     }
 }
 
-async fn tcp(address: &str) -> Result<ProbeOutcome, String> {
-    match tokio::net::TcpStream::connect(address).await {
-        Ok(_) => Ok(ProbeOutcome::Connected),
-        Err(error) => Err(format!("dial tcp {address}: {error}")),
+async fn tcp(address: &str, tls: Option<Secure<'_>>) -> Result<ProbeOutcome, String> {
+    let stream = connect(address).await?;
+    if let Some(tls) = tls {
+        tls.over(stream, address, None).await?;
     }
+    Ok(ProbeOutcome::Connected)
 }
 
 /// Sends a datagram of one line feed. Most services do not answer it: what counts is that nobody says that they are not
@@ -281,14 +228,7 @@ fn cut(output: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::AsyncWriteExt,
-        net::{TcpListener, TcpStream},
-    };
-    use tokio_rustls::{
-        TlsAcceptor,
-        rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
-    };
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -377,7 +317,7 @@ mod tests {
     async fn a_port_is_open_or_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let probe = Probe::Tcp { address };
+        let probe = Probe::Tcp { address, tls: None };
         let prober = ProcessProber::default();
         assert_eq!(prober.probe(&probe, PATIENCE).await, ProbeOutcome::Connected);
         drop(listener);
@@ -400,149 +340,6 @@ mod tests {
         assert!(
             matches!(&outcome, ProbeOutcome::Failed { output } if output.starts_with("dial udp")),
             "{outcome:?}"
-        );
-    }
-
-    /// Answers every connection with `answer`; gives what the first one asked.
-    async fn answer_with(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let asked = tokio::spawn(async move {
-            let (mut stream, _): (TcpStream, _) = listener.accept().await.unwrap();
-            let mut request = vec![0; 4096];
-            let length = stream.read(&mut request).await.unwrap();
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            String::from_utf8_lossy(&request[..length]).into_owned()
-        });
-        (address, asked)
-    }
-
-    fn get(url: String) -> Probe {
-        Probe::Http {
-            url,
-            method: "GET".into(),
-            headers: vec![("X-Probe".into(), "yes".into())],
-            body: String::new(),
-        }
-    }
-
-    #[tokio::test]
-    async fn an_http_answer_gives_status_and_body() {
-        let (address, asked) = answer_with("HTTP/1.1 429 Busy\r\nContent-Length: 5\r\n\r\nlater").await;
-        let outcome = ProcessProber::default()
-            .probe(&get(format!("http://{address}/health?full=1")), PATIENCE)
-            .await;
-        assert_eq!(
-            outcome,
-            ProbeOutcome::HttpStatus {
-                status: 429,
-                output: "later".into()
-            }
-        );
-        let asked = asked.await.unwrap();
-        assert!(asked.starts_with("GET /health?full=1 HTTP/1.1\r\n"), "{asked}");
-        assert!(asked.contains("x-probe: yes"), "{asked}");
-    }
-
-    #[tokio::test]
-    async fn a_server_is_asked_by_tls_if_it_is_trusted() {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("trusted.pem");
-        std::fs::write(&file, made.cert.pem()).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let Ok(mut stream) = acceptor.accept(stream).await else {
-                    continue;
-                };
-                let mut asked = [0; 1024];
-                let length = stream.read(&mut asked).await.unwrap();
-                let asked = String::from_utf8_lossy(&asked[..length]).to_ascii_lowercase();
-                let answer = match asked.starts_with("get /health?a=1 http/1.1")
-                    && asked.contains("host: localhost:")
-                {
-                    true => "HTTP/1.1 204 No Content\r\n\r\n",
-                    false => "HTTP/1.1 400 Bad Request\r\n\r\n",
-                };
-                stream.write_all(answer.as_bytes()).await.unwrap();
-                stream.shutdown().await.unwrap();
-            }
-        });
-        let url = format!("https://localhost:{port}/health?a=1");
-        let trusting = ProcessProber {
-            authorities: Arc::new(Authorities::new(Some(file))),
-            ..ProcessProber::default()
-        };
-        let outcome = trusting.probe(&get(url.clone()), PATIENCE).await;
-        let answered = ProbeOutcome::HttpStatus {
-            status: 204,
-            output: String::new(),
-        };
-        assert_eq!(outcome, answered);
-        // Another name than that of the certificate, and a host that trusts others.
-        let outcome = trusting
-            .probe(&get(format!("https://127.0.0.1:{port}/")), PATIENCE)
-            .await;
-        assert!(
-            matches!(&outcome, ProbeOutcome::Failed { output } if output.contains("certificate")),
-            "{outcome:?}"
-        );
-        let outcome = ProcessProber::default().probe(&get(url), PATIENCE).await;
-        assert!(
-            matches!(&outcome, ProbeOutcome::Failed { output } if output.contains("tls")),
-            "{outcome:?}"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_body_that_breaks_off_does_not_change_the_status() {
-        let (address, _) = answer_with("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhalf").await;
-        let outcome = ProcessProber::default()
-            .probe(&get(format!("http://{address}/")), PATIENCE)
-            .await;
-        assert_eq!(
-            outcome,
-            ProbeOutcome::HttpStatus {
-                status: 200,
-                output: "half".into()
-            }
-        );
-    }
-
-    #[tokio::test]
-    async fn what_can_not_be_asked_fails_with_a_reason() {
-        let prober = ProcessProber::default();
-        for url in [
-            "https://127.0.0.1:1/",
-            "ftp://127.0.0.1/",
-            "no url",
-            "http://127.0.0.1:1/",
-        ] {
-            let outcome = prober.probe(&get(url.into()), PATIENCE).await;
-            assert!(
-                matches!(&outcome, ProbeOutcome::Failed { output } if output.contains("GET")),
-                "{url}: {outcome:?}"
-            );
-        }
-        // It accepts and never answers.
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let outcome = prober.probe(&get(url), Duration::from_millis(50)).await;
-        assert_eq!(
-            outcome,
-            ProbeOutcome::Failed {
-                output: "timed out after 50ms".into()
-            }
         );
     }
 

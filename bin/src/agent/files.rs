@@ -6,9 +6,12 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sider_core::{
-    agent::{Agent, ConfigFile, ConfiguredService, Settings, refuse_duplicates},
+    agent::{
+        Agent, ConfigError, ConfigFile, ConfiguredCheck, ConfiguredService, Settings, bind_checks,
+        refuse_duplicates,
+    },
     registry::NodeName,
 };
 use sider_runtime_tokio::{TokioRuntime, address};
@@ -20,7 +23,7 @@ use crate::{
     host::Reload,
 };
 
-/// What an agent reads again when it is told to: its services. Settings are those of its start.
+/// What an agent reads again when it is told to: its services and checks. Settings are those of its start.
 #[derive(Debug)]
 pub(super) struct AgentFiles {
     paths: Vec<PathBuf>,
@@ -50,10 +53,10 @@ impl AgentFiles {
         let agent = self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let agent = agent.ok_or("the agent is starting or stopping")?;
         let read = read_files(&self.paths)?;
-        let services = services_of(&read.files, &self.node, &self.address)?;
-        let count = services.len();
-        agent.reload(services).await?;
-        tracing::info!(services = count, "reloaded");
+        let Registered { services, checks } = registered_by(&read.files, &self.node, &self.address)?;
+        let (of_services, of_node) = (services.len(), checks.len());
+        agent.reload(services, checks).await?;
+        tracing::info!(services = of_services, checks = of_node, "reloaded");
         Ok(())
     }
 }
@@ -64,22 +67,34 @@ impl Reload for AgentFiles {
     }
 }
 
-/// The services of files, for the node of this name and address.
+/// What files have registered.
+#[derive(Debug)]
+pub(super) struct Registered {
+    /// Services with their checks.
+    pub(super) services: Vec<ConfiguredService>,
+    /// Checks of the node.
+    pub(super) checks: Vec<ConfiguredCheck>,
+}
+
+/// The services and checks of files, for the node of this name and address.
 ///
 /// # Errors
-/// One line that names the file, the service and the field.
-pub(super) fn services_of(
+/// One line that names the file, the service or the check, and the field.
+pub(super) fn registered_by(
     files: &[(PathBuf, ConfigFile)],
     node: &NodeName,
     address: &str,
-) -> Result<Vec<ConfiguredService>, String> {
-    let mut services = Vec::new();
+) -> Result<Registered, String> {
+    let (mut services, mut checks) = (Vec::new(), Vec::new());
     for (path, file) in files {
-        let of_file = file.services(node, address);
-        services.extend(of_file.map_err(|error| in_file(path, &error.to_string()))?);
+        let in_this = |error: ConfigError| in_file(path, &error.to_string());
+        services.extend(file.services(node, address).map_err(in_this)?);
+        checks.extend(file.checks(node, address).map_err(in_this)?);
     }
     refuse_duplicates(&services).map_err(|error| error.to_string())?;
-    Ok(services)
+    // A check may be of a service of another file.
+    let checks = bind_checks(&mut services, checks).map_err(|error| error.to_string())?;
+    Ok(Registered { services, checks })
 }
 
 /// Configuration files.
@@ -123,19 +138,22 @@ pub(super) fn read_files(paths: &[PathBuf]) -> Result<Files, String> {
 fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
     let mut merged = read_merged(paths)?;
     let names = PathBuf::from(&merged.names);
-    if !merged.checks.is_empty() {
-        return Err(in_file(
-            &names,
-            "checks: expected with their services: an agent's node has none in its files",
-        ));
-    }
     let binds = merged.keys.contains_key("bind_addr");
     let translated = consul_config::translate(&mut merged.keys, Program::Agent)
         .map_err(|error| in_file(&names, &error))?;
-    let services = merged.services.into_iter().map(|service| service.body);
-    merged
-        .keys
-        .insert("services".to_owned(), services.collect::<Vec<_>>().into());
+    for (list, entries) in [("services", merged.services), ("checks", merged.checks)] {
+        let bodies: Vec<Value> = entries.into_iter().map(|entry| entry.body).collect();
+        merged.keys.insert(list.to_owned(), bodies.into());
+    }
+    // Both mean the same in a file of Sider's own.
+    if !translated.node_meta.is_empty() {
+        merged
+            .keys
+            .insert("node_meta".to_owned(), json!(translated.node_meta));
+    }
+    if let Some(id) = translated.flags.get("node_id") {
+        merged.keys.insert("node_id".to_owned(), json!(id));
+    }
     let mut file = ConfigFile::parse(&Value::Object(merged.keys))
         .map_err(|error| in_file(&names, &error.to_string()))?;
     let mut flags = translated.flags;
@@ -155,12 +173,8 @@ fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
         ..Settings::default()
     };
     file.settings = file.settings.or(of_consul);
-    let mut ignored = translated.ignored;
-    // Servers have these; an agent's node has none of them yet.
-    ignored.extend(flags.contains_key("node_id").then(|| "node_id".to_owned()));
-    ignored.extend((!translated.node_meta.is_empty()).then(|| "node_meta".to_owned()));
     Ok(Files {
         files: vec![(names, file)],
-        ignored,
+        ignored: translated.ignored,
     })
 }

@@ -74,7 +74,8 @@ async fn read<R: Runtime>(shared: &Shared<R>, namespace: &Namespace) -> Result<H
     })
 }
 
-async fn get<R: Runtime>(shared: &Shared<R>, path: String) -> Result<Bytes, String> {
+/// Reads something from the servers; what is not there is `null`.
+pub(super) async fn get<R: Runtime>(shared: &Shared<R>, path: String) -> Result<Bytes, String> {
     let answer = shared
         .servers
         .call(&Method::GET, &path, &Bytes::new(), AGENT_CALL_TIMEOUT)

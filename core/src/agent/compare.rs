@@ -85,11 +85,10 @@ fn node(
     held_checks: &BTreeMap<&str, &HeldCheck>,
     findings: &mut BTreeSet<Finding>,
 ) {
-    let same = held
-        .node
-        .node
-        .as_ref()
-        .is_some_and(|node| node.address == local.node().address && node.meta == local.node().meta);
+    let same = held.node.node.as_ref().is_some_and(|node| {
+        let own = local.node();
+        node.address == own.address && node.id == own.id && node.meta == own.meta
+    });
     if !same {
         findings.insert(Finding::Differs(Change::Node));
     }
@@ -194,7 +193,8 @@ fn same_service(wanted: &Instance, held: &HeldService) -> bool {
         })
 }
 
-fn status_of(word: &str) -> Option<CheckStatus> {
+/// A status by its word.
+pub(super) fn status_of(word: &str) -> Option<CheckStatus> {
     [
         CheckStatus::Passing,
         CheckStatus::Warning,

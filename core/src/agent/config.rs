@@ -1,12 +1,21 @@
 //! The configuration file of an agent: its settings, and the services to register. The platform reads the file and
 //! turns JSON, YAML or TOML into a value; this gives it a meaning. Keys match without regard to case and underscores.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
-use super::{local::ServiceSpec, registrations::Registrar};
+use super::{
+    local::{CheckSpec, ServiceSpec},
+    registrations::Registrar,
+};
 use crate::{
-    api::http::{body::Fields, error::ApiError, requests::plain_node},
-    registry::NodeName,
+    api::http::{
+        body::Fields,
+        error::ApiError,
+        requests::{parse_own_node, plain_node},
+    },
+    registry::{InstanceKey, NodeName},
 };
 
 /// Why a configuration was refused: one line that names the place and what was expected there.
@@ -34,6 +43,10 @@ pub struct Settings {
     pub datacenter: Option<String>,
     /// `address`: where the node is reached.
     pub address: Option<String>,
+    /// `node_id`: the node's id, a UUID.
+    pub node_id: Option<String>,
+    /// `node_meta`: the node's meta.
+    pub node_meta: Option<BTreeMap<String, String>>,
     /// `data_dir`.
     pub data_dir: Option<String>,
     /// `enable_script_checks`.
@@ -54,6 +67,8 @@ impl Settings {
             node: self.node.or(other.node),
             datacenter: self.datacenter.or(other.datacenter),
             address: self.address.or(other.address),
+            node_id: self.node_id.or(other.node_id),
+            node_meta: self.node_meta.or(other.node_meta),
             data_dir: self.data_dir.or(other.data_dir),
             enable_script_checks: self.enable_script_checks.or(other.enable_script_checks),
             log_level: self.log_level.or(other.log_level),
@@ -66,23 +81,33 @@ impl Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfiguredService(pub(super) ServiceSpec);
 
+/// A check of a configuration that stands by itself, valid for one node: the node's own, or one of a service of the
+/// configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredCheck(pub(super) CheckSpec);
+
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFile {
     /// Its settings.
     pub settings: Settings,
     services: Vec<Value>,
+    checks: Vec<Value>,
 }
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 16] = [
     "services",
     "service",
+    "checks",
+    "check",
     "server",
     "servers",
     "http",
     "node",
     "datacenter",
     "address",
+    "node_id",
+    "node_meta",
     "data_dir",
     "enable_script_checks",
     "log_level",
@@ -90,16 +115,18 @@ const KEYS: [&str; 12] = [
 ];
 
 impl ConfigFile {
-    /// Reads a file's content: an object with settings and `services`, or a list of services alone. Services are in the
-    /// forms of `/v1/agent/service/register`.
+    /// Reads a file's content: an object with settings, `services` and `checks`, or a list of services alone. Services are in
+    /// the forms of `/v1/agent/service/register`, checks in those of `/v1/agent/check/register`.
     ///
     /// # Errors
-    /// An unknown key, or a setting of a wrong type. Services are checked by [`ConfigFile::services`].
+    /// An unknown key, or a setting of a wrong type. Services are checked by [`ConfigFile::services`], checks by
+    /// [`ConfigFile::checks`].
     pub fn parse(content: &Value) -> Result<ConfigFile, ConfigError> {
         if let Value::Array(services) = content {
             return Ok(ConfigFile {
                 settings: Settings::default(),
                 services: services.clone(),
+                checks: Vec::new(),
             });
         }
         let fields = Fields::of(content)?;
@@ -114,6 +141,9 @@ impl ConfigFile {
         }
         let mut services: Vec<Value> = fields.list("services")?.to_vec();
         services.extend(fields.get("service")?.cloned());
+        let mut checks: Vec<Value> = fields.list("checks")?.to_vec();
+        checks.extend(fields.get("check")?.cloned());
+        let (node_id, node_meta) = parse_own_node(&fields)?;
         let text = |name| Ok::<_, ConfigError>(fields.text(name)?.map(str::to_owned));
         Ok(ConfigFile {
             settings: Settings {
@@ -122,6 +152,8 @@ impl ConfigFile {
                 node: text("node")?,
                 datacenter: text("datacenter")?,
                 address: text("address")?,
+                node_id,
+                node_meta,
                 data_dir: text("data_dir")?,
                 enable_script_checks: match fields.has("enable_script_checks")? {
                     true => Some(fields.flag("enable_script_checks")?),
@@ -131,6 +163,7 @@ impl ConfigFile {
                 log_format: text("log_format")?,
             },
             services,
+            checks,
         })
     }
 
@@ -139,18 +172,37 @@ impl ConfigFile {
     /// # Errors
     /// Which service, which field of it, what is wrong with it and what was expected.
     pub fn services(&self, node: &NodeName, address: &str) -> Result<Vec<ConfiguredService>, ConfigError> {
-        // Whoever writes the file may run programs on this host anyway.
-        let registrar = Registrar::new(plain_node(node.clone(), address), true);
-        let mut services = Vec::with_capacity(self.services.len());
-        for (position, body) in self.services.iter().enumerate() {
-            let parsed = registrar.service(body, None).map_err(|error| {
-                let ConfigError(reason) = error.into();
-                ConfigError(format!("services[{position}]: {reason}"))
-            })?;
-            services.push(ConfiguredService(parsed.spec));
-        }
-        Ok(services)
+        let registrar = registrar(node, address);
+        let service = |(position, body)| match registrar.service(body, None) {
+            Ok(parsed) => Ok(ConfiguredService(parsed.spec)),
+            Err(error) => Err(in_list("services", position, error)),
+        };
+        self.services.iter().enumerate().map(service).collect()
     }
+
+    /// The checks that stand by themselves, on the node of this name and address. What they belong to is looked for by
+    /// [`bind_checks`].
+    ///
+    /// # Errors
+    /// Which check, which field of it, what is wrong with it and what was expected.
+    pub fn checks(&self, node: &NodeName, address: &str) -> Result<Vec<ConfiguredCheck>, ConfigError> {
+        let registrar = registrar(node, address);
+        let check = |(position, body)| match registrar.check(body, None) {
+            Ok(spec) => Ok(ConfiguredCheck(spec)),
+            Err(error) => Err(in_list("checks", position, error)),
+        };
+        self.checks.iter().enumerate().map(check).collect()
+    }
+}
+
+fn registrar(node: &NodeName, address: &str) -> Registrar {
+    // Whoever writes the file may run programs on this host anyway.
+    Registrar::new(plain_node(node.clone(), address), true)
+}
+
+fn in_list(list: &str, position: usize, error: ApiError) -> ConfigError {
+    let ConfigError(reason) = error.into();
+    ConfigError(format!("{list}[{position}]: {reason}"))
 }
 
 /// `server` or `servers`: a text with commas, or a list.
@@ -175,7 +227,7 @@ fn servers(fields: &Fields<'_>) -> Result<Option<Vec<String>>, ConfigError> {
 /// # Errors
 /// Names the id that is there twice.
 pub fn refuse_duplicates(services: &[ConfiguredService]) -> Result<(), ConfigError> {
-    let mut keys = std::collections::BTreeSet::new();
+    let mut keys = BTreeSet::new();
     for service in services {
         let key = service.0.instance.key();
         if !keys.insert(key.clone()) {
@@ -186,4 +238,46 @@ pub fn refuse_duplicates(services: &[ConfiguredService]) -> Result<(), ConfigErr
         }
     }
     Ok(())
+}
+
+/// Gives each check that names a service to that service; what is left are the node's own.
+///
+/// # Errors
+/// A check names a service that the configuration does not have, or an id is there twice.
+pub fn bind_checks(
+    services: &mut [ConfiguredService],
+    checks: Vec<ConfiguredCheck>,
+) -> Result<Vec<ConfiguredCheck>, ConfigError> {
+    let mut places: BTreeMap<InstanceKey, usize> = BTreeMap::new();
+    let mut keys = BTreeSet::new();
+    for (place, ConfiguredService(service)) in services.iter().enumerate() {
+        places.insert(service.instance.key(), place);
+        keys.extend(service.checks.iter().map(|check| check.update.key()));
+    }
+    let mut of_node = Vec::new();
+    for ConfiguredCheck(check) in checks {
+        let id = check.update.id.clone();
+        if !keys.insert(check.update.key()) {
+            let twice = format!("check id {:?} is configured twice", id.as_str());
+            return Err(ConfigError(twice));
+        }
+        let Some(service) = check.update.instance.clone() else {
+            of_node.push(ConfiguredCheck(check));
+            continue;
+        };
+        let key = InstanceKey {
+            namespace: check.update.namespace.clone(),
+            node: check.update.node.clone(),
+            id: service,
+        };
+        let Some(place) = places.get(&key) else {
+            return Err(ConfigError(format!(
+                "check {:?}: there is no service of the id {:?} in the configuration",
+                id.as_str(),
+                key.id.as_str()
+            )));
+        };
+        services[*place].0.checks.push(check);
+    }
+    Ok(of_node)
 }

@@ -5,13 +5,15 @@
 //! overtake each other cannot leave the servers with the older one.
 
 mod aliases;
+mod elsewhere;
 mod known;
 mod pending;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::known::service_key;
+use self::{elsewhere::Elsewhere, known::service_key};
 pub(super) use self::{
+    elsewhere::{Place, Seen, SeenCheck},
     known::{CheckSpec, LocalCheck, ServiceSpec},
     pending::{Change, Outcome, Pending, Waiters, tell},
 };
@@ -19,7 +21,7 @@ pub(super) use self::{
 use crate::{
     limits::{AGENT_NODE_CHECKS_MAX, AGENT_SERVICES_MAX, CHECKS_PER_INSTANCE_MAX},
     probing::{
-        check::{Streak, interval_of, probe_of},
+        check::{Streak, cut_to, interval_of, probe_of},
         schedule::{Schedule, first_run_delay},
     },
     registry::{self, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
@@ -91,6 +93,7 @@ pub(super) struct Local {
     pub(super) pending: Pending,
     probes: Schedule<CheckKey>,
     aliases: Schedule<CheckKey>,
+    elsewhere: Elsewhere,
     heartbeats: Schedule<CheckKey>,
     /// When a service is removed because of a check that stays critical.
     removals: Schedule<CheckKey>,
@@ -110,6 +113,7 @@ impl Local {
             pending,
             probes: Schedule::default(),
             aliases: Schedule::default(),
+            elsewhere: Elsewhere::default(),
             heartbeats: Schedule::default(),
             removals: Schedule::default(),
             generations: 0,
@@ -264,6 +268,7 @@ impl Local {
     pub(super) fn put_check(
         &mut self,
         spec: CheckSpec,
+        origin: Origin,
         now: Instant,
         random: impl FnMut() -> u64,
     ) -> Result<Change, LocalError> {
@@ -283,7 +288,7 @@ impl Local {
                 Change::Service(service)
             }
         };
-        self.put_check_state(spec, Origin::Api, now, random);
+        self.put_check_state(spec, origin, now, random);
         self.pending.mark(change.clone());
         Ok(change)
     }
@@ -347,7 +352,7 @@ impl Local {
         check.status = Some(status);
         check.set_at = Some(now);
         if let Some(output) = output {
-            check.output = output;
+            check.output = cut_to(output, check.spec.update.definition.output_bytes_max());
         }
         if !stays_critical {
             self.plan_removal(key, now);
@@ -381,7 +386,7 @@ impl Local {
             let Some(check) = self.checks.get(&key) else {
                 continue;
             };
-            if let Some(probe) = probe_of(&check.spec.update.definition) {
+            if let Some(probe) = probe_of(check.spec.rules, &check.spec.update.definition) {
                 return Some(Run {
                     key,
                     probe,
@@ -516,7 +521,7 @@ impl Local {
         mut random: impl FnMut() -> u64,
     ) {
         let key = spec.update.key();
-        let definition = spec.update.definition.clone();
+        let (rules, definition) = (spec.rules, spec.update.definition.clone());
         let heartbeat = origin == Origin::Config && definition.ttl().is_some();
         if let Some(check) = self.checks.get(&key)
             && check.spec == spec
@@ -541,7 +546,7 @@ impl Local {
         if let Some(ttl) = definition.ttl().filter(|_| heartbeat) {
             self.heartbeats.set(key.clone(), now + ttl * 2 / 3);
         }
-        if probe_of(&definition).is_some() {
+        if probe_of(rules, &definition).is_some() {
             let delay = first_run_delay(interval_of(&definition), random());
             self.probes.set(key.clone(), now + delay);
         }

@@ -7,7 +7,8 @@
 //! 2. `local` is what the agent wants, and what of it the servers have yet to be told.
 //! 3. `wire` is the JSON in between; `compare` finds what the servers hold otherwise.
 //! 4. `store` is what survives a restart; `registrations` and `config` read what people wrote.
-//! 5. `writer`, `auditor` and `prober` are the tasks: the first sends, the second looks, the third runs checks.
+//! 5. `writer`, `auditor` and `prober` are the tasks: the first sends, the second looks, the third runs checks, for which
+//!    `elsewhere` follows other nodes.
 //! 6. `reload` takes on what configuration files say now.
 //! 7. `api` is the agent's own HTTP API, with what it sends on to servers; `cache` keeps what `?cached` asks for.
 //!
@@ -21,6 +22,7 @@ mod auditor;
 mod cache;
 mod compare;
 mod config;
+mod elsewhere;
 mod local;
 mod prober;
 mod registrations;
@@ -33,7 +35,7 @@ mod wire;
 mod writer;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -46,7 +48,9 @@ use bytes::Bytes;
 use http::Method;
 use tokio::sync::{Notify, Semaphore};
 
-pub use self::config::{ConfigError, ConfigFile, ConfiguredService, Settings, refuse_duplicates};
+pub use self::config::{
+    ConfigError, ConfigFile, ConfiguredCheck, ConfiguredService, Settings, bind_checks, refuse_duplicates,
+};
 use self::{
     cache::Cache,
     local::Local,
@@ -62,7 +66,7 @@ use crate::{
         AGENT_SYNC_INTERVAL, AGENT_WAITERS_MAX,
     },
     probing::schedule::Backoff,
-    registry::{Namespace, NodeName},
+    registry::{Namespace, Node, NodeName},
     runtime::{Change, Runtime},
     server::Host,
 };
@@ -78,8 +82,14 @@ pub struct AgentConfig {
     pub datacenter: String,
     /// HTTP addresses of servers, `host:port`; at least one.
     pub servers: Vec<String>,
-    /// Services and checks to register, as [`ConfigFile::services`] gives them.
+    /// The node's id, a UUID; empty for none.
+    pub node_id: String,
+    /// The node's meta.
+    pub node_meta: BTreeMap<String, String>,
+    /// Services to register with their checks, as [`ConfigFile::services`] gives them.
     pub services: Vec<ConfiguredService>,
+    /// Checks of the node to register, as [`bind_checks`] leaves them.
+    pub checks: Vec<ConfiguredCheck>,
     /// Whether checks that come through the agent's own API may run programs.
     pub enable_script_checks: bool,
     /// Between two comparisons with the servers.
@@ -96,7 +106,10 @@ impl AgentConfig {
             address,
             datacenter: "dc1".to_owned(),
             servers,
+            node_id: String::new(),
+            node_meta: BTreeMap::new(),
             services: Vec::new(),
+            checks: Vec::new(),
             enable_script_checks: false,
             sync_interval: AGENT_SYNC_INTERVAL,
             host: None,
@@ -160,11 +173,18 @@ impl<R: Runtime> Agent<R> {
         disk: R::Disk,
     ) -> io::Result<Agent<R>> {
         let (store, stored) = Store::open(disk).await?;
-        let mut local = Local::new(plain_node(config.node.clone(), &config.address));
-        let configured = reload::configured(&config.services);
+        let mut local = Local::new(Node {
+            id: config.node_id.clone(),
+            meta: config.node_meta.clone(),
+            ..plain_node(config.node.clone(), &config.address)
+        });
+        let configured = reload::configured(&config.services, &config.checks);
+        let contradicts = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
         for service in config.services.clone() {
-            reload::put::<R>(&mut local, service.0, true)
-                .map_err(|reason| io::Error::new(io::ErrorKind::InvalidInput, reason))?;
+            reload::put::<R>(&mut local, service.0, true).map_err(contradicts)?;
+        }
+        for check in config.checks.clone() {
+            reload::put_check::<R>(&mut local, check.0).map_err(contradicts)?;
         }
         let stale = restore::<R>(&config, &mut local, &stored);
         let mut batch: Vec<Change> = stale.into_iter().map(store::remove).collect();

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::future::select;
 
-use super::{Shared, local::Run, store};
+use super::{Shared, elsewhere, local::Run, store};
 use crate::{
     limits::AGENT_PROBES_IN_FLIGHT_MAX,
     probing::check::{judge, timeout_of},
@@ -26,6 +26,9 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
         }
         if shared.local().follow_aliases(R::now()) {
             shared.wake_writer.notify_one();
+        }
+        for place in shared.local().take_unfollowed() {
+            drop(R::spawn(elsewhere::follow(shared.clone(), place)));
         }
         while shared.probes_running.load(Ordering::Relaxed) < AGENT_PROBES_IN_FLIGHT_MAX {
             let Some(run) = shared.local().take_run(R::now()) else {
@@ -80,9 +83,10 @@ async fn supervise<R: Runtime>(shared: Arc<Shared<R>>, run: Run) {
 }
 
 async fn once<R: Runtime>(shared: Arc<Shared<R>>, run: Run) {
-    let timeout = timeout_of(&run.spec.update.definition);
+    let definition = &run.spec.update.definition;
+    let timeout = timeout_of(definition);
     let outcome = shared.prober.probe(&run.probe, timeout).await;
-    let (result, output) = judge(run.spec.rules, &run.probe, outcome);
+    let (result, output) = judge(run.spec.rules, &run.probe, outcome, definition.output_bytes_max());
     if shared.local().finish_run(&run, result, output, R::now()) {
         shared.wake_writer.notify_one();
     }

@@ -116,7 +116,8 @@ impl Registrar {
             .map_err(|error| error.to_string())
     }
 
-    /// Takes on a check that was registered through the API before a restart.
+    /// Takes on a check that was registered through the API before a restart, unless it is the node's and the configuration
+    /// has it too.
     ///
     /// # Errors
     /// Why not.
@@ -130,8 +131,14 @@ impl Registrar {
             }),
         };
         let spec = spec.map_err(|error| error.message)?;
+        if spec.update.instance.is_none() && local.check(&spec.update.key()).is_some() {
+            return Err(format!(
+                "check {:?} is in the configuration",
+                spec.update.id.as_str()
+            ));
+        }
         local
-            .put_check(spec, R::now(), R::random_u64)
+            .put_check(spec, Origin::Api, R::now(), R::random_u64)
             .map(drop)
             .map_err(|error| error.to_string())
     }

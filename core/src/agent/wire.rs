@@ -188,6 +188,8 @@ pub(super) struct HeldNode {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct HeldNodeAddress {
+    #[serde(rename = "ID", default)]
+    pub(super) id: String,
     #[serde(default)]
     pub(super) address: String,
     #[serde(default, deserialize_with = "null_is_default")]

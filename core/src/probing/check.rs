@@ -8,7 +8,7 @@ use crate::{
         PROBE_TIMEOUT_DEFAULT,
     },
     registry::{CheckDefinition, CheckStatus, Probe},
-    runtime::{self, ProbeOutcome},
+    runtime::{self, ProbeOutcome, ProbeTls},
 };
 
 /// Which request form registered a check: the two judge outcomes differently.
@@ -35,7 +35,12 @@ pub(crate) fn of_aliased(worst: Option<(CheckStatus, &str, &str)>) -> (CheckStat
 }
 
 /// What the platform has to run for a check; `None` for a check that someone else reports on.
-pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
+pub(crate) fn probe_of(rules: Rules, definition: &CheckDefinition) -> Option<runtime::Probe> {
+    let said = definition.extras();
+    let by_tls = || ProbeTls {
+        server_name: said.tls_server_name.clone(),
+        skip_verify: said.tls_skip_verify,
+    };
     match &definition.probe {
         // An alias has the status of something else.
         Probe::Ttl(_) | Probe::External | Probe::Alias { .. } => None,
@@ -47,12 +52,12 @@ pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
             Some(runtime::Probe::Grpc {
                 address: address.to_owned(),
                 service: service.to_owned(),
-                tls: *tls,
+                tls: tls.then(by_tls),
             })
         }
         Probe::H2ping { address, tls } => Some(runtime::Probe::H2ping {
             address: address.clone(),
-            tls: *tls,
+            tls: tls.then(by_tls),
         }),
         Probe::Docker {
             container,
@@ -78,9 +83,13 @@ pub(crate) fn probe_of(definition: &CheckDefinition) -> Option<runtime::Probe> {
             },
             headers: headers.clone(),
             body: body.clone(),
+            tls: by_tls(),
+            // In the short form a redirect is an answer, and passes.
+            follows_redirects: rules == Rules::Consul && !said.disable_redirects,
         }),
         Probe::Tcp(address) => Some(runtime::Probe::Tcp {
             address: address.clone(),
+            tls: said.tcp_use_tls.then(by_tls),
         }),
         Probe::Cmd(args) => Some(runtime::Probe::Command { args: args.clone() }),
     }
@@ -113,8 +122,14 @@ pub(crate) fn interval_of(definition: &CheckDefinition) -> Duration {
     }
 }
 
-/// The status that one outcome stands for, before any threshold, and the output to show.
-pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome) -> (CheckStatus, String) {
+/// The status that one outcome stands for, before any threshold, and the output to show, with `output_bytes_max` of what
+/// the service or the program said.
+pub(crate) fn judge(
+    rules: Rules,
+    probe: &runtime::Probe,
+    outcome: ProbeOutcome,
+    output_bytes_max: usize,
+) -> (CheckStatus, String) {
     let (status, output) = match outcome {
         ProbeOutcome::HttpStatus { status, output } => {
             let judged = match (rules, status) {
@@ -122,6 +137,7 @@ pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
                 (Rules::Short, 400..=499) | (Rules::Consul, 429) => CheckStatus::Warning,
                 _ => CheckStatus::Critical,
             };
+            let output = cut_to(output, output_bytes_max);
             let text = match probe {
                 runtime::Probe::Http { url, method, .. } => {
                     format!("HTTP {method} {url}: {status} Output: {output}")
@@ -132,7 +148,7 @@ pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
         }
         ProbeOutcome::Connected => {
             let text = match probe {
-                runtime::Probe::Tcp { address } => format!("TCP connect {address}: Success"),
+                runtime::Probe::Tcp { address, .. } => format!("TCP connect {address}: Success"),
                 runtime::Probe::Udp { address } => format!("UDP connect {address}: Success"),
                 runtime::Probe::Grpc { address, .. } => format!("gRPC check {address}: success"),
                 runtime::Probe::H2ping { .. } => "HTTP2 ping was successful".into(),
@@ -146,7 +162,7 @@ pub(crate) fn judge(rules: Rules, probe: &runtime::Probe, outcome: ProbeOutcome)
                 (Rules::Consul, 1) if !is_of_the_means(probe, &output) => CheckStatus::Warning,
                 _ => CheckStatus::Critical,
             };
-            (judged, output)
+            (judged, cut_to(output, output_bytes_max))
         }
         ProbeOutcome::Failed { output } => (CheckStatus::Critical, output),
     };
@@ -174,8 +190,13 @@ fn is_of_the_means(probe: &runtime::Probe, output: &str) -> bool {
 }
 
 /// Cuts an output to [`CHECK_OUTPUT_BYTES_MAX`] between two characters.
-pub(crate) fn cut(mut output: String) -> String {
-    let end = output.floor_char_boundary(CHECK_OUTPUT_BYTES_MAX);
+pub(crate) fn cut(output: String) -> String {
+    cut_to(output, CHECK_OUTPUT_BYTES_MAX)
+}
+
+/// Cuts an output to so many bytes at most, between two characters.
+pub(crate) fn cut_to(mut output: String, bytes_max: usize) -> String {
+    let end = output.floor_char_boundary(bytes_max);
     output.truncate(end);
     output
 }
@@ -216,6 +237,7 @@ impl Streak {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::CheckExtras;
 
     fn http(rules: Rules, status: u16) -> CheckStatus {
         let probe = runtime::Probe::Http {
@@ -223,12 +245,14 @@ mod tests {
             method: "GET".into(),
             headers: Vec::new(),
             body: String::new(),
+            tls: ProbeTls::default(),
+            follows_redirects: false,
         };
         let outcome = ProbeOutcome::HttpStatus {
             status,
             output: "body".into(),
         };
-        let (judged, output) = judge(rules, &probe, outcome);
+        let (judged, output) = judge(rules, &probe, outcome, CHECK_OUTPUT_BYTES_MAX);
         assert_eq!(output, format!("HTTP GET http://a/: {status} Output: body"));
         judged
     }
@@ -269,8 +293,10 @@ mod tests {
                 code,
                 output: "said".into(),
             };
-            assert_eq!(judge(Rules::Short, &probe, outcome()), (short, "said".into()));
-            assert_eq!(judge(Rules::Consul, &probe, outcome()), (consul, "said".into()));
+            for (rules, expected) in [(Rules::Short, short), (Rules::Consul, consul)] {
+                let judged = judge(rules, &probe, outcome(), CHECK_OUTPUT_BYTES_MAX);
+                assert_eq!(judged, (expected, "said".into()));
+            }
         }
     }
 
@@ -281,9 +307,93 @@ mod tests {
             code: 0,
             output: format!("x{}", "é".repeat(CHECK_OUTPUT_BYTES_MAX)),
         };
-        let (_, output) = judge(Rules::Short, &probe, outcome);
+        let (_, output) = judge(Rules::Short, &probe, outcome, CHECK_OUTPUT_BYTES_MAX);
         assert_eq!(output.len(), CHECK_OUTPUT_BYTES_MAX - 1);
         assert!(output.ends_with('é'));
+    }
+
+    #[test]
+    fn a_check_may_keep_less_of_what_was_said() {
+        let program = runtime::Probe::Command { args: Vec::new() };
+        let exited = ProbeOutcome::Exited {
+            code: 0,
+            output: "said".into(),
+        };
+        assert_eq!(judge(Rules::Consul, &program, exited, 3).1, "sai");
+        let answered = ProbeOutcome::HttpStatus {
+            status: 200,
+            output: "said".into(),
+        };
+        let http = http_probe(Rules::Consul, CheckExtras::default());
+        let (_, output) = judge(Rules::Consul, &http, answered, 3);
+        assert_eq!(output, "HTTP GET https://a/: 200 Output: sai");
+        let failed = ProbeOutcome::Failed {
+            output: "nobody is there".into(),
+        };
+        assert_eq!(judge(Rules::Consul, &http, failed, 3).1, "nobody is there");
+    }
+
+    fn http_probe(rules: Rules, extras: CheckExtras) -> runtime::Probe {
+        let definition = CheckDefinition {
+            probe: Probe::Http {
+                url: "https://a/".into(),
+                method: String::new(),
+                headers: Vec::new(),
+                body: String::new(),
+            },
+            extras: extras.kept(),
+            ..CheckDefinition::default()
+        };
+        probe_of(rules, &definition).expect("it is run")
+    }
+
+    #[test]
+    fn what_a_check_says_of_tls_and_redirects_reaches_the_platform() {
+        let follows = |rules, disable_redirects| {
+            let extras = CheckExtras {
+                disable_redirects,
+                ..CheckExtras::default()
+            };
+            match http_probe(rules, extras) {
+                runtime::Probe::Http {
+                    follows_redirects, ..
+                } => follows_redirects,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(follows(Rules::Consul, false) && !follows(Rules::Consul, true));
+        assert!(!follows(Rules::Short, false), "a redirect passes there");
+
+        let extras = CheckExtras {
+            tls_server_name: "web".into(),
+            tls_skip_verify: true,
+            ..CheckExtras::default()
+        };
+        let said = ProbeTls {
+            server_name: "web".into(),
+            skip_verify: true,
+        };
+        let tcp = |tcp_use_tls| {
+            let extras = CheckExtras {
+                tcp_use_tls,
+                ..extras.clone()
+            };
+            let definition = CheckDefinition {
+                probe: Probe::Tcp("a:1".into()),
+                extras: extras.kept(),
+                ..CheckDefinition::default()
+            };
+            probe_of(Rules::Consul, &definition)
+        };
+        let address = "a:1".to_owned();
+        let tls = Some(said.clone());
+        assert_eq!(tcp(true), Some(runtime::Probe::Tcp { address, tls }));
+        let (address, tls) = ("a:1".to_owned(), None);
+        assert_eq!(tcp(false), Some(runtime::Probe::Tcp { address, tls }));
+        match http_probe(Rules::Short, extras) {
+            runtime::Probe::Http { tls, .. } => assert_eq!(tls, said),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn run(definition: &CheckDefinition, results: &str) -> String {
@@ -342,7 +452,8 @@ mod tests {
                 code: 1,
                 output: output.into(),
             };
-            judge(Rules::Consul, &runtime::Probe::Command { args }, outcome).0
+            let probe = runtime::Probe::Command { args };
+            judge(Rules::Consul, &probe, outcome, CHECK_OUTPUT_BYTES_MAX).0
         };
         let docker = ["docker", "exec", "c1", "check"];
         assert_eq!(judged(&docker, "so so"), CheckStatus::Warning);
@@ -358,10 +469,11 @@ mod tests {
     #[test]
     fn newer_kinds_become_what_a_platform_can_run() {
         let of = |probe| {
-            probe_of(&CheckDefinition {
+            let definition = CheckDefinition {
                 probe,
                 ..CheckDefinition::default()
-            })
+            };
+            probe_of(Rules::Consul, &definition)
         };
         let docker = |shell: &str| Probe::Docker {
             container: "c1".into(),
@@ -394,7 +506,7 @@ mod tests {
             Some(runtime::Probe::Grpc {
                 address: "a:1".into(),
                 service: service.into(),
-                tls: false,
+                tls: None,
             })
         };
         assert_eq!(grpc("a:1"), asked(""));

@@ -220,6 +220,7 @@ impl<'a> Comparison<'a> {
             .nodes
             .keys()
             .chain(self.lists.of_nodes.keys().copied());
+        let sighted = self.nodes_in_another_sight();
         for name in changed.collect::<BTreeSet<&NodeName>>() {
             let node = self.node(name);
             let mut namespaces: BTreeSet<Namespace> = self.tables.namespaces_of_node(name).cloned().collect();
@@ -227,9 +228,14 @@ impl<'a> Comparison<'a> {
             for namespace in namespaces {
                 let services = Topic::NodeServices(namespace.clone(), name.clone());
                 let checks = Topic::NodeChecks(namespace.clone(), name.clone());
+                let comes_into_sight = sighted.contains(&(&namespace, name));
                 if node.differs {
                     self.result.settled.extend([services.clone(), checks.clone()]);
                     self.result.raised.extend([services, Topic::Namespace(namespace)]);
+                }
+                // There its checks are shown for the first time, however they have changed.
+                if comes_into_sight {
+                    continue;
                 }
                 if node.own_checks.differs {
                     self.result.raised.insert(checks);
@@ -241,23 +247,29 @@ impl<'a> Comparison<'a> {
         if !self.changes.nodes.is_empty() {
             self.result.raised.insert(Topic::Nodes);
         }
-        self.nodes_that_come_into_sight();
+        self.nodes_that_come_into_sight(&sighted);
     }
 
-    /// The own checks of nodes that got their first instance in a namespace, or lost their last.
-    fn nodes_that_come_into_sight(&mut self) {
+    /// The nodes that got their first instance in a namespace, or lost their last; all of them are in sight of the default
+    /// one.
+    fn nodes_in_another_sight(&self) -> BTreeSet<(&'a Namespace, &'a NodeName)> {
         let mut deltas: BTreeMap<(&Namespace, &NodeName), i64> = BTreeMap::new();
         for (key, change) in &self.changes.instances {
             let by = i64::from(change.after.is_some()) - i64::from(change.before.is_some());
             *deltas.entry((&key.namespace, &key.node)).or_default() += by;
         }
-        for ((namespace, name), by) in deltas {
+        let sighted = deltas.into_iter().filter(|&((namespace, name), by)| {
             let count = self.tables.instance_count(namespace, name);
-            if *namespace == Namespace::default() || !comes_or_goes(count, by) {
-                continue;
-            }
+            *namespace != Namespace::default() && comes_or_goes(count, by)
+        });
+        sighted.map(|(place, _)| place).collect()
+    }
+
+    /// The own checks of those nodes.
+    fn nodes_that_come_into_sight(&mut self, sighted: &BTreeSet<(&'a Namespace, &'a NodeName)>) {
+        for &(namespace, name) in sighted {
             let own_checks = self.node(name).own_checks;
-            let shows = if count > 0 {
+            let shows = if self.tables.instance_count(namespace, name) > 0 {
                 !own_checks.is_empty
             } else {
                 !own_checks.was_empty

@@ -282,7 +282,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 }
 
-fn next<'de, A: SeqAccess<'de>, T: Deserialize<'de>>(fields: &mut A) -> Result<T, A::Error> {
+/// The next field of a struct.
+pub(super) fn next<'de, A: SeqAccess<'de>, T: Deserialize<'de>>(fields: &mut A) -> Result<T, A::Error> {
     fields
         .next_element()?
         .ok_or_else(|| A::Error::custom("a field is missing"))

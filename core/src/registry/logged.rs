@@ -7,6 +7,7 @@
 //! | 1 | the first | the command, which is one about the catalog or checks |
 //! | 2 | there are keys, sessions, transactions and restores | the leader's wall time at the proposal in milliseconds since 1970, and the command |
 //! | 3 | instances have extras, nodes a locality, and there are more kinds of checks | as in version 2 |
+//! | 4 | checks have extras | as in version 2 |
 //!
 //! A cluster writes the newest version that every member can read: see [`Registry::command_version`]. It moves on only,
 //! by a [`Command::RaiseVersion`] that the leader proposes when it has asked every member. A server of an older version
@@ -30,7 +31,7 @@ pub struct LoggedCommand {
     pub proposed_ms: Option<u64>,
 }
 
-/// Versions 2 and 3, borrowed for writing and owned for reading.
+/// Version 2 and those since, borrowed for writing and owned for reading.
 #[derive(Serialize, Deserialize)]
 struct Stamped<C> {
     proposed_ms: u64,
@@ -39,7 +40,7 @@ struct Stamped<C> {
 
 impl Command {
     /// The newest version of commands that this program writes and reads.
-    pub const NEWEST_VERSION: u8 = 3;
+    pub const NEWEST_VERSION: u8 = 4;
 
     /// The oldest version that can say this command.
     pub fn least_version(&self) -> u8 {
@@ -131,7 +132,7 @@ impl Registration {
 
 impl CheckDefinitionUpdate {
     fn least_version(&self) -> u8 {
-        self.definition.probe.least_version()
+        self.definition.least_version()
     }
 }
 
@@ -172,7 +173,9 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{Deregister, Locality, NodeName, pack};
+    use crate::registry::{
+        CheckDefinition, CheckExtras, CheckId, Deregister, Locality, Namespace, NodeName, pack,
+    };
 
     fn plain() -> Command {
         Command::Deregister(Deregister::Node(NodeName::parse("host").expect("a valid name")))
@@ -195,12 +198,12 @@ mod tests {
         assert_eq!((found, known), (2, 1));
         // A version that is not invented yet, at the newest server.
         let mut bytes = plain().encode(2, 77).to_vec();
-        bytes[0] = 4;
+        bytes[0] = 5;
         assert!(matches!(
             Command::decode(&bytes, u8::MAX),
             Err(RowError::UnknownVersion {
-                found: 4,
-                known: 3,
+                found: 5,
+                known: 4,
                 ..
             })
         ));
@@ -255,6 +258,50 @@ mod tests {
         let mut registry = Registry::default();
         registry.apply(&register(&registration));
         assert_eq!(stage(packed(&registry)).least_version(), 2);
+    }
+
+    #[test]
+    fn what_came_with_version_4_is_written_in_it() {
+        let mut registration = with_locality();
+        let mut check = CheckDefinitionUpdate {
+            id: CheckId::parse("c").expect("a valid id"),
+            namespace: Namespace::default(),
+            node: registration.node.name.clone(),
+            name: String::new(),
+            instance: None,
+            definition: CheckDefinition::default(),
+            status: None,
+            output: String::new(),
+            notes: String::new(),
+        };
+        let plain = Command::Transact(vec![Operation::SetCheck(check.clone())]);
+        assert_eq!(plain.encode(1, 7)[0], 2);
+        check.definition.extras = CheckExtras {
+            tls_skip_verify: true,
+            ..CheckExtras::default()
+        }
+        .kept();
+        registration.checks = vec![check.clone()];
+        let register = Command::Register(vec![registration]);
+        for newer in [
+            register.clone(),
+            Command::Transact(vec![Operation::SetCheck(check)]),
+        ] {
+            let bytes = newer.encode(1, 7);
+            assert_eq!(bytes[0], 4);
+            let read = Command::decode(&bytes, 4).expect("version 4 is read");
+            assert_eq!(read.command, newer);
+            Command::decode(&bytes, 3).expect_err("version 4 is not known");
+        }
+        let mut registry = Registry::default();
+        registry.apply(&register);
+        assert_eq!(
+            stage(packed(&registry)).least_version(),
+            4,
+            "a restore brings it along"
+        );
+        let restored = Registry::from_rows(registry.rows()).expect("its own rows are sound");
+        assert_eq!(restored.digest(), registry.digest());
     }
 
     fn stage(rows: Vec<u8>) -> Command {

@@ -5,7 +5,7 @@
 //!
 //! Reading order:
 //!
-//! 1. What there is: `model` (what is kept of the catalog, `extras` what few have of it), `kv` (keys), `session`, `operation` (steps of a
+//! 1. What there is: `model` (what is kept of the catalog, `extras` what few have of it, `definition` how checks are run), `kv` (keys), `session`, `operation` (steps of a
 //!    transaction), `command` (what changes it), `event` (what came of it), `query`
 //!    (what can be asked, and the topics that have an index each).
 //! 2. What a command does: `tables` holds what is registered; `transaction` writes to it and can take everything
@@ -26,6 +26,7 @@
 mod answer;
 mod apply;
 mod command;
+mod definition;
 mod difference;
 mod event;
 mod extras;
@@ -50,14 +51,15 @@ pub use command::{
     CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, LockDelayEnd, NewSession,
     Refusal, Registration, Reply, Restore, SessionExpiry,
 };
+pub use definition::{CheckDefinition, CheckExtras};
 pub use event::{Applied, Event, RowChange};
 pub use extras::{Extras, Locality, NamedPort, Proxy};
 pub use filter::{Filter, FilterError, Record, Shape};
 pub use kv::{Compacted, InvalidKey, Key, KeyValue};
 pub use logged::LoggedCommand;
 pub use model::{
-    Check, CheckDefinition, CheckId, CheckKey, CheckKind, CheckStatus, Instance, InstanceId, InstanceKey,
-    InvalidName, Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, SessionId, Weights,
+    Check, CheckId, CheckKey, CheckKind, CheckStatus, Instance, InstanceId, InstanceKey, InvalidName,
+    Namespace, Node, NodeName, Probe, ServiceAddress, ServiceName, SessionId, Weights,
 };
 pub use operation::{KeyWrite, Operation, OperationError, OperationRefusal, OperationResult};
 pub use query::{InstanceHealth, ListedCheck, Query, Topic, TopicVersion, View};

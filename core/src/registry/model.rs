@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use super::{Extras, Locality};
+use super::{CheckDefinition, Extras, Locality};
 use crate::limits::NAME_BYTES_MAX;
 
 /// Why a name was refused.
@@ -419,58 +419,6 @@ impl Probe {
             | Probe::Alias { .. }
             | Probe::Docker { .. }
             | Probe::OsService(_) => 3,
-        }
-    }
-}
-
-/// How a check is run. Zero durations mean "not given".
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckDefinition {
-    /// What to run.
-    pub probe: Probe,
-    /// Between two runs. A TTL check is not run: see [`CheckDefinition::ALONE`].
-    pub interval: Duration,
-    /// Of one run.
-    pub timeout: Duration,
-    /// Passing results in a row before it turns passing; 0 is 1.
-    pub success_before_passing: u32,
-    /// Failing results in a row before it turns warning; 0 is the same as `failures_before_critical`.
-    pub failures_before_warning: u32,
-    /// Failing results in a row before it turns critical; 0 is 1.
-    pub failures_before_critical: u32,
-    /// Critical for this long, its instance is deregistered; zero is never.
-    pub deregister_critical_service_after: Duration,
-}
-
-impl Default for CheckDefinition {
-    fn default() -> Self {
-        CheckDefinition {
-            probe: Probe::External,
-            interval: Duration::ZERO,
-            timeout: Duration::ZERO,
-            success_before_passing: 0,
-            failures_before_warning: 0,
-            failures_before_critical: 0,
-            deregister_critical_service_after: Duration::ZERO,
-        }
-    }
-}
-
-impl CheckDefinition {
-    /// The interval of a TTL check that was registered by itself and not with its instance. Consul shows the times of such
-    /// a check even where they are zero, and nothing else tells the two apart.
-    pub const ALONE: Duration = Duration::from_nanos(1);
-
-    /// Whether it is of a TTL check that was registered by itself.
-    pub fn is_alone(&self) -> bool {
-        self.ttl().is_some() && self.interval == CheckDefinition::ALONE
-    }
-
-    /// The TTL, for a TTL check.
-    pub fn ttl(&self) -> Option<Duration> {
-        match self.probe {
-            Probe::Ttl(ttl) => Some(ttl),
-            _ => None,
         }
     }
 }

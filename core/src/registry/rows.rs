@@ -21,6 +21,8 @@ const ROW_VERSION: u8 = 1;
 /// The version of rows of the catalog with something in them that was not there in the first. The others are written as
 /// they were, so that a row's bytes follow from what it holds, whatever program wrote it.
 const NEWER_ROW_VERSION: u8 = 2;
+/// The version of rows of checks with extras, which came later still.
+const EXTRAS_ROW_VERSION: u8 = 3;
 
 // Kinds of rows, in the order in which they are read back.
 const INDEX: u8 = 0x01;
@@ -114,7 +116,7 @@ impl Row {
             Some(&COMMAND_VERSION) => Row::CommandVersion(decode(name, ROW_VERSION, value)?),
             Some(&NODE) => Row::Node(decode(name, NEWER_ROW_VERSION, value)?),
             Some(&INSTANCE) => Row::Instance(decode(name, NEWER_ROW_VERSION, value)?),
-            Some(&CHECK) => Row::Check(decode(name, NEWER_ROW_VERSION, value)?),
+            Some(&CHECK) => Row::Check(decode(name, EXTRAS_ROW_VERSION, value)?),
             Some(&COMPACTED) => Row::Compacted(decode(name, ROW_VERSION, value)?),
             Some(&VERSION) => {
                 let (revision, version_of) = key[1..]
@@ -237,22 +239,23 @@ pub(super) fn instance_value(instance: &Arc<Instance>) -> Bytes {
 
 /// A check's row's value.
 pub(super) fn check_value(check: &Arc<Check>) -> Bytes {
-    encode(version_of(check.definition.probe.least_version()), check)
+    encode(version_of(check.definition.least_version()), check)
 }
 
 /// The version of a row whose content needs so new a version of commands.
 fn version_of(least_command_version: u8) -> u8 {
-    if least_command_version > 2 {
-        NEWER_ROW_VERSION
-    } else {
-        ROW_VERSION
+    match least_command_version {
+        0..=2 => ROW_VERSION,
+        3 => NEWER_ROW_VERSION,
+        4.. => EXTRAS_ROW_VERSION,
     }
 }
 
 /// The oldest version of commands that can bring a row with this value about.
 pub(super) fn command_version_of(value: &[u8]) -> u8 {
     match value.first() {
-        Some(&version) if version >= NEWER_ROW_VERSION => 3,
+        Some(&(EXTRAS_ROW_VERSION..)) => 4,
+        Some(&NEWER_ROW_VERSION) => 3,
         _ => 1,
     }
 }

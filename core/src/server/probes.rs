@@ -26,8 +26,8 @@ use crate::{
     },
     raft::Role,
     registry::{
-        self, Check, CheckDefinition, CheckKey, CheckStatus, CheckTarget, Event, InstanceId, InstanceKey,
-        Namespace, NodeName, Registry,
+        self, Check, CheckDefinition, CheckId, CheckKey, CheckStatus, CheckTarget, Event, InstanceId,
+        InstanceKey, Namespace, NodeName, Registry,
     },
     runtime::{Instant, Probe, ProbeOutcome, Prober},
 };
@@ -92,16 +92,24 @@ pub(super) fn is_run_here(check: &Check, node: &NodeName, scripts: bool) -> bool
         check.definition.probe,
         registry::Probe::Cmd(_) | registry::Probe::Docker { .. }
     );
-    check.node == *node && means_of(&check.definition).is_some() && (scripts || !runs_program)
+    check.node == *node && means_of(&check.id, &check.definition).is_some() && (scripts || !runs_program)
 }
 
-fn means_of(definition: &CheckDefinition) -> Option<Means> {
+/// How outcomes of a check are judged, by its id.
+fn rules_of(id: &CheckId) -> Rules {
+    match id.as_str().starts_with(SHORT_FORM) {
+        true => Rules::Short,
+        false => Rules::Consul,
+    }
+}
+
+fn means_of(id: &CheckId, definition: &CheckDefinition) -> Option<Means> {
     match &definition.probe {
         registry::Probe::Alias { node, instance } => Some(Means::Alias {
             node: node.clone(),
             instance: instance.clone(),
         }),
-        _ => probe_of(definition).map(Means::Probe),
+        _ => probe_of(rules_of(id), definition).map(Means::Probe),
     }
 }
 
@@ -212,7 +220,7 @@ impl ProbeTable {
             let Some(watched) = self.checks.get(&key) else {
                 continue;
             };
-            let Some(means) = means_of(&watched.definition) else {
+            let Some(means) = means_of(&key.id, &watched.definition) else {
                 continue;
             };
             self.running += 1;
@@ -327,11 +335,8 @@ impl Inner {
             }
         };
         let outcome = prober.probe(probe.clone(), timeout_of(&run.definition)).await;
-        let rules = match run.key.id.as_str().starts_with(SHORT_FORM) {
-            true => Rules::Short,
-            false => Rules::Consul,
-        };
-        let (result, output) = judge(rules, &probe, outcome);
+        let kept = run.definition.output_bytes_max();
+        let (result, output) = judge(rules_of(&run.key.id), &probe, outcome, kept);
         let status = running.shared.probes().count(run, result);
         if let (Some(status), Some(inner)) = (status, weak.upgrade()) {
             inner.report_probe(run, status, output).await;

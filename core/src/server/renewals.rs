@@ -36,6 +36,7 @@ use std::collections::BTreeSet;
 use super::{Renewal, Renewed, peer::Failure, probes, wiring::Inner};
 use crate::{
     limits,
+    probing::check::cut_to,
     raft::ReadIndexError,
     registry::{CheckKey, CheckTarget, CheckUpdate, Command, Refusal, Registry, Reply},
     runtime::Instant,
@@ -156,7 +157,9 @@ impl Inner {
                 written.contains(key) || status != Some(renewal.status)
             };
             let status = keys.iter().any(|key| deadlines.is_contested(key) || changes(key));
-            let mut output = renewal.output;
+            let mut output = renewal
+                .output
+                .map(|output| cut_to(output, kept_of(&registry, &keys)));
             if status {
                 for key in &keys {
                     written.insert(key.clone());
@@ -242,6 +245,15 @@ fn targets(registry: &Registry, target: &CheckTarget) -> Result<Vec<CheckKey>, R
             None => Err(Refusal::UnknownInstance(key.id.to_string())),
         },
     }
+}
+
+/// Bytes that all of these checks keep of what a service says of itself. Whoever runs a check cuts what it met before that
+/// is put into words, and tells all of these.
+fn kept_of(registry: &Registry, keys: &[CheckKey]) -> usize {
+    let checks = keys.iter().filter_map(|key| registry.check(key));
+    let of_services = checks.filter(|check| check.definition.ttl().is_some());
+    let kept = of_services.map(|check| check.definition.output_bytes_max()).min();
+    kept.unwrap_or(limits::CHECK_OUTPUT_BYTES_MAX)
 }
 
 /// Cuts an output to its limit, so that it can be compared with what is kept.

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sider_core::registry::{
-    Check, CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-    Command, Deregister, Expiry, Extras, Instance, InstanceId, InstanceKey, Locality, NamedPort, Namespace,
-    Node, NodeName, Probe, Proxy, Registration, Registry, ServiceName, Weights,
+    Check, CheckDefinition, CheckDefinitionUpdate, CheckExtras, CheckId, CheckKey, CheckStatus, CheckTarget,
+    CheckUpdate, Command, Deregister, Expiry, Extras, Instance, InstanceId, InstanceKey, Locality, NamedPort,
+    Namespace, Node, NodeName, Probe, Proxy, Registration, Registry, ServiceName, Weights,
 };
 
 pub(crate) const NAMESPACES: [&str; 3] = ["default", "blue", "unused"];
@@ -159,8 +159,13 @@ impl Generator {
             4 => Probe::Udp("10.0.0.1:53".into()),
             _ => Probe::External,
         };
+        let extras = CheckExtras {
+            tcp_use_tls: self.one_in(6),
+            ..CheckExtras::default()
+        };
         CheckDefinition {
             probe,
+            extras: extras.kept(),
             ..CheckDefinition::default()
         }
     }

@@ -13,7 +13,7 @@ use sider_core::{
     limits,
     observe::NoObserver,
     registry::{CheckId, CheckKey, CheckStatus, CheckTarget, Command, Namespace, NodeName, Refusal},
-    runtime::{Probe, ProbeOutcome},
+    runtime::{Probe, ProbeOutcome, ProbeTls},
     server::{
         Renewal, Server, ServerConfig, ServerProber,
         standin::{self, Standin, TestPlatform},
@@ -30,6 +30,7 @@ struct Script(Arc<Mutex<BTreeMap<String, Target>>>);
 struct Target {
     status: Option<u16>,
     runs: usize,
+    last: Option<Probe>,
 }
 
 impl Script {
@@ -45,12 +46,13 @@ impl Script {
 
 impl ServerProber for Script {
     fn probe(&self, probe: Probe, _: Duration) -> BoxFuture<'static, ProbeOutcome> {
-        let Probe::Http { url, .. } = probe else {
+        let Probe::Http { url, .. } = &probe else {
             panic!("only URLs are probed here: {probe:?}")
         };
         let mut targets = self.0.lock().unwrap();
-        let target = targets.entry(url).or_default();
+        let target = targets.entry(url.clone()).or_default();
         target.runs += 1;
+        target.last = Some(probe);
         let outcome = match target.status {
             Some(status) => ProbeOutcome::HttpStatus {
                 status,
@@ -218,6 +220,57 @@ fn the_leader_runs_them_and_a_new_one_carries_on() {
     assert_eq!(shown(&platform, server, NODE).0, CheckStatus::Critical);
     platform.advance(INTERVAL * 3);
     assert_eq!(first.runs(URL), before, "it leads no more");
+}
+
+#[test]
+fn what_a_check_says_of_tls_redirects_and_outputs_is_heeded() {
+    let (script, server, standin, platform) = alone();
+    script.set(URL, Some(200));
+    let mut check = http();
+    for (name, value) in [
+        ("TLSSkipVerify", json!(true)),
+        ("TLSServerName", json!("web.internal")),
+        ("DisableRedirects", json!(true)),
+        ("OutputMaxSize", json!(2)),
+    ] {
+        check[name] = value;
+    }
+    standin.apply(&web(NODE, &check));
+    platform.advance(FIRST);
+    let passing = (CheckStatus::Passing, format!("HTTP GET {URL}: 200 Output: it"));
+    assert_eq!(shown(&platform, &server, NODE), passing);
+    let said = ProbeTls {
+        server_name: "web.internal".into(),
+        skip_verify: true,
+    };
+    let probed = script.0.lock().unwrap()[URL].last.clone();
+    assert!(
+        matches!(&probed, Some(Probe::Http { tls, follows_redirects: false, .. }) if *tls == said),
+        "{probed:?}"
+    );
+
+    // What a service says of itself is cut where it arrives.
+    let ttl = json!({ "TTL": "60s", "OutputMaxSize": 5 });
+    standin.apply(&web(NODE, &ttl));
+    let report = Renewal {
+        target: CheckTarget::Check(key(NODE)),
+        status: CheckStatus::Warning,
+        output: Some("so and so".to_owned()),
+    };
+    let renewed = platform.run(server.renew(vec![report])).unwrap();
+    assert_eq!(renewed.outcomes, [Ok(())]);
+    let warning = (CheckStatus::Warning, "so an".to_owned());
+    assert_eq!(shown(&platform, &server, NODE), warning);
+    // An agent has cut what it met, and puts it into words.
+    standin.apply(&web("node-1", &check));
+    let words = format!("HTTP GET {URL}: 200 Output: it");
+    let report = Renewal {
+        target: CheckTarget::Check(key("node-1")),
+        status: CheckStatus::Passing,
+        output: Some(words.clone()),
+    };
+    platform.run(server.renew(vec![report])).unwrap();
+    assert_eq!(shown(&platform, &server, "node-1"), (CheckStatus::Passing, words));
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use sider_core::runtime::ProbeOutcome;
 
-use super::secure::{Authorities, Stream, connect};
+use super::secure::{Secure, Stream, connect};
 
 /// `HealthCheckResponse.ServingStatus.SERVING`.
 const SERVING: u64 = 1;
 
 /// Passes when a ping comes back.
-pub(super) async fn ping(address: &str, tls: Option<&Authorities>) -> Result<ProbeOutcome, String> {
+pub(super) async fn ping(address: &str, tls: Option<Secure<'_>>) -> Result<ProbeOutcome, String> {
     ping_over(open(address, tls).await?, address).await
 }
 
@@ -34,15 +34,15 @@ async fn ping_over(stream: impl Stream, address: &str) -> Result<ProbeOutcome, S
 pub(super) async fn grpc(
     address: &str,
     service: &str,
-    tls: Option<&Authorities>,
+    tls: Option<Secure<'_>>,
 ) -> Result<ProbeOutcome, String> {
     grpc_over(open(address, tls).await?, address, service).await
 }
 
-async fn open(address: &str, tls: Option<&Authorities>) -> Result<Box<dyn Stream>, String> {
+async fn open(address: &str, tls: Option<Secure<'_>>) -> Result<Box<dyn Stream>, String> {
     let stream = connect(address).await?;
     Ok(match tls {
-        Some(authorities) => Box::new(authorities.secure(stream, address, b"h2").await?),
+        Some(tls) => Box::new(tls.over(stream, address, Some(b"h2")).await?),
         None => Box::new(stream),
     })
 }
@@ -137,9 +137,11 @@ fn serving_status(framed: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use sider_core::runtime::ProbeTls;
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::prober::secure::Authorities;
 
     /// A server of the health protocol: "web" serves, "db" does not, and nothing else is known.
     async fn serve() -> String {
@@ -198,8 +200,12 @@ mod tests {
         let address = serve().await;
         assert_eq!(ping(&address, None).await, Ok(ProbeOutcome::Connected));
         // It does not speak TLS.
+        let tls = ProbeTls {
+            skip_verify: true,
+            ..ProbeTls::default()
+        };
         assert!(
-            ping(&address, Some(&Authorities::new(None)))
+            ping(&address, Some(Secure::new(&Authorities::new(None), &tls)))
                 .await
                 .unwrap_err()
                 .starts_with("tls")

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use sider_core::runtime::ProbeTls;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -14,9 +15,10 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+        ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
+        pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
     },
 };
 
@@ -41,41 +43,65 @@ pub(super) async fn connect(address: &str) -> Result<TcpStream, String> {
 #[derive(Debug)]
 pub(super) struct Authorities {
     file: Option<PathBuf>,
-    config: OnceLock<ClientConfig>,
+    verifying: OnceLock<ClientConfig>,
+    taking_any: OnceLock<ClientConfig>,
 }
 
-impl Authorities {
-    pub(super) fn new(file: Option<PathBuf>) -> Self {
-        Authorities {
-            file,
-            config: OnceLock::new(),
-        }
+/// TLS as a probe asks for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Secure<'a> {
+    authorities: &'a Authorities,
+    tls: &'a ProbeTls,
+}
+
+impl<'a> Secure<'a> {
+    /// By the word of these authorities, unless it is not asked for.
+    pub(super) fn new(authorities: &'a Authorities, tls: &'a ProbeTls) -> Self {
+        Secure { authorities, tls }
     }
 
-    /// Speaks TLS with the server at `host:port`, and in it a protocol by its name for ALPN.
-    pub(super) async fn secure(
-        &self,
+    /// Speaks TLS with the server at `host:port`, and in it a protocol by its name for ALPN, if one is named.
+    pub(super) async fn over(
+        self,
         stream: TcpStream,
         address: &str,
-        protocol: &[u8],
+        protocol: Option<&[u8]>,
     ) -> Result<TlsStream<TcpStream>, String> {
         let host = address
             .rsplit_once(':')
             .map_or(address, |(host, _)| host)
             .trim_matches(['[', ']']);
         let failed = |error: &dyn Display| format!("tls {address}: {error}");
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(&error))?;
-        let mut config = self.config().map_err(|error| failed(&error))?;
-        config.alpn_protocols = vec![protocol.to_vec()];
+        let name = match self.tls.server_name.as_str() {
+            "" => host,
+            named => named,
+        };
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(&error))?;
+        let config = match self.tls.skip_verify {
+            true => self.authorities.taking_any(),
+            false => self.authorities.verifying(),
+        };
+        let mut config = config.map_err(|error| failed(&error))?;
+        config.alpn_protocols = protocol.map(<[u8]>::to_vec).into_iter().collect();
         let connector = TlsConnector::from(Arc::new(config));
         connector
             .connect(name, stream)
             .await
             .map_err(|error| failed(&error))
     }
+}
 
-    fn config(&self) -> Result<ClientConfig, String> {
-        if let Some(config) = self.config.get() {
+impl Authorities {
+    pub(super) fn new(file: Option<PathBuf>) -> Self {
+        Authorities {
+            file,
+            verifying: OnceLock::new(),
+            taking_any: OnceLock::new(),
+        }
+    }
+
+    fn verifying(&self) -> Result<ClientConfig, String> {
+        if let Some(config) = self.verifying.get() {
             return Ok(config.clone());
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -83,7 +109,22 @@ impl Authorities {
             .map_err(|error| error.to_string())?
             .with_root_certificates(self.roots()?)
             .with_no_client_auth();
-        Ok(self.config.get_or_init(|| config).clone())
+        Ok(self.verifying.get_or_init(|| config).clone())
+    }
+
+    fn taking_any(&self) -> Result<ClientConfig, String> {
+        if let Some(config) = self.taking_any.get() {
+            return Ok(config.clone());
+        }
+        let provider = Arc::new(ring::default_provider());
+        let verifier = AnyCertificate(provider.signature_verification_algorithms);
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(self.taking_any.get_or_init(|| config).clone())
     }
 
     fn roots(&self) -> Result<RootCertStore, String> {
@@ -102,5 +143,45 @@ impl Authorities {
         // Some of a long list may be of a kind that is not known.
         roots.add_parsable_certificates(found.flatten());
         Ok(roots)
+    }
+}
+
+/// Takes any certificate, of whomever. That the server holds its key is still verified: what a broken handshake would show
+/// is shown.
+#[derive(Debug)]
+struct AnyCertificate(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
     }
 }

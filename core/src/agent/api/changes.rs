@@ -382,7 +382,7 @@ impl<R: Runtime> Shared<R> {
         let record = store::put_check(&spec.update.key(), namespace.as_ref(), body);
         self.store.write(vec![record]).await.map_err(disk_error)?;
         let mut local = self.local();
-        let change = local.put_check(spec, R::now(), R::random_u64)?;
+        let change = local.put_check(spec, Origin::Api, R::now(), R::random_u64)?;
         Ok(self.announce(local, change))
     }
 

@@ -169,6 +169,7 @@ pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>)
         "Config": {
             "Datacenter": shared.config.datacenter,
             "NodeName": shared.config.node.as_str(),
+            "NodeID": local.node().id,
             "Server": false,
             "Version": CONSUL_VERSION,
         },
@@ -176,6 +177,7 @@ pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>)
             "Name": shared.config.node.as_str(),
             "Addr": shared.config.address,
         },
+        "Meta": local.node().meta,
         "Stats": {
             "agent": {
                 "services": local.services().count(),

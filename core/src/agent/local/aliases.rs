@@ -1,4 +1,5 @@
-//! Checks that are aliases: each has the status of an instance of this host, or of the host itself.
+//! Checks that are aliases: each has the status of an instance of this host or of the host itself, or of what is on another
+//! node.
 
 use super::Local;
 use crate::{
@@ -14,10 +15,10 @@ impl Local {
     pub(in crate::agent) fn follow_aliases(&mut self, now: Instant) -> bool {
         let mut changed = false;
         while let Some(key) = self.aliases.pop(now) {
+            self.aliases.set(key.clone(), now + ALIAS_INTERVAL);
             let Some((status, output)) = self.aliased(&key, now) else {
                 continue;
             };
-            self.aliases.set(key.clone(), now + ALIAS_INTERVAL);
             let Some(check) = self.checks.get_mut(&key) else {
                 continue;
             };
@@ -35,14 +36,13 @@ impl Local {
         changed
     }
 
-    /// The status of what a check stands for; `None` if it is no alias.
-    fn aliased(&self, own: &CheckKey, now: Instant) -> Option<(CheckStatus, String)> {
+    /// The status of what a check stands for; `None` if that is not known yet.
+    fn aliased(&mut self, own: &CheckKey, now: Instant) -> Option<(CheckStatus, String)> {
         let Probe::Alias { node, instance } = &self.checks.get(own)?.spec.update.definition.probe else {
             return None;
         };
         if !node.is_empty() && *node != self.node.name.as_str() {
-            let output = format!("Node {node} is not the one of this agent, which knows no other");
-            return Some((CheckStatus::Critical, output));
+            return self.elsewhere.status(own, node, instance, now);
         }
         let service = InstanceId::parse(instance).ok().map(|id| {
             self.services.get(&InstanceKey {

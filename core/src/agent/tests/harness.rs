@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
 use crate::{
-    agent::{Agent, AgentConfig, ConfigFile},
+    agent::{Agent, AgentConfig, ConfigFile, bind_checks},
     registry::{
         CheckId, CheckKey, CheckStatus, Command, InstanceId, InstanceKey, Namespace, NodeName, Query,
         Registry, View,
@@ -230,7 +230,7 @@ impl Prober for TestProber {
     async fn probe(&self, probe: &Probe, _: Duration) -> ProbeOutcome {
         let target = match probe {
             Probe::Http { url, .. } => url,
-            Probe::Tcp { address }
+            Probe::Tcp { address, .. }
             | Probe::Udp { address }
             | Probe::Grpc { address, .. }
             | Probe::H2ping { address, .. } => address,
@@ -423,8 +423,15 @@ impl World {
         let address = "10.0.0.1";
         let file = ConfigFile::parse(&services).expect("a valid configuration");
         let servers = ADDRESSES[..self.servers.len()].iter().map(|a| (*a).into());
+        let mut services = file.services(&node, address).expect("valid services");
+        let checks = file.checks(&node, address).expect("valid checks");
+        let checks = bind_checks(&mut services, checks).expect("checks of what is there");
+        let settings = file.settings;
         AgentConfig {
-            services: file.services(&node, address).expect("valid services"),
+            node_id: settings.node_id.unwrap_or_default(),
+            node_meta: settings.node_meta.unwrap_or_default(),
+            services,
+            checks,
             ..AgentConfig::new(node, address.into(), servers.collect())
         }
     }

@@ -180,7 +180,7 @@ fn a_configuration_that_is_read_again_counts() {
         {"name": "web", "id": "web-1", "port": 81, "checks": [check("both"), check("new")]},
         {"name": "api", "id": "api-1", "port": 82},
     ]);
-    let reloaded = world.platform.run(agent.reload(read(again.clone())));
+    let reloaded = world.platform.run(agent.reload(read(again.clone()), Vec::new()));
     assert_eq!(reloaded, Ok(()));
     world.advance(SECOND);
     let services = world.get(&agent, "/v1/agent/services").json;
@@ -198,7 +198,7 @@ fn a_configuration_that_is_read_again_counts() {
 
     // What can't be taken on changes nothing.
     let foreign = json!([{"name": "thief", "checks": [check("extra")]}]);
-    let refused = world.platform.run(agent.reload(read(foreign)));
+    let refused = world.platform.run(agent.reload(read(foreign), Vec::new()));
     assert!(refused.is_err_and(|reason| reason.contains("thief") && reason.contains("extra")));
     assert_eq!(keys(&world.get(&agent, "/v1/agent/services").json).len(), 3);
 

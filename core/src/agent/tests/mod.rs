@@ -1,7 +1,9 @@
 //! The whole agent against real servers on virtual time.
 
+mod elsewhere;
 mod forwarded;
 mod harness;
 mod like_consul;
 mod own_api;
+mod own_node;
 mod servers;

@@ -26,8 +26,8 @@ use self::{
 use super::{duration, maintenance};
 use crate::{
     registry::{
-        Check, CheckDefinition, CheckKind, CheckStatus, Instance, InstanceHealth, Namespace, Node, NodeName,
-        Probe, ServiceName, View,
+        Check, CheckDefinition, CheckExtras, CheckKind, CheckStatus, Instance, InstanceHealth, Namespace,
+        Node, NodeName, Probe, ServiceName, View,
     },
     server::ServerConfig,
 };
@@ -398,6 +398,7 @@ pub(crate) fn definition(definition: &CheckDefinition) -> Value {
             body.insert(name.into(), count.into());
         }
     }
+    describe_extras(definition.extras(), &mut body);
     if definition.is_alone() {
         body.remove("Interval");
         body.insert("RegisteredAlone".into(), true.into());
@@ -432,6 +433,25 @@ pub(crate) fn definition(definition: &CheckDefinition) -> Value {
         other => describe_newer(other, &mut body),
     }
     Value::Object(body)
+}
+
+/// What few checks say.
+fn describe_extras(extras: &CheckExtras, body: &mut Map<String, Value>) {
+    if !extras.tls_server_name.is_empty() {
+        body.insert("TLSServerName".into(), extras.tls_server_name.as_str().into());
+    }
+    for (name, flag) in [
+        ("TLSSkipVerify", extras.tls_skip_verify),
+        ("TCPUseTLS", extras.tcp_use_tls),
+        ("DisableRedirects", extras.disable_redirects),
+    ] {
+        if flag {
+            body.insert(name.into(), true.into());
+        }
+    }
+    if extras.output_max_size != 0 {
+        body.insert("OutputMaxSize".into(), extras.output_max_size.into());
+    }
 }
 
 /// The kinds of checks that came later.

@@ -85,10 +85,7 @@ pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> R
             "Must provide address if SkipNodeUpdate is not set",
         ));
     }
-    let id = fields.text("ID")?.unwrap_or_default();
-    if !id.is_empty() && !is_uuid(id) {
-        return Err(fields.error("ID", "expected a UUID, like 40e4a748-2192-161a-0510-9bf59fe950b5"));
-    }
+    let id = parse_node_id(fields, "ID")?.unwrap_or_default();
     let tagged_addresses = fields.text_map("TaggedAddresses")?;
     if tagged_addresses.len() > TAGGED_ADDRESSES_MAX {
         return Err(fields.error(
@@ -109,7 +106,7 @@ pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> R
     }
     Ok(Node {
         name: NodeName::parse(name)?,
-        id: id.to_ascii_lowercase(),
+        id,
         address,
         tagged_addresses,
         meta: meta(fields, meta_name, "Node")?,
@@ -117,6 +114,30 @@ pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> R
         modify_index: 0,
         locality: extras::parse_locality(fields)?,
     })
+}
+
+/// What a configuration says of its own node: `node_id` and `node_meta`.
+///
+/// # Errors
+/// Which of them is wrong, and what was expected.
+pub(crate) fn parse_own_node(
+    fields: &Fields<'_>,
+) -> Result<(Option<String>, Option<BTreeMap<String, String>>), ApiError> {
+    let said = match fields.has("node_meta")? {
+        true => Some(meta(fields, "node_meta", "Node")?),
+        false => None,
+    };
+    Ok((parse_node_id(fields, "node_id")?, said))
+}
+
+/// A node's id under this name, if there is one.
+fn parse_node_id(fields: &Fields<'_>, name: &str) -> Result<Option<String>, ApiError> {
+    match fields.text(name)? {
+        Some(id) if !is_uuid(id) => {
+            Err(fields.error(name, "expected a UUID, like 40e4a748-2192-161a-0510-9bf59fe950b5"))
+        }
+        id => Ok(id.map(str::to_ascii_lowercase)),
+    }
 }
 
 fn is_uuid(text: &str) -> bool {

@@ -13,12 +13,12 @@ use crate::{
         error::{ApiError, echo},
     },
     limits::{
-        CHECK_DEFINITION_BYTES_MAX, CHECK_NOTES_BYTES_MAX, CHECK_OUTPUT_BYTES_MAX, NAME_BYTES_MAX, TTL_MAX,
-        TTL_MIN,
+        ADDRESS_BYTES_MAX, CHECK_DEFINITION_BYTES_MAX, CHECK_NOTES_BYTES_MAX, CHECK_OUTPUT_BYTES_MAX,
+        NAME_BYTES_MAX, TTL_MAX, TTL_MIN,
     },
     registry::{
-        CheckDefinition, CheckDefinitionUpdate, CheckId, CheckStatus, Instance, InstanceId, Namespace, Probe,
-        Registration,
+        CheckDefinition, CheckDefinitionUpdate, CheckExtras, CheckId, CheckStatus, Instance, InstanceId,
+        Namespace, Probe, Registration,
     },
 };
 
@@ -210,6 +210,25 @@ pub(super) fn parse_common(fields: &Fields<'_>) -> Result<CheckDefinition, ApiEr
         failures_before_warning: count("FailuresBeforeWarning")?,
         failures_before_critical: count("FailuresBeforeCritical")?,
         deregister_critical_service_after: period(fields, "DeregisterCriticalServiceAfter", Duration::ZERO)?,
+        extras: parse_extras(fields)?.kept(),
+    })
+}
+
+/// What few checks say: how TLS is spoken, whether redirects are followed, and how much of an output is kept.
+fn parse_extras(fields: &Fields<'_>) -> Result<CheckExtras, ApiError> {
+    let tls_server_name = fields.bounded_text("TLSServerName", ADDRESS_BYTES_MAX)?;
+    if tls_server_name.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(fields.error(
+            "TLSServerName",
+            format!("expected a host name, got {:?}", echo(&tls_server_name)),
+        ));
+    }
+    Ok(CheckExtras {
+        tls_server_name,
+        tls_skip_verify: fields.flag("TLSSkipVerify")?,
+        tcp_use_tls: fields.flag("TCPUseTLS")?,
+        disable_redirects: fields.flag("DisableRedirects")?,
+        output_max_size: fields.number("OutputMaxSize", 0..=u32::MAX)?.unwrap_or_default(),
     })
 }
 
@@ -458,19 +477,12 @@ fn bounded(fields: &Fields<'_>, name: &str, bytes: usize) -> Result<(), ApiError
 
 /// Types of what is accepted from Consul's clients and ignored.
 fn check_ignored_fields(fields: &Fields<'_>) -> Result<(), ApiError> {
-    for name in ["Shell", "TLSServerName", "Token", "ProxyHTTP", "ProxyGRPC"] {
+    for name in ["Shell", "Token", "ProxyHTTP", "ProxyGRPC"] {
         fields.text(name)?;
     }
-    for name in [
-        "TLSSkipVerify",
-        "GRPCUseTLS",
-        "H2PingUseTLS",
-        "TCPUseTLS",
-        "DisableRedirects",
-    ] {
+    for name in ["GRPCUseTLS", "H2PingUseTLS"] {
         fields.flag(name)?;
     }
-    fields.number("OutputMaxSize", 0..=u32::MAX)?;
     Ok(())
 }
 

@@ -241,6 +241,31 @@ mod tests {
     }
 
     #[test]
+    fn what_few_checks_say_is_kept_as_it_is_given() {
+        let check = |body: Value, expected: Expect| {
+            let body = json!({"Name": "x", "Check": body});
+            let registration = parse_service(&body, &place()).expect("a valid registration");
+            expected.assert_eq(&encode::definition(&registration.checks[0].definition).to_string());
+            let sent = encode_registration(&registration);
+            let again =
+                parse_catalog_registration(&sent, None, "dc1").expect("an agent sends what servers take");
+            assert_eq!(again.checks, registration.checks);
+        };
+        check(
+            json!({"HTTP": "https://h/", "Interval": "1m", "TLSServerName": "", "TLSSkipVerify": false,
+                "DisableRedirects": false, "OutputMaxSize": 0}),
+            expect![[r#"{"HTTP":"https://h/","Interval":"1m0s"}"#]],
+        );
+        check(
+            json!({"TCP": "h:443", "Interval": "1m", "tcp_use_tls": true, "tls_server_name": "web.internal",
+                "tls_skip_verify": true, "disable_redirects": true, "output_max_size": 10000}),
+            expect![[
+                r#"{"DisableRedirects":true,"Interval":"1m0s","OutputMaxSize":10000,"TCP":"h:443","TCPUseTLS":true,"TLSServerName":"web.internal","TLSSkipVerify":true}"#
+            ]],
+        );
+    }
+
+    #[test]
     fn bad_extras_say_what_is_wrong() {
         let check = |body: Value, expected: Expect| {
             let error = parse_service(&body, &place()).expect_err("it must be refused");

@@ -15,6 +15,7 @@ mod txn;
 
 use std::collections::BTreeMap;
 
+pub(crate) use catalog::parse_own_node;
 pub use catalog::{encode_registration, parse_catalog_deregistration, parse_catalog_registration};
 pub(super) use check::cut_output;
 pub use check::{parse_check, parse_check_update, parse_status};

@@ -399,6 +399,16 @@ fn bad_checks_are_refused_with_a_reason() {
             r#"Request decode failed: Check.TLSSkipVerify: expected true or false, got the string "no""#
         ]],
     );
+    check(
+        json!({"TTL": "10s", "TLSServerName": "no name"}),
+        expect![[r#"Request decode failed: Check.TLSServerName: expected a host name, got "no name""#]],
+    );
+    check(
+        json!({"TTL": "10s", "OutputMaxSize": -1}),
+        expect![
+            "Request decode failed: Check.OutputMaxSize: expected a whole number from 0 to 4294967295, got -1"
+        ],
+    );
 }
 
 #[test]
