@@ -123,12 +123,12 @@ impl Machine {
         } = &*self.0;
         sleep_until(world, at).await;
         self.lock().reloads += 1;
-        let services = self.config().services;
+        let AgentConfig { services, checks, .. } = self.config();
         let Some(agent) = self.lock().agent.clone().filter(|_| host.is_up()) else {
             return;
         };
         // As a signal does it: the process reads it when it goes on. One that fails has told so, and is started again.
-        let reloaded = host.spawn(async move { agent.reload(services).await }).await;
+        let reloaded = host.spawn(async move { agent.reload(services, checks).await }).await;
         world.trace(
             "agent",
             &format!("has read its configuration again: {reloaded:?}"),
