@@ -48,6 +48,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     autopilot::AutopilotSettings,
+    countdown::{Countdown, Due},
     events::UserEvent,
     host::{Host, LogLevel},
     occupancy::Occupancy,
