@@ -43,7 +43,7 @@ def load(settings, cluster, kind, address=None, **flags):
     command += ["-addr", address or cluster.servers[0].address]
     for flag, value in {"d": f"{settings.seconds}s", **flags}.items():
         command += [f"-{flag}={value}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     figures = json.loads(done.stdout)
@@ -151,7 +151,7 @@ def recovery(settings):
     with Sider(settings.folder) as sider, Etcd(settings.folder) as etcd:
         clusters = [sider.start(), etcd.start()]
         for cluster in clusters:
-            load(settings, cluster, "register", c=64, count=n, services=1000)
+            load(settings, cluster, "register", c=256, count=n, services=1000)
         resident = [cluster.servers[0].memory() / 1e6 for cluster in clusters]
 
         def measure(cluster, _):
