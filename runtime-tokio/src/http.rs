@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, response::IntoResponse};
+use futures_util::future::{BoxFuture, Either, FutureExt as _};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sider_core::limits;
@@ -19,7 +20,7 @@ use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
-use tower::ServiceExt;
+use tower::{ServiceExt, util::Oneshot};
 
 use crate::{address::configure, tls::Tls};
 
@@ -199,14 +200,17 @@ async fn serve_connection(stream: Stream, routes: Routes, stopped: watch::Receiv
     match stream {
         Stream::Tcp(stream) => serve_stream(stream, routes, stopped).await,
         Stream::Socket(stream) => serve_stream(stream, routes, stopped).await,
-        Stream::Tls(stream, tls) => {
-            let greeting = tls.acceptor().accept(stream);
-            match tokio::time::timeout(limits::HTTP_HEAD_TIMEOUT, greeting).await {
-                Ok(Ok(stream)) => serve_stream(stream, routes, stopped).await,
-                Ok(Err(error)) => tracing::debug!(%error, "an HTTPS connection was not made"),
-                Err(_) => tracing::debug!("an HTTPS connection was not made in time"),
-            }
-        }
+        // In a box: else each plain connection would have room for what TLS needs, 3 KB.
+        Stream::Tls(stream, tls) => Box::pin(serve_tls(stream, tls, routes, stopped)).await,
+    }
+}
+
+async fn serve_tls(stream: TcpStream, tls: Tls, routes: Routes, stopped: watch::Receiver<bool>) {
+    let greeting = tls.acceptor().accept(stream);
+    match tokio::time::timeout(limits::HTTP_HEAD_TIMEOUT, greeting).await {
+        Ok(Ok(stream)) => serve_stream(stream, routes, stopped).await,
+        Ok(Err(error)) => tracing::debug!(%error, "an HTTPS connection was not made"),
+        Err(_) => tracing::debug!("an HTTPS connection was not made in time"),
     }
 }
 
@@ -215,7 +219,7 @@ async fn serve_stream(
     routes: Routes,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let service = service_fn(move |request| routes.clone().answer(request));
+    let service = service_fn(move |request| routes.answer(request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HTTP_HEAD_TIMEOUT)
@@ -238,27 +242,40 @@ async fn serve_stream(
     }
 }
 
+/// An answer to come: the router's own, nearly always.
+type Answer = Either<Oneshot<Router, axum::extract::Request>, BoxFuture<'static, Answered>>;
+type Answered = Result<axum::response::Response, Infallible>;
+
+fn at_once(answer: impl IntoResponse) -> Answer {
+    Either::Right(std::future::ready(Ok(answer.into_response())).boxed())
+}
+
 impl Routes {
-    async fn answer(self, request: hyper::Request<Incoming>) -> Result<axum::response::Response, Infallible> {
+    /// The answer to a request. No `async fn`: that would hold the request beside the router's own copy of it, for as long
+    /// as a blocking query waits.
+    fn answer(&self, request: hyper::Request<Incoming>) -> Answer {
         let path = request.uri().path();
         if !self.only.is_empty() && !self.only.iter().any(|only| path.starts_with(only)) {
             let message = "this port is for joining servers alone\n";
-            return Ok((hyper::StatusCode::NOT_FOUND, message).into_response());
+            return at_once((hyper::StatusCode::NOT_FOUND, message));
         }
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(router) = router else {
             let message = "this server is starting or stopping\n";
-            return Ok((hyper::StatusCode::SERVICE_UNAVAILABLE, message).into_response());
+            return at_once((hyper::StatusCode::SERVICE_UNAVAILABLE, message));
         };
         if !tracing::enabled!(tracing::Level::DEBUG) {
-            return router.oneshot(request.map(Body::new)).await;
+            return Either::Left(router.oneshot(request.map(Body::new)));
         }
         // Without its query: that may hold a token.
         let (method, path) = (request.method().clone(), path.to_owned());
-        let began = std::time::Instant::now();
-        let answer = router.oneshot(request.map(Body::new)).await;
-        let status = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
-        tracing::debug!(%method, path, status, took = ?began.elapsed(), "request");
-        answer
+        let told = async move {
+            let began = std::time::Instant::now();
+            let answer = router.oneshot(request.map(Body::new)).await;
+            let status = answer.as_ref().map_or(0, |answer| answer.status().as_u16());
+            tracing::debug!(%method, path, status, took = ?began.elapsed(), "request");
+            answer
+        };
+        Either::Right(told.boxed())
     }
 }

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     limits,
     observe::{Observation, SharedObserver},
-    registry::{Registry, Retention, RowError},
+    registry::{Registry, RestoredRows, Retention, RowError},
     runtime::{Change, Disk, DiskView, Keyspace, Runtime},
 };
 
@@ -326,15 +326,18 @@ impl<'a, V: DiskView> RowPages<'a, V> {
     /// # Errors
     /// The disk fails, or a row is corrupt or of a newer version.
     pub(crate) async fn into_registry(mut self) -> Result<Registry, StoreError> {
-        let mut all = Vec::new();
+        let keyspace = self.keyspace;
+        let failed = |error| row_error(keyspace, error);
+        let mut restored = RestoredRows::default();
         loop {
             let rows = self.next().await?;
             if rows.is_empty() {
-                break;
+                return restored.finish().map_err(failed);
             }
-            all.extend(rows);
+            for (key, value) in rows {
+                restored.take_in(key, &value).map_err(failed)?;
+            }
         }
-        Registry::from_rows(all).map_err(|error| row_error(self.keyspace, error))
     }
 }
 

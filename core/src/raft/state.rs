@@ -109,7 +109,7 @@ impl<R: Runtime> StateMachine<R> {
         let index = entry.log_id.index;
         let command = match &entry.payload {
             Payload::Normal(proposal) => {
-                let command = proposal.command(self.0.command_version);
+                let command = proposal.take_command(self.0.command_version);
                 Some(command.map_err(|error| StoreError::Command { index, error })?)
             }
             Payload::Blank | Payload::Membership(_) => None,
@@ -137,7 +137,7 @@ impl<R: Runtime> StateMachine<R> {
             log_index: index,
             term: entry.log_id.leader_id.term,
             hash,
-            command: command.as_deref(),
+            command: command.as_ref(),
             applied: applied.as_ref(),
             index: registry.index(),
             digest: registry.digest(),

@@ -1,6 +1,11 @@
 //! What openraft is told about our types.
 
-use std::{cmp::Ordering, fmt, marker::PhantomData, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use openraft::{
@@ -99,7 +104,8 @@ impl<R> Ord for Types<R> {
 #[derive(Clone)]
 pub(crate) struct Proposal {
     bytes: Bytes,
-    command: Option<Arc<Command>>,
+    /// Until it is applied here. The log keeps thousands of entries in memory, and the command is larger than its bytes.
+    command: Option<Arc<Mutex<Option<Command>>>>,
 }
 
 impl Proposal {
@@ -107,7 +113,7 @@ impl Proposal {
     pub(crate) fn new(command: Command, version: u8, proposed_ms: u64) -> Self {
         Proposal {
             bytes: command.encode(version, proposed_ms),
-            command: Some(Arc::new(command)),
+            command: Some(Arc::new(Mutex::new(Some(command)))),
         }
     }
 
@@ -119,14 +125,19 @@ impl Proposal {
         &self.bytes
     }
 
-    /// The command, for a server that reads versions up to `known`.
+    /// The command, for a server that reads versions up to `known`. It is decoded unless this is the first time that it is
+    /// taken where it was proposed.
     ///
     /// # Errors
     /// It is corrupt or of a newer version.
-    pub(crate) fn command(&self, known: u8) -> Result<Arc<Command>, RowError> {
-        match &self.command {
-            Some(command) => Ok(command.clone()),
-            None => Command::decode(&self.bytes, known).map(|logged| Arc::new(logged.command)),
+    pub(crate) fn take_command(&self, known: u8) -> Result<Command, RowError> {
+        let kept = self.command.as_ref().and_then(|command| {
+            let mut command = command.lock().unwrap_or_else(PoisonError::into_inner);
+            command.take()
+        });
+        match kept {
+            Some(command) => Ok(command),
+            None => Command::decode(&self.bytes, known).map(|logged| logged.command),
         }
     }
 }

@@ -63,6 +63,7 @@ pub use model::{
 };
 pub use operation::{KeyWrite, Operation, OperationError, OperationRefusal, OperationResult};
 pub use query::{InstanceHealth, ListedCheck, Query, Topic, TopicVersion, View};
+pub(crate) use restore::RestoredRows;
 pub use retention::Retention;
 pub use rows::RowError;
 pub use session::{Session, SessionBehavior};

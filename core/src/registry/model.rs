@@ -1,6 +1,6 @@
 //! What the registry keeps: nodes, instances and their checks. Values are valid by construction.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -40,7 +40,7 @@ fn check_name(kind: &'static str, name: &str) -> Result<(), InvalidName> {
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         // Decoded names are checked too, so that no stored or received value can hold a bad one.
         #[serde(try_from = "SmolStr", into = "SmolStr")]
         pub struct $name(SmolStr);
@@ -58,6 +58,22 @@ macro_rules! name {
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                // Keys of the tables begin alike, and whether two short names are equal is told without a loop.
+                if self == other {
+                    return Ordering::Equal;
+                }
+                self.as_str().cmp(other.as_str())
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
             }
         }
 

@@ -1,6 +1,6 @@
 //! A registry from its stored rows.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -14,16 +14,53 @@ use super::{
 
 /// See [`Registry::from_rows`].
 pub(super) fn from_rows(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Registry, RowError> {
-    let mut registry = Registry::default();
-    let mut keys = BTreeSet::new();
+    let mut rows: Vec<(Bytes, Bytes)> = rows.into_iter().collect();
+    rows.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut restored = RestoredRows::default();
     for (key, value) in rows {
-        let row = Row::decode(&key, &value)?;
-        registry.digest = registry.digest.wrapping_add(row_hash(&key, &value));
-        take_in(&mut registry, row);
-        if let Some(key) = keys.replace(key) {
-            return Err(corrupt_row(&key, "it is there twice"));
-        }
+        restored.take_in(key, &value)?;
     }
+    restored.finish()
+}
+
+/// A registry that is being put together from its rows, which come by key: so nothing is kept of a row that was taken in,
+/// and one that is there twice is seen.
+#[derive(Debug, Default)]
+pub(crate) struct RestoredRows {
+    registry: Registry,
+    last: Option<Bytes>,
+}
+
+impl RestoredRows {
+    /// Takes in the next row.
+    ///
+    /// # Errors
+    /// It is corrupt, newer than this server, or does not come behind the one before.
+    pub(crate) fn take_in(&mut self, key: Bytes, value: &Bytes) -> Result<(), RowError> {
+        let row = Row::decode(&key, value)?;
+        match &self.last {
+            Some(last) if *last == key => return Err(corrupt_row(&key, "it is there twice")),
+            Some(last) if *last > key => return Err(corrupt_row(&key, "it is out of order")),
+            _ => {}
+        }
+        let registry = &mut self.registry;
+        registry.digest = registry.digest.wrapping_add(row_hash(&key, value));
+        take_in(registry, row);
+        self.last = Some(key);
+        Ok(())
+    }
+
+    /// The registry that the rows are of.
+    ///
+    /// # Errors
+    /// Rows contradict each other.
+    pub(crate) fn finish(self) -> Result<Registry, RowError> {
+        complete(self.registry)
+    }
+}
+
+/// A registry of which all rows were taken in, with what follows from them.
+fn complete(mut registry: Registry) -> Result<Registry, RowError> {
     registry.history.settle();
     for newest in registry.history.newest() {
         registry.tables.set_key(&newest.key, Some(Arc::clone(newest)));

@@ -18,13 +18,13 @@ impl Inner {
     /// Answers a query; blocks if the options say so.
     pub(super) async fn read(
         self: &Arc<Self>,
-        query: Query,
+        query: &Query,
         options: ReadOptions,
     ) -> Result<Answer, ServerError> {
         match options.index {
             None | Some(0) => {
                 let freshness = self.settle(options.consistency).await?;
-                Ok(self.evaluate(&query, freshness))
+                Ok(self.evaluate(query, freshness))
             }
             Some(index) => self.read_after(query, index, options).await,
         }
@@ -43,15 +43,15 @@ impl Inner {
 
     async fn read_after(
         self: &Arc<Self>,
-        query: Query,
+        query: &Query,
         index: u64,
         options: ReadOptions,
     ) -> Result<Answer, ServerError> {
         let timeout = self.platform().now() + options.wait + self.spread(options.wait);
         // Registered before the index is looked at: a change from here on wakes.
-        let parked = self.park(&query)?;
+        let parked = self.park(query)?;
         let freshness = self.settle(options.consistency).await?;
-        let mut known = self.evaluate(&query, freshness);
+        let mut known = self.evaluate(query, freshness);
         if known.index > index {
             return Ok(known);
         }
@@ -67,7 +67,7 @@ impl Inner {
             let coalesced = self.platform().now() + limits::COALESCE_WINDOW;
             self.platform().sleep_until(coalesced.min(timeout)).await;
             // The state here knows of every change that woke: if it shows none, no round to the leader is needed.
-            let now = self.evaluate(&query, freshness);
+            let now = self.evaluate(query, freshness);
             if !differs(&known, &now) {
                 if behind(&known) {
                     known = now;
@@ -75,14 +75,14 @@ impl Inner {
                 continue;
             }
             let freshness = self.settle(options.consistency).await?;
-            let answer = self.evaluate(&query, freshness);
+            let answer = self.evaluate(query, freshness);
             if differs(&known, &answer) {
                 return Ok(answer);
             }
         }
         drop(parked);
         let freshness = self.settle(options.consistency).await?;
-        Ok(self.evaluate(&query, freshness))
+        Ok(self.evaluate(query, freshness))
     }
 
     /// A random part of the wait, so that those who began together do not come back together.

@@ -19,16 +19,16 @@ pub(super) enum Resolution {
 
 /// What is due, to be proposed together.
 #[derive(Debug)]
-pub(super) struct Due<T> {
+pub struct Due<T> {
     /// Names the decision, when it is resolved.
     pub(super) attempt: u64,
     /// What to propose.
-    pub(super) items: Vec<T>,
+    pub items: Vec<T>,
 }
 
 /// Things of one kind, by when they expire.
 #[derive(Debug)]
-pub(super) struct Countdown<K> {
+pub struct Countdown<K> {
     times: Queue<K, Duration>,
     /// Expiries proposed and not resolved.
     in_flight: BTreeMap<K, Flight>,
@@ -61,13 +61,13 @@ impl<K: Clone + Ord> Countdown<K> {
     }
 
     /// Gives it the full time from `now`.
-    pub(super) fn start(&mut self, key: K, now: Instant, time: Duration) {
+    pub fn start(&mut self, key: K, now: Instant, time: Duration) {
         let time = stretched(time);
         self.times.set(key, now + time, time);
     }
 
     /// A renewal was received: moves its time if it runs, and never back.
-    pub(super) fn renewed(&mut self, key: &K, now: Instant) {
+    pub fn renewed(&mut self, key: &K, now: Instant) {
         if let Some(flight) = self.in_flight.get_mut(key) {
             flight.renewed = flight.renewed.max(Some(now));
         }
@@ -89,14 +89,14 @@ impl<K: Clone + Ord> Countdown<K> {
     }
 
     /// It does not expire any more.
-    pub(super) fn forget(&mut self, key: &K) {
+    pub fn forget(&mut self, key: &K) {
         self.times.remove(key);
         self.counted(key);
     }
 
     /// Those whose time is over, at most `max`, as the registry shows them now; each is in flight until it is resolved.
     /// One that `seen` does not know is forgotten.
-    pub(super) fn due<T>(
+    pub fn due<T>(
         &mut self,
         now: Instant,
         max: usize,

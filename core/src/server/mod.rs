@@ -48,6 +48,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     autopilot::AutopilotSettings,
+    countdown::{Countdown, Due},
     events::UserEvent,
     host::{Host, LogLevel},
     occupancy::Occupancy,
@@ -336,7 +337,7 @@ impl Server {
     /// # Errors
     /// No leader (also at the end of a wait), over a limit, stopped.
     pub async fn read(&self, query: Query, options: ReadOptions) -> Result<Answer, ServerError> {
-        self.0.read(query, options).await
+        self.0.read(&query, options).await
     }
     /// Gives what a query answers now, unless the client has that, and then each time that it differs, for as long as
     /// the stream is kept. The options' index is that of what the client has; their wait means nothing here.

@@ -29,6 +29,8 @@ const KEY_PREFIX: u8 = 1;
 const KEY_BYTES_MAX: usize = u16::MAX as usize - 1;
 /// Bytes of fjall's full journals; at more, it flushes what keeps the oldest one alive. They are read at a start.
 const JOURNALS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of tables' blocks kept in memory. What is read again and again is in the server's own memory.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of one keyspace in memory before it is flushed to a table.
 const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -57,6 +59,7 @@ impl Store {
         let open = || -> fjall::Result<Store> {
             let database = Database::builder(path.join(STORE_FOLDER))
                 .max_journaling_size(JOURNALS_BYTES_MAX)
+                .cache_size(CACHE_BYTES)
                 // Only a persist makes durable, and one follows every write that matters.
                 .manual_journal_persist(true)
                 .open()?;

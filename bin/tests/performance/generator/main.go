@@ -1,0 +1,195 @@
+// One generator of load for two kinds of servers: Sider by HTTP/1.1, etcd by its own client. A worker for each
+// connection sends one request at a time. Prints one JSON object. Addresses of this machine only.
+//
+//	generator register|lease|query|renew|watch -proto http|etcd -addr HOST:PORT,... [flags]
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+var (
+	proto    = flag.String("proto", "http", "http or etcd")
+	addr     = flag.String("addr", "127.0.0.1:8500", "host:port, several separated by commas: workers take turns")
+	workers  = flag.Int("c", 16, "connections")
+	duration = flag.Duration("d", 5*time.Second, "length of the run")
+	count    = flag.Int64("count", 0, "end after this many requests instead")
+	number   = flag.Int("n", 10, "instances (query), leases or checks (renew), watchers (watch)")
+	batch    = flag.Int("batch", 1, "renewals in one call (renew)")
+	services = flag.Int64("services", 1, "services that registrations are spread over")
+	prefix   = flag.String("prefix", "i", "prefix of what is registered; a new one for each run")
+	stale    = flag.Bool("stale", false, "query: what the server has at once")
+	rounds   = flag.Int("rounds", 1, "writes that wake all watchers")
+	pid      = flag.Int("pid", 0, "process whose memory is read while the watchers are parked")
+)
+
+// An operation of one worker; the number counts the requests of all of them.
+type operation func(sequence int64) error
+
+// A target is one kind of server. Each call gives what one worker does; preparations are done before.
+type target interface {
+	register(worker int) operation
+	lease(worker int) operation
+	query(worker int) operation
+	renew(worker int) operation
+	// watch parks all watchers, then calls back; the function that it gives writes once and tells how long it took
+	// from the beginning of the write until the first and until the last of them knew of it.
+	watch() func(round int) (first, last time.Duration)
+}
+
+type result struct {
+	requests  int64
+	errors    int64
+	problem   string
+	latencies []time.Duration
+}
+
+func main() {
+	if len(os.Args) < 2 {
+		fail("register, lease, query, renew or watch?")
+	}
+	kind := os.Args[1]
+	if err := flag.CommandLine.Parse(os.Args[2:]); err != nil {
+		fail(err)
+	}
+	for _, address := range addresses() {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil || (host != "localhost" && !net.ParseIP(host).IsLoopback()) {
+			fail("addresses of this machine only, not", address)
+		}
+	}
+	var server target = httpTarget{}
+	if *proto == "etcd" {
+		server = etcdTarget{}
+	}
+	makers := map[string]func(int) operation{
+		"register": server.register, "lease": server.lease, "query": server.query, "renew": server.renew,
+	}
+	if kind == "watch" {
+		watch(server)
+		return
+	}
+	maker, known := makers[kind]
+	if !known {
+		fail("unknown kind of load:", kind)
+	}
+	operations := make([]operation, *workers)
+	for worker := range operations {
+		operations[worker] = maker(worker)
+	}
+	drive(operations)
+}
+
+// drive runs all operations side by side until the time or the number of requests is reached.
+func drive(operations []operation) {
+	var sequence atomic.Int64
+	var all result
+	var lock sync.Mutex
+	var group sync.WaitGroup
+	begun := time.Now()
+	until := begun.Add(*duration)
+	for _, run := range operations {
+		group.Go(func() {
+			mine := result{}
+			for *count > 0 || time.Now().Before(until) {
+				n := sequence.Add(1)
+				if *count > 0 && n > *count {
+					break
+				}
+				sent := time.Now()
+				if err := run(n); err != nil {
+					mine.errors++
+					mine.problem = err.Error()
+					time.Sleep(time.Millisecond)
+					continue
+				}
+				mine.requests++
+				mine.latencies = append(mine.latencies, time.Since(sent))
+			}
+			lock.Lock()
+			defer lock.Unlock()
+			all.requests += mine.requests
+			all.errors += mine.errors
+			all.latencies = append(all.latencies, mine.latencies...)
+			if mine.problem != "" {
+				all.problem = mine.problem
+			}
+		})
+	}
+	group.Wait()
+	rate := float64(all.requests*int64(*batch)) / time.Since(begun).Seconds()
+	sort.Slice(all.latencies, func(a, b int) bool { return all.latencies[a] < all.latencies[b] })
+	quantile := func(share float64) float64 {
+		if len(all.latencies) == 0 {
+			return 0
+		}
+		return milliseconds(all.latencies[int(share*float64(len(all.latencies)-1))])
+	}
+	report(map[string]any{
+		"rate": rate, "p50_ms": quantile(0.5), "p99_ms": quantile(0.99), "max_ms": quantile(1),
+		"requests": all.requests, "errors": all.errors, "problem": all.problem,
+	})
+}
+
+func watch(server target) {
+	before := resident()
+	write := server.watch()
+	time.Sleep(2 * time.Second)
+	perWatch := float64(resident()-before) / float64(*number)
+	var first, last []float64
+	for round := 1; round <= *rounds; round++ {
+		f, l := write(round)
+		first, last = append(first, milliseconds(f)), append(last, milliseconds(l))
+		time.Sleep(500 * time.Millisecond)
+	}
+	report(map[string]any{"bytes_per_watch": perWatch, "first_ms": first, "last_ms": last})
+}
+
+// resident is the memory of the server's process that is in RAM, in bytes.
+func resident() int64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", *pid))
+	if err != nil {
+		return 0
+	}
+	var kib int64
+	for line := range strings.Lines(string(status)) {
+		if rest, found := strings.CutPrefix(line, "VmRSS:"); found {
+			fmt.Sscan(rest, &kib)
+		}
+	}
+	return kib * 1024
+}
+
+func addresses() []string { return strings.Split(*addr, ",") }
+
+func addressOf(worker int) string { return addresses()[worker%len(addresses())] }
+
+func serviceOf(sequence int64) string { return fmt.Sprintf("service-%d", sequence%*services) }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func report(figures map[string]any) {
+	if err := json.NewEncoder(os.Stdout).Encode(figures); err != nil {
+		fail(err)
+	}
+}
+
+func fail(what ...any) {
+	fmt.Fprintln(os.Stderr, what...)
+	os.Exit(1)
+}
+
+func must(err error) {
+	if err != nil {
+		fail(err)
+	}
+}
