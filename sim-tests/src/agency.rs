@@ -61,6 +61,8 @@ fn program(number: usize) -> [String; 2] {
 pub const SERVICE: &str = "job";
 /// The one that is in its configuration and probed.
 pub const PROBED: &str = "probed";
+/// The one on whose TTL check its service reports.
+pub const TOLD: &str = "told";
 /// Between two comparisons with the servers; a report that was overtaken is set right by the next one.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 /// The same of an agent that compares seldom.

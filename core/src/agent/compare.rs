@@ -317,7 +317,9 @@ mod tests {
                 .is_some()
         );
         spec.update.notes = "another one".into();
-        local.put_check(spec, Origin::Api, Instant(2), || 0).expect("it is taken on");
+        local
+            .put_check(spec, Origin::Api, Instant(2), || 0)
+            .expect("it is taken on");
         local.confirm(&sent, Instant(3));
         let replaced = local.check(&check("beat")).expect("it is there");
         assert_eq!(replaced.confirmed, None);

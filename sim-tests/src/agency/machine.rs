@@ -128,7 +128,9 @@ impl Machine {
             return;
         };
         // As a signal does it: the process reads it when it goes on. One that fails has told so, and is started again.
-        let reloaded = host.spawn(async move { agent.reload(services, checks).await }).await;
+        let reloaded = host
+            .spawn(async move { agent.reload(services, checks).await })
+            .await;
         world.trace(
             "agent",
             &format!("has read its configuration again: {reloaded:?}"),

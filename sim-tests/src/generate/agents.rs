@@ -4,14 +4,12 @@ use sider_core::registry::CheckStatus;
 
 use super::{Dice, Pace};
 use crate::{
-    agency,
+    agency::{self, TOLD},
     schedule::{
         AgentPlan, AgentTrouble, Asked, Befall, Kept, Order, Question, Report, Shape, Sort, Subject, Way, Who,
     },
 };
 
-/// The instance on whose TTL check its service reports.
-const TOLD: &str = "told";
 /// Nothing befalls an agent's host before: it has to be in step first.
 const FIRST_MS: u64 = 3_500;
 /// What befalls an agent is over by so long before all is healed.
@@ -179,7 +177,35 @@ pub(super) fn vary(dice: &mut Dice, pace: Pace, mut plan: AgentPlan) -> AgentPla
     if dice.chance(20) {
         fleeting(dice, pace, &mut plan);
     }
+    if dice.chance(20) {
+        again(dice, pace, &mut plan);
+    }
     plan
+}
+
+/// An instance that had another check is registered again, without it, and the agent is started again.
+fn again(dice: &mut Dice, pace: Pace, plan: &mut AgentPlan) {
+    let from = dice.between(3_200, 5_000);
+    let steps = [
+        (Subject::Instance, Some(40)),
+        (Subject::Check, Some(0)),
+        (Subject::Instance, None),
+        (Subject::Instance, Some(41)),
+    ];
+    let orders = (from..)
+        .step_by(300)
+        .zip(steps)
+        .map(|(at_ms, (subject, port))| Order {
+            at_ms,
+            id: "again".to_owned(),
+            port,
+            sort: Sort::Http,
+            subject,
+        });
+    plan.orders.extend(orders);
+    plan.orders.sort_by_key(|order| order.at_ms);
+    let at = dice.between(from + 2_000, pace.heal_ms - 500);
+    plan.crashes.push((at, dice.between(50, 500)));
 }
 
 /// An instance that goes when its check was critical for long, on a machine that is never sick for so long.

@@ -102,10 +102,11 @@ pub(super) fn rob_the_agent(dice: &mut Dice, cluster: &Shape, pace: Pace, action
     }
     for _ in 0..dice.between(0, 4) {
         let node = agency::node(0);
-        let service_id = match dice.index(4) {
+        let service_id = match dice.index(6) {
             0 => None,
             1 => Some("renewed".to_owned()),
             2 => Some("probed".to_owned()),
+            3 | 4 => Some(agency::TOLD.to_owned()),
             _ => Some("stranger".to_owned()),
         };
         let op = match service_id {

@@ -96,7 +96,8 @@ pub(super) fn run_out(history: &History, agent: &AgentPromise) -> Result<(), Vio
                 && next.is_none_or(|it| it.invoked > until)
                 && truth.calm_between(span.0, span.1)
                 && !is_replaced(agent, told, span)
-                && !is_meddled_with(history, agent, span)
+                // What somebody took away before the report is there again when it is acknowledged.
+                && !is_meddled_with(history, agent, (told.invoked, until))
         };
         let status = |at: Time| {
             let state = truth.state(truth.applied_until(at));
