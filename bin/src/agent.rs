@@ -418,6 +418,27 @@ mod tests {
         assert_eq!(plan.http, None);
         assert_eq!((plan.agent.services.len(), plan.agent.checks.len()), (1, 1));
         assert_eq!(plan.ignored, ["check_output_max_size"]);
+        let advertised = write(
+            &folder,
+            "advertised.json",
+            r#"{"node_name": "n", "bind_addr": "0.0.0.0", "advertise_addr": "10.0.0.7", "log_json": true, "pid_file": "/p"}"#,
+        );
+        let plan = plan_of(&["-config", &advertised]).unwrap();
+        assert_eq!(
+            (&*plan.agent.address, plan.log_format),
+            ("10.0.0.7", LogFormat::Json)
+        );
+        assert_eq!(plan.ignored, ["pid_file"]);
+        let unknown = write(
+            &folder,
+            "unknown.json",
+            r#"{"node_name": "n", "nodename": "m", "ports": {"foo": 1}, "zzz": 1}"#,
+        );
+        let error = plan_of(&["-config", &unknown]).unwrap_err();
+        assert!(
+            error.contains("nodename, zzz, ports.foo: unknown keys"),
+            "{error}"
+        );
         // The service of one of them is in a file that is not read now.
         let error = plan_of(&paths[..2]).unwrap_err();
         assert!(error.contains("\"port\"") && error.contains("\"web\""), "{error}");

@@ -97,6 +97,7 @@ impl ConfigFile {
     fn from_value(value: Value) -> Result<ConfigFile, String> {
         let mut top = Section::new("", value)?;
         let translated = consul_config::translate(&mut top.keys, consul_config::Program::Server)?;
+        top.unknown = translated.unknown;
         let mut file = ConfigFile {
             flags: translated.flags,
             node_meta: translated.node_meta,
@@ -282,6 +283,8 @@ struct Section {
     /// Keys that lead to it, for errors; empty at the top.
     path: String,
     keys: Map<String, Value>,
+    /// Full names of unknown keys that were found beneath it.
+    unknown: Vec<String>,
 }
 
 impl Section {
@@ -295,6 +298,7 @@ impl Section {
         let mut section = Section {
             path: path.to_owned(),
             keys: Map::new(),
+            unknown: Vec::new(),
         };
         for (key, value) in given {
             let normal = key.to_ascii_lowercase().replace('-', "_");
@@ -433,10 +437,22 @@ impl Section {
 
     /// Refuses what nobody asked for: a mistyped key must not silently mean a default.
     fn finish(self) -> Result<(), String> {
-        match self.keys.keys().next() {
-            None => Ok(()),
-            Some(key) => Err(format!("{}: unknown key", self.name(key))),
-        }
+        refuse_unknown(
+            self.keys
+                .keys()
+                .map(|key| self.name(key))
+                .chain(self.unknown.clone()),
+        )
+    }
+}
+
+/// Names all keys that nobody knows in one error, if there are any.
+pub(crate) fn refuse_unknown(names: impl Iterator<Item = String>) -> Result<(), String> {
+    let names: Vec<String> = names.collect();
+    match names.len() {
+        0 => Ok(()),
+        1 => Err(format!("{}: unknown key", names[0])),
+        _ => Err(format!("{}: unknown keys", names.join(", "))),
     }
 }
 
@@ -617,6 +633,10 @@ mod tests {
             ),
             ("http: {a: 1}", "http: expected text"),
             ("htttp: ':8500'", "htttp: unknown key"),
+            (
+                "{server: true, htttp: 1, ports: {foo: 1}, grpx: 2}",
+                "grpx, htttp, ports.foo: unknown keys",
+            ),
             ("raft-id: a\nraft_id: b", "the key is there twice"),
             ("[1]", "the file: expected keys with values"),
         ] {

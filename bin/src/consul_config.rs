@@ -1,8 +1,12 @@
-//! Consul's keys in a config file of `sds-server`, as the flags that they come to.
+//! Consul's keys in a config file of `sds-server` or `sds-agent`, as the flags that they come to.
+
+mod known;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+
+use self::known::Useless;
 
 /// Keys by which a file is known to be Consul's.
 const MARKS: [&str; 9] = [
@@ -17,57 +21,6 @@ const MARKS: [&str; 9] = [
     "server",
 ];
 
-/// Keys of Consul's that mean something else here, or nothing: they are named in one warning.
-const IGNORED: [&str; 47] = [
-    "acl",
-    "acl_agent_master_token",
-    "acl_agent_token",
-    "acl_datacenter",
-    "acl_default_policy",
-    "acl_master_token",
-    "acl_token",
-    "advertise_addr",
-    "advertise_addr_wan",
-    "audit",
-    "auto_config",
-    "auto_encrypt",
-    "autopilot",
-    "check_output_max_size",
-    "check_update_interval",
-    "connect",
-    "disable_checkpoint",
-    "disable_host_node_id",
-    "disable_remote_exec",
-    "disable_update_check",
-    "dns_config",
-    "domain",
-    "encrypt",
-    "enable_debug",
-    "enable_local_script_checks",
-    "experiments",
-    "leave_on_terminate",
-    "license_path",
-    "limits",
-    "locality",
-    "partition",
-    "peering",
-    "performance",
-    "primary_datacenter",
-    "raft_protocol",
-    "read_replica",
-    "reconnect_timeout",
-    "recursors",
-    "rejoin_after_leave",
-    "retry_join_wan",
-    "segments",
-    "skip_leave_on_interrupt",
-    "telemetry",
-    "ui_config",
-    "verify_incoming_rpc",
-    "verify_outgoing",
-    "version",
-];
-
 /// What a file of Consul's comes to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Translated {
@@ -77,6 +30,8 @@ pub(crate) struct Translated {
     pub(crate) node_meta: BTreeMap<String, String>,
     /// Keys that were passed over.
     pub(crate) ignored: Vec<String>,
+    /// Keys beneath others that nobody knows; those at the top are left in the file.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// Which program reads the file.
@@ -126,34 +81,29 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
     flags.extend(take_text(keys, "data_dir")?.map(|folder| ("raft_dir", folder)));
     let mut ports = take_section(keys, "ports")?;
     let mut addresses = take_section(keys, "addresses")?;
-    let bind = take_text(keys, "bind_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
-    let client = take_text(keys, "client_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let mut useless = Useless::default();
+    let bind = take_host(keys, "bind_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let client = take_host(keys, "client_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
     let http = take_text(&mut addresses, "http")?.unwrap_or_else(|| client.clone());
     flags.insert("http", http_address(&mut ports, http, program)?);
     let https = take_text(&mut addresses, "https")?.unwrap_or(client);
     let https = optional_port(&mut ports, "https")?.map(|port| join(&https, port));
-    let secured = translate_tls(keys, flags)?;
+    let secured = translate_tls(keys, flags, &mut useless)?;
     match (https, secured) {
         (Some(https), true) => drop(flags.insert("https", https)),
         // Consul listens there, too, and can't serve anybody.
-        (Some(_), false) => translated
-            .ignored
-            .push("ports.https without cert_file".to_owned()),
+        (Some(_), false) => useless.ignored.push("ports.https without cert_file".to_owned()),
         (None, _) => {}
     }
     if let Some(port) = optional_port(&mut ports, "serf_lan")? {
         flags.insert("join_bind", join(&bind, port));
     }
-    flags.insert("raft_bind", join(&bind, port(&mut ports, "server", 8300)?));
-    let bootstrap = take_bool(keys, "bootstrap")?;
-    let expect = keys.remove("bootstrap_expect");
-    let alone = expect
-        .as_ref()
-        .and_then(Value::as_u64)
-        .map(|servers| servers == 1);
-    if let Some(bootstrap) = bootstrap.or(alone) {
-        flags.insert("raft_bootstrap", bootstrap.to_string());
+    let server_port = port(&mut ports, "server", 8300)?;
+    flags.insert("raft_bind", join(&bind, server_port));
+    if let Some(host) = take_host(keys, "advertise_addr")? {
+        flags.insert("raft_advertise", join(&host, server_port));
     }
+    translate_bootstrap(keys, flags)?;
     let mut join = Vec::new();
     for key in ["retry_join", "start_join"] {
         match keys.remove(key) {
@@ -163,6 +113,11 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
                     let Value::String(entry) = entry else {
                         return Err(format!("{key}: expected a list of addresses"));
                     };
+                    if entry.contains("provider=") {
+                        return Err(format!(
+                            "{key}: {entry:?}: servers are not looked for at a provider: write their addresses"
+                        ));
+                    }
                     join.push(if entry.contains(':') {
                         entry
                     } else {
@@ -173,8 +128,25 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
             Some(_) => return Err(format!("{key}: expected a list of addresses")),
         }
     }
+    let expected: Option<usize> = flags
+        .get("bootstrap_expect")
+        .and_then(|servers| servers.parse().ok());
+    if let Some(expected) = expected
+        && program == Program::Server
+        && join.len() + 1 < expected
+    {
+        return Err(format!(
+            "bootstrap_expect: {expected}: retry_join must name all of the others, as many as {}: nobody hears of servers \
+             from others here",
+            expected - 1
+        ));
+    }
     if !join.is_empty() {
         flags.insert("join", join.join(","));
+    }
+    translate_raft(keys, program, &mut useless);
+    if take_bool(keys, "log_json")? == Some(true) {
+        flags.insert("log_format", "json".to_owned());
     }
     if let Some(scripts) = take_bool(keys, "enable_script_checks")? {
         flags.insert("enable_script_checks", scripts.to_string());
@@ -192,24 +164,73 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
         };
         translated.node_meta.insert(key, text);
     }
-    for key in IGNORED {
-        if keys.remove(key).is_some() {
-            translated.ignored.push(key.to_owned());
+    useless.take_ignored(keys);
+    useless.rest_of("ports", &ports);
+    useless.rest_of("addresses", &addresses);
+    for name in ["limits", "performance"] {
+        useless.rest_of(name, &take_section(keys, name)?);
+    }
+    (translated.ignored, translated.unknown) = (useless.ignored, useless.unknown);
+    Ok(translated)
+}
+
+/// Whether a cluster is begun: alone, or with as many others as make up a number of servers.
+fn translate_bootstrap(
+    keys: &mut Map<String, Value>,
+    flags: &mut BTreeMap<&'static str, String>,
+) -> Result<(), String> {
+    let bootstrap = take_bool(keys, "bootstrap")?;
+    let expect = match keys.remove("bootstrap_expect") {
+        None | Some(Value::Null) => 0,
+        Some(value) => value
+            .as_u64()
+            .ok_or_else(|| format!("bootstrap_expect: expected a number of servers, found {value}"))?,
+    };
+    match (bootstrap, expect) {
+        (Some(true), 2..) => Err(
+            "bootstrap: a server that begins alone can't expect others: leave out either bootstrap or bootstrap_expect"
+                .to_owned(),
+        ),
+        (Some(true), _) | (_, 1) => {
+            flags.insert("raft_bootstrap", "true".to_owned());
+            Ok(())
+        }
+        (Some(false), 0) => {
+            flags.insert("raft_bootstrap", "false".to_owned());
+            Ok(())
+        }
+        (None, 0) => Ok(()),
+        (_, servers) => {
+            flags.insert("bootstrap_expect", servers.to_string());
+            Ok(())
         }
     }
-    translated
-        .ignored
-        .extend(ports.keys().map(|key| format!("ports.{key}")));
-    translated
-        .ignored
-        .extend(addresses.keys().map(|key| format!("addresses.{key}")));
-    Ok(translated)
+}
+
+/// Settings of Raft that a server has under other names, at the top of its file, too. 0 is the default.
+fn translate_raft(keys: &mut Map<String, Value>, program: Program, useless: &mut Useless) {
+    for (of_consul, own) in [
+        ("raft_snapshot_interval", "snapshot_interval"),
+        ("raft_snapshot_threshold", "snapshot_threshold"),
+        ("raft_trailing_logs", "snapshot_log_keep"),
+    ] {
+        let value = keys.remove(of_consul);
+        match (value, program) {
+            (None, _) => {}
+            (Some(_), Program::Agent) => useless.ignored.push(of_consul.to_owned()),
+            (Some(value), Program::Server) if value == 0 => {}
+            (Some(value), Program::Server) => {
+                keys.entry(own).or_insert(value);
+            }
+        }
+    }
 }
 
 /// Certificates: at the top as they were written for long, or beneath `tls.defaults` and `tls.https`. Whether there are any.
 fn translate_tls(
     keys: &mut Map<String, Value>,
     flags: &mut BTreeMap<&'static str, String>,
+    useless: &mut Useless,
 ) -> Result<bool, String> {
     let mut tls = take_section(keys, "tls")?;
     let (mut defaults, mut https) = (
@@ -242,6 +263,9 @@ fn translate_tls(
         (None, None) => verify[1] == Some(true) || verify[3] == Some(true),
     };
     flags.insert("tls_verify", verify.to_string());
+    useless.rest_of("tls.defaults", &defaults);
+    useless.rest_of("tls.https", &https);
+    useless.rest_of("tls", &tls);
     Ok(flags.contains_key("tls_cert"))
 }
 
@@ -294,6 +318,16 @@ fn take_text(keys: &mut Map<String, Value>, key: &str) -> Result<Option<String>,
         Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(format!("{key}: expected text, found {other}")),
+    }
+}
+
+/// An address without a port.
+fn take_host(keys: &mut Map<String, Value>, key: &str) -> Result<Option<String>, String> {
+    match take_text(keys, key)? {
+        Some(text) if text.contains("{{") => Err(format!(
+            "{key}: {text:?}: templates are not filled in here: write an address"
+        )),
+        host => Ok(host),
     }
 }
 
@@ -356,6 +390,68 @@ mod tests {
         );
         assert_eq!(translated.ignored, ["connect", "ports.dns"]);
         assert_eq!(rest.keys().collect::<Vec<_>>(), ["datacenter"]);
+    }
+
+    #[test]
+    fn what_siders_servers_have_under_another_name_is_set_and_the_rest_is_named() {
+        let (translated, rest) = translated(json!({
+            "advertise_addr": "10.0.0.9", "ports": {"server": 2, "grpc": 8502}, "log_json": true,
+            "raft_snapshot_threshold": 100, "raft_trailing_logs": 0, "raft_snapshot_interval": "30s",
+            "limits": {"rpc_rate": 5, "foo": 1}, "performance": {"raft_multiplier": 1}, "pid_file": "/p",
+            "tls": {"internal_rpc": {}, "defaults": {"tls_min_version": "TLSv1_2", "bar": 1}},
+        }))
+        .unwrap();
+        assert_eq!(translated.flags["raft_advertise"], "10.0.0.9:2");
+        assert_eq!(translated.flags["log_format"], "json");
+        assert_eq!(
+            Value::Object(rest),
+            json!({"snapshot_interval": "30s", "snapshot_threshold": 100})
+        );
+        let mut ignored = translated.ignored;
+        ignored.sort();
+        assert_eq!(
+            ignored,
+            [
+                "limits.rpc_rate",
+                "performance.raft_multiplier",
+                "pid_file",
+                "ports.grpc",
+                "tls.defaults.tls_min_version",
+                "tls.internal_rpc"
+            ]
+        );
+        assert_eq!(translated.unknown, ["tls.defaults.bar", "limits.foo"]);
+    }
+
+    #[test]
+    fn a_cluster_begins_alone_or_with_a_number_of_others() {
+        let flags = |file: Value| translated(file).map(|(translated, _)| translated.flags);
+        let join = json!(["a", "b", "c"]);
+        let expecting =
+            flags(json!({"bootstrap_expect": 3, "retry_join": join, "bootstrap": false})).unwrap();
+        assert_eq!(expecting["bootstrap_expect"], "3");
+        assert!(!expecting.contains_key("raft_bootstrap"));
+        let alone = flags(json!({"bootstrap_expect": 1})).unwrap();
+        assert_eq!(alone["raft_bootstrap"], "true");
+        for (file, said) in [
+            (
+                json!({"bootstrap_expect": 3, "retry_join": ["a"]}),
+                "retry_join must name all",
+            ),
+            (
+                json!({"bootstrap_expect": 3, "retry_join": join, "bootstrap": true}),
+                "leave out either",
+            ),
+            (json!({"bootstrap_expect": "3"}), "bootstrap_expect: expected"),
+            (json!({"bind_addr": "{{ GetPrivateIP }}"}), "write an address"),
+            (
+                json!({"data_dir": "/d", "retry_join": ["provider=aws"]}),
+                "write their addresses",
+            ),
+        ] {
+            let error = flags(file).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long requests in flight have before those that wait for a change are woken.
 const SHORT_REQUESTS: Duration = Duration::from_millis(200);
 /// What a server answers at the address of Consul's gossip: it is known to those who want to join, and to nobody else.
-const FOR_JOINING: [&str; 2] = ["/v1/raft/join", "/v1/status/"];
+const FOR_JOINING: [&str; 3] = ["/v1/raft/join", "/v1/raft/introduction", "/v1/status/"];
 
 /// Runs the program; an error is one line on standard error and a non-zero exit code.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -186,6 +186,7 @@ impl Host {
             bootstrap: match settings.start {
                 Start::Wait => Bootstrap::Wait,
                 Start::Bootstrap => Bootstrap::Cluster(settings.members(self.address.clone())),
+                Start::Expect(servers) => Bootstrap::Expect(servers),
                 Start::Implicit => Bootstrap::Implicit,
             },
             join: settings.join.clone(),

@@ -249,6 +249,8 @@ pub const MEMBERSHIP_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub const JOIN_CONTACT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two attempts to begin a cluster of several servers, at first; it doubles up to [`JOIN_RETRY_MAX`].
 pub const FOUND_RETRY_MIN: Duration = Duration::from_millis(50);
+/// Between two looks at the servers with which a cluster is to begin.
+pub const EXPECT_PAUSE: Duration = Duration::from_millis(500);
 /// Between two attempts to join, at first; it doubles up to [`JOIN_RETRY_MAX`].
 pub const JOIN_RETRY_MIN: Duration = Duration::from_millis(200);
 /// Between two attempts to join, at most.
@@ -335,3 +337,5 @@ pub const AGENT_ALIAS_IDLE: Duration = Duration::from_secs(5);
 pub const AGENT_ELSEWHERE_MAX: usize = 1_000;
 /// A leader or an agent looks this often at what a check is an alias of.
 pub const ALIAS_INTERVAL: Duration = Duration::from_secs(1);
+/// An agent looks at one alias so often, at most, for one change: aliases may stand for each other, in a circle.
+pub const ALIAS_LOOKS_MAX: usize = 8;

@@ -17,7 +17,7 @@ use sider_core::{
 use sider_runtime_tokio::{TokioRuntime, address};
 
 use crate::{
-    config::{in_file, read_value},
+    config::{in_file, read_value, refuse_unknown},
     config_files::{files_of, read_merged},
     consul_config::{self, Program},
     host::Reload,
@@ -154,6 +154,8 @@ fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
     if let Some(id) = translated.flags.get("node_id") {
         merged.keys.insert("node_id".to_owned(), json!(id));
     }
+    let unknown = merged.keys.keys().filter(|key| !ConfigFile::knows(key));
+    refuse_unknown(unknown.cloned().chain(translated.unknown)).map_err(|error| in_file(&names, &error))?;
     let mut file = ConfigFile::parse(&Value::Object(merged.keys))
         .map_err(|error| in_file(&names, &error.to_string()))?;
     let mut flags = translated.flags;
@@ -163,13 +165,14 @@ fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
         http: take("http"),
         node: take("node"),
         // A host's own address, unless it is said: the default of servers is loopback.
-        address: take("raft_bind")
-            .filter(|_| binds)
+        address: take("raft_advertise")
+            .or(take("raft_bind").filter(|_| binds))
             .and_then(|bind| Some(address::split(&bind).ok()?.0.to_owned()))
             .filter(|host| host != "0.0.0.0" && host != "::"),
         data_dir: take("raft_dir"),
         enable_script_checks: take("enable_script_checks").map(|enable| enable == "true"),
         log_level: take("log_level"),
+        log_format: take("log_format"),
         ..Settings::default()
     };
     file.settings = file.settings.or(of_consul);

@@ -69,6 +69,8 @@ pub enum Start {
     Wait,
     /// It starts a cluster, as it was told to.
     Bootstrap,
+    /// It starts a cluster with others, so many servers in all, once all of them are there.
+    Expect(usize),
     /// It starts a cluster of its own because nothing says otherwise, and gives it up when another one adds it.
     Implicit,
 }
@@ -124,11 +126,17 @@ impl Settings {
             (None, None) => Path::new("data").join(id.0.as_str()),
         };
         let join = sources.join(&flags.join)?;
-        let start = match sources.bool(flags.raft_bootstrap, "raft_bootstrap")? {
-            Some(true) => Start::Bootstrap,
-            Some(false) => Start::Wait,
-            None if join.is_empty() && file.peers.is_empty() => Start::Implicit,
-            None => Start::Wait,
+        let expected = match sources.text(&None, "bootstrap_expect") {
+            Some(expected) => Some(expected.check(parse_count)?),
+            None => None,
+        };
+        let bootstrap = sources.bool(flags.raft_bootstrap, "raft_bootstrap")?;
+        let start = match (bootstrap, expected) {
+            (Some(true), _) => Start::Bootstrap,
+            (Some(false), _) => Start::Wait,
+            (None, Some(servers)) => Start::Expect(servers),
+            (None, None) if join.is_empty() && file.peers.is_empty() => Start::Implicit,
+            (None, None) => Start::Wait,
         };
         check_timing(&file.timing)?;
         let log_format = match sources.text(&flags.log_format, "log_format") {
@@ -403,6 +411,11 @@ fn parse_bool(text: &str) -> Result<bool, String> {
         "false" | "no" | "off" | "0" => Ok(false),
         _ => Err(format!("{text:?} is neither true nor false")),
     }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a number of servers"))
 }
 
 fn parse_log_format(text: &str) -> Result<LogFormat, String> {

@@ -184,3 +184,48 @@ async fn a_server_listens_on_a_socket_file_and_streams_its_log() {
     }
     assert!(seen.contains("path=/v1/status/leader"), "{seen}");
 }
+
+#[tokio::test]
+async fn servers_that_expect_each_other_become_one_cluster_by_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids = ["node1", "node2", "node3"];
+    let ports = ids.map(|_| (free_port(), free_port()));
+    let join: Vec<String> = ports
+        .iter()
+        .map(|(http, _)| format!("127.0.0.1:{http}"))
+        .collect();
+    let start = async |number: usize| {
+        let (id, (http, raft)) = (ids[number], ports[number]);
+        let path = folder.path().join(format!("{id}.json"));
+        let config = json!({
+            "server": true, "bootstrap_expect": 3, "retry_join": join, "node_name": id,
+            "data_dir": folder.path().join(id), "ports": {"http": http, "server": raft},
+        });
+        std::fs::write(&path, config.to_string()).unwrap();
+        Server::start(&["-config-file", &path.display().to_string()], id, &join[number]).await
+    };
+    let mut servers = vec![start(0).await, start(1).await];
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for server in &servers {
+        assert_eq!(
+            server.stats().await["last_log_index"],
+            0,
+            "two of three begin nothing"
+        );
+        assert_eq!(server.get("/v1/raft/introduction").await["Expected"], json!({}));
+    }
+    servers.push(start(2).await);
+    for server in &servers {
+        server.ready().await;
+        server.has_voters(&ids).await;
+    }
+    servers[2].register("web", "web-1").await.unwrap();
+    assert_eq!(servers[0].instances("web").await, ["web-1"]);
+    // One that was started again goes on with what it has, and one that lost its data begins nothing.
+    servers.remove(0).kill();
+    std::fs::remove_dir_all(folder.path().join(ids[0])).unwrap();
+    let again = start(0).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(again.get("/v1/raft/introduction").await["Expected"], json!({}));
+    assert_eq!(servers[0].instances("web").await, ["web-1"]);
+}

@@ -90,6 +90,7 @@ pub(super) async fn get<R: Runtime>(shared: &Shared<R>, path: String) -> Result<
 /// Marks what is to be put right.
 fn settle<R: Runtime>(shared: &Shared<R>, namespace: &Namespace, held: &Held, started: Instant) {
     let mut local = shared.local();
+    let mut retagged = false;
     for finding in compare(&local, namespace, held) {
         match finding {
             Finding::Differs(change) => {
@@ -111,9 +112,15 @@ fn settle<R: Runtime>(shared: &Shared<R>, namespace: &Namespace, held: &Held, st
             Finding::LostCheck(key) => local.lost_check(&key, started),
             Finding::Status(key) => local.pending.mark_report(key),
             Finding::Adopt(key, status, output) => local.adopt(&key, status, output),
+            Finding::Tags(key, tags) => retagged |= local.adopt_tags(&key, tags, started),
         }
     }
+    local.compared(namespace);
+    local.follow_aliases(R::now());
     drop(local);
+    if retagged {
+        shared.news.notify_waiters();
+    }
     shared.wake_writer.notify_one();
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Finding {
     Status(CheckKey),
     /// The servers have a status for a check of which nothing is known here.
     Adopt(CheckKey, CheckStatus, String),
+    /// The servers have other tags for a service that lets others change them.
+    Tags(InstanceKey, Vec<String>),
 }
 
 /// Compares one namespace; findings come in the order of their keys.
@@ -59,6 +61,9 @@ pub(super) fn compare(local: &Local, namespace: &Namespace, held: &Held) -> Vec<
         if !same {
             findings.insert(Finding::Differs(Change::Service(key.clone())));
         }
+        let held = held_services.get(key.id.as_str());
+        let others = held.filter(|held| tags_are_others(&service.instance, held));
+        findings.extend(others.map(|held| Finding::Tags(key.clone(), held.tags.clone())));
         service_checks(local, key, service, &held_checks, &mut findings);
     }
     for id in held_services.keys() {
@@ -173,6 +178,14 @@ fn unknown_check(local: &Local, namespace: &Namespace, held: &HeldCheck, finding
         }
         _ => {}
     }
+}
+
+/// Whether somebody changed tags that anybody may change.
+fn tags_are_others(wanted: &Instance, held: &HeldService) -> bool {
+    wanted.enable_tag_override
+        && held.enable_tag_override
+        && wanted.service.as_str() == held.service
+        && wanted.tags != held.tags
 }
 
 fn same_service(wanted: &Instance, held: &HeldService) -> bool {
@@ -323,6 +336,10 @@ mod tests {
         local.confirm(&sent, Instant(3));
         let replaced = local.check(&check("beat")).expect("it is there");
         assert_eq!(replaced.confirmed, None);
+        let sent = [(check("beat"), replaced.generation)];
+        local.confirm(&sent, Instant(4));
+        let confirmed = local.check(&check("beat")).and_then(|check| check.confirmed);
+        assert_eq!(confirmed, Some(Instant(4)));
     }
 
     #[test]
@@ -438,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_others_may_change_are_left_to_them() {
+    fn tags_that_others_may_change_are_adopted_unless_newer_ones_are_under_way() {
         let mut local = wanted();
         let run = local.take_run(Instant(u64::MAX)).expect("the probe is due");
         local.finish_run(&run, CheckStatus::Critical, String::new(), Instant(1));
@@ -454,6 +471,21 @@ mod tests {
             node["Services"][0]["Tags"] = json!(["b"]);
             node["Services"][0]["EnableTagOverride"] = json!(true);
         });
+        let service = service("api");
+        let Change::Service(key) = service.clone() else {
+            panic!("it is a service's")
+        };
+        let tags = || vec!["b".to_owned()];
+        assert_eq!(
+            findings(&local, &other_tags),
+            [Finding::Tags(key.clone(), tags())]
+        );
+        // It was registered here and is yet to be told, or was told only after that look.
+        assert!(!local.adopt_tags(&key, tags(), Instant(3)));
+        let generation = local.service(&key).expect("it is there").generation;
+        local.confirm_service(&service, generation, Instant(4));
+        assert!(!local.adopt_tags(&key, tags(), Instant(3)));
+        assert!(local.adopt_tags(&key, tags(), Instant(4)));
         assert_eq!(findings(&local, &other_tags), []);
     }
 }

@@ -131,8 +131,7 @@ impl ConfigFile {
         }
         let fields = Fields::of(content)?;
         for key in content.as_object().into_iter().flat_map(|object| object.keys()) {
-            let letters = |text: &str| text.replace('_', "").to_ascii_lowercase();
-            if !KEYS.iter().any(|known| letters(known) == letters(key)) {
+            if !ConfigFile::knows(key) {
                 return Err(ConfigError(format!(
                     "unknown key {key:?}: expected one of {}",
                     KEYS.join(", ")
@@ -165,6 +164,12 @@ impl ConfigFile {
             services,
             checks,
         })
+    }
+
+    /// Whether a key means something at the top of a file.
+    pub fn knows(key: &str) -> bool {
+        let letters = |text: &str| text.replace('_', "").to_ascii_lowercase();
+        KEYS.iter().any(|known| letters(known) == letters(key))
     }
 
     /// The services, on the node of this name and address.

@@ -30,8 +30,8 @@ pub(super) async fn follow<R: Runtime>(shared: Arc<Shared<R>>, place: Place) {
                 backoff.succeeded();
                 // Servers that were set up anew begin with a lower one.
                 index = if at < index { 0 } else { at };
-                shared.local().saw(&place, Ok(seen));
-                // Aliases look no more often.
+                saw(&shared, &place, Ok(seen));
+                // Whoever can't be waited for is asked no more often.
                 R::sleep(ALIAS_INTERVAL).await;
             }
             Err(reason) => {
@@ -39,12 +39,18 @@ pub(super) async fn follow<R: Runtime>(shared: Arc<Shared<R>>, place: Place) {
                 // Once may be a server that is being exchanged.
                 if backoff.failures() > 1 {
                     tracing::debug!(node = %place.1, "an aliased node can't be looked at: {reason}");
-                    shared.local().saw(&place, Err(reason));
+                    saw(&shared, &place, Err(reason));
                     index = 0;
                 }
                 R::sleep(wait).await;
             }
         }
+    }
+}
+
+fn saw<R: Runtime>(shared: &Shared<R>, place: &Place, seen: Result<Seen, String>) {
+    if shared.local().saw(place, seen, R::now()) {
+        shared.wake_writer.notify_one();
     }
 }
 

@@ -8,10 +8,15 @@ mod aliases;
 mod elsewhere;
 mod known;
 mod pending;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::{elsewhere::Elsewhere, known::service_key};
+use self::{
+    aliases::{Aliases, Target},
+    elsewhere::Elsewhere,
+    known::service_key,
+};
 pub(super) use self::{
     elsewhere::{Place, Seen, SeenCheck},
     known::{CheckSpec, LocalCheck, ServiceSpec},
@@ -24,7 +29,7 @@ use crate::{
         check::{Streak, cut_to, interval_of, probe_of},
         schedule::{Schedule, first_run_delay},
     },
-    registry::{self, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
+    registry::{CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
     runtime::{Instant, Probe},
 };
 
@@ -68,6 +73,10 @@ pub(super) struct LocalService {
     pub(super) instance: Instance,
     /// Its checks, in the order of their registration.
     pub(super) checks: Vec<CheckKey>,
+    /// Tells this registration from one that it replaced.
+    pub(super) generation: u64,
+    /// Since when the servers are known to have had this registration.
+    told: Option<Instant>,
 }
 
 /// A run of a check to start.
@@ -92,8 +101,10 @@ pub(super) struct Local {
     /// What the servers have yet to be told.
     pub(super) pending: Pending,
     probes: Schedule<CheckKey>,
-    aliases: Schedule<CheckKey>,
+    aliases: Aliases,
     elsewhere: Elsewhere,
+    /// Services of which the registration waits for a comparison, with those who wait for it.
+    awaiting: BTreeMap<InstanceKey, Waiters>,
     heartbeats: Schedule<CheckKey>,
     /// When a service is removed because of a check that stays critical.
     removals: Schedule<CheckKey>,
@@ -112,8 +123,9 @@ impl Local {
             node_checks: BTreeSet::new(),
             pending,
             probes: Schedule::default(),
-            aliases: Schedule::default(),
+            aliases: Aliases::default(),
             elsewhere: Elsewhere::default(),
+            awaiting: BTreeMap::new(),
             heartbeats: Schedule::default(),
             removals: Schedule::default(),
             generations: 0,
@@ -224,14 +236,19 @@ impl Local {
         for check in spec.checks {
             self.put_check_state(check, origin, now, &mut random);
         }
+        self.generations += 1;
         self.services.insert(
             key.clone(),
             LocalService {
                 instance: spec.instance,
                 checks,
+                generation: self.generations,
+                told: None,
             },
         );
-        self.pending.mark(Change::Service(key));
+        self.pending.mark(Change::Service(key.clone()));
+        self.stop_awaiting(&key);
+        self.target_changed(Some(key), now);
         Ok(())
     }
 
@@ -274,7 +291,8 @@ impl Local {
     ) -> Result<Change, LocalError> {
         self.refuse_check(&spec)?;
         let key = spec.update.key();
-        let change = match service_key(&spec.update) {
+        let owner = service_key(&spec.update);
+        let change = match owner.clone() {
             None => {
                 self.node_checks.insert(key);
                 Change::Node
@@ -290,6 +308,7 @@ impl Local {
         };
         self.put_check_state(spec, origin, now, random);
         self.pending.mark(change.clone());
+        self.target_changed(owner, now);
         Ok(change)
     }
 
@@ -302,13 +321,17 @@ impl Local {
             self.drop_check(check);
         }
         self.pending.mark(Change::Service(key.clone()));
+        self.stop_awaiting(key);
+        self.aliases.touch(&Target::Instance(key.clone()));
         true
     }
 
     /// Removes a check. Gives the change that tells the servers, or `None` when it was not here.
     pub(super) fn remove_check(&mut self, key: &CheckKey) -> Option<Change> {
         let check = self.checks.get(key)?;
-        let change = match service_key(&check.spec.update) {
+        let owner = service_key(&check.spec.update);
+        self.aliases.touch(&Target::of(owner.clone()));
+        let change = match owner {
             Some(service) => {
                 if let Some(local) = self.services.get_mut(&service) {
                     local.checks.retain(|other| other != key);
@@ -354,10 +377,12 @@ impl Local {
         if let Some(output) = output {
             check.output = cut_to(output, check.spec.update.definition.output_bytes_max());
         }
+        let owner = service_key(&check.spec.update);
         if !stays_critical {
             self.plan_removal(key, now);
         }
         self.pending.mark_report(key.clone());
+        self.target_changed(owner, now);
         Ok(())
     }
 
@@ -424,6 +449,7 @@ impl Local {
         }
         if changed {
             self.pending.mark_report(run.key.clone());
+            self.target_changed(service_key(&run.spec.update), now);
         }
         changed
     }
@@ -461,44 +487,6 @@ impl Local {
         due.into_iter().flatten().min()
     }
 
-    /// Notes that the servers did not have a check at the moment `seen`.
-    pub(super) fn lost_check(&mut self, key: &CheckKey, seen: Instant) {
-        if let Some(check) = self.checks.get_mut(key)
-            && check.confirmed.is_none_or(|since| since < seen)
-        {
-            check.confirmed = None;
-        }
-    }
-
-    /// The change that registers a check; `None` when it is not here.
-    pub(super) fn change_of(&self, key: &CheckKey) -> Option<Change> {
-        let check = self.checks.get(key)?;
-        Some(service_key(&check.spec.update).map_or(Change::Node, Change::Service))
-    }
-
-    /// Notes that the servers have these checks, as they were when they were sent: what was registered since in their place
-    /// is yet to be told.
-    pub(super) fn confirm(&mut self, sent: &[(CheckKey, u64)], now: Instant) {
-        for (key, generation) in sent {
-            if let Some(check) = self.checks.get_mut(key)
-                && check.generation == *generation
-            {
-                check.confirmed = Some(now);
-            }
-        }
-    }
-
-    /// Takes on the status that the servers hold for a check that was neither run nor reported on here yet: after a
-    /// restart of the agent its thresholds then count from there.
-    pub(super) fn adopt(&mut self, key: &CheckKey, status: CheckStatus, output: String) {
-        if let Some(check) = self.checks.get_mut(key)
-            && check.set_at.is_none()
-        {
-            check.status = Some(status);
-            check.output = output;
-        }
-    }
-
     fn refuse_foreign(&self, spec: &CheckSpec, owner: Option<&InstanceId>) -> Result<(), LocalError> {
         match self.checks.get(&spec.update.key()) {
             Some(there) if there.spec.update.instance.as_ref() != owner => Err(LocalError::Invalid(format!(
@@ -513,6 +501,8 @@ impl Local {
         }
     }
 
+    /// Takes on a check. One of this id that was here before leaves it its status: what a registration says of that is about
+    /// a new check. The agent's own heartbeats begin anew, and so does the time after which a service is removed.
     fn put_check_state(
         &mut self,
         spec: CheckSpec,
@@ -529,10 +519,11 @@ impl Local {
         {
             return;
         }
+        let before = self.checks.get(&key).filter(|_| !heartbeat).cloned();
         self.drop_check(&key);
         self.generations += 1;
         let status = spec.update.status.or(heartbeat.then_some(CheckStatus::Passing));
-        let check = LocalCheck {
+        let mut check = LocalCheck {
             heartbeat,
             status,
             output: spec.update.output.clone(),
@@ -542,6 +533,9 @@ impl Local {
             generation: self.generations,
             spec,
         };
+        if let Some(before) = before {
+            (check.status, check.output, check.set_at) = (before.status, before.output, before.set_at);
+        }
         self.checks.insert(key.clone(), check);
         if let Some(ttl) = definition.ttl().filter(|_| heartbeat) {
             self.heartbeats.set(key.clone(), now + ttl * 2 / 3);
@@ -550,9 +544,7 @@ impl Local {
             let delay = first_run_delay(interval_of(&definition), random());
             self.probes.set(key.clone(), now + delay);
         }
-        if matches!(definition.probe, registry::Probe::Alias { .. }) {
-            self.aliases.set(key.clone(), now);
-        }
+        self.put_alias(&key, &definition.probe, now);
         self.plan_removal(&key, now);
     }
 

@@ -187,6 +187,7 @@ impl<R: Runtime> Agent<R> {
             reload::put_check::<R>(&mut local, check.0).map_err(contradicts)?;
         }
         let stale = restore::<R>(&config, &mut local, &stored);
+        local.await_tags();
         let mut batch: Vec<Change> = stale.into_iter().map(store::remove).collect();
         let mut namespaces = stored.namespaces;
         let fresh: BTreeSet<Namespace> = local.namespaces().difference(&namespaces).cloned().collect();

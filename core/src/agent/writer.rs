@@ -106,6 +106,8 @@ struct Item<K> {
     waiters: Waiters,
     /// The checks that a registration brings, each with its generation.
     checks: Vec<(CheckKey, u64)>,
+    /// The registration of a service that it is.
+    generation: u64,
 }
 
 /// What could not be sent, and why.
@@ -175,6 +177,7 @@ fn take_reports<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<CheckKey>>, Duratio
                     key,
                     waiters,
                     checks: Vec::new(),
+                    generation: 0,
                 });
             }
             Some(_) => {
@@ -289,7 +292,8 @@ fn take_changes<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<Change>>, Vec<Item<
     let now = R::now();
     let mut local = shared.local();
     let (mut registrations, mut removals) = (Vec::new(), Vec::new());
-    for (change, waiters) in local.pending.take_changes() {
+    for (change, waiters) in local.take_changes() {
+        let mut generation = 0;
         let (list, json, checks): (_, Value, Vec<_>) = match &change {
             Change::Node => {
                 let checks: Vec<_> = local.node_checks().collect();
@@ -301,6 +305,7 @@ fn take_changes<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<Change>>, Vec<Item<
             }
             Change::Service(key) => match local.service(key) {
                 Some(service) => {
+                    generation = service.generation;
                     let checks: Vec<_> = local.checks_of(service).collect();
                     let instance = Some(&service.instance);
                     (
@@ -321,6 +326,7 @@ fn take_changes<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<Change>>, Vec<Item<
             checks: checks.collect(),
             key: change,
             waiters,
+            generation,
         });
     }
     (registrations, removals)
@@ -368,7 +374,11 @@ async fn register_once<R: Runtime>(shared: &Shared<R>, items: &[Item<Change>]) -
 
 fn registered<R: Runtime>(shared: &Shared<R>, item: Item<Change>, outcome: Result<u64, CallError>) {
     match &outcome {
-        Ok(_) => shared.local().confirm(&item.checks, R::now()),
+        Ok(_) => {
+            let (mut local, now) = (shared.local(), R::now());
+            local.confirm(&item.checks, now);
+            local.confirm_service(&item.key, item.generation, now);
+        }
         Err(error) => tracing::error!("the servers refuse {}: {error}", describe(&item.key)),
     }
     tell(item.waiters, &outcome);

@@ -55,7 +55,7 @@ pub use self::{
     platform::{Platform, RuntimePlatform},
     probes::ServerProber,
     snapshot::SnapshotStream,
-    start::{Bootstrap, Running, StartConfig, StartError, start, wipe},
+    start::{Bootstrap, Introduction, Running, StartConfig, StartError, start, wipe},
     streams::{StreamEnd, StreamEvent, WatchStream},
     upkeep::{CONSUL_VERSION, agent_node},
     views::SharedView,

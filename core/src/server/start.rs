@@ -1,5 +1,7 @@
 //! A server on a disk and a network: how it starts, joins, gives way and ends.
 
+mod expect;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -10,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 
+pub use self::expect::{Expected, Introduction};
 use super::{Finish, RuntimePlatform, Server, ServerConfig, Wiring, wiring::Inner};
 use crate::{
     limits,
@@ -39,6 +42,9 @@ pub enum Bootstrap {
     /// It starts a cluster of these members, itself among them: at once if it is alone, else as soon as all of them
     /// are there, and are new.
     Cluster(BTreeMap<ServerId, ServerAddress>),
+    /// It starts a cluster with others, so many servers in all, as soon as those of [`StartConfig::join`] are there and new
+    /// and each of them expects the same; or another one of them does.
+    Expect(usize),
     /// Nobody asked: it starts a cluster of one, which gives way when another cluster adds this server, as long as
     /// nothing was written to it.
     Implicit,
@@ -89,11 +95,20 @@ pub async fn start<R: Runtime>(
     )
     .await?;
     let server = wiring.connect(Arc::new(node), config.bootstrap == Bootstrap::Implicit);
+    if let Bootstrap::Expect(servers) = config.bootstrap {
+        let expecting = expect::expect(
+            Arc::downgrade(&server.0),
+            network.clone(),
+            config.join.clone(),
+            servers,
+        );
+        server.0.platform().spawn(expecting.boxed());
+    }
     let members = match config.bootstrap {
         Bootstrap::Cluster(members) => Some(members),
         // It gave way to a cluster that was about to add it: a cluster of its own would be in the way again.
         Bootstrap::Implicit if !gave_way => Some(BTreeMap::from([(id, address)])),
-        Bootstrap::Implicit | Bootstrap::Wait => None,
+        Bootstrap::Implicit | Bootstrap::Wait | Bootstrap::Expect(_) => None,
     };
     match members {
         // Nobody else is asked.

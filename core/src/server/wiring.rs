@@ -31,6 +31,7 @@ use super::{
     reads::ReadRounds,
     receipts::{Receipts, Stamps},
     signal::Signal,
+    start::Expected,
     views::Views,
 };
 use crate::{
@@ -72,6 +73,7 @@ pub(super) struct Shared {
     digests: Mutex<DigestRing>,
     halted: Mutex<Option<String>>,
     finish: Mutex<Option<Finish>>,
+    expected: Mutex<Expected>,
 }
 
 /// A server, with its consensus.
@@ -132,6 +134,7 @@ impl Wiring {
                 digests: Mutex::default(),
                 halted: Mutex::default(),
                 finish: Mutex::default(),
+                expected: Mutex::default(),
             }),
             service: Arc::default(),
         }
@@ -204,6 +207,11 @@ impl Shared {
 
     pub(super) fn digests(&self) -> MutexGuard<'_, DigestRing> {
         self.digests.lock().expect("no holder of this lock panics")
+    }
+
+    /// The servers of a new cluster that this one stands by: see [`super::start`].
+    pub(super) fn expected(&self) -> MutexGuard<'_, Expected> {
+        self.expected.lock().expect("no holder of this lock panics")
     }
 
     /// Why this server does not serve any more, if it does not.

@@ -14,12 +14,12 @@ use crate::{
     api::http::{
         encode::{Encoder, health_status},
         error::ApiError,
+        oneself::{self, Member, Oneself},
         options::{Name, Parameters, read_options},
         reply::Reply,
     },
     registry::{Check, CheckStatus, Filter, InstanceId, Record, ServiceName, Shape},
     runtime::{Instant, Runtime},
-    server::CONSUL_VERSION,
 };
 
 /// `GET /v1/agent/services`: the services by id.
@@ -164,28 +164,41 @@ pub(super) async fn health_by_name<R: Runtime>(
 
 /// `GET /v1/agent/self`: who this agent is, and what it is about.
 pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>) -> Reply {
+    let config = &shared.config;
     let local = shared.local();
-    Reply::json(&json!({
-        "Config": {
-            "Datacenter": shared.config.datacenter,
-            "NodeName": shared.config.node.as_str(),
-            "NodeID": local.node().id,
-            "Server": false,
-            "Version": CONSUL_VERSION,
+    let node = local.node();
+    let stats = json!({
+        "agent": {
+            "services": local.services().count().to_string(),
+            "checks": local.checks().count().to_string(),
+            "in_step": (!local.pending.is_any()).to_string(),
+            "servers": config.servers.join(","),
         },
-        "Member": {
-            "Name": shared.config.node.as_str(),
-            "Addr": shared.config.address,
+        "consul": {
+            "acl": "disabled",
+            "known_servers": config.servers.len().to_string(),
+            "server": "false",
         },
-        "Meta": local.node().meta,
-        "Stats": {
-            "agent": {
-                "services": local.services().count(),
-                "checks": local.checks().count(),
-                "in_step": !local.pending.is_any(),
-            },
+    });
+    Reply::json(&oneself::answer(&Oneself {
+        datacenter: &config.datacenter,
+        node: config.node.as_str(),
+        node_id: &node.id,
+        is_server: false,
+        join: "",
+        member: Member {
+            name: config.node.as_str(),
+            host: &config.address,
+            // Nobody listens for gossip.
+            port: 0,
+            role: "node",
+            datacenter: &config.datacenter,
+            id: &node.id,
+            more_tags: Vec::new(),
+            is_alive: true,
         },
-        "Servers": shared.config.servers,
+        meta: json!(node.meta),
+        stats,
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Local;
+use super::{Local, aliases::Target};
 use crate::{
     limits::{AGENT_ALIAS_IDLE, AGENT_ELSEWHERE_MAX},
     probing::check::{cut, of_aliased},
@@ -125,10 +125,12 @@ impl Local {
         is_asked
     }
 
-    /// Takes note of what was seen at a place, or why nothing could be.
-    pub(in crate::agent) fn saw(&mut self, place: &Place, seen: Result<Seen, String>) {
+    /// Takes note of what was seen at a place, or why nothing could be. Gives whether an alias has another status now.
+    pub(in crate::agent) fn saw(&mut self, place: &Place, seen: Result<Seen, String>, now: Instant) -> bool {
         if let Some(followed) = self.elsewhere.0.get_mut(place) {
             followed.seen = Some(seen);
         }
+        self.aliases.touch(&Target::Elsewhere(place.clone()));
+        self.follow_aliases(now)
     }
 }

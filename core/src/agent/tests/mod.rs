@@ -3,6 +3,7 @@
 mod elsewhere;
 mod forwarded;
 mod harness;
+mod kept;
 mod like_consul;
 mod own_api;
 mod own_node;

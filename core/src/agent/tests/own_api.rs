@@ -498,7 +498,21 @@ fn the_agent_tells_about_itself() {
     let agent = world.start(json!([{"name": "api"}]));
     let told = world.get(&agent, "/v1/agent/self");
     assert_eq!(told.json["Config"]["NodeName"], json!("host-1"));
-    assert_eq!(told.json["Stats"]["agent"]["services"], json!(1));
+    let stats = &told.json["Stats"]["agent"];
+    assert_eq!(
+        (&stats["services"], &stats["servers"]),
+        (&json!("1"), &json!("a:1"))
+    );
+    assert_eq!(told.json["Config"]["Server"], json!(false));
+    assert_eq!(told.json["Member"]["Status"], json!(1));
+    // Consul's clients decode it as objects in an object.
+    let sections = told.json.as_object().expect("an object");
+    let names: Vec<&String> = sections.keys().collect();
+    assert_eq!(
+        names,
+        ["Config", "Coord", "DebugConfig", "Member", "Meta", "Stats"]
+    );
+    assert!(sections.values().all(serde_json::Value::is_object));
     assert_eq!(world.get(&agent, "/livez").status, 200);
     let told = world.get(&agent, "/v1/agent/services?pretty");
     assert!(told.text.starts_with("{\n    \"api\": {\n"), "{told:?}");

@@ -22,6 +22,7 @@ use crate::{
 pub(super) fn routes() -> Router<Server> {
     Router::new()
         .route("/v1/raft/join", write(join))
+        .route("/v1/raft/introduction", read(introduction))
         .route("/v1/raft/remove", write(remove))
         .route("/v1/raft/transfer", write(transfer))
         .route("/v1/raft/stats", read(stats))
@@ -48,6 +49,11 @@ async fn join(State(server): State<Server>, JsonBody(body): JsonBody) -> Result<
     };
     server.join(id.clone(), address).await?;
     Ok(Reply::json(&json!({ "ID": id.0 })))
+}
+
+/// `GET /v1/raft/introduction`: who this server is, for those with which it is to begin a cluster.
+async fn introduction(State(server): State<Server>) -> Reply {
+    Reply::json(&server.introduction())
 }
 
 /// `POST /v1/raft/remove` with `{"ID"}`.

@@ -8,11 +8,12 @@ use axum::{
     extract::{Path, State},
 };
 use http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use smol_str::SmolStr;
 
 use super::{
     error::{ApiError, echo},
+    oneself::{self, BUILD_DATE, Member, Oneself},
     options::Options,
     read,
     reply::Reply,
@@ -22,13 +23,6 @@ use crate::{
     raft::{Role, ServerAddress, ServerId},
     server::{CONSUL_VERSION, Server},
 };
-
-/// Consul's builds without a date have this one.
-const BUILD_DATE: &str = "1970-01-01T00:00:01Z";
-
-/// As Serf counts: 1 is alive, 4 is failed.
-const ALIVE: u8 = 1;
-const FAILED: u8 = 4;
 
 pub(super) fn routes() -> Router<Server> {
     Router::new()
@@ -54,50 +48,35 @@ pub(super) fn server_name(server: &Server, id: &ServerId) -> String {
 async fn own(State(server): State<Server>) -> Reply {
     let config = server.config();
     let status = server.status();
-    let name = config.agent_node.as_str();
     let leads = status.role == Role::Leader;
-    let raft_address = &server.address().raft;
-    Reply::json(&json!({
-        "Config": {
-            "Datacenter": config.datacenter,
-            "PrimaryDatacenter": config.datacenter,
-            "NodeName": name,
-            "NodeID": config.agent_node_id,
-            "Revision": "",
-            "Server": true,
-            "Version": CONSUL_VERSION,
-            "BuildDate": BUILD_DATE,
+    let stats = json!({
+        "consul": {
+            "acl": "disabled",
+            "bootstrap": (status.voters.len() == 1).to_string(),
+            "known_datacenters": "1",
+            "leader": leads.to_string(),
+            "leader_addr": status.known_leader().map_or("", |(_, address)| &address.raft),
+            "server": "true",
         },
-        // What is asked of it by clients: where to join.
-        "DebugConfig": {
-            "Datacenter": config.datacenter,
-            "NodeName": name,
-            "NodeID": config.agent_node_id,
-            "ServerMode": true,
-            "ACLsEnabled": false,
-            "SerfAdvertiseAddrLAN": format!("tcp://{raft_address}"),
-            "RPCAdvertiseAddr": format!("tcp://{raft_address}"),
+        "raft": {
+            "applied_index": status.applied_index.to_string(),
+            "commit_index": status.commit_index.to_string(),
+            "last_log_index": status.last_log_index.to_string(),
+            "num_peers": status.voters.len().saturating_sub(1).to_string(),
+            "state": if leads { "Leader" } else { "Follower" },
+            "term": status.term.to_string(),
         },
-        "Stats": {
-            "consul": {
-                "acl": "disabled",
-                "bootstrap": (status.voters.len() == 1).to_string(),
-                "known_datacenters": "1",
-                "leader": leads.to_string(),
-                "leader_addr": status.known_leader().map_or("", |(_, address)| &address.raft),
-                "server": "true",
-            },
-            "raft": {
-                "applied_index": status.applied_index.to_string(),
-                "commit_index": status.commit_index.to_string(),
-                "last_log_index": status.last_log_index.to_string(),
-                "num_peers": status.voters.len().saturating_sub(1).to_string(),
-                "state": if leads { "Leader" } else { "Follower" },
-                "term": status.term.to_string(),
-            },
-        },
-        "Member": member(&server, &status.id, server.address(), true, false),
-        "Meta": { "consul-network-segment": "", "consul-version": CONSUL_VERSION },
+    });
+    let name = server_name(&server, &status.id);
+    Reply::json(&oneself::answer(&Oneself {
+        datacenter: &config.datacenter,
+        node: config.agent_node.as_str(),
+        node_id: &config.agent_node_id,
+        is_server: true,
+        join: &server.address().raft,
+        member: member(&server, &name, &status.id, server.address(), true),
+        meta: json!({ "consul-network-segment": "", "consul-version": CONSUL_VERSION }),
+        stats,
     }))
 }
 
@@ -112,48 +91,40 @@ async fn members(State(server): State<Server>, options: Options) -> Result<Reply
     let reports = server.cluster().await;
     let members: Vec<_> = reports
         .iter()
-        .map(|report| member(&server, &report.id, &report.address, report.status.is_some(), wan))
+        .map(|report| {
+            let mut name = server_name(&server, &report.id);
+            if wan {
+                name = format!("{name}.{}", server.config().datacenter);
+            }
+            let alive = report.status.is_some();
+            oneself::member(&member(&server, &name, &report.id, &report.address, alive))
+        })
         .collect();
     Ok(Reply::json(&members))
 }
 
-fn member(server: &Server, id: &ServerId, address: &ServerAddress, alive: bool, wan: bool) -> Value {
-    let config = server.config();
+fn member<'a>(
+    server: &'a Server,
+    name: &'a str,
+    id: &'a ServerId,
+    address: &'a ServerAddress,
+    is_alive: bool,
+) -> Member<'a> {
     let (host, port) = split_address(&address.raft);
-    let name = server_name(server, id);
-    let mut tags = Map::new();
-    let alone = server.status().voters.len() == 1;
-    for (tag, value) in [
-        ("acls", "0".to_owned()),
-        ("build", format!("{CONSUL_VERSION}:")),
-        ("dc", config.datacenter.clone()),
-        ("id", id.0.to_string()),
-        ("port", port.to_string()),
-        ("raft_vsn", "3".to_owned()),
-        ("role", "consul".to_owned()),
-        ("segment", String::new()),
-        ("vsn", "2".to_owned()),
-        ("vsn_max", "3".to_owned()),
-        ("vsn_min", "2".to_owned()),
-    ] {
-        tags.insert(tag.to_owned(), value.into());
+    let mut more_tags = vec![("port", port.to_string()), ("raft_vsn", "3".to_owned())];
+    if server.status().voters.len() == 1 {
+        more_tags.push(("bootstrap", "1".to_owned()));
     }
-    if alone {
-        tags.insert("bootstrap".to_owned(), "1".into());
+    Member {
+        name,
+        host,
+        port,
+        role: "consul",
+        datacenter: &server.config().datacenter,
+        id: &id.0,
+        more_tags,
+        is_alive,
     }
-    json!({
-        "Name": if wan { format!("{name}.{}", config.datacenter) } else { name },
-        "Addr": host,
-        "Port": port,
-        "Tags": tags,
-        "Status": if alive { ALIVE } else { FAILED },
-        "ProtocolMin": 1,
-        "ProtocolMax": 5,
-        "ProtocolCur": 2,
-        "DelegateMin": 2,
-        "DelegateMax": 5,
-        "DelegateCur": 4,
-    })
 }
 
 /// The host and the port of an address; port 0 where it has none.

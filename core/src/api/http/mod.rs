@@ -1,6 +1,6 @@
 //! The HTTP API, as an axum router without IO: hyper serves it in production, the simulator calls it directly.
 //!
-//! One file for each resource: `agent`, `maintenance`, `identity`, `host`, `catalog`, `health`, `kv`, `watch`, `session`, `txn`, `prepared`, `event`,
+//! One file for each resource: `agent`, `maintenance`, `identity` (with `oneself`), `host`, `catalog`, `health`, `kv`, `watch`, `session`, `txn`, `prepared`, `event`,
 //! `operator`, `autopilot`, `connect`, `snapshot`, `access`, `cluster`, `batch`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
@@ -34,6 +34,7 @@ pub(crate) mod host;
 mod identity;
 pub(crate) mod kv;
 pub(crate) mod maintenance;
+pub(crate) mod oneself;
 mod operation;
 mod operator;
 pub mod options;
