@@ -12,7 +12,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 
-pub use self::expect::{Expected, Introduction};
+pub(super) use self::expect::Expected;
+pub use self::expect::Introduction;
 use super::{Finish, RuntimePlatform, Server, ServerConfig, Wiring, wiring::Inner};
 use crate::{
     limits,

@@ -41,7 +41,7 @@ pub struct Introduction {
 }
 
 /// Servers of a cluster that is to begin.
-pub type Expected = BTreeMap<ServerId, SmolStr>;
+pub(crate) type Expected = BTreeMap<ServerId, SmolStr>;
 
 impl Server {
     /// What this server says of itself to others that expect it.
