@@ -237,8 +237,11 @@ fn parse_definition(fields: &Fields<'_>) -> Result<CheckDefinition, ApiError> {
     } else {
         parse_args(fields)?.map_or(Probe::External, Probe::Cmd)
     };
-    Ok(match fields.flag("RegisteredAlone")? {
-        true => alone(definition),
+    if fields.flag("RegisteredAlone")? {
+        definition = alone(definition);
+    }
+    Ok(match fields.flag("OfAgent")? {
+        true => definition.of_agent(),
         false => definition,
     })
 }
