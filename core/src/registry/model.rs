@@ -1,6 +1,6 @@
 //! What the registry keeps: nodes, instances and their checks. Values are valid by construction.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -17,7 +17,7 @@ pub struct InvalidName {
     /// The name, cut to 64 characters.
     pub name: String,
     /// What is wrong with it.
-    pub reason: Cow<'static, str>,
+    pub reason: std::borrow::Cow<'static, str>,
 }
 
 fn check_name(kind: &'static str, bytes_max: usize, name: &str) -> Result<(), InvalidName> {
