@@ -7,14 +7,17 @@ pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes that are read of a request body that is too large, so that its sender gets to the answer; beyond it the
 /// connection closes.
 pub const BODY_DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Bytes of a service, node, namespace or check name and of an instance id; more is 400.
-pub const NAME_BYTES_MAX: usize = 128;
+/// Bytes of a service, node or namespace name and of an instance id; more is 400.
+pub const NAME_BYTES_MAX: usize = 512;
+/// Bytes of a check's name or id; more is 400. It is the most for a name and what is put around it: `service:` and `:64`,
+/// `_service_maintenance:`, `Service '…' check`.
+pub const CHECK_NAME_BYTES_MAX: usize = NAME_BYTES_MAX + 64;
 /// Bytes of an address; more is 400.
 pub const ADDRESS_BYTES_MAX: usize = 256;
 /// Tags of one instance; more is 400.
-pub const TAGS_PER_INSTANCE_MAX: usize = 64;
+pub const TAGS_PER_INSTANCE_MAX: usize = 1_024;
 /// Bytes of one tag; more is 400.
-pub const TAG_BYTES_MAX: usize = 255;
+pub const TAG_BYTES_MAX: usize = 8 * 1024;
 /// Pairs of one meta map; more is 400.
 pub const META_PAIRS_MAX: usize = 64;
 /// Characters of a meta key, of `[A-Za-z0-9_-]`; others are 400.

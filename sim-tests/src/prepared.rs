@@ -309,7 +309,42 @@ pub fn is_there(state: &State, id: &str) -> bool {
     definitions(state).iter().any(|it| it["ID"] == id)
 }
 
-/// What must be answered to a question in a state.
+/// Whether this may be answered to a question in a state. Instances come in any order, and a limit leaves any of them out.
+pub fn is_answer(state: &State, op: &PreparedOp, told: Option<&Content>) -> bool {
+    let PreparedOp::Execute { query, limit } = op else {
+        return expected(state, op).as_ref() == told;
+    };
+    let all = PreparedOp::Execute {
+        query: query.clone(),
+        limit: 0,
+    };
+    match (expected(state, &all), told) {
+        (
+            Some(Content::Executed {
+                service,
+                ttl,
+                instances: mut there,
+            }),
+            Some(Content::Executed {
+                service: told_service,
+                ttl: told_ttl,
+                instances: told,
+            }),
+        ) => {
+            let most = if *limit == 0 { there.len() } else { *limit };
+            let count = there.len().min(most);
+            // Each of those that are there at most once.
+            let is_there = |one: &InstanceSeen| {
+                let place = there.iter().position(|other| other == one);
+                place.map(|place| there.swap_remove(place)).is_some()
+            };
+            service == *told_service && ttl == *told_ttl && told.len() == count && told.iter().all(is_there)
+        }
+        (other, told) => other.as_ref() == told,
+    }
+}
+
+/// What must be answered to a question in a state, instances in their order.
 pub fn expected(state: &State, op: &PreparedOp) -> Option<Content> {
     let all = definitions(state);
     Some(match op {

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use super::{Shared, local::Outcome, servers::CallError};
 use crate::{
-    api::http::{error::ApiError, pretty, read, write},
+    api::http::{error::ApiError, path, pretty, read, write},
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_FORWARDS_MAX, AGENT_WAITERS_MAX},
     registry::{CheckId, CheckKey, InstanceId, InstanceKey, Namespace},
     runtime::Runtime,
@@ -100,14 +100,17 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
         .merge(process::routes())
         .route("/livez", read(async || "ok\n"))
         .fallback(forward::forward::<R>)
-        .layer(from_fn(indent))
+        .layer(from_fn(finish))
         .with_state(shared)
 }
 
-/// Indents the answer if `?pretty` asks for it.
-async fn indent(request: Request, next: Next) -> Response {
+/// Sends a path that is not clean to the clean one, and indents the answer if `?pretty` asks for it.
+async fn finish(request: Request, next: Next) -> Response {
     let asked = pretty::is_asked_for(request.uri().query());
-    let response = next.run(request).await;
+    let response = match path::redirect(request.uri()) {
+        Some(moved) => moved,
+        None => next.run(request).await,
+    };
     if asked {
         pretty::indent(response).await
     } else {

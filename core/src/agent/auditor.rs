@@ -13,6 +13,7 @@ use super::{
     store, wire,
 };
 use crate::{
+    api::http::health::AS_REGISTERED,
     limits::{AGENT_AFTERMATH, AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_TIMEOUT},
     probing::schedule::{Backoff, spread},
     registry::Namespace,
@@ -67,7 +68,7 @@ async fn read<R: Runtime>(shared: &Shared<R>, namespace: &Namespace) -> Result<H
     let node = encode(shared.config.node.as_str());
     let ns = encode(namespace.as_str());
     let node_services = get(shared, format!("/v1/catalog/node-services/{node}?ns={ns}")).await?;
-    let checks = get(shared, format!("/v1/health/node/{node}?ns={ns}")).await?;
+    let checks = get(shared, format!("/v1/health/node/{node}?ns={ns}&{AS_REGISTERED}")).await?;
     Ok(Held {
         node: wire::read(&node_services)?,
         checks: wire::read(&checks)?,

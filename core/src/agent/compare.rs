@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::{
     local::{Change, Local, LocalCheck, LocalService},
     wire::{HeldCheck, HeldNode, HeldService},
 };
 use crate::{
     api::http::encode::{self, definition},
-    registry::{CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace},
+    registry::{
+        CheckDefinition, CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace,
+    },
 };
 
 /// What the servers hold for the node in one namespace.
@@ -132,7 +136,7 @@ fn check_findings(
     let same = held.name == update.name
         && held.notes == update.notes
         && held.service_id == owner
-        && held.definition == definition(&update.definition);
+        && is_defined_so(&held.definition, &update.definition);
     if !same {
         findings.insert(Finding::Differs(change.clone()));
     }
@@ -149,6 +153,11 @@ fn check_findings(
         // Not so for TTL checks: the servers alone know whether one was renewed in time.
         findings.insert(Finding::Status(key.clone()));
     }
+}
+
+/// Whether a definition is held as it is wanted. An older server does not know which checks are of agents.
+fn is_defined_so(held: &Value, wanted: &CheckDefinition) -> bool {
+    *held == definition(wanted) || *held == definition(&wanted.clone().of_agent())
 }
 
 /// A check that the agent does not know goes: with its unknown service, by registering its known one again, or alone.
@@ -220,7 +229,7 @@ pub(super) fn status_of(word: &str) -> Option<CheckStatus> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::{
@@ -299,6 +308,18 @@ mod tests {
         assert_eq!(findings(&local, &held), [adopt]);
         local.adopt(&check("probe"), CheckStatus::Critical, String::new());
         // That the TTL check is critical there is for the servers to say.
+        assert_eq!(findings(&local, &held), []);
+    }
+
+    #[test]
+    fn what_servers_hold_as_an_agents_is_the_same() {
+        let mut local = wanted();
+        local.adopt(&check("probe"), CheckStatus::Critical, String::new());
+        let held = held(|_, checks| {
+            for check in checks.as_array_mut().expect("a list") {
+                check["Definition"]["OfAgent"] = json!(true);
+            }
+        });
         assert_eq!(findings(&local, &held), []);
     }
 

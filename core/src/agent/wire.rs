@@ -33,6 +33,7 @@ pub(super) fn registration(
                 CheckDefinitionUpdate {
                     status,
                     output: status.map(|_| check.output.clone()).unwrap_or_default(),
+                    definition: check.spec.update.definition.clone().of_agent(),
                     ..check.spec.update.clone()
                 }
             })

@@ -23,7 +23,8 @@ use crate::limits::CHECK_OUTPUT_BYTES_MAX;
 pub struct CheckDefinition {
     /// What to run.
     pub probe: Probe,
-    /// Between two runs. A TTL check is not run: see [`CheckDefinition::ALONE`].
+    /// Between two runs. A TTL check is not run: see [`CheckDefinition::ALONE`]. What an agent registered has a mark in it:
+    /// see [`CheckDefinition::said_interval`].
     pub interval: Duration,
     /// Of one run.
     pub timeout: Duration,
@@ -89,9 +90,35 @@ impl CheckDefinition {
     /// a check even where they are zero, and nothing else tells the two apart.
     pub const ALONE: Duration = Duration::from_nanos(1);
 
+    /// What is added to the interval of a check that an agent runs, or whose TTL it looks after. Consul shows the times of
+    /// such a check and keeps its definition to itself, and nothing else tells it from one that a client registered.
+    const OF_AGENT: Duration = Duration::from_nanos(2);
+
     /// Whether it is of a TTL check that was registered by itself.
     pub fn is_alone(&self) -> bool {
-        self.ttl().is_some() && self.interval == CheckDefinition::ALONE
+        self.ttl().is_some() && self.said_interval() == CheckDefinition::ALONE
+    }
+
+    /// Whether an agent registered it.
+    pub fn is_of_agent(&self) -> bool {
+        matches!(self.interval.subsec_nanos() % 1_000, 2 | 3)
+    }
+
+    /// The same, as an agent registers it.
+    #[must_use]
+    pub fn of_agent(mut self) -> Self {
+        if !self.is_of_agent() {
+            self.interval += CheckDefinition::OF_AGENT;
+        }
+        self
+    }
+
+    /// The interval as it was said.
+    pub fn said_interval(&self) -> Duration {
+        match self.is_of_agent() {
+            true => self.interval.saturating_sub(CheckDefinition::OF_AGENT),
+            false => self.interval,
+        }
     }
 
     /// The TTL, for a TTL check.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::{CheckDefinition, Extras, Locality};
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{CHECK_NAME_BYTES_MAX, NAME_BYTES_MAX};
 
 /// Why a name was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,16 +17,16 @@ pub struct InvalidName {
     /// The name, cut to 64 characters.
     pub name: String,
     /// What is wrong with it.
-    pub reason: &'static str,
+    pub reason: std::borrow::Cow<'static, str>,
 }
 
-fn check_name(kind: &'static str, name: &str) -> Result<(), InvalidName> {
+fn check_name(kind: &'static str, bytes_max: usize, name: &str) -> Result<(), InvalidName> {
     let reason = if name.is_empty() {
-        "it is empty"
-    } else if name.len() > NAME_BYTES_MAX {
-        "it is longer than 128 bytes"
+        "it is empty".into()
+    } else if name.len() > bytes_max {
+        format!("it is longer than {bytes_max} bytes").into()
     } else if name.chars().any(|c| c.is_control()) {
-        "it has a control character"
+        "it has a control character".into()
     } else {
         return Ok(());
     };
@@ -38,7 +38,7 @@ fn check_name(kind: &'static str, name: &str) -> Result<(), InvalidName> {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $bytes_max:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         // Decoded names are checked too, so that no stored or received value can hold a bad one.
@@ -46,12 +46,12 @@ macro_rules! name {
         pub struct $name(SmolStr);
 
         impl $name {
-            /// Takes 1 to 128 bytes without control characters.
+            #[doc = concat!("Takes a byte or more, [`", stringify!($bytes_max), "`] at most, without control characters.")]
             ///
             /// # Errors
             /// Says what is wrong with the name.
             pub fn parse(name: &str) -> Result<Self, InvalidName> {
-                check_name($kind, name)?;
+                check_name($kind, $bytes_max, name)?;
                 Ok(Self(SmolStr::new(name)))
             }
 
@@ -81,7 +81,7 @@ macro_rules! name {
             type Error = InvalidName;
 
             fn try_from(name: SmolStr) -> Result<Self, InvalidName> {
-                check_name($kind, &name)?;
+                check_name($kind, $bytes_max, &name)?;
                 Ok(Self(name))
             }
         }
@@ -102,27 +102,27 @@ macro_rules! name {
 
 name!(
     /// A namespace; `default` where none is given.
-    Namespace, "namespace"
+    Namespace, "namespace", NAME_BYTES_MAX
 );
 name!(
     /// A service's name within its namespace.
-    ServiceName, "service name"
+    ServiceName, "service name", NAME_BYTES_MAX
 );
 name!(
     /// An instance's id, unique on its node within its namespace.
-    InstanceId, "instance id"
+    InstanceId, "instance id", NAME_BYTES_MAX
 );
 name!(
     /// A node: a host that instances run on. (A Raft member is a *server*, and something else.)
-    NodeName, "node name"
+    NodeName, "node name", NAME_BYTES_MAX
 );
 name!(
     /// A check's id, unique on its node within its namespace.
-    CheckId, "check id"
+    CheckId, "check id", CHECK_NAME_BYTES_MAX
 );
 name!(
     /// A session's id: a UUID where this program made it.
-    SessionId, "session id"
+    SessionId, "session id", NAME_BYTES_MAX
 );
 
 impl Default for Namespace {

@@ -413,6 +413,16 @@ impl Server {
         let freshness = self.0.settle(consistency).await?;
         Ok(self.0.evaluate_found(find, freshness))
     }
+
+    /// Puts a list in an order by chance, each as likely as any other.
+    pub fn shuffle<T>(&self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let chance = u128::from(self.0.platform().random_u64());
+            let chosen = (chance * (last as u128 + 1)) >> u64::BITS;
+            items.swap(last, usize::try_from(chosen).unwrap_or(last));
+        }
+    }
+
     /// A new random UUID.
     pub fn new_uuid(&self) -> String {
         uuid([self.0.platform().random_u64(), self.0.platform().random_u64()])

@@ -291,11 +291,11 @@ fn whatever_is_sent_is_answered_with_success_or_with_a_reason() {
             // The health of an instance is told by a status, 503 among them.
             let health =
                 uri.starts_with("/v1/agent/health/") && answer.status == StatusCode::SERVICE_UNAVAILABLE;
-            // Keys are answered as Consul does: numbers that are none are a 500, odd paths lead elsewhere, and a miss says
-            // no more than its index.
+            // Odd paths lead elsewhere, as in Consul. Keys are answered as Consul does: numbers that are none are a 500, and
+            // a miss says no more than its index.
             let of_keys = uri.starts_with("/v1/kv/");
-            let as_consul = of_keys
-                && (answer.body.starts_with("strconv.") || answer.status.is_redirection())
+            let as_consul = of_keys && answer.body.starts_with("strconv.")
+                || answer.status.is_redirection()
                 || answer.status == StatusCode::INTERNAL_SERVER_ERROR
                     && (method == Method::HEAD
                         || CONSULS_500.iter().any(|words| answer.body.starts_with(words)));

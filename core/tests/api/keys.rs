@@ -67,7 +67,7 @@ fn options_of_keys() {
             GET /v1/kv/a?recurse
                 404 @6 
             GET /v1/kv/with%20space%2Fand%FF
-                404 @1 
+                400 Invalid key: expected UTF-8 behind its percent signs
         "##]],
     );
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod catalog;
+mod clients;
 mod cluster;
 mod errors;
 mod extras;

@@ -44,6 +44,13 @@ impl Asked {
             let value = HeaderValue::from_str(value).map_err(|error| failed(&error))?;
             map.append(name, value);
         }
+        // As Consul's checks do: some services look at who asks, or for what.
+        for (name, usual) in [
+            (header::USER_AGENT, "Consul Health Check"),
+            (header::ACCEPT, "text/plain, text/*, */*"),
+        ] {
+            map.entry(name).or_insert(HeaderValue::from_static(usual));
+        }
         Ok(Asked {
             url: url.parse().map_err(|error: InvalidUri| failed(&error))?,
             method: Method::from_bytes(method.as_bytes()).map_err(|error| failed(&error))?,
@@ -203,6 +210,19 @@ mod tests {
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("GET /health?full=1 HTTP/1.1\r\n"), "{asked}");
         assert!(asked.contains("x-probe: yes"), "{asked}");
+        // Whom and what a check names no other for.
+        assert!(asked.contains("user-agent: Consul Health Check\r\n"), "{asked}");
+        assert!(asked.contains("accept: text/plain, text/*, */*\r\n"), "{asked}");
+    }
+
+    #[test]
+    fn a_check_says_who_asks_and_for_what() {
+        let named = [("User-Agent", "mine"), ("accept", "application/json")];
+        let named = named.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let asked = Asked::new("http://localhost/", "GET", &named, "").unwrap();
+        assert_eq!(asked.headers[header::USER_AGENT], "mine");
+        assert_eq!(asked.headers[header::ACCEPT], "application/json");
+        assert_eq!(asked.headers.len(), 2);
     }
 
     /// A server of TLS with a certificate of its own making for the name `localhost`; gives its port, and the certificate's

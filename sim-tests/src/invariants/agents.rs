@@ -163,7 +163,7 @@ fn checks_in_the_end(
             );
             return ended_wrong(history, what);
         }
-        let interval = check.definition.interval;
+        let interval = check.definition.said_interval();
         let says_so = |output: &String| check.output.ends_with(output.as_str());
         let otherwise = check.definition.ttl() != wanted.ttl
             || check.name != wanted.name

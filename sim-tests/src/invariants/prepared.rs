@@ -28,11 +28,9 @@ pub fn check(history: &History) -> Result<(), Violation> {
             Outcome::Done(answer) if op.is_logged() => created(history, operation, answer.content.as_ref()),
             Outcome::Done(answer) => {
                 let told = answer.content.as_ref();
-                some_moment(history, operation, |state| {
-                    prepared::expected(state, op).as_ref() == told
-                })
-                .then_some(())
-                .ok_or_else(|| format!("{told:?} was true at no moment between request and answer"))
+                some_moment(history, operation, |state| prepared::is_answer(state, op, told))
+                    .then_some(())
+                    .ok_or_else(|| format!("{told:?} was true at no moment between request and answer"))
             }
             Outcome::Refused { reason, .. } => {
                 some_moment(history, operation, |state| is_refused(state, op, reason))
@@ -128,6 +126,7 @@ mod tests {
 
     use super::{super::story::Story, *};
     use crate::{
+        content::InstanceSeen,
         history::{Answer, ServerNumber},
         prepared::Wanted,
     };
@@ -235,6 +234,58 @@ mod tests {
         story.wait_ms(5);
         ask(&mut story, execute("near"), told(before));
         assert!(complaint(story).contains("was true at no moment between request and answer"));
+    }
+
+    /// What is answered when the story has been told so far and three instances are there, changed as a test wants.
+    fn of_three(limit: usize, change: impl FnOnce(&mut Vec<InstanceSeen>)) -> Result<(), Violation> {
+        let mut story = story();
+        story.register_passing("web-2", 2);
+        story.register_passing("web-3", 3);
+        story.wait_ms(5);
+        let Some(Content::Executed {
+            service,
+            ttl,
+            mut instances,
+        }) = now(&mut story, &execute("near"))
+        else {
+            panic!("the query finds instances");
+        };
+        assert_eq!(instances.len(), 3);
+        change(&mut instances);
+        let op = PreparedOp::Execute {
+            query: "near".into(),
+            limit,
+        };
+        let content = Content::Executed {
+            service,
+            ttl,
+            instances,
+        };
+        ask(&mut story, op, told(Some(content)));
+        check(&story.finish())
+    }
+
+    #[test]
+    fn any_order_is_fine_and_any_of_them_within_a_limit() {
+        assert_eq!(of_three(0, |them| them.reverse()), Ok(()));
+        assert_eq!(of_three(2, |them| drop(them.remove(0))), Ok(()));
+        assert_eq!(of_three(9, |them| them.rotate_left(1)), Ok(()));
+    }
+
+    #[test]
+    fn too_few_too_many_or_one_twice_are_not() {
+        assert!(of_three(0, |them| drop(them.pop())).is_err());
+        assert!(of_three(2, |_| ()).is_err());
+        assert!(of_three(2, |them| them.truncate(1)).is_err());
+        assert!(of_three(0, |them| them[0] = them[1].clone()).is_err());
+        assert!(of_three(2, |them| *them = vec![them[0].clone(); 2]).is_err());
+        assert!(
+            of_three(1, |them| {
+                them.truncate(1);
+                them[0].tags.push("another".into());
+            })
+            .is_err()
+        );
     }
 
     #[test]

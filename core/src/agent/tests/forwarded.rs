@@ -30,6 +30,52 @@ fn keys_and_lists_of_the_cluster_are_a_servers() {
 }
 
 #[test]
+fn a_path_that_is_not_clean_is_sent_to_the_clean_one() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    for (path, clean) in [
+        ("//v1/catalog/nodes?stale", "/v1/catalog/nodes?stale"),
+        ("/v1/agent/./services", "/v1/agent/services"),
+    ] {
+        let told = world.get(&agent, path);
+        assert_eq!((told.status, header(&told, "location")), (301, clean));
+    }
+}
+
+#[test]
+fn checks_show_their_times_to_clients_and_their_definition_to_their_agent() {
+    let world = World::new();
+    let agent = world.start(json!([{"name": "web", "checks": [
+        {"type": "tcp", "tcp": "10.0.0.1:80", "interval": "1s", "timeout": "500ms"},
+        {"type": "ttl", "ttl": "1h"},
+    ]}]));
+    world.advance(SECOND * 3);
+    let told = world.get(&agent, "/v1/health/checks/web");
+    let shown = |place: usize| {
+        let check = &told.json[place];
+        (
+            check["Interval"].clone(),
+            check["Timeout"].clone(),
+            check["Definition"].clone(),
+        )
+    };
+    assert_eq!(shown(0), (json!("1s"), json!("500ms"), json!({})));
+    assert_eq!(shown(1), (json!(""), json!(""), json!({})));
+    let told = world.get(&agent, &format!("/v1/health/node/{NODE}?as-registered"));
+    let definitions = |id: &str| {
+        let checks = told.json.as_array().into_iter().flatten();
+        let mut of_id = checks.filter(|check| check["CheckID"] == id);
+        of_id.next().map(|check| check["Definition"].clone())
+    };
+    let expected = json!({"TCP": "10.0.0.1:80", "Interval": "1s", "Timeout": "500ms", "OfAgent": true});
+    assert_eq!(definitions("chk:web:0"), Some(expected));
+    assert_eq!(
+        definitions("chk:web:1"),
+        Some(json!({"TTL": "1h0m0s", "OfAgent": true}))
+    );
+}
+
+#[test]
 fn a_session_that_names_no_node_is_of_this_host() {
     let world = World::new();
     let agent = world.start(json!([]));

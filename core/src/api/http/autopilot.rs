@@ -15,7 +15,7 @@ use super::{
     error::ApiError,
     identity::server_name,
     kv,
-    operator::leads,
+    operator::{leads, led_status},
     options::{Options, WriteOptions},
     prepared::key_value,
     read,
@@ -178,8 +178,9 @@ fn judged_body(server: &Server, judged: &Judged<'_>, status_name: &str) -> Value
 }
 
 /// `GET /v1/operator/autopilot/health`: 429 if a server is not healthy.
-async fn health(State(server): State<Server>, _: Options) -> Reply {
-    let (status, reports) = (server.status(), server.cluster().await);
+async fn health(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+    let status = led_status(&server, &options)?;
+    let reports = server.cluster().await;
     let judged = judge(&status, &reports);
     let servers = judged.iter().map(|judged| {
         let mut body = judged_body(&server, judged, "SerfStatus");
@@ -193,15 +194,16 @@ async fn health(State(server): State<Server>, _: Options) -> Reply {
         "FailureTolerance": tolerance(&judged),
         "Servers": servers.collect::<Vec<_>>(),
     }));
-    match healthy {
+    Ok(match healthy {
         true => reply,
         false => reply.with_status(StatusCode::TOO_MANY_REQUESTS, "unhealthy"),
-    }
+    })
 }
 
 /// `GET /v1/operator/autopilot/state`.
-async fn state(State(server): State<Server>, _: Options) -> Reply {
-    let (status, reports) = (server.status(), server.cluster().await);
+async fn state(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+    let status = led_status(&server, &options)?;
+    let reports = server.cluster().await;
     let judged = judge(&status, &reports);
     let servers: serde_json::Map<String, Value> = judged
         .iter()
@@ -221,12 +223,12 @@ async fn state(State(server): State<Server>, _: Options) -> Reply {
         })
         .collect();
     let voters: Vec<_> = status.voters.keys().map(|id| &id.0).collect();
-    Reply::json(&json!({
+    Ok(Reply::json(&json!({
         "Healthy": judged.iter().all(|server| server.healthy),
         "FailureTolerance": tolerance(&judged),
         "OptimisticFailureTolerance": tolerance(&judged),
         "Servers": servers,
         "Leader": status.known_leader().map_or("", |(id, _)| &id.0),
         "Voters": voters,
-    }))
+    })))
 }

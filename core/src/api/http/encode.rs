@@ -184,6 +184,18 @@ impl<'a> Encoder<'a> {
         to_bytes(&checks)
     }
 
+    /// The same for the agent that registered them, with all that it said of how they are run.
+    pub fn checks_as_registered(&self, view: &View) -> Bytes {
+        let View::Checks(checks) = view else {
+            mismatch(view);
+        };
+        let as_registered = checks.iter().map(|(check, _)| CheckBody {
+            definition: definition(&check.definition),
+            ..self.check(check, None)
+        });
+        to_bytes(&as_registered.collect::<Vec<_>>())
+    }
+
     /// An instance as `/v1/agent/service/{id}` and `/v1/agent/services` show it.
     pub fn agent_service(&self, instance: &Instance) -> AgentServiceBody {
         AgentServiceBody {
@@ -311,7 +323,7 @@ impl<'a> Encoder<'a> {
     }
 
     fn check<'b>(&self, check: &'b Check, service: Option<(&'b ServiceName, &'b [String])>) -> CheckBody<'b> {
-        let of_agent = check.node == *self.agent_node;
+        let of_agent = check.node == *self.agent_node || check.definition.is_of_agent();
         let shown = |duration: std::time::Duration| match duration {
             _ if of_agent && check.definition.is_alone() => "0s".to_owned(),
             duration if of_agent && !duration.is_zero() => duration::format(duration),
@@ -328,7 +340,7 @@ impl<'a> Encoder<'a> {
             service_name: service.map_or("", |(name, _)| name.as_str()),
             service_tags: Some(service.map_or(&[], |(_, tags)| tags)),
             r#type: kind(check),
-            interval: shown(check.definition.interval),
+            interval: shown(check.definition.said_interval()),
             timeout: shown(check.definition.timeout),
             exposed_port: 0,
             definition: if of_agent {
@@ -372,12 +384,12 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// A check's definition: what is given of it. `TTL`, `Args`, the thresholds and
-/// `RegisteredAlone` are beyond Consul's.
+/// A check's definition: what is given of it. `TTL`, `Args` and the thresholds are beyond Consul's, and so are
+/// `RegisteredAlone` and `OfAgent`, which agents alone are shown.
 pub(crate) fn definition(definition: &CheckDefinition) -> Value {
     let mut body = Map::new();
     for (name, duration) in [
-        ("Interval", definition.interval),
+        ("Interval", definition.said_interval()),
         ("Timeout", definition.timeout),
         (
             "DeregisterCriticalServiceAfter",
@@ -402,6 +414,9 @@ pub(crate) fn definition(definition: &CheckDefinition) -> Value {
     if definition.is_alone() {
         body.remove("Interval");
         body.insert("RegisteredAlone".into(), true.into());
+    }
+    if definition.is_of_agent() {
+        body.insert("OfAgent".into(), true.into());
     }
     match &definition.probe {
         Probe::Ttl(_) | Probe::External => {}

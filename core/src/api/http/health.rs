@@ -114,7 +114,7 @@ async fn service_checks(
     checks(&server, query, &options).await
 }
 
-/// `GET /v1/health/node/{name}`: the checks of a node and of its instances.
+/// `GET /v1/health/node/{name}`: the checks of a node and of its instances; for its agent as it registered them.
 async fn node_checks(
     State(server): State<Server>,
     Name(node): Name<NodeName>,
@@ -124,8 +124,17 @@ async fn node_checks(
         namespace: options.namespace.clone(),
         node,
     };
-    checks(&server, query, &options).await
+    if !options.parameters.has(AS_REGISTERED) {
+        return checks(&server, query, &options).await;
+    }
+    // The view's own bytes are what all others are shown.
+    let answer = server.read(query, options.read).await?;
+    let body = Encoder::new(server.config()).checks_as_registered(&answer.view.view);
+    Ok(Reply::read(&answer, &options, body))
 }
+
+/// The parameter by which an agent asks for its node's checks with all that it said of them, to compare.
+pub(crate) const AS_REGISTERED: &str = "as-registered";
 
 /// `GET /v1/health/state/{state}`: the checks in a state, or in `any`.
 async fn checks_in_state(

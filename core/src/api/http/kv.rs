@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{Method, StatusCode, Uri, header};
+use http::{Method, StatusCode};
 
 use super::{
     body::ValueBody,
@@ -22,7 +22,9 @@ use super::{
     wrong_method,
 };
 use crate::{
-    registry::{Command, Key, KeyWrite, Operation, OperationRefusal, Query, Refusal, SessionId, View},
+    registry::{
+        Command, Key, KeyWrite, Namespace, Operation, OperationRefusal, Query, Refusal, SessionId, View,
+    },
     server::Server,
 };
 
@@ -49,54 +51,32 @@ impl FromRequestParts<Server> for KeyPath {
 
     async fn from_request_parts(parts: &mut Parts, _: &Server) -> Result<Self, Response> {
         let path = parts.uri.path();
-        if let Some(clean) = clean_path(path) {
-            return Err(moved(&clean, &parts.uri));
-        }
         let mut behind = PREFIXES.iter().filter_map(|prefix| path.strip_prefix(prefix));
         let encoded = behind.next().unwrap_or_default();
         let Some(bytes) = percent_decode(encoded) else {
             let error = ApiError::bad_request("Invalid path: expected two hexadecimal digits behind each %");
             return Err(error.into_response());
         };
-        client_key(bytes)
+        readable(bytes)
+            .and_then(client_key)
             .map(KeyPath)
             .map_err(IntoResponse::into_response)
     }
 }
 
-/// A path without empty, `.` and `..` parts, as Go's servers insist on; `None` if it has none.
-fn clean_path(path: &str) -> Option<String> {
-    let parts = path.split('/').skip(1);
-    let last = path.rsplit('/').next().unwrap_or_default();
-    let odd = |part: &str| part.is_empty() || part == "." || part == "..";
-    // What follows the last slash may be empty.
-    let inner = parts.clone().count().saturating_sub(1);
-    if !parts.clone().take(inner).any(odd) && last != "." && last != ".." {
-        return None;
-    }
-    let mut kept: Vec<&str> = Vec::new();
-    for part in parts {
-        match part {
-            "" | "." => {}
-            ".." => {
-                kept.pop();
-            }
-            part => kept.push(part),
-        }
-    }
-    let slash = if last.is_empty() && !kept.is_empty() {
-        "/"
-    } else {
-        ""
+/// A key's bytes as text: bytes that are none would be shown as others, and so look like another key.
+fn readable(bytes: Vec<u8>) -> Result<String, ApiError> {
+    let Ok(text) = String::from_utf8(bytes) else {
+        return Err(ApiError::bad_request(
+            "Invalid key: expected UTF-8 behind its percent signs",
+        ));
     };
-    Some(format!("/{}{slash}", kept.join("/")))
-}
-
-/// 301 to the same request with another path.
-fn moved(path: &str, uri: &Uri) -> Response {
-    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let location = [(header::LOCATION, format!("{path}{query}"))];
-    (StatusCode::MOVED_PERMANENTLY, location).into_response()
+    match text.chars().find(|letter| letter.is_control()) {
+        Some(letter) => Err(ApiError::bad_request(format!(
+            "Invalid key: expected no control characters, got {letter:?}"
+        ))),
+        None => Ok(text),
+    }
 }
 
 fn percent_decode(text: &str) -> Option<Vec<u8>> {
@@ -120,6 +100,7 @@ async fn read(
     State(server): State<Server>,
     options: Options,
 ) -> Result<Response, ApiError> {
+    refuse_foreign(&options.namespace)?;
     let parameters = &options.parameters;
     let query = if parameters.has("keys") {
         let separator = parameters.text("separator").unwrap_or_default();
@@ -227,17 +208,20 @@ pub(super) fn server_error(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
 }
 
-/// Keys have no namespaces: a write that names one is not what it takes itself for.
+/// Refuses a write that names another namespace than the default one.
 pub(super) fn refuse_namespace(options: &WriteOptions) -> Result<(), ApiError> {
-    match &options.namespace {
-        Some(namespace) if *namespace != crate::registry::Namespace::default() => {
-            Err(ApiError::bad_request(format!(
-                "keys and sessions have no namespaces: expected none, got {:?}",
-                namespace.as_str()
-            )))
-        }
-        _ => Ok(()),
+    options.namespace.as_ref().map_or(Ok(()), refuse_foreign)
+}
+
+/// Keys and sessions have no namespaces: what names another one than the default is not what it takes itself for.
+pub(super) fn refuse_foreign(namespace: &Namespace) -> Result<(), ApiError> {
+    if *namespace == Namespace::default() {
+        return Ok(());
     }
+    Err(ApiError::bad_request(format!(
+        "keys and sessions have no namespaces: expected none, got {:?}",
+        namespace.as_str()
+    )))
 }
 
 /// 400 when more than one of these parameters is there, with all of them, in Go's encoding.
@@ -275,25 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_cleaned_as_go_cleans_them() {
-        for (path, clean) in [
-            ("/v1/kv/a", None),
-            ("/v1/kv/a/", None),
-            ("/v1/kv/", None),
-            ("/v1/kv/a.b/..c", None),
-            ("/v1/kv//lead", Some("/v1/kv/lead")),
-            ("/v1/kv/a//b/", Some("/v1/kv/a/b/")),
-            ("/v1/kv/a/./b", Some("/v1/kv/a/b")),
-            ("/v1/kv/a/../b", Some("/v1/kv/b")),
-            ("/v1/kv/a/..", Some("/v1/kv")),
-            ("/v1/kv//", Some("/v1/kv/")),
-        ] {
-            assert_eq!(clean_path(path).as_deref(), clean, "{path}");
-        }
-    }
-
-    #[test]
-    fn keys_are_any_bytes() {
+    fn what_stands_behind_percent_signs_is_any_byte() {
         assert_eq!(
             percent_decode("with%20space%2Fenc").as_deref(),
             Some(&b"with space/enc"[..])

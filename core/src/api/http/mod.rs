@@ -3,7 +3,7 @@
 //! One file for each resource: `agent`, `maintenance`, `identity` (with `oneself`), `host`, `catalog`, `health`, `kv`, `watch`, `session`, `txn`, `prepared`, `event`,
 //! `operator`, `autopilot`, `connect`, `snapshot`, `access`, `cluster`, `batch`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
-//! headers), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
+//! headers), [`path`] (what is sent to a clean path), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
 //! [`reply`] (headers of answers), [`error`] (errors in one line), [`duration`] (Go's durations).
 //!
 //! Where this API differs from Consul's, on purpose:
@@ -29,7 +29,7 @@ pub mod duration;
 pub mod encode;
 pub mod error;
 mod event;
-mod health;
+pub(crate) mod health;
 pub(crate) mod host;
 mod identity;
 pub(crate) mod kv;
@@ -38,6 +38,7 @@ pub(crate) mod oneself;
 mod operation;
 mod operator;
 pub mod options;
+pub(crate) mod path;
 mod prepared;
 mod prepared_definition;
 pub(crate) mod pretty;
@@ -152,7 +153,10 @@ async fn finish(State(server): State<Server>, request: Request, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().cloned();
     let of_api = request.uri().path().starts_with("/v1/");
     let pretty = of_api && pretty::is_asked_for(request.uri().query());
-    let mut response = next.run(request).await;
+    let mut response = match path::redirect(request.uri()) {
+        Some(moved) => moved,
+        None => next.run(request).await,
+    };
     if pretty {
         response = pretty::indent(response).await;
     }

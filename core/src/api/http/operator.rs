@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     raft::{RaftStatus, ServerId},
-    server::Server,
+    server::{Server, ServerError},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -38,9 +38,22 @@ pub(super) fn routes() -> Router<Server> {
         )
 }
 
-/// `GET /v1/operator/raft/configuration`: the members of the Raft cluster.
-async fn configuration(State(server): State<Server>, _: Options) -> Reply {
+/// The state of a server as operators ask for it. In Consul the leader answers them: without one there is no answer,
+/// unless `?stale` asks for what this server has.
+///
+/// # Errors
+/// No leader is known.
+pub(super) fn led_status(server: &Server, options: &Options) -> Result<RaftStatus, ApiError> {
     let status = server.status();
+    match status.known_leader().is_some() || options.stale() {
+        true => Ok(status),
+        false => Err(ServerError::NoLeader.into()),
+    }
+}
+
+/// `GET /v1/operator/raft/configuration`: the members of the Raft cluster.
+async fn configuration(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+    let status = led_status(&server, &options)?;
     let matched = |id: &ServerId| match *id == status.id {
         true => status.last_log_index,
         false => status.matched.get(id).copied().unwrap_or_default(),
@@ -60,7 +73,7 @@ async fn configuration(State(server): State<Server>, _: Options) -> Reply {
             })
         })
         .collect();
-    Reply::json(&json!({ "Servers": servers, "Index": 0 }))
+    Ok(Reply::json(&json!({ "Servers": servers, "Index": 0 })))
 }
 
 pub(super) fn leads(status: &RaftStatus, id: &ServerId) -> bool {

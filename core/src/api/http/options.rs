@@ -291,6 +291,11 @@ pub(crate) fn read_options(parameters: &Parameters) -> Result<ReadOptions, ApiEr
             "Cannot specify ?stale with ?consistent, conflicting semantics.",
         ));
     }
+    if parameters.has("cached") && parameters.has("consistent") {
+        return Err(ApiError::bad_request(
+            "Cannot specify ?cached with ?consistent, conflicting semantics.",
+        ));
+    }
     let index = match parameters.text("index") {
         None => None,
         Some(text) => match text.parse::<u64>() {

@@ -281,13 +281,21 @@ async fn execute(
     let (Some(definition), Some(answer)) = (found?, answer) else {
         return Ok(not_found());
     };
-    let View::Instances(found) = &answer.view.view else {
-        return Err(ApiError::server_error(
-            "instances were answered with something else",
-        ));
+    let found: &[InstanceHealth] = match &answer.view.view {
+        View::Instances(found) => found,
+        // Nothing is of a service without a name.
+        _ if definition.service().is_empty() => &[],
+        _ => {
+            return Err(ApiError::server_error(
+                "instances were answered with something else",
+            ));
+        }
     };
     let wanted = found.iter().filter(|entry| is_wanted(&definition, entry));
-    let wanted: Vec<InstanceHealth> = wanted.take(limit.unwrap_or(usize::MAX)).cloned().collect();
+    let mut wanted: Vec<InstanceHealth> = wanted.cloned().collect();
+    // In any order, so that those who take the first one, or the first few, spread over all.
+    server.shuffle(&mut wanted);
+    wanted.truncate(limit.unwrap_or(usize::MAX));
     let nodes = Encoder::new(server.config()).service_health(&View::Instances(wanted));
     let mut body = meta(&answer, &options);
     body["Service"] = definition.service().into();
@@ -338,6 +346,10 @@ fn executed(
     let Some((definition, _)) = resolve(registry, name)? else {
         return Ok(None);
     };
+    if definition.service().is_empty() {
+        // What a template left blank for this name; the index is that of the queries.
+        return Ok(Some((definition, Query::KeyTree(query_key("")?))));
+    }
     let query = Query::ServiceHealth {
         namespace: options.namespace.clone(),
         service: ServiceName::parse(definition.service())?,

@@ -51,7 +51,7 @@ impl Definition {
             }),
             None => json!({ "NearestN": 0, "Datacenters": null, "Targets": null }),
         };
-        Ok(Definition(json!({
+        let definition = Definition(json!({
             "ID": id,
             "Name": name,
             "Session": "",
@@ -71,7 +71,11 @@ impl Definition {
                 "Peer": service.text("Peer")?.unwrap_or_default(),
             },
             "DNS": { "TTL": ttl },
-        })))
+        }));
+        if definition.is_template() {
+            check_template(&definition.0["Service"], "Service")?;
+        }
+        Ok(definition)
     }
 
     /// What is stored.
@@ -203,11 +207,8 @@ pub(super) fn fill_in(mut definition: Definition, name: &str) -> Result<Definiti
         "name.prefix" => prefix.clone(),
         "name.suffix" => name.strip_prefix(&prefix).unwrap_or_default().to_owned(),
         other => {
-            let number = other
-                .strip_prefix("match(")
-                .and_then(|rest| rest.strip_suffix(')'));
-            let number = number.and_then(|number| number.trim().parse::<usize>().ok());
-            let group = number.and_then(|number| matches.as_ref()?.get(number));
+            // There are no segments: that of the agent is nothing.
+            let group = group(other).and_then(|number| matches.as_ref()?.get(number));
             group.map_or_else(String::new, |group| group.as_str().to_owned())
         }
     };
@@ -219,6 +220,53 @@ pub(super) fn fill_in(mut definition: Definition, name: &str) -> Result<Definiti
     }
     definition.0["Name"] = name.into();
     Ok(definition)
+}
+
+/// Refuses a template that names what there is not, wherever a text of it does.
+fn check_template(value: &Value, path: &str) -> Result<(), ApiError> {
+    match value {
+        Value::String(text) => {
+            let bad = |reason: String| {
+                ApiError::server_error(format!(
+                    "Invalid prepared query: Bad format '{}' in {path}: {reason}",
+                    echo(text)
+                ))
+            };
+            let mut rest = text.as_str();
+            while let Some((_, after)) = rest.split_once("${") {
+                let Some((variable, after)) = after.split_once('}') else {
+                    return Err(bad("expected a } behind ${".into()));
+                };
+                if !is_variable(variable.trim()) {
+                    let variable = echo(variable.trim());
+                    return Err(bad(format!(
+                        "unknown variable accessed: {variable}: expected {VARIABLES}"
+                    )));
+                }
+                rest = after;
+            }
+            Ok(())
+        }
+        Value::Array(items) => items.iter().try_for_each(|item| check_template(item, path)),
+        Value::Object(fields) => {
+            let mut fields = fields.iter();
+            fields.try_for_each(|(name, field)| check_template(field, &format!("{path}.{name}")))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
+}
+
+/// What a template may name.
+const VARIABLES: &str = "name.full, name.prefix, name.suffix, match(N) or agent.segment";
+
+fn is_variable(name: &str) -> bool {
+    ["name.full", "name.prefix", "name.suffix", "agent.segment"].contains(&name) || group(name).is_some()
+}
+
+/// The group of the regular expression that `match(N)` is.
+fn group(variable: &str) -> Option<usize> {
+    let number = variable.strip_prefix("match(")?.strip_suffix(')')?;
+    number.trim().parse().ok()
 }
 
 /// Fills in every text of a value.
@@ -254,13 +302,13 @@ mod tests {
             "Name": "geo-",
             "Template": { "Type": "name_prefix_match", "Regexp": "^geo-(.*?)-([^-]+)$", "RemoveEmptyTags": true },
             "Service": {
-                "Service": "${match(1)}", "Tags": ["${match(2)}", "${match(7)}", "${name.suffix}${"],
+                "Service": "${match(1)}", "Tags": ["${match(2)}", "${match(7)}${agent.segment}", "${ name.suffix }$"],
             },
         });
         let template = Definition::parse(&body, "id").unwrap();
         let filled = fill_in(template, "geo-web-shop-eu").unwrap();
         assert_eq!(filled.service(), "web-shop");
-        assert_eq!(filled.texts("Tags"), ["eu", "web-shop-eu${"]);
+        assert_eq!(filled.texts("Tags"), ["eu", "web-shop-eu$"]);
         assert_eq!(filled.name(), Some("geo-web-shop-eu"));
     }
 
@@ -279,6 +327,20 @@ mod tests {
             (
                 json!({"Service": {"Service": "x"}, "Template": {"Regexp": "("}}),
                 "Bad Template.Regexp '('",
+            ),
+            (
+                json!({"Service": {"Service": "${bogus}"}, "Template": {"Type": "name_prefix_match"}}),
+                "Bad format '${bogus}' in Service.Service: unknown variable accessed: bogus: expected name.full, \
+                 name.prefix, name.suffix, match(N) or agent.segment",
+            ),
+            (
+                json!({"Service": {"Service": "x", "Tags": ["${upper(name.full)}"]}, "Template": {"Type": "name_prefix_match"}}),
+                "Bad format '${upper(name.full)}' in Service.Tags: unknown variable accessed: upper(name.full): \
+                 expected name.full, name.prefix, name.suffix, match(N) or agent.segment",
+            ),
+            (
+                json!({"Service": {"Service": "x${name.full"}, "Template": {"Type": "name_prefix_match"}}),
+                "Bad format 'x${name.full' in Service.Service: expected a } behind ${",
             ),
         ] {
             let error = Definition::parse(&body, "id").unwrap_err();

@@ -6,7 +6,7 @@ use super::{
     body::OptionalJsonBody,
     encode,
     error::ApiError,
-    kv::{refuse_namespace, server_error},
+    kv::{refuse_foreign, refuse_namespace, server_error},
     options::{Name, Options, WriteOptions},
     read,
     reply::Reply,
@@ -109,6 +109,7 @@ async fn list(State(server): State<Server>, options: Options) -> Result<Reply, A
 }
 
 async fn ask(server: &Server, query: Query, options: &Options) -> Result<Reply, ApiError> {
+    refuse_foreign(&options.namespace)?;
     let answer = server.read(query, options.read).await?;
     let body = answer.view.bytes(encode::session_view);
     Ok(Reply::read(&answer, options, body))

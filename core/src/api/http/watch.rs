@@ -22,7 +22,7 @@ use super::{
     encode::{self, Encoder},
     error::ApiError,
     health,
-    kv::KeyPath,
+    kv::{KeyPath, refuse_foreign},
     options::{Name, Options},
     read,
     reply::Reply,
@@ -69,6 +69,7 @@ async fn keys(
     headers: HeaderMap,
     options: Options,
 ) -> Result<Response, ApiError> {
+    refuse_foreign(&options.namespace)?;
     let query = if options.parameters.has("keys") {
         let separator = options.parameters.text("separator").unwrap_or_default();
         Query::KeyNames {

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     api::http::{body::Fields, encode, error::ApiError},
     limits::{
-        ADDRESS_BYTES_MAX, CHECK_NOTES_BYTES_MAX, CHECKS_PER_INSTANCE_MAX, NAME_BYTES_MAX,
-        TAGGED_ADDRESSES_MAX,
+        ADDRESS_BYTES_MAX, CHECK_NAME_BYTES_MAX, CHECK_NOTES_BYTES_MAX, CHECKS_PER_INSTANCE_MAX,
+        NAME_BYTES_MAX, TAGGED_ADDRESSES_MAX,
     },
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, Deregister, InstanceId, InstanceKey,
@@ -193,7 +193,7 @@ pub(super) fn parse_check(
             format!("expected the registration's node {:?}", node.as_str()),
         ));
     }
-    let name = fields.bounded_text("Name", NAME_BYTES_MAX)?;
+    let name = fields.bounded_text("Name", CHECK_NAME_BYTES_MAX)?;
     let Some(id) = fields
         .first_text(&["CheckID", "ID"])?
         .or(Some(&name))
@@ -237,8 +237,11 @@ fn parse_definition(fields: &Fields<'_>) -> Result<CheckDefinition, ApiError> {
     } else {
         parse_args(fields)?.map_or(Probe::External, Probe::Cmd)
     };
-    Ok(match fields.flag("RegisteredAlone")? {
-        true => alone(definition),
+    if fields.flag("RegisteredAlone")? {
+        definition = alone(definition);
+    }
+    Ok(match fields.flag("OfAgent")? {
+        true => definition.of_agent(),
         false => definition,
     })
 }

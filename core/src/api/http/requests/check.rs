@@ -13,8 +13,8 @@ use crate::{
         error::{ApiError, echo},
     },
     limits::{
-        ADDRESS_BYTES_MAX, CHECK_DEFINITION_BYTES_MAX, CHECK_NOTES_BYTES_MAX, CHECK_OUTPUT_BYTES_MAX,
-        NAME_BYTES_MAX, TTL_MAX, TTL_MIN,
+        ADDRESS_BYTES_MAX, CHECK_DEFINITION_BYTES_MAX, CHECK_NAME_BYTES_MAX, CHECK_NOTES_BYTES_MAX,
+        CHECK_OUTPUT_BYTES_MAX, TTL_MAX, TTL_MIN,
     },
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckExtras, CheckId, CheckStatus, Instance, InstanceId,
@@ -112,7 +112,7 @@ pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError
         id,
         namespace,
         node: place.node.name.clone(),
-        name: fields.bounded_text("Name", NAME_BYTES_MAX)?,
+        name: fields.bounded_text("Name", CHECK_NAME_BYTES_MAX)?,
         instance,
         definition: alone(parse_definition(&fields, form, place.scripts)?),
         status: status(&fields)?,
@@ -148,7 +148,7 @@ pub(super) fn parse_of_instance(
     scripts: bool,
 ) -> Result<CheckDefinitionUpdate, ApiError> {
     fields.refuse_unknown(&FIELDS)?;
-    let mut name = fields.bounded_text("Name", NAME_BYTES_MAX)?;
+    let mut name = fields.bounded_text("Name", CHECK_NAME_BYTES_MAX)?;
     if name.is_empty() {
         name = format!("Service '{}' check", instance.service);
     }
@@ -517,7 +517,8 @@ pub(super) fn status(fields: &Fields<'_>) -> Result<Option<CheckStatus>, ApiErro
 pub fn parse_check_update(body: &Value) -> Result<(CheckStatus, String), ApiError> {
     let fields = Fields::of(body)?;
     let word = fields.text("Status")?.unwrap_or_default();
-    let Some(status) = parse_status(word) else {
+    let reported = parse_status(word).filter(|status| *status != CheckStatus::Unknown);
+    let Some(status) = reported else {
         return Err(ApiError::bad_request(format!(
             "Invalid check status: '{}'",
             echo(word)

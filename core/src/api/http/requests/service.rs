@@ -61,6 +61,7 @@ pub fn parse_service(body: &Value, place: &Place) -> Result<Registration, ApiErr
     if fields.first_text(&["Name", "Service"])?.is_none() {
         return Err(ApiError::bad_request("Missing service name"));
     }
+    refuse_no_weight(&fields)?;
     let instance = parse_instance(&fields, namespace, place.node.name.clone())?;
     let checks = parse_checks(&fields, &instance, place.scripts)?;
     Ok(Registration {
@@ -125,8 +126,23 @@ fn tags(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {
     Ok(tags)
 }
 
-/// Weights: 1 and 1 when none are given, or two zeros (as Consul's Go client sends them for none). When only one is
-/// given, the other is 0.
+/// An agent's form says nothing of weights, or names one for passing instances that is not zero.
+fn refuse_no_weight(fields: &Fields<'_>) -> Result<(), ApiError> {
+    match fields.object("Weights")? {
+        Some(weights) if weights.number("Passing", 0..=WEIGHT_MAX).ok().flatten() == Some(0) => {
+            Err(no_weight())
+        }
+        Some(weights) if !weights.has("Passing")? => Err(no_weight()),
+        _ => Ok(()),
+    }
+}
+
+fn no_weight() -> ApiError {
+    ApiError::bad_request("Invalid Weights: Passing must be greater than 0")
+}
+
+/// Weights: 1 and 1 when none are given, or two zeros (as Consul's Go client sends them for none to the catalog). When
+/// only one is given, the other is 0.
 fn weights(fields: &Fields<'_>) -> Result<Weights, ApiError> {
     let Some(fields) = fields.object("Weights")? else {
         return Ok(Weights::default());
@@ -150,9 +166,7 @@ fn weights(fields: &Fields<'_>) -> Result<Weights, ApiError> {
     };
     match (weight("Passing")?, weight("Warning")?) {
         (0, 0) => Ok(Weights::default()),
-        (0, _) => Err(ApiError::bad_request(
-            "Invalid Weights: Passing must be greater than 0",
-        )),
+        (0, _) => Err(no_weight()),
         (passing, warning) => Ok(Weights { passing, warning }),
     }
 }

@@ -172,9 +172,9 @@ fn bad_services_are_refused_with_a_reason() {
         expect!["Request decode failed: Name: expected a string, got a list"],
     );
     check(
-        json!({"Name": "x".repeat(129)}),
+        json!({"Name": "x".repeat(513)}),
         expect![[
-            r#"invalid service name "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx": it is longer than 128 bytes"#
+            r#"invalid service name "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx": it is longer than 512 bytes"#
         ]],
     );
     check(
@@ -204,12 +204,12 @@ fn bad_services_are_refused_with_a_reason() {
         expect![[r#"Request decode failed: Address: expected a host name or an IP address, got "a b""#]],
     );
     check(
-        json!({"Name": "x", "Tags": vec!["t"; 65]}),
-        expect!["Request decode failed: Tags: expected at most 64, got 65"],
+        json!({"Name": "x", "Tags": vec!["t"; 1_025]}),
+        expect!["Request decode failed: Tags: expected at most 1024, got 1025"],
     );
     check(
         json!({"Name": "x", "Tags": ["t".repeat(TAG_BYTES_MAX + 1)]}),
-        expect!["Request decode failed: Tags[0]: expected at most 255 bytes, got 256"],
+        expect!["Request decode failed: Tags[0]: expected at most 8192 bytes, got 8193"],
     );
     check(
         json!({"Name": "x", "Meta": {"a b": "v"}}),

@@ -5,11 +5,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{catalog, client_key, service};
+use super::{body_namespace, catalog, client_key, service};
 use crate::{
     api::http::{
         body::Fields,
         error::{ApiError, echo},
+        kv::refuse_foreign,
     },
     limits::{OPERATIONS_PER_TRANSACTION_MAX, TRANSACTION_VALUE_BYTES_MAX, VALUE_BYTES_MAX},
     registry::{
@@ -117,20 +118,23 @@ fn parse_operation(
     namespace: &Namespace,
     datacenter: &str,
 ) -> Result<Option<Operation>, Wrong> {
+    // Whoever names the default one says no more than whoever names none.
+    let named = Some(namespace).filter(|namespace| **namespace != Namespace::default());
     if let Some(body) = fields.object("KV")? {
+        refuse_foreign(&body_namespace(named, &body)?)?;
         return parse_key(&body).map(Some);
     }
     if let Some(body) = fields.object("Node")? {
         return parse_node(&body, datacenter).map(Some);
     }
     if let Some(body) = fields.object("Service")? {
-        return parse_service(&body, namespace).map(Some);
+        return parse_service(&body, named).map(Some);
     }
     if let Some(body) = fields.object("Check")? {
-        return parse_check(&body, namespace).map(Some);
+        return parse_check(&body, named).map(Some);
     }
     if let Some(body) = fields.object("Session")? {
-        return parse_session(&body).map(Some);
+        return parse_session(&body, named).map(Some);
     }
     Ok(None)
 }
@@ -249,9 +253,10 @@ fn parse_node(fields: &Fields<'_>, datacenter: &str) -> Result<Operation, Wrong>
     })
 }
 
-fn parse_service(fields: &Fields<'_>, namespace: &Namespace) -> Result<Operation, Wrong> {
+fn parse_service(fields: &Fields<'_>, named: Option<&Namespace>) -> Result<Operation, Wrong> {
     let node = node_name(fields)?;
     let body = inner(fields, "Service")?;
+    let namespace = body_namespace(named, &body)?;
     let index = || unsigned(&body, "ModifyIndex");
     let instance = || service::parse_instance(&body, namespace.clone(), node.clone());
     let key = || -> Result<InstanceKey, ApiError> {
@@ -272,11 +277,12 @@ fn parse_service(fields: &Fields<'_>, namespace: &Namespace) -> Result<Operation
     })
 }
 
-fn parse_check(fields: &Fields<'_>, namespace: &Namespace) -> Result<Operation, Wrong> {
+fn parse_check(fields: &Fields<'_>, named: Option<&Namespace>) -> Result<Operation, Wrong> {
     let body = inner(fields, "Check")?;
+    let namespace = body_namespace(named, &body)?;
     let node = node_name(&body)?;
     let index = || unsigned(&body, "ModifyIndex");
-    let check = || catalog::parse_check(&body, namespace, &node);
+    let check = || catalog::parse_check(&body, &namespace, &node);
     let key = || -> Result<CheckKey, ApiError> {
         let id = body.first_text(&["CheckID", "ID"])?.unwrap_or_default();
         Ok(CheckKey {
@@ -295,8 +301,9 @@ fn parse_check(fields: &Fields<'_>, namespace: &Namespace) -> Result<Operation, 
     })
 }
 
-fn parse_session(fields: &Fields<'_>) -> Result<Operation, Wrong> {
+fn parse_session(fields: &Fields<'_>, named: Option<&Namespace>) -> Result<Operation, Wrong> {
     let body = inner(fields, "Session")?;
+    refuse_foreign(&body_namespace(named, &body)?)?;
     match verb(fields)? {
         "delete" => {
             let id = body.text("ID")?.unwrap_or_default();
