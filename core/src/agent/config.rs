@@ -13,7 +13,7 @@ use crate::{
     api::http::{
         body::Fields,
         error::ApiError,
-        requests::{parse_own_node, plain_node},
+        requests::{parse_node_id, parse_own_meta, plain_node},
     },
     registry::{InstanceKey, NodeName},
 };
@@ -142,7 +142,7 @@ impl ConfigFile {
         services.extend(fields.get("service")?.cloned());
         let mut checks: Vec<Value> = fields.list("checks")?.to_vec();
         checks.extend(fields.get("check")?.cloned());
-        let (node_id, node_meta) = parse_own_node(&fields)?;
+        let (node_id, node_meta) = (parse_node_id(&fields, "node_id")?, parse_own_meta(&fields)?);
         let text = |name| Ok::<_, ConfigError>(fields.text(name)?.map(str::to_owned));
         Ok(ConfigFile {
             settings: Settings {

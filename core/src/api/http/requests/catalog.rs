@@ -116,22 +116,22 @@ pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> R
     })
 }
 
-/// What a configuration says of its own node: `node_id` and `node_meta`.
+/// What a configuration says of its own node's meta: `node_meta`.
 ///
 /// # Errors
-/// Which of them is wrong, and what was expected.
-pub(crate) fn parse_own_node(
-    fields: &Fields<'_>,
-) -> Result<(Option<String>, Option<BTreeMap<String, String>>), ApiError> {
-    let said = match fields.has("node_meta")? {
-        true => Some(meta(fields, "node_meta", "Node")?),
-        false => None,
-    };
-    Ok((parse_node_id(fields, "node_id")?, said))
+/// What is wrong with it.
+pub(crate) fn parse_own_meta(fields: &Fields<'_>) -> Result<Option<BTreeMap<String, String>>, ApiError> {
+    match fields.has("node_meta")? {
+        true => meta(fields, "node_meta", "Node").map(Some),
+        false => Ok(None),
+    }
 }
 
 /// A node's id under this name, if there is one.
-fn parse_node_id(fields: &Fields<'_>, name: &str) -> Result<Option<String>, ApiError> {
+///
+/// # Errors
+/// It is no UUID.
+pub(crate) fn parse_node_id(fields: &Fields<'_>, name: &str) -> Result<Option<String>, ApiError> {
     match fields.text(name)? {
         Some(id) if !is_uuid(id) => {
             Err(fields.error(name, "expected a UUID, like 40e4a748-2192-161a-0510-9bf59fe950b5"))

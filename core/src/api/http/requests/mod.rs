@@ -15,8 +15,8 @@ mod txn;
 
 use std::collections::BTreeMap;
 
-pub(crate) use catalog::parse_own_node;
 pub use catalog::{encode_registration, parse_catalog_deregistration, parse_catalog_registration};
+pub(crate) use catalog::{parse_node_id, parse_own_meta};
 pub(super) use check::cut_output;
 pub use check::{parse_check, parse_check_update, parse_status};
 pub use renewal::parse_renewal;
