@@ -12,7 +12,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::joint;
@@ -186,15 +186,17 @@ fn watch(
     used: impl Fn() -> Option<Duration>,
     kill: impl Fn() -> io::Result<()>,
 ) {
-    let mut last_sign = (Instant::now(), used());
+    // Looks since the last sign of life, and what had been used by then.
+    let mut last_sign = (0, used());
     loop {
         match signs.recv_timeout(LOOK_INTERVAL) {
-            Ok(()) => last_sign = (Instant::now(), used()),
+            Ok(()) => last_sign = (0, used()),
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                let (since, used_then) = last_sign;
-                let worked = used().zip(used_then).map(|(now, then)| now.saturating_sub(then));
-                if since.elapsed() > STANDSTILL_MAX || worked.is_some_and(|it| it > SILENCE_MAX) {
+                let (looks, used_then) = &mut last_sign;
+                *looks += 1;
+                let worked = used().zip(*used_then).map(|(now, then)| now.saturating_sub(then));
+                if LOOK_INTERVAL * *looks > STANDSTILL_MAX || worked.is_some_and(|it| it > SILENCE_MAX) {
                     hangs.store(true, Ordering::SeqCst);
                     // It may have ended by itself meanwhile.
                     let _ = kill();
