@@ -506,7 +506,8 @@ mod tests {
         let generation = local.service(&key).expect("it is there").generation;
         local.confirm_service(&service, generation, Instant(4));
         assert!(!local.adopt_tags(&key, tags(), Instant(3)));
-        assert!(local.adopt_tags(&key, tags(), Instant(4)));
+        assert!(!local.adopt_tags(&key, tags(), Instant(4)));
+        assert!(local.adopt_tags(&key, tags(), Instant(5)));
         assert_eq!(findings(&local, &other_tags), []);
     }
 }

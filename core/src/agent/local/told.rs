@@ -113,7 +113,7 @@ impl Local {
         let Some(service) = self.services.get_mut(key) else {
             return false;
         };
-        let is_older = service.told.is_some_and(|told| told <= seen);
+        let is_older = service.told.is_some_and(|told| told < seen);
         if !(is_awaiting || is_older) || service.instance.tags == tags {
             return false;
         }
