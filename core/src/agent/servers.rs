@@ -12,7 +12,10 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 
 use super::api::forward::Wanted;
-use crate::runtime::{Network, NetworkError, Runtime};
+use crate::{
+    runtime::{Network, NetworkError, Runtime},
+    server::ServerError,
+};
 
 /// Why no server did what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -184,9 +187,11 @@ impl<R: Runtime> Servers<R> {
             return Ok(response);
         }
         let text = String::from_utf8_lossy(response.body()).trim().to_string();
-        let transient = status.is_server_error()
-            || status == StatusCode::TOO_MANY_REQUESTS
-            || status == StatusCode::REQUEST_TIMEOUT;
+        // What an older member can't read must not hold up the rest: the next comparison sends it again.
+        let transient = !text.starts_with(ServerError::NEEDS_ALL)
+            && (status.is_server_error()
+                || status == StatusCode::TOO_MANY_REQUESTS
+                || status == StatusCode::REQUEST_TIMEOUT);
         if transient {
             Err(CallError::Unavailable(format!("{address}: {status}: {text}")))
         } else {

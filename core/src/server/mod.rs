@@ -153,6 +153,11 @@ pub enum ServerError {
     Stopped(String),
 }
 
+impl ServerError {
+    /// How the text of [`ServerError::OlderMember`] begins: agents know by it that others of their writes are still taken.
+    pub(crate) const NEEDS_ALL: &'static str = "this needs every server of the cluster";
+}
+
 /// How a server behaves beyond Raft.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {

@@ -520,6 +520,17 @@ impl World {
         self.servers[0].1.install(Registry::default());
     }
 
+    /// The first server forgets everything, and has a member that reads commands up to this version only, from now on.
+    pub(super) fn begin_with_older_member(&self, version: u8) {
+        self.servers[0].1.begin_as_first_version();
+        self.exchange_member(version);
+    }
+
+    /// All members of the first server's cluster read commands up to this version from now on.
+    pub(super) fn exchange_member(&self, version: u8) {
+        self.servers[0].1.set_command_version(version);
+    }
+
     /// Changes the first server's state behind the agent's back.
     pub(super) fn apply(&self, command: &Command) {
         let applied = self.servers[0].1.apply(command).applied;

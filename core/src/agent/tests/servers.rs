@@ -8,7 +8,7 @@ use super::harness::{Link, NODE, World, instance_key};
 use crate::{
     limits::{
         AGENT_AFTERMATH, AGENT_BACKOFF_MAX, AGENT_CALL_TIMEOUT, AGENT_SHUTDOWN_TIMEOUT, AGENT_SYNC_INTERVAL,
-        EXPIRY_BOUND, FIRST_RUN_SPREAD_MAX,
+        EXPIRY_BOUND, FIRST_RUN_SPREAD_MAX, NEWER_COMMAND_WAIT,
     },
     registry::{Command, Deregister},
     runtime::ProbeOutcome,
@@ -472,4 +472,25 @@ fn a_registration_under_way_does_not_outlive_the_shutdown() {
     world.advance(AGENT_SYNC_INTERVAL);
     assert!(world.nodes(0).is_empty());
     drop(request);
+}
+
+#[test]
+fn what_an_older_server_can_not_read_waits_for_it_and_holds_up_nothing_else() {
+    let world = World::new();
+    world.begin_with_older_member(3);
+    let check = json!({"tcp": "10.0.0.1:443", "interval": "10s", "tcp_use_tls": true});
+    let agent = world.start(json!([
+        {"name": "secured", "check": check},
+        {"name": "plain"},
+    ]));
+    world.advance(NEWER_COMMAND_WAIT * 4);
+    assert!(world.has("plain") && !world.has("secured"));
+    let body = json!({"Name": "own", "Check": check});
+    let told = world.put(&agent, "/v1/agent/service/register", body);
+    assert_eq!(told.status, 503);
+    assert!(told.text.contains("commands of version 4"), "{}", told.text);
+
+    world.exchange_member(Command::NEWEST_VERSION);
+    world.advance(AGENT_SYNC_INTERVAL * 2);
+    assert!(world.has("plain") && world.has("secured") && world.has("own"));
 }
