@@ -68,7 +68,10 @@ fn is_true(history: &History, position: Point, entry: &Entry, update: &CheckUpda
     let since = found_since(history, entry, soon);
     let since = truth.applied_before(since).min(position);
     let had = (since..=position).any(|point| {
-        let (then, said) = followed(&truth.state(point), check, &alias);
+        let state = truth.state(point);
+        // A look that was under way when the check was registered anew tells of what it was an alias of until then.
+        let of_then = state.check(key).and_then(|check| alias_of(&check.definition));
+        let (then, said) = followed(&state, check, of_then.as_ref().unwrap_or(&alias));
         let told = update.output.as_ref();
         then == status && told.is_none_or(|told| said.contains(told))
     });
