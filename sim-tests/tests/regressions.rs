@@ -49,6 +49,10 @@ regressions! {
     /// got no answer; it was taken for the member that it had been, and the join was acknowledged, though it counted for nothing.
     a_server_that_lost_its_disk_is_no_member_before_it_is_seen: "wiped-server-joins-unseen";
 
+    /// A check that was an alias was registered anew, of another instance, while the leader's look at the one before was on its way
+    /// to the log: what it found was written behind the registration. The next look sets it right.
+    a_look_under_way_tells_of_what_an_alias_was_of: "look-before-a-new-alias";
+
     /// A leader stood still while a session's time ran out. When it went on it proposed the expiry, in the same moment a renewal
     /// arrived, and the expiry was refused, for leadership was not confirmed yet. So the renewal needed no entry of its own and was
     /// acknowledged; but the time was set as if it had not come, and the session ended at the next look.
