@@ -9,7 +9,10 @@ use super::{
     wire::{HeldCheck, HeldNode, HeldService},
 };
 use crate::{
-    api::http::encode::{self, definition},
+    api::http::{
+        encode::{self, definition},
+        requests::parse_status,
+    },
     registry::{
         CheckDefinition, CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace,
     },
@@ -146,7 +149,7 @@ fn check_findings(
         return;
     }
     if check.set_at.is_none() {
-        if let Some(status) = status_of(&held.status) {
+        if let Some(status) = parse_status(&held.status) {
             findings.insert(Finding::Adopt(key.clone(), status, held.output.clone()));
         }
     } else if update.definition.ttl().is_none() {
@@ -213,18 +216,6 @@ fn same_service(wanted: &Instance, held: &HeldService) -> bool {
                 .get(name)
                 .is_some_and(|held| held.address == at.address && held.port == at.port)
         })
-}
-
-/// A status by its word.
-pub(super) fn status_of(word: &str) -> Option<CheckStatus> {
-    [
-        CheckStatus::Passing,
-        CheckStatus::Warning,
-        CheckStatus::Unknown,
-        CheckStatus::Critical,
-    ]
-    .into_iter()
-    .find(|status| status.as_str() == word)
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use http::Method;
 use super::{
     Shared,
     auditor::{encode, get},
-    compare::status_of,
     local::{Place, Seen, SeenCheck},
     wire::{self, HeldCheck, HeldNode},
 };
 use crate::{
+    api::http::requests::parse_status,
     limits::{AGENT_ALIAS_WAIT, AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_FORWARD_SLACK, ALIAS_INTERVAL},
     probing::schedule::Backoff,
     registry::CheckStatus,
@@ -83,7 +83,7 @@ async fn look<R: Runtime>(shared: &Shared<R>, place: &Place, index: u64) -> Resu
 fn seen_check(check: HeldCheck) -> SeenCheck {
     SeenCheck {
         // A status of a newer server's is not known to be good.
-        status: status_of(&check.status).unwrap_or(CheckStatus::Critical),
+        status: parse_status(&check.status).unwrap_or(CheckStatus::Critical),
         service: check.service_id,
         name: check.name,
         output: check.output,

@@ -89,7 +89,7 @@ impl Machine {
     /// The program: it ends when the agent can't be started.
     async fn program(self, host: Host) {
         self.lock().agent = None;
-        let config = self.config();
+        let (config, read) = (self.config(), self.lock().reloads);
         let network = host.network(PORT);
         let routes = Arc::new(OnceLock::new());
         network
@@ -100,7 +100,11 @@ impl Machine {
             Ok(agent) => {
                 // Nobody else sets them, so they are not set yet.
                 let _ = routes.set(agent.router());
-                self.lock().agent = Some(agent);
+                self.lock().agent = Some(agent.clone());
+                // It was told to read it again while it started.
+                if self.lock().reloads != read {
+                    self.read_again(agent).await;
+                }
                 std::future::pending::<()>().await;
             }
             Err(error) => self.0.world.trace("agent", &format!("does not start: {error}")),
@@ -110,6 +114,14 @@ impl Machine {
     /// What its configuration says now.
     fn config(&self) -> AgentConfig {
         self.0.configs[usize::from(has_spare(self.lock().reloads))].clone()
+    }
+
+    /// Has the agent take on its configuration. One that can't has told so, and is started again.
+    async fn read_again(&self, agent: Agent<SimRuntime>) {
+        let AgentConfig { services, checks, .. } = self.config();
+        let reloaded = agent.reload(services, checks).await;
+        let what = format!("has read its configuration again: {reloaded:?}");
+        self.0.world.trace("agent", &what);
     }
 
     /// Changes its configuration, and tells the agent to read it, if it runs.
@@ -123,18 +135,15 @@ impl Machine {
         } = &*self.0;
         sleep_until(world, at).await;
         self.lock().reloads += 1;
-        let AgentConfig { services, checks, .. } = self.config();
         let Some(agent) = self.lock().agent.clone().filter(|_| host.is_up()) else {
             return;
         };
-        // As a signal does it: the process reads it when it goes on. One that fails has told so, and is started again.
-        let reloaded = host
-            .spawn(async move { agent.reload(services, checks).await })
-            .await;
-        world.trace(
-            "agent",
-            &format!("has read its configuration again: {reloaded:?}"),
-        );
+        // As a signal does it: the process reads it when it goes on.
+        let machine = self.clone();
+        let reading = host.spawn(async move { machine.read_again(agent).await });
+        if reading.await.is_err() {
+            world.trace("agent", "ends while it reads its configuration again");
+        }
         recorder.agent_settled(&node(*number), now(world));
     }
 

@@ -120,11 +120,16 @@ pub(super) fn alias_is_bad(h: &History) -> u64 {
     })
 }
 
-/// A check of an agent that would take its instance away is critical, and the instance is there in the end.
+/// A check of an agent that would take its instance away was critical, and passes in the end.
 pub(super) fn recovers(h: &History) -> u64 {
+    let truth = h.truth();
+    let last = truth.state(truth.last());
     with_check(h, |check| {
         check.definition.deregister_critical_service_after == agency::FLEETING_AFTER
             && check.status == CheckStatus::Critical
+            && last
+                .check(&check.key())
+                .is_some_and(|it| it.status == CheckStatus::Passing)
     })
 }
 

@@ -6,7 +6,7 @@ use sider_core::{limits::SERVER_SILENCE_MAX, registry::Command};
 
 use super::counting::{installs, leader_at, stops, under};
 use crate::{
-    history::{Fact, History, ServerNumber},
+    history::{Fact, History, MembershipChange, ServerNumber},
     time::Time,
 };
 
@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn change_missed(h: &History) -> u64 {
     let missed = |server: ServerNumber, at: Time| {
         h.faults.iter().any(|fault| {
-            let joins = |it: &&crate::history::MembershipChange| it.joins && it.server != server;
+            let joins = |it: &&MembershipChange| it.joins && it.server != server;
             fault.servers.contains(&server)
                 && fault.what.contains("cut off")
                 && fault.from < at
@@ -29,7 +29,7 @@ pub(super) fn change_missed(h: &History) -> u64 {
         .count() as u64
 }
 
-/// Entries that are taken back while logs are read slowly.
+/// Logs that are cut short, at either end, while they are read slowly.
 pub(super) fn cut_while_read(h: &History) -> u64 {
     let cut = h.observations.iter().filter(|seen| {
         matches!(seen.what, Fact::Truncated { .. } | Fact::Purged { .. })
@@ -87,8 +87,8 @@ pub(super) fn taken_after_restore(h: &History) -> u64 {
     let truth = h.truth();
     let taken = truth.restored().filter(|position| {
         let before = truth.state(*position);
-        let mut later = truth.entries.iter().enumerate().skip(position + 1);
         before.delays().keys().any(|key| {
+            let mut later = truth.entries.iter().enumerate().skip(position + 1);
             later.any(|(at, entry)| {
                 matches!(&entry.command, Some((Command::Transact(_), _)))
                     && truth
