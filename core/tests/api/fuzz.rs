@@ -294,8 +294,13 @@ fn whatever_is_sent_is_answered_with_success_or_with_a_reason() {
             // Odd paths lead elsewhere, as in Consul. Keys are answered as Consul does: numbers that are none are a 500, and
             // a miss says no more than its index.
             let of_keys = uri.starts_with("/v1/kv/");
+            let path = uri.split('?').next().unwrap_or_default();
+            let is_odd = path
+                .split('/')
+                .skip(1)
+                .any(|part| matches!(part, "" | "." | ".."));
             let as_consul = of_keys && answer.body.starts_with("strconv.")
-                || answer.status.is_redirection()
+                || is_odd && answer.status.is_redirection()
                 || answer.status == StatusCode::INTERNAL_SERVER_ERROR
                     && (method == Method::HEAD
                         || CONSULS_500.iter().any(|words| answer.body.starts_with(words)));
