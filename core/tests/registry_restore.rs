@@ -7,7 +7,7 @@ use sider_core::{
     limits::SNAPSHOT_CHUNK_BYTES,
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-        Command, Deregister, Event, Expiry, Instance, InstanceId, Key, KeyValue, KeyWrite, Namespace,
+        Command, Deregister, Event, Expiry, Instance, InstanceId, Keeps, Key, KeyValue, KeyWrite, Namespace,
         NewSession, Node, NodeName, Operation, Probe, Registration, Registry, Reply, Restore, ServiceName,
         Session, SessionBehavior, SessionId, Snapshot, SnapshotError, SnapshotWriter, Topic, Weights,
     },
@@ -439,7 +439,7 @@ fn registration(id: &str, service: &str) -> Registration {
             modify_index: 0,
             locality: None,
         },
-        keep_existing_node: true,
+        keeps: Keeps::Node,
         instance: Some(instance),
         checks: vec![check],
         replace_checks: true,

@@ -8,8 +8,8 @@ use sider_core::{
     limits::{FOLD_DIVISOR, TOMBSTONES_MAX},
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-        Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Probe,
-        Registration, Registry, RowError, ServiceName, Topic, Weights,
+        Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Keeps, Namespace, Node, NodeName,
+        Probe, Registration, Registry, RowError, ServiceName, Topic, Weights,
     },
 };
 
@@ -424,7 +424,7 @@ fn registration(id: &str, service: &str) -> Registration {
     };
     Registration {
         node: node("n1"),
-        keep_existing_node: true,
+        keeps: Keeps::Node,
         instance: Some(instance),
         checks: vec![check],
         replace_checks: true,

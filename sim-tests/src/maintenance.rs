@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::{Method, Request};
 use serde::{Deserialize, Serialize};
-use sider_core::registry::{CheckStatus, Command, Deregister, Registration};
+use sider_core::registry::{CheckStatus, Command, Deregister, Keeps, Registration};
 
 use crate::matching::is_shared_check;
 
@@ -68,7 +68,7 @@ impl Maintenance {
             return false;
         };
         registration.instance.is_none()
-            && registration.keep_existing_node
+            && registration.keeps != Keeps::Nothing
             && is_shared_check(&check.key(), &self.check())
             && check.instance.as_ref().map(ToString::to_string) == self.of
             // Nobody runs it, and nobody renews it.

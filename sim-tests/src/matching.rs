@@ -14,8 +14,8 @@ mod pairing;
 use std::collections::BTreeMap;
 
 use sider_core::registry::{
-    CheckKey, CheckTarget, CheckUpdate, Command, Deregister, Instance, InstanceKey, Namespace, NodeName,
-    Registration, Restore, SessionId,
+    CheckKey, CheckTarget, CheckUpdate, Command, Deregister, Instance, InstanceKey, Keeps, Namespace,
+    NodeName, Registration, Restore, SessionId,
 };
 
 use self::pairing::Pairing;
@@ -309,6 +309,7 @@ fn registers(form: RegisterForm, service: &Service, registration: &Registration)
         _ => instance.namespace == Namespace::default(),
     };
     there
+        && registration.keeps != Keeps::Nothing
         && registration.replace_checks == (form == RegisterForm::Replacing)
         && instance.node.as_str() == SHARED_NODE
         && instance.id.as_str() == service.id
@@ -360,7 +361,8 @@ fn catalogs(entry: &CatalogEntry, registration: &Registration) -> bool {
         .map(|(id, status, output)| (id.clone(), Some(*status), output.clone()))
         .collect();
     registration.node.name.as_str() == entry.node
-        && registration.keep_existing_node == entry.keeps_node
+        && (registration.keeps == Keeps::Node) == entry.keeps_node
+        && registration.keeps != Keeps::NodeAndStatuses
         && (registration.instance.iter()).all(|it| (it.namespace.as_str() == ELSEWHERE) == entry.elsewhere)
         && registration.node.address == entry.address
         && registration.node.id == entry.node_id

@@ -15,8 +15,8 @@ use std::{
 
 use sider_core::registry::{
     Check, CheckDefinitionUpdate, CheckKey, CheckStatus, CheckTarget, CheckUpdate, Command, Deregister,
-    Expiry, Instance, InstanceKey, Key, KeyValue, Namespace, Node, NodeName, Refusal, Registration, Reply,
-    Restore, Session, Topic,
+    Expiry, Instance, InstanceKey, Keeps, Key, KeyValue, Namespace, Node, NodeName, Refusal, Registration,
+    Reply, Restore, Session, Topic,
 };
 
 /// A state of the registry. Cheap to clone: unchanged things are shared.
@@ -210,7 +210,7 @@ impl State {
         for registration in registrations {
             contradiction(registration).map_or(Ok(()), |what| Err(Refusal::Invalid(what)))?;
             let known = self.node(&registration.node.name).is_some();
-            if !(known && registration.keep_existing_node) {
+            if !known || registration.keeps == Keeps::Nothing {
                 self.put_node(&registration.node, index);
             }
             if let Some(instance) = &registration.instance {
@@ -223,7 +223,7 @@ impl State {
                 }
             }
             for given in &registration.checks {
-                self.put_check(given, index)?;
+                self.put_check(given, registration.keeps == Keeps::NodeAndStatuses, index)?;
             }
             ids.push(registration.checks.iter().map(|check| check.id.clone()).collect());
         }
@@ -255,7 +255,12 @@ impl State {
         }));
     }
 
-    fn put_check(&mut self, given: &CheckDefinitionUpdate, index: u64) -> Result<(), Refusal> {
+    fn put_check(
+        &mut self,
+        given: &CheckDefinitionUpdate,
+        keep_status: bool,
+        index: u64,
+    ) -> Result<(), Refusal> {
         if let Some(id) = &given.instance {
             let key = InstanceKey {
                 namespace: given.namespace.clone(),
@@ -269,7 +274,7 @@ impl State {
         let same_thing = |old: &Check| old.definition == given.definition && old.instance == given.instance;
         let kept = old
             .as_deref()
-            .filter(|old| same_thing(old) && given.status.is_none());
+            .filter(|old| keep_status || (same_thing(old) && given.status.is_none()));
         let untouched = |old: &Check| same_thing(old) && old.name == given.name && old.notes == given.notes;
         if given.status.is_none() && old.as_deref().is_some_and(untouched) {
             return Ok(());

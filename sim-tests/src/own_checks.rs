@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sider_core::registry::{CheckStatus, Command, Registration};
+use sider_core::registry::{CheckStatus, Command, Keeps, Registration};
 
 use crate::{aliases, matching::is_shared_check, probes};
 
@@ -159,7 +159,7 @@ impl OwnCheck {
         let ttl = (self.ttl_ms > 0).then(|| Duration::from_millis(self.ttl_ms));
         let after = check.definition.deregister_critical_service_after;
         registration.instance.is_none()
-            && registration.keep_existing_node
+            && registration.keeps != Keeps::Nothing
             && !registration.replace_checks
             && is_shared_check(&check.key(), &self.id)
             && check.name == self.id

@@ -11,7 +11,9 @@ use serde_json::{Map, Value, json};
 use super::{local::LocalCheck, servers::CallError};
 use crate::{
     api::http::requests::encode_registration,
-    registry::{CheckDefinitionUpdate, CheckKey, CheckStatus, Instance, InstanceKey, Node, Registration},
+    registry::{
+        CheckDefinitionUpdate, CheckKey, CheckStatus, Instance, InstanceKey, Keeps, Node, Registration,
+    },
     runtime::Instant,
 };
 
@@ -24,7 +26,7 @@ pub(super) fn registration(
 ) -> Value {
     encode_registration(&Registration {
         node: node.clone(),
-        keep_existing_node: false,
+        keeps: Keeps::Nothing,
         instance: instance.cloned(),
         checks: checks
             .iter()

@@ -72,10 +72,10 @@ pub enum Restore {
 /// A node with what runs on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
-    /// The node. With `keep_existing_node` an existing node is left as it is.
+    /// The node.
     pub node: Node,
-    /// Whether an existing node of that name stays as it is (registrations through an agent's API).
-    pub keep_existing_node: bool,
+    /// What stays as it is if it is there already.
+    pub keeps: Keeps,
     /// The instance, on that node, replacing any earlier one of that key, also one of another service.
     pub instance: Option<Instance>,
     /// Checks of the node or of instances on it, each id once, replacing earlier ones of their keys. For a check that
@@ -84,6 +84,18 @@ pub struct Registration {
     pub checks: Vec<CheckDefinitionUpdate>,
     /// Whether the instance's other checks, not named here, are removed.
     pub replace_checks: bool,
+}
+
+/// What a registration leaves as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keeps {
+    /// Nothing.
+    Nothing,
+    /// A node that exists.
+    Node,
+    /// A node that exists, and the status and output of each check that exists, whatever the registration says of them and
+    /// of how it is run (an agent's API: as with Consul's agents, a status is that of a new check). Since version 5.
+    NodeAndStatuses,
 }
 
 /// A check to register.
@@ -101,7 +113,8 @@ pub struct CheckDefinitionUpdate {
     pub instance: Option<InstanceId>,
     /// How it is run.
     pub definition: CheckDefinition,
-    /// Status to set. `None`: critical for a new check or one whose definition or instance changes, else unchanged.
+    /// Status to set, unless that of a check that exists is kept ([`Keeps`]). `None`: critical for a new check or one whose
+    /// definition or instance changes, else unchanged.
     pub status: Option<CheckStatus>,
     /// Output to set with the status; without a status it is the first output of a new check.
     pub output: String,

@@ -8,6 +8,7 @@
 //! | 2 | there are keys, sessions, transactions and restores | the leader's wall time at the proposal in milliseconds since 1970, and the command |
 //! | 3 | instances have extras, nodes a locality, and there are more kinds of checks | as in version 2 |
 //! | 4 | checks have extras | as in version 2 |
+//! | 5 | registrations can leave the statuses of checks as they are | as in version 2 |
 //!
 //! A cluster writes the newest version that every member can read: see [`Registry::command_version`]. It moves on only,
 //! by a [`Command::RaiseVersion`] that the leader proposes when it has asked every member. A server of an older version
@@ -17,8 +18,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    CheckDefinitionUpdate, Command, Instance, Node, Operation, Registration, Registry, Restore, RowError,
-    rows, unpack,
+    CheckDefinitionUpdate, Command, Instance, Keeps, Node, Operation, Registration, Registry, Restore,
+    RowError, rows, unpack,
 };
 
 /// A command of the log, with what was written beside it.
@@ -40,7 +41,10 @@ struct Stamped<C> {
 
 impl Command {
     /// The newest version of commands that this program writes and reads.
-    pub const NEWEST_VERSION: u8 = 4;
+    pub const NEWEST_VERSION: u8 = 5;
+
+    /// Since this version registrations can leave the statuses of checks as they are.
+    pub const KEEPS_STATUSES: u8 = 5;
 
     /// The oldest version that can say this command.
     pub fn least_version(&self) -> u8 {
@@ -66,6 +70,21 @@ impl Command {
             | Command::Restore(Restore::Commit { .. } | Restore::Discard { .. })
             | Command::RaiseVersion(_) => 2,
         }
+    }
+
+    /// The same for a cluster that writes this version, as far as there is something that comes near it: before version 5 a
+    /// registration can't leave statuses as they are, and sets those that it names.
+    #[must_use]
+    pub fn in_version(mut self, version: u8) -> Command {
+        if let Command::Register(registrations) = &mut self
+            && version < Command::KEEPS_STATUSES
+        {
+            let keeping = |it: &&mut Registration| it.keeps == Keeps::NodeAndStatuses;
+            for registration in registrations.iter_mut().filter(keeping) {
+                registration.keeps = Keeps::Node;
+            }
+        }
+        self
     }
 
     /// Its bytes in the log, in this version, or in the oldest that can say it: a version byte, then postcard.
@@ -122,6 +141,10 @@ fn newest(versions: impl Iterator<Item = u8>, least: u8) -> u8 {
 impl Registration {
     fn least_version(&self) -> u8 {
         let parts = [
+            match self.keeps {
+                Keeps::NodeAndStatuses => Command::KEEPS_STATUSES,
+                Keeps::Node | Keeps::Nothing => 1,
+            },
             self.node.least_version(),
             self.instance.as_ref().map_or(1, Instance::least_version),
         ];
@@ -198,12 +221,12 @@ mod tests {
         assert_eq!((found, known), (2, 1));
         // A version that is not invented yet, at the newest server.
         let mut bytes = plain().encode(2, 77).to_vec();
-        bytes[0] = 5;
+        bytes[0] = 6;
         assert!(matches!(
             Command::decode(&bytes, u8::MAX),
             Err(RowError::UnknownVersion {
-                found: 5,
-                known: 4,
+                found: 6,
+                known: 5,
                 ..
             })
         ));
@@ -218,7 +241,7 @@ mod tests {
         });
         Registration {
             node,
-            keep_existing_node: false,
+            keeps: Keeps::Nothing,
             instance: None,
             checks: Vec::new(),
             replace_checks: false,
@@ -302,6 +325,28 @@ mod tests {
         );
         let restored = Registry::from_rows(registry.rows()).expect("its own rows are sound");
         assert_eq!(restored.digest(), registry.digest());
+    }
+
+    #[test]
+    fn what_came_with_version_5_is_said_otherwise_before() {
+        let register = |keeps: Keeps| {
+            let node = Node::plain(NodeName::parse("host").expect("a valid name"), "10.0.0.1");
+            Command::Register(vec![Registration {
+                node,
+                keeps,
+                instance: None,
+                checks: Vec::new(),
+                replace_checks: false,
+            }])
+        };
+        let keeping = register(Keeps::NodeAndStatuses);
+        assert_eq!(keeping.clone().in_version(5), keeping);
+        assert_eq!(keeping.encode(1, 7)[0], 5);
+        Command::decode(&keeping.encode(5, 7), 4).expect_err("version 5 is not known");
+        let before = keeping.in_version(4);
+        assert_eq!(before, register(Keeps::Node));
+        assert_eq!(before.encode(4, 7)[0], 4);
+        assert_eq!(before.encode(1, 7)[0], 1);
     }
 
     fn stage(rows: Vec<u8>) -> Command {

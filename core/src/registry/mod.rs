@@ -48,8 +48,8 @@ mod topics;
 mod transaction;
 
 pub use command::{
-    CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, LockDelayEnd, NewSession,
-    Refusal, Registration, Reply, Restore, SessionExpiry,
+    CheckDefinitionUpdate, CheckTarget, CheckUpdate, Command, Deregister, Expiry, Keeps, LockDelayEnd,
+    NewSession, Refusal, Registration, Reply, Restore, SessionExpiry,
 };
 pub use definition::{CheckDefinition, CheckExtras};
 pub use event::{Applied, Event, RowChange};

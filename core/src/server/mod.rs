@@ -332,6 +332,7 @@ impl Server {
     /// No leader, outcome unknown, over a limit, stopped.
     pub async fn write(&self, command: Command) -> Result<Written, ServerError> {
         let limit = self.config().write_timeout;
+        let command = self.0.in_written_version(command, limit).await?;
         match self.0.send_errand(Errand::Write(command), limit).await? {
             Outcome::Written(written) => Ok(written),
             other => Err(unexpected(&other)),

@@ -12,14 +12,18 @@
 //!
 //! What an older version can't say ([`Command::least_version`]: keys, sessions, transactions, restores) is refused by the
 //! leader until then, after a moment in which a cluster that has just begun finds out: an older member is never made to
-//! stop by a request. While nothing was ever written there is nothing that an older member could keep, so those that do
+//! stop by a request. What it can nearly say is said so ([`Command::in_version`]). While nothing was ever written there is nothing that an older member could keep, so those that do
 //! not answer are not waited for: else a new cluster would have no keys before its last server is up.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::future::{FutureExt as _, join_all};
 
 use super::{
+    ServerError,
     peer::{self, Failure, PeerRequest, PeerResponse},
     wiring::{Inner, Shared},
 };
@@ -120,6 +124,23 @@ impl Inner {
             Err(_) => None,
         };
         versions.into_iter().chain([own]).try_fold(u8::MAX, least)
+    }
+
+    /// The command as the cluster can say it: see [`Command::in_version`]. What this server has applied may be far behind, so
+    /// before it says less than was asked for it hears of everything that is committed.
+    ///
+    /// # Errors
+    /// No leader, stopped.
+    pub(super) async fn in_written_version(
+        self: &Arc<Self>,
+        command: Command,
+        limit: Duration,
+    ) -> Result<Command, ServerError> {
+        if self.registry().command_version() >= command.least_version() {
+            return Ok(command);
+        }
+        self.linearize(limit).await?;
+        Ok(command.in_version(self.registry().command_version()))
     }
 
     /// At the leader: whether every member reads this command. What this server has applied says so, and never goes back.

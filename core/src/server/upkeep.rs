@@ -22,8 +22,8 @@ use crate::{
     raft::{RaftStatus, Role, ServerAddress, ServerId},
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, Command, Deregister,
-        Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Registration, Registry, ServiceName,
-        Session, Weights,
+        Instance, InstanceId, InstanceKey, Keeps, Namespace, Node, NodeName, Registration, Registry,
+        ServiceName, Session, Weights,
     },
 };
 
@@ -208,7 +208,7 @@ fn registration(node: Node, instance: Option<Instance>, status: CheckStatus) -> 
     };
     Registration {
         node,
-        keep_existing_node: false,
+        keeps: Keeps::Nothing,
         instance,
         checks: vec![alive],
         replace_checks: false,

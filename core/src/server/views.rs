@@ -191,7 +191,7 @@ impl Views {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::{Command, Deregister, Node, NodeName, Registration};
+    use crate::registry::{Command, Deregister, Keeps, Node, NodeName, Registration};
 
     fn node(name: &str) -> Command {
         Command::Register(vec![Registration {
@@ -205,7 +205,7 @@ mod tests {
                 modify_index: 0,
                 locality: None,
             },
-            keep_existing_node: false,
+            keeps: Keeps::Nothing,
             instance: None,
             checks: Vec::new(),
             replace_checks: false,

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sider_core::registry::{
     Check, CheckDefinition, CheckDefinitionUpdate, CheckExtras, CheckId, CheckKey, CheckStatus, CheckTarget,
-    CheckUpdate, Command, Deregister, Expiry, Extras, Instance, InstanceId, InstanceKey, Locality, NamedPort,
-    Namespace, Node, NodeName, Probe, Proxy, Registration, Registry, ServiceName, Weights,
+    CheckUpdate, Command, Deregister, Expiry, Extras, Instance, InstanceId, InstanceKey, Keeps, Locality,
+    NamedPort, Namespace, Node, NodeName, Probe, Proxy, Registration, Registry, ServiceName, Weights,
 };
 
 pub(crate) const NAMESPACES: [&str; 3] = ["default", "blue", "unused"];
@@ -58,7 +58,11 @@ impl Generator {
         }
         Registration {
             node,
-            keep_existing_node: !self.one_in(3),
+            keeps: match self.below(3) {
+                0 => Keeps::Nothing,
+                1 => Keeps::Node,
+                _ => Keeps::NodeAndStatuses,
+            },
             instance,
             checks,
             replace_checks: self.one_in(3),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! register [INSTANCE] [service=S] [ns=N] [node=N] [address=A] [tags=T,T] [node-address=A] [node-meta=K:V]
-//!     [replace-node] [replace-checks] [check=ID[,ttl=15s][,of=INSTANCE|node][,status=S][,output=O][,notes=T]…]
+//!     [replace-node | keep-statuses] [replace-checks] [check=ID[,ttl=15s][,of=INSTANCE|node][,status=S][,output=O][,notes=T]…]
 //! deregister (node NAME | instance ID | check ID) [ns=N] [node=N] [service=S]
 //! update (check=ID | ttl-checks-of=INSTANCE) [status=S] [output=O] [ns=N] [node=N]
 //! expire ID renewals=COUNT created=INDEX [ns=N] [node=N]
@@ -21,9 +21,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sider_core::registry::{
     CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-    Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Key, LockDelayEnd, Namespace, NewSession,
-    Node, NodeName, Probe, Query, Registration, ServiceName, Session, SessionBehavior, SessionExpiry,
-    SessionId, Weights,
+    Command, Deregister, Expiry, Instance, InstanceId, InstanceKey, Keeps, Key, LockDelayEnd, Namespace,
+    NewSession, Node, NodeName, Probe, Query, Registration, ServiceName, Session, SessionBehavior,
+    SessionExpiry, SessionId, Weights,
 };
 
 use crate::operations;
@@ -178,7 +178,11 @@ fn registration(words: &Words<'_>) -> Registration {
             modify_index: 0,
             locality: None,
         },
-        keep_existing_node: !words.flag("replace-node"),
+        keeps: match (words.flag("replace-node"), words.flag("keep-statuses")) {
+            (true, _) => Keeps::Nothing,
+            (false, false) => Keeps::Node,
+            (false, true) => Keeps::NodeAndStatuses,
+        },
         instance: id.map(|id| instance(words, id)),
         checks: checks.collect(),
         replace_checks: words.flag("replace-checks"),

@@ -6,8 +6,8 @@ use sider_core::{
     observe::NoObserver,
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, Command,
-        Deregister, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Probe, Query, Registration,
-        ServiceName, View, Weights,
+        Deregister, Instance, InstanceId, InstanceKey, Keeps, Namespace, Node, NodeName, Probe, Query,
+        Registration, ServiceName, View, Weights,
     },
     server::{
         Answer, Consistency, ReadOptions, Renewal, Server,
@@ -105,7 +105,7 @@ fn registration(service: &str, id: &str, tags: &[&str]) -> Registration {
             modify_index: 0,
             locality: None,
         },
-        keep_existing_node: true,
+        keeps: Keeps::Node,
         instance: Some(Instance {
             namespace: Namespace::default(),
             node: node(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sider_core::{
     limits,
-    registry::{Command, Key, KeyWrite, Locality, Node, NodeName, Operation, Registration, Restore},
+    registry::{Command, Keeps, Key, KeyWrite, Locality, Node, NodeName, Operation, Registration, Restore},
     server::{Platform as _, ServerError, standin},
 };
 
@@ -75,7 +75,7 @@ fn extras_are_refused_while_an_older_member_can_not_read_them() {
     let register = || {
         server.write(Command::Register(vec![Registration {
             node: node.clone(),
-            keep_existing_node: false,
+            keeps: Keeps::Nothing,
             instance: None,
             checks: Vec::new(),
             replace_checks: false,

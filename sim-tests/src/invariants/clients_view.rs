@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sider_core::registry::CheckStatus;
+use sider_core::registry::{CheckStatus, Command};
 
 use super::Violation;
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     matching::SHARED_NODE,
     operation::{Ask, Op, RegisterForm, Service, Target},
     time::Time,
+    truth::Entry,
     wgl::{self, Call, Found},
 };
 
@@ -32,7 +33,12 @@ pub const NAME: &str = "clients_view";
 /// # Errors
 /// No order explains what clients saw of an instance.
 pub fn check(history: &History) -> Result<(), Violation> {
-    check_operations(&history.operations)
+    let keeping = |entry: &&Entry| entry.state.version >= Command::KEEPS_STATUSES;
+    let since = history.truth().entries.iter().find(keeping);
+    judge(
+        &history.operations,
+        since.map_or(Time::MAX, |entry| entry.applied),
+    )
 }
 
 /// The same of nothing but what clients saw; the operations by the time at which they were sent.
@@ -40,13 +46,18 @@ pub fn check(history: &History) -> Result<(), Violation> {
 /// # Errors
 /// No order explains what clients saw of an instance.
 pub fn check_operations(operations: &[Operation]) -> Result<(), Violation> {
+    judge(operations, Time::MAX)
+}
+
+/// A registration that is sent after `keeping` leaves the status of a check that is there; one that is sent before may.
+fn judge(operations: &[Operation], keeping: Time) -> Result<(), Violation> {
     let operations = &before_restores(operations);
     let owners = owners(operations);
     let unusable = unusable_since(operations);
     for (id, services) in services(operations) {
         let calls: Vec<Call<About<'_>>> = operations
             .iter()
-            .flat_map(|operation| calls(operation, id, &services, &owners, unusable))
+            .flat_map(|operation| calls(operation, id, &services, &owners, (unusable, keeping)))
             .collect();
         // A search that takes too many steps says nothing; `linearizability` judges the same by other means.
         if let Found::None(stuck) = wgl::search(BTreeSet::from([None]), &calls, possible_steps) {
@@ -88,7 +99,8 @@ fn before_restores(operations: &[Operation]) -> Vec<Operation> {
 /// What an operation is, as far as it is about one instance.
 #[derive(Clone, Debug)]
 enum About<'a> {
-    Register(RegisterForm, &'a Service),
+    /// And whether the status of a check that is there stays for certain.
+    Register(RegisterForm, &'a Service, bool),
     Deregister {
         service: Option<&'a str>,
         refused: bool,
@@ -181,7 +193,7 @@ fn calls<'a>(
     id: &str,
     services: &BTreeSet<&str>,
     owners: &BTreeMap<String, &str>,
-    unusable: Option<Time>,
+    (unusable, keeping): (Option<Time>, Time),
 ) -> Vec<Call<About<'a>>> {
     let (refused, known) = match &operation.outcome {
         Outcome::Done(_) => (false, true),
@@ -199,7 +211,8 @@ fn calls<'a>(
     match &operation.op {
         Op::Register { form, services } if !refused && *form != RegisterForm::Elsewhere => {
             let ours = services.iter().filter(|service| service.id == id);
-            ours.map(|service| call(About::Register(*form, service)))
+            let keeps = operation.invoked > keeping;
+            ours.map(|service| call(About::Register(*form, service, keeps)))
                 .collect()
         }
         Op::Deregister { id: named, service } if named == id => {
@@ -288,11 +301,15 @@ fn read<'a>(
 /// All states in which it can be after something happened, if it was in one of these before; `None` if it can't have happened.
 fn possible_steps(states: &BTreeSet<Option<Known>>, about: &About<'_>) -> Option<BTreeSet<Option<Known>>> {
     let mut next: BTreeSet<Option<Known>> = states.iter().filter_map(|state| step(state, about)).collect();
-    if let About::Register(form, service) = about
-        && states.iter().flatten().any(Known::may_be_gone)
-    {
-        // It may have gone before unseen, and its checks with it.
-        next.insert(Some(registered(None, *form, service)));
+    if let About::Register(form, service, keeps) = about {
+        if states.iter().flatten().any(Known::may_be_gone) {
+            // It may have gone before unseen, and its checks with it.
+            next.insert(Some(registered(None, *form, service, true)));
+        }
+        if !keeps {
+            let set = |state: &Option<Known>| Some(registered(state.as_ref(), *form, service, false));
+            next.extend(states.iter().map(set));
+        }
     }
     (!next.is_empty()).then_some(next)
 }
@@ -304,7 +321,7 @@ fn possible_steps(states: &BTreeSet<Option<Known>>, about: &About<'_>) -> Option
 )]
 fn step(state: &Option<Known>, about: &About<'_>) -> Option<Option<Known>> {
     match about {
-        About::Register(form, service) => Some(Some(registered(state.as_ref(), *form, service))),
+        About::Register(form, service, _) => Some(Some(registered(state.as_ref(), *form, service, true))),
         About::Deregister { service, refused } => {
             let of_another = |it: &Known| service.is_some_and(|service| service != it.service);
             match (state, refused) {
@@ -352,7 +369,7 @@ fn step(state: &Option<Known>, about: &About<'_>) -> Option<Option<Known>> {
     }
 }
 
-fn registered(before: Option<&Known>, form: RegisterForm, service: &Service) -> Known {
+fn registered(before: Option<&Known>, form: RegisterForm, service: &Service, keeps: bool) -> Known {
     // Checks that are not named stay, unless it says otherwise.
     let mut checks = before.map(|it| it.checks.clone()).unwrap_or_default();
     if form == RegisterForm::Replacing {
@@ -360,13 +377,13 @@ fn registered(before: Option<&Known>, form: RegisterForm, service: &Service) -> 
         checks.retain(|id, _| named.contains(id));
     }
     for (id, given) in service.check_ids(form).into_iter().zip(&service.checks) {
-        let same =
-            |old: &&KnownCheck| (old.ttl_ms, old.after_ms) == (given.ttl_ms, given.deregister_after_ms);
-        let kept = checks.get(&id).filter(same).map(|old| old.status);
+        let same = |old: &KnownCheck| (old.ttl_ms, old.after_ms) == (given.ttl_ms, given.deregister_after_ms);
+        let is_kept = |old: &&KnownCheck| keeps || (given.status.is_none() && same(old));
+        let kept = checks.get(&id).filter(is_kept).map(|old| old.status);
         let check = KnownCheck {
             ttl_ms: given.ttl_ms,
             after_ms: given.deregister_after_ms,
-            status: given.status.or(kept).unwrap_or(CheckStatus::Critical),
+            status: kept.or(given.status).unwrap_or(CheckStatus::Critical),
         };
         checks.insert(id, check);
     }

@@ -348,7 +348,9 @@ fn moved_since(history: &History, from: Time, until: Time) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sider_core::registry::{CheckDefinition, CheckId, InstanceId, Namespace, Node, NodeName, Weights};
+    use sider_core::registry::{
+        CheckDefinition, CheckId, InstanceId, Keeps, Namespace, Node, NodeName, Weights,
+    };
 
     use super::{super::story::Story, *};
 
@@ -389,7 +391,7 @@ mod tests {
         };
         Registration {
             node: Node::plain(name, "10.0.0.1"),
-            keep_existing_node: false,
+            keeps: Keeps::Nothing,
             instance: Some(instance),
             checks: vec![alive],
             replace_checks: false,

@@ -64,7 +64,7 @@ impl State {
                 Ok(Operation::GetInstance(instance.key()))
             }
             Operation::SetCheck(check) => {
-                self.put_check(check, index)
+                self.put_check(check, false, index)
                     .map_err(|refusal| invalid(refusal.to_string()))?;
                 Ok(Operation::GetCheck(check.key()))
             }

@@ -8,7 +8,7 @@ use super::harness::{NODE, World};
 use crate::{
     agent::{ConfigFile, ConfiguredCheck, ConfiguredService, bind_checks},
     limits::AGENT_SYNC_INTERVAL,
-    registry::{Command, Node, NodeName, Registration},
+    registry::{Command, Keeps, Node, NodeName, Registration},
     runtime::ProbeOutcome,
 };
 
@@ -47,7 +47,7 @@ fn a_node_has_the_id_and_the_meta_that_were_configured_and_gets_them_back() {
         changed.meta.insert("rack".into(), rack.into());
         world.apply(&Command::Register(vec![Registration {
             node: changed,
-            keep_existing_node: false,
+            keeps: Keeps::Nothing,
             instance: None,
             checks: Vec::new(),
             replace_checks: false,

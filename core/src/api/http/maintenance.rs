@@ -15,7 +15,7 @@ use super::{
 use crate::{
     limits::CHECK_NOTES_BYTES_MAX,
     registry::{
-        CheckDefinition, CheckDefinitionUpdate, CheckId, CheckStatus, Command, Deregister, InstanceId,
+        CheckDefinition, CheckDefinitionUpdate, CheckId, CheckStatus, Command, Deregister, InstanceId, Keeps,
         Namespace, NodeName, Registration,
     },
     server::Server,
@@ -81,7 +81,7 @@ async fn set(
     let check = check(place.node.name.clone(), namespace, instance, notes)?;
     let registration = Registration {
         node: place.node,
-        keep_existing_node: true,
+        keeps: Keeps::Node,
         instance: None,
         checks: vec![check],
         replace_checks: false,

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     observe::{Observation, Observer, SharedObserver},
-    registry::{Applied, Command, Node, NodeName, Registration, Registry, Retention},
+    registry::{Applied, Command, Keeps, Node, NodeName, Registration, Registry, Retention},
 };
 
 /// openraft's storage suite numbers its servers.
@@ -79,7 +79,7 @@ pub(crate) fn register(number: u64) -> Command {
             modify_index: 0,
             locality: None,
         },
-        keep_existing_node: false,
+        keeps: Keeps::Nothing,
         instance: None,
         checks: Vec::new(),
         replace_checks: false,

@@ -149,7 +149,7 @@ fn set_instance(transaction: &mut Transaction<'_>, instance: &Instance) -> Outco
 
 fn set_check(transaction: &mut Transaction<'_>, check: &CheckDefinitionUpdate) -> Outcome<OperationResult> {
     require_node(transaction, &check.node)?;
-    register::put_check(transaction, check)
+    register::put_check(transaction, check, false)
         .map_err(|refusal| OperationRefusal::Invalid(refusal.to_string()))?;
     get_check(transaction.tables(), &check.key())
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::virtual_address;
 use crate::registry::{
-    Check, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, Instance, InstanceKey, Namespace, Node,
-    Refusal, Registration, Reply, transaction::Transaction,
+    Check, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, Instance, InstanceKey, Keeps, Namespace,
+    Node, Refusal, Registration, Reply, transaction::Transaction,
 };
 
 /// Carries out the registrations in order, each on top of those before it.
@@ -16,7 +16,11 @@ pub(super) fn register(
     let mut ids = Vec::with_capacity(registrations.len());
     for registration in registrations {
         validate(registration)?;
-        put_node(transaction, &registration.node, registration.keep_existing_node);
+        put_node(
+            transaction,
+            &registration.node,
+            registration.keeps != Keeps::Nothing,
+        );
         if let Some(instance) = &registration.instance {
             put_instance(transaction, instance);
             if registration.replace_checks {
@@ -24,7 +28,7 @@ pub(super) fn register(
             }
         }
         for check in &registration.checks {
-            put_check(transaction, check)?;
+            put_check(transaction, check, registration.keeps == Keeps::NodeAndStatuses)?;
         }
         ids.push(registration.checks.iter().map(|check| check.id.clone()).collect());
     }
@@ -142,6 +146,7 @@ fn remove_other_checks(
 pub(super) fn put_check(
     transaction: &mut Transaction<'_>,
     given: &CheckDefinitionUpdate,
+    keep_status: bool,
 ) -> Result<(), Refusal> {
     if let Some(id) = &given.instance {
         let instance = InstanceKey {
@@ -160,7 +165,7 @@ pub(super) fn put_check(
             transaction.set_check(&key, Some(check));
             transaction.mark_registered(&key);
         }
-        Some(existing) => replace_check(transaction, &key, &existing, given),
+        Some(existing) => replace_check(transaction, &key, &existing, given, keep_status),
     }
     Ok(())
 }
@@ -187,6 +192,7 @@ fn replace_check(
     key: &CheckKey,
     existing: &Check,
     given: &CheckDefinitionUpdate,
+    keep_status: bool,
 ) {
     let mut check = Check {
         renewals: existing.renewals,
@@ -196,7 +202,7 @@ fn replace_check(
     };
     // A status says something about what was checked: it goes when that is something else now.
     let checks_the_same = existing.definition == given.definition && existing.instance == given.instance;
-    if given.status.is_none() && checks_the_same {
+    if keep_status || (given.status.is_none() && checks_the_same) {
         check.status = existing.status;
         check.output.clone_from(&existing.output);
     }

@@ -71,8 +71,8 @@ mod tests {
     use std::time::Duration;
 
     use crate::registry::{
-        CheckDefinition, CheckDefinitionUpdate, CheckId, CheckStatus, Command, Expiry, InstanceId, Probe,
-        Registration, Registry, ServiceName, Weights,
+        CheckDefinition, CheckDefinitionUpdate, CheckId, CheckStatus, Command, Expiry, InstanceId, Keeps,
+        Probe, Registration, Registry, ServiceName, Weights,
     };
 
     use super::*;
@@ -88,7 +88,7 @@ mod tests {
     fn register(node: Node, instance: Option<Instance>, checks: Vec<CheckDefinitionUpdate>) -> Command {
         Command::Register(vec![Registration {
             node,
-            keep_existing_node: false,
+            keeps: Keeps::Nothing,
             instance,
             checks,
             replace_checks: false,

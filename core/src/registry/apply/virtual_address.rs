@@ -51,8 +51,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use crate::registry::{
-        Command, Extras, Instance, InstanceId, InstanceKey, Namespace, Node, NodeName, Proxy, Registration,
-        Registry, ServiceName, Weights,
+        Command, Extras, Instance, InstanceId, InstanceKey, Keeps, Namespace, Node, NodeName, Proxy,
+        Registration, Registry, ServiceName, Weights,
     };
 
     fn proxy(id: &str, service: &str) -> Command {
@@ -84,7 +84,7 @@ mod tests {
         };
         Command::Register(vec![Registration {
             node: Node::plain(node, "10.0.0.1"),
-            keep_existing_node: true,
+            keeps: Keeps::Node,
             instance: Some(instance),
             checks: Vec::new(),
             replace_checks: false,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sider_core::registry::{
     CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, CheckTarget, CheckUpdate,
-    Command, Instance, Namespace, Node, NodeName, Probe, Registration, ServiceName, Weights,
+    Command, Instance, Keeps, Namespace, Node, NodeName, Probe, Registration, ServiceName, Weights,
 };
 
 use super::{Story, TTL_MS, instance_id, shared};
@@ -86,7 +86,7 @@ impl Story {
         };
         Command::Register(vec![Registration {
             node,
-            keep_existing_node: true,
+            keeps: Keeps::Node,
             instance: Some(instance),
             checks: vec![check],
             replace_checks: false,

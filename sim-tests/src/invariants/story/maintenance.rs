@@ -2,7 +2,7 @@
 
 use sider_core::registry::{
     CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, CheckStatus, Command, Deregister, InstanceKey,
-    Namespace, Node, Registration,
+    Keeps, Namespace, Node, Registration,
 };
 
 use super::{Story, instance_id, shared};
@@ -85,7 +85,7 @@ fn command(asked: &Maintenance) -> Command {
     }
     Command::Register(vec![Registration {
         node: Node::plain(shared(), "127.0.0.1"),
-        keep_existing_node: true,
+        keeps: Keeps::Node,
         instance: None,
         checks: vec![CheckDefinitionUpdate {
             id,

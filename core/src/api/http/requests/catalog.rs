@@ -20,7 +20,7 @@ use crate::{
     },
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckId, CheckKey, Deregister, InstanceId, InstanceKey,
-        Namespace, Node, NodeName, Probe, Registration,
+        Keeps, Namespace, Node, NodeName, Probe, Registration,
     },
 };
 
@@ -39,8 +39,8 @@ pub fn parse_catalog_registration(
     let fields = Fields::of(body)?;
     let namespace = body_namespace(namespace, &fields)?;
     check_datacenter(&fields, datacenter)?;
-    let keep_existing_node = fields.flag("SkipNodeUpdate")?;
-    let node = parse_node(&fields, "NodeMeta", keep_existing_node)?;
+    let keeps_node = fields.flag("SkipNodeUpdate")?;
+    let node = parse_node(&fields, "NodeMeta", keeps_node)?;
     let instance = match fields.object("Service")? {
         None => None,
         Some(service) if service.first_text(&["Service", "Name"])?.is_none() => {
@@ -61,7 +61,7 @@ pub fn parse_catalog_registration(
     Ok(Registration {
         checks: parse_checks(&fields, &namespace, &node.name)?,
         node,
-        keep_existing_node,
+        keeps: if keeps_node { Keeps::Node } else { Keeps::Nothing },
         instance,
         replace_checks: fields.flag("ReplaceExistingChecks")?,
     })
@@ -290,7 +290,7 @@ pub fn encode_registration(registration: &Registration) -> Value {
         "TaggedAddresses": node.tagged_addresses,
         "NodeMeta": node.meta,
         "Locality": node.locality.as_ref().map(encode::locality),
-        "SkipNodeUpdate": registration.keep_existing_node,
+        "SkipNodeUpdate": registration.keeps != Keeps::Nothing,
         "ReplaceExistingChecks": registration.replace_checks,
         "Checks": registration.checks.iter().map(encode_check).collect::<Vec<_>>(),
     });

@@ -18,7 +18,7 @@ use crate::{
     },
     registry::{
         CheckDefinition, CheckDefinitionUpdate, CheckExtras, CheckId, CheckStatus, Instance, InstanceId,
-        Namespace, Probe, Registration,
+        Keeps, Namespace, Probe, Registration,
     },
 };
 
@@ -121,7 +121,7 @@ pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError
     };
     Ok(Registration {
         node: place.node.clone(),
-        keep_existing_node: true,
+        keeps: Keeps::NodeAndStatuses,
         instance: None,
         checks: vec![check],
         replace_checks: false,

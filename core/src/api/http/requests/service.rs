@@ -16,7 +16,7 @@ use crate::{
         WEIGHT_MAX,
     },
     registry::{
-        CheckId, Deregister, Instance, InstanceId, InstanceKey, Namespace, NodeName, Registration,
+        CheckId, Deregister, Instance, InstanceId, InstanceKey, Keeps, Namespace, NodeName, Registration,
         ServiceAddress, ServiceName, Weights,
     },
 };
@@ -66,7 +66,7 @@ pub fn parse_service(body: &Value, place: &Place) -> Result<Registration, ApiErr
     let checks = parse_checks(&fields, &instance, place.scripts)?;
     Ok(Registration {
         node: place.node.clone(),
-        keep_existing_node: true,
+        keeps: Keeps::NodeAndStatuses,
         instance: Some(instance),
         checks,
         replace_checks: fields.flag("ReplaceExistingChecks")?,

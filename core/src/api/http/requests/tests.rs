@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     limits::{CHECK_OUTPUT_BYTES_MAX, TAG_BYTES_MAX},
-    registry::{CheckStatus, CheckTarget, Registration},
+    registry::{CheckStatus, CheckTarget, Keeps, Registration},
 };
 
 fn name(name: &str) -> NodeName {
@@ -479,7 +479,7 @@ fn catalog_registrations() {
     let registration = parse(body).expect("valid");
     assert_eq!(registration.node.id, "40e4a748-2192-161a-0510-9bf59fe950b5");
     assert_eq!(registration.node.meta["k"], "v");
-    assert!(!registration.keep_existing_node);
+    assert_eq!(registration.keeps, Keeps::Nothing);
     expect![[r#"
         default/ext1/redis1 of redis at 127.0.0.1:8000 tags ["primary"] meta {} weights 1/1 tagged []
         check default/service:redis1 "Redis" of redis1 Tcp("localhost:8888") every 5s timeout 1s after 0/0/0 deregister 30s status passing notes "n"
