@@ -21,6 +21,11 @@ const MARKS: [&str; 9] = [
     "server",
 ];
 
+/// Where Consul serves its API.
+const HTTP_PORT: u64 = 8500;
+/// Where Consul's members find each other.
+const JOIN_PORT: u64 = 8301;
+
 /// What a file of Consul's comes to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Translated {
@@ -82,20 +87,34 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
     let mut ports = take_section(keys, "ports")?;
     let mut addresses = take_section(keys, "addresses")?;
     let mut useless = Useless::default();
-    let bind = take_host(keys, "bind_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
+    // All addresses of this host; the others are told the one by which it reaches them.
+    let bind = take_host(keys, "bind_addr")?.unwrap_or_else(|| "0.0.0.0".to_owned());
     let client = take_host(keys, "client_addr")?.unwrap_or_else(|| "127.0.0.1".to_owned());
     let http = take_text(&mut addresses, "http")?.unwrap_or_else(|| client.clone());
-    flags.insert("http", http_address(&mut ports, http, program)?);
     let https = take_text(&mut addresses, "https")?.unwrap_or(client);
-    let https = optional_port(&mut ports, "https")?.map(|port| join(&https, port));
+    let https = optional_port(&mut ports, "https")?.map(|port| listed(&https, port));
     let secured = translate_tls(keys, flags, &mut useless)?;
-    match (https, secured) {
-        (Some(https), true) => drop(flags.insert("https", https)),
+    let https = match (https, secured) {
+        (Some(https), true) => Some(https),
         // Consul listens there, too, and can't serve anybody.
-        (Some(_), false) => useless.ignored.push("ports.https without cert_file".to_owned()),
-        (None, _) => {}
-    }
-    if let Some(port) = optional_port(&mut ports, "serf_lan")? {
+        (Some(_), false) => {
+            useless.ignored.push("ports.https without cert_file".to_owned());
+            None
+        }
+        (None, _) => None,
+    };
+    let is_served = program == Program::Agent || https.is_some();
+    insert_addresses(
+        flags,
+        ("http", "http_more"),
+        http_addresses(&mut ports, &http, is_served)?,
+    );
+    insert_addresses(flags, ("https", "https_more"), https.unwrap_or_default());
+    let gossip = match ports.contains_key("serf_lan") {
+        true => optional_port(&mut ports, "serf_lan")?,
+        false => (program == Program::Server).then_some(JOIN_PORT),
+    };
+    if let Some(port) = gossip {
         flags.insert("join_bind", join(&bind, port));
     }
     let server_port = port(&mut ports, "server", 8300)?;
@@ -118,10 +137,14 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
                             "{key}: {entry:?}: servers are not looked for at a provider: write their addresses"
                         ));
                     }
-                    join.push(if entry.contains(':') {
-                        entry
-                    } else {
-                        format!("{entry}:8500")
+                    // A server is joined where Consul's gossip is; an agent speaks to the API.
+                    let port = match program {
+                        Program::Server => JOIN_PORT,
+                        Program::Agent => HTTP_PORT,
+                    };
+                    join.push(match entry.contains(':') {
+                        true => entry,
+                        false => self::join(&entry, port),
                     });
                 }
             }
@@ -164,12 +187,10 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
         };
         translated.node_meta.insert(key, text);
     }
+    translate_limits(keys, program, flags, &mut useless)?;
     useless.take_ignored(keys);
     useless.rest_of("ports", &ports);
     useless.rest_of("addresses", &addresses);
-    for name in ["limits", "performance"] {
-        useless.rest_of(name, &take_section(keys, name)?);
-    }
     (translated.ignored, translated.unknown) = (useless.ignored, useless.unknown);
     Ok(translated)
 }
@@ -226,6 +247,33 @@ fn translate_raft(keys: &mut Map<String, Value>, program: Program, useless: &mut
     }
 }
 
+/// Limits of requests and of sessions, and how patient Raft is. Longest transactions are as long as the longest values unless
+/// they have a limit of their own.
+fn translate_limits(
+    keys: &mut Map<String, Value>,
+    program: Program,
+    flags: &mut BTreeMap<&'static str, String>,
+    useless: &mut Useless,
+) -> Result<(), String> {
+    let (mut limits, mut performance) = (take_section(keys, "limits")?, take_section(keys, "performance")?);
+    if program == Program::Server {
+        let value = take_number(&mut limits, "limits", "kv_max_value_size")?;
+        let transaction = take_number(&mut limits, "limits", "txn_max_req_len")?.or(value);
+        flags.extend(value.map(|bytes| ("kv_max_value_size", bytes.to_string())));
+        flags.extend(transaction.map(|bytes| ("txn_max_req_len", bytes.to_string())));
+        let times = take_number(&mut performance, "performance", "raft_multiplier")?;
+        flags.extend(
+            times
+                .filter(|times| *times > 0)
+                .map(|times| ("raft_multiplier", times.to_string())),
+        );
+        flags.extend(take_text(keys, "session_ttl_min")?.map(|ttl| ("session_ttl_min", ttl)));
+    }
+    useless.rest_of("limits", &limits);
+    useless.rest_of("performance", &performance);
+    Ok(())
+}
+
 /// Certificates: at the top as they were written for long, or beneath `tls.defaults` and `tls.https`. Whether there are any.
 fn translate_tls(
     keys: &mut Map<String, Value>,
@@ -269,17 +317,42 @@ fn translate_tls(
     Ok(flags.contains_key("tls_cert"))
 }
 
-/// Where HTTP is served at this host, or `off`, which only an agent can be without.
-fn http_address(ports: &mut Map<String, Value>, host: String, program: Program) -> Result<String, String> {
-    if program == Program::Agent && matches!(ports.get("http").and_then(Value::as_i64), Some(-1 | 0)) {
+/// Where HTTP is served at this host, or `off`, which a server can't be without unless it serves HTTPS.
+fn http_addresses(
+    ports: &mut Map<String, Value>,
+    hosts: &str,
+    can_be_off: bool,
+) -> Result<Vec<String>, String> {
+    if can_be_off && matches!(ports.get("http").and_then(Value::as_i64), Some(-1 | 0)) {
         ports.remove("http");
-        return Ok("off".to_owned());
+        return Ok(vec!["off".to_owned()]);
     }
-    let port = port(ports, "http", 8500)?;
-    Ok(match host.starts_with("unix://") {
-        true => host,
-        false => join(&host, port),
-    })
+    Ok(listed(hosts, port(ports, "http", HTTP_PORT)?))
+}
+
+/// Hosts with spaces between them, each with a port unless it is a socket of Unix.
+fn listed(hosts: &str, port: u64) -> Vec<String> {
+    let hosts = hosts.split_whitespace();
+    hosts
+        .map(|host| match host.starts_with("unix://") {
+            true => host.to_owned(),
+            false => join(host, port),
+        })
+        .collect()
+}
+
+/// The first address is what others are told; the rest are listened at as well.
+fn insert_addresses(
+    flags: &mut BTreeMap<&'static str, String>,
+    (first, more): (&'static str, &'static str),
+    addresses: Vec<String>,
+) {
+    let mut addresses = addresses.into_iter();
+    flags.extend(addresses.next().map(|address| (first, address)));
+    let rest: Vec<String> = addresses.collect();
+    if !rest.is_empty() {
+        flags.insert(more, rest.join(","));
+    }
 }
 
 /// A port that is not there unless it is named; 0 and -1 are none.
@@ -339,6 +412,16 @@ fn take_bool(keys: &mut Map<String, Value>, key: &str) -> Result<Option<bool>, S
     }
 }
 
+fn take_number(keys: &mut Map<String, Value>, section: &str, key: &str) -> Result<Option<u64>, String> {
+    match keys.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value
+            .as_u64()
+            .map(Some)
+            .ok_or_else(|| format!("{section}.{key}: expected a number that is not negative, found {value}")),
+    }
+}
+
 fn take_section(keys: &mut Map<String, Value>, key: &str) -> Result<Map<String, Value>, String> {
     match keys.remove(key) {
         None | Some(Value::Null) => Ok(Map::new()),
@@ -377,7 +460,8 @@ mod tests {
             flags,
             [
                 "http=127.0.0.1:1",
-                "join=a:8500,b:1",
+                "join=a:8301,b:1",
+                "join_bind=10.0.0.1:8301",
                 "log_level=error",
                 "node=n1",
                 "node_id=40e4a748-2192-161a-0510-9bf59fe950b5",
@@ -397,12 +481,21 @@ mod tests {
         let (translated, rest) = translated(json!({
             "advertise_addr": "10.0.0.9", "ports": {"server": 2, "grpc": 8502}, "log_json": true,
             "raft_snapshot_threshold": 100, "raft_trailing_logs": 0, "raft_snapshot_interval": "30s",
-            "limits": {"rpc_rate": 5, "foo": 1}, "performance": {"raft_multiplier": 1}, "pid_file": "/p",
+            "limits": {"rpc_rate": 5, "foo": 1, "kv_max_value_size": 9}, "pid_file": "/p", "session_ttl_min": "5s",
+            "performance": {"raft_multiplier": 2, "leave_drain_time": "5s"},
             "tls": {"internal_rpc": {}, "defaults": {"tls_min_version": "TLSv1_2", "bar": 1}},
         }))
         .unwrap();
         assert_eq!(translated.flags["raft_advertise"], "10.0.0.9:2");
-        assert_eq!(translated.flags["log_format"], "json");
+        for (flag, value) in [
+            ("log_format", "json"),
+            ("kv_max_value_size", "9"),
+            ("txn_max_req_len", "9"),
+            ("session_ttl_min", "5s"),
+            ("raft_multiplier", "2"),
+        ] {
+            assert_eq!(translated.flags[flag], value);
+        }
         assert_eq!(
             Value::Object(rest),
             json!({"snapshot_interval": "30s", "snapshot_threshold": 100})
@@ -413,7 +506,7 @@ mod tests {
             ignored,
             [
                 "limits.rpc_rate",
-                "performance.raft_multiplier",
+                "performance.leave_drain_time",
                 "pid_file",
                 "ports.grpc",
                 "tls.defaults.tls_min_version",
@@ -484,6 +577,35 @@ mod tests {
         assert!(!translated.flags.contains_key("https") && !translated.flags.contains_key("join_bind"));
         assert_eq!(translated.flags["http"], "unix:///x");
         assert_eq!(translated.ignored, ["ports.https without cert_file"]);
+    }
+
+    #[test]
+    fn a_server_is_found_as_one_of_consuls_is() {
+        let (plain, _) = translated(json!({"node_name": "n"})).unwrap();
+        for (flag, value) in [
+            ("http", "127.0.0.1:8500"),
+            ("raft_bind", "0.0.0.0:8300"),
+            ("join_bind", "0.0.0.0:8301"),
+        ] {
+            assert_eq!(plain.flags[flag], value);
+        }
+        let (several, _) = translated(json!({
+            "client_addr": "127.0.0.1 ::1", "addresses": {"https": "10.0.0.1 10.0.0.2"},
+            "ports": {"https": 8501, "http": 1}, "cert_file": "c", "key_file": "k",
+        }))
+        .unwrap();
+        for (flag, value) in [
+            ("http", "127.0.0.1:1"),
+            ("http_more", "[::1]:1"),
+            ("https", "10.0.0.1:8501"),
+            ("https_more", "10.0.0.2:8501"),
+        ] {
+            assert_eq!(several.flags[flag], value);
+        }
+        let secured = json!({"ports": {"http": -1, "https": 8501}, "cert_file": "c", "key_file": "k"});
+        assert_eq!(translated(secured).unwrap().0.flags["http"], "off");
+        let nowhere = translated(json!({"ports": {"http": -1}})).unwrap_err();
+        assert!(nowhere.contains("ports.http"), "{nowhere}");
     }
 
     #[test]

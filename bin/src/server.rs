@@ -9,6 +9,7 @@ pub mod settings;
 
 use std::{
     ffi::OsString,
+    iter,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -116,20 +117,25 @@ impl Host {
     /// Takes the ports first: a second server started by mistake must not touch the data.
     async fn open(settings: &Settings, leave: Arc<Notify>) -> Result<Host, String> {
         let named = |flag: &'static str| move |error: std::io::Error| format!("{flag}: {error}");
-        let main = match settings.http.strip_prefix("unix://") {
-            Some(path) => HttpServer::start_on_socket(Path::new(path)).map_err(named("-http"))?,
-            None => {
-                let listener = address::listen(&settings.http).await.map_err(named("-http"))?;
-                HttpServer::start(listener).map_err(named("-http"))?
-            }
-        };
-        let main_address = main.address();
-        let mut http = vec![main];
+        let mut http = Vec::new();
+        let plain = iter::once(&settings.http).chain(&settings.http_more);
+        for address in plain.filter(|address| *address != settings::OFF) {
+            http.push(match address.strip_prefix("unix://") {
+                Some(path) => HttpServer::start_on_socket(Path::new(path)).map_err(named("-http"))?,
+                None => {
+                    let listener = address::listen(address).await.map_err(named("-http"))?;
+                    HttpServer::start(listener).map_err(named("-http"))?
+                }
+            });
+        }
+        let main_address = http.first().and_then(HttpServer::address);
         let mut tls = None;
         if let Some((address, files)) = &settings.https {
             let loaded = Tls::load(files.clone()).map_err(|error| format!("-https: {error}"))?;
-            let listener = address::listen(address).await.map_err(named("-https"))?;
-            http.push(HttpServer::start_tls(listener, loaded.clone()).map_err(named("-https"))?);
+            for address in iter::once(address).chain(&settings.https_more) {
+                let listener = address::listen(address).await.map_err(named("-https"))?;
+                http.push(HttpServer::start_tls(listener, loaded.clone()).map_err(named("-https"))?);
+            }
             tls = Some(loaded);
         }
         if let Some(address) = &settings.join_bind {

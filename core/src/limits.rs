@@ -64,7 +64,7 @@ pub const FOLD_DIVISOR: usize = 8;
 
 /// Bytes of a key; more is 400.
 pub const KEY_BYTES_MAX: usize = 4 * 1024;
-/// Bytes of a key's value; more is 413.
+/// Bytes of a key's value, unless a server is set otherwise; more is 413.
 pub const VALUE_BYTES_MAX: usize = 512 * 1024;
 /// Levels of a key, told apart by slashes, of which each knows how new it is; what is deeper is looked through.
 pub const KEY_LEVELS_INDEXED: usize = 16;
@@ -74,8 +74,8 @@ pub const KEY_VERSIONS_KEPT_MAX: usize = 16_384;
 pub const KEY_VERSION_BYTES_KEPT_MAX: usize = 64 * 1024 * 1024;
 /// Operations of one transaction; more is 413.
 pub const OPERATIONS_PER_TRANSACTION_MAX: usize = 128;
-/// Bytes of all values in one transaction; more is 413.
-pub const TRANSACTION_VALUE_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of a transaction's body, and of all values in it, unless a server is set otherwise; more is 413.
+pub const TRANSACTION_BYTES_MAX: usize = 512 * 1024;
 /// Shortest TTL of a session; less is an error.
 pub const SESSION_TTL_MIN: Duration = Duration::from_secs(10);
 /// Longest TTL of a session; more is an error.

@@ -363,6 +363,7 @@ impl State {
 
     fn expire(&mut self, expiry: &Expiry, index: u64) -> Result<(), Refusal> {
         let unknown = || Refusal::UnknownCheck(expiry.check.id.to_string());
+        let as_agents = self.version >= Command::AS_AGENTS;
         let check = self
             .checks
             .iter_mut()
@@ -383,6 +384,7 @@ impl State {
         check.output = match check.output.as_str() {
             "" => "TTL expired".into(),
             last if last.starts_with("TTL expired") => "TTL expired".into(),
+            last if as_agents => format!("TTL expired (last output before timeout follows): {last}"),
             last => format!("TTL expired; last output: {last}"),
         };
         Ok(())

@@ -7,6 +7,7 @@ use std::{
 };
 
 use sider_core::{
+    api::http::duration,
     limits,
     raft::{RaftConfig, ServerAddress, ServerId},
     registry::{NodeName, ServiceName},
@@ -26,10 +27,14 @@ use crate::{
 pub struct Settings {
     /// This server.
     pub id: ServerId,
-    /// Where to listen for HTTP: an address, or `unix://` and a path.
+    /// Where to listen for HTTP: an address, or `unix://` and a path, or `off`.
     pub http: String,
+    /// Where to listen for HTTP besides.
+    pub http_more: Vec<String>,
     /// Where to listen for HTTPS, with which files.
     pub https: Option<(String, TlsFiles)>,
+    /// Where to listen for HTTPS besides.
+    pub https_more: Vec<String>,
     /// Where to listen for servers that join by the address of Consul's gossip.
     pub join_bind: Option<String>,
     /// Config files and folders of them.
@@ -75,6 +80,11 @@ pub enum Start {
     Implicit,
 }
 
+/// Where nothing is listened at.
+pub(super) const OFF: &str = "off";
+/// How much longer the times of Raft can be, as in Consul.
+const RAFT_MULTIPLIER_MAX: u32 = 10;
+
 impl Settings {
     /// Puts everything together; reads the config files that are named.
     ///
@@ -108,6 +118,7 @@ impl Settings {
             (None, Some(http)) => http,
             _ => match sources.text(&flags.http, "http") {
                 Some(socket) if socket.text.starts_with("unix://") => socket.check(socket_path)?,
+                Some(off) if off.text == OFF && file.flags.contains_key("https") => OFF.to_owned(),
                 _ => sources.address(&flags.http, "http", "127.0.0.1:8500")?,
             },
         };
@@ -138,7 +149,6 @@ impl Settings {
             (None, None) if join.is_empty() && file.peers.is_empty() => Start::Implicit,
             (None, None) => Start::Wait,
         };
-        check_timing(&file.timing)?;
         let log_format = match sources.text(&flags.log_format, "log_format") {
             Some(format) => format.check(parse_log_format)?,
             None => LogFormat::Text,
@@ -146,7 +156,9 @@ impl Settings {
         let log_level = sources.text(&flags.log_level, "log_level");
         Ok(Settings {
             http,
+            http_more: sources.more("http_more")?,
             https: sources.https(&flags)?,
+            https_more: sources.more("https_more")?,
             join_bind: file.flags.get("join_bind").cloned(),
             config_paths: flags.config.clone(),
             http_advertise: own.and_then(|own| own.http.clone()),
@@ -160,7 +172,7 @@ impl Settings {
                 .map(|(id, peer)| (ServerId(id.into()), member(peer)))
                 .collect(),
             join,
-            timing: file.timing,
+            timing: sources.timing()?,
             server: sources.server_config(&flags)?,
             log_level: log_level.map_or_else(|| "info".to_owned(), |level| level.text),
             log_format,
@@ -239,6 +251,50 @@ impl<'a> Sources<'a> {
         match self.text(flag, key) {
             Some(address) => address.check(|text| address::split(text).map(|_| text.to_owned())),
             None => Ok(default.to_owned()),
+        }
+    }
+
+    /// Further addresses to listen at, which only Consul's files name.
+    fn more(&self, key: &str) -> Result<Vec<String>, String> {
+        let Some(picked) = self.text(&None, key) else {
+            return Ok(Vec::new());
+        };
+        let check = |address: &str| match address.starts_with("unix://") {
+            true => socket_path(address),
+            false => address::split(address).map(|_| address.to_owned()),
+        };
+        picked.check(|text| text.split(',').map(check).collect())
+    }
+
+    /// Times of Raft: those of the file, or the defaults; all of them longer by the file's multiplier.
+    fn timing(&self) -> Result<Timing, String> {
+        let timing = self.file.timing;
+        check_timing(&timing)?;
+        let Some(multiplier) = self.text(&None, "raft_multiplier") else {
+            return Ok(timing);
+        };
+        let times = multiplier.check(|text| match text.parse() {
+            Ok(times @ 1..=RAFT_MULTIPLIER_MAX) => Ok(times),
+            _ => Err(format!("{text:?}: expected 1 to {RAFT_MULTIPLIER_MAX}")),
+        })?;
+        let defaults = RaftConfig::new(ServerId::default(), ServerAddress::default());
+        let longer = |given: Option<Duration>, default: Duration| Some(given.unwrap_or(default) * times);
+        Ok(Timing {
+            heartbeat: longer(timing.heartbeat, defaults.heartbeat),
+            election_min: longer(timing.election_min, defaults.election_min),
+            election_max: longer(timing.election_max, defaults.election_max),
+            ..timing
+        })
+    }
+
+    /// A number of bytes of a request's body.
+    fn body_bytes(&self, key: &str, default: usize) -> Result<usize, String> {
+        match self.text(&None, key) {
+            None => Ok(default),
+            Some(picked) => picked.check(|text| match text.parse() {
+                Ok(bytes @ 1..=limits::BODY_BYTES_MAX) => Ok(bytes),
+                _ => Err(format!("{text}: expected 1 to {} bytes", limits::BODY_BYTES_MAX)),
+            }),
         }
     }
 
@@ -336,6 +392,11 @@ impl<'a> Sources<'a> {
             config.servers_service = None;
         }
         config.script_checks = self.bool(None, "enable_script_checks")?.unwrap_or(false);
+        config.value_bytes_max = self.body_bytes("kv_max_value_size", config.value_bytes_max)?;
+        config.transaction_bytes_max = self.body_bytes("txn_max_req_len", config.transaction_bytes_max)?;
+        if let Some(ttl) = self.text(&None, "session_ttl_min") {
+            config.session_ttl_min = ttl.check(parse_ttl)?;
+        }
         if let Some(datacenter) = self.text(&flags.datacenter, "datacenter") {
             config.datacenter = datacenter.check(parse_datacenter)?;
         }
@@ -379,6 +440,19 @@ fn parse_id(text: &str) -> Result<ServerId, String> {
         ));
     }
     Ok(ServerId(text.into()))
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let nanos = duration::parse(text).and_then(|nanos| u64::try_from(nanos).ok());
+    let ttl = nanos.map(Duration::from_nanos);
+    ttl.filter(|ttl| (limits::TTL_MIN..=limits::SESSION_TTL_MAX).contains(ttl))
+        .ok_or_else(|| {
+            format!(
+                "{text:?}: expected a time from {:?} to {:?}",
+                limits::TTL_MIN,
+                limits::SESSION_TTL_MAX
+            )
+        })
 }
 
 fn parse_datacenter(text: &str) -> Result<String, String> {
@@ -656,6 +730,41 @@ mod tests {
         ] {
             assert!(error.contains(named), "{named}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn limits_of_consuls_files_are_heeded() {
+        let file = with(&[
+            ("kv_max_value_size", "1048576"),
+            ("txn_max_req_len", "2048"),
+            ("session_ttl_min", "5s"),
+            ("raft_multiplier", "3"),
+        ]);
+        let settings = Settings::merge(id("a"), file).unwrap();
+        let server = &settings.server;
+        assert_eq!(
+            (server.value_bytes_max, server.transaction_bytes_max),
+            (1 << 20, 2048)
+        );
+        assert_eq!(server.session_ttl_min, Duration::from_secs(5));
+        let defaults = RaftConfig::new(ServerId::default(), ServerAddress::default());
+        let raft = settings.raft_config(ServerAddress::default());
+        assert_eq!(
+            (raft.heartbeat, raft.election_min, raft.election_max),
+            (
+                defaults.heartbeat * 3,
+                defaults.election_min * 3,
+                defaults.election_max * 3
+            )
+        );
+        for (key, value) in [
+            ("kv_max_value_size", "99999999"),
+            ("raft_multiplier", "11"),
+            ("session_ttl_min", "soon"),
+        ] {
+            let error = Settings::merge(id("a"), with(&[(key, value)])).unwrap_err();
+            assert!(error.contains(key), "{error}");
         }
     }
 

@@ -36,7 +36,7 @@ async fn services_of_config_files_are_registered_checked_and_reloaded() {
         "server.json",
         &json!({
             "server": true, "bootstrap": true, "node_name": "host", "data_dir": folder.path().join("data"),
-            "ports": {"http": http, "server": raft}, "enable_script_checks": true,
+            "ports": {"http": http, "server": raft, "serf_lan": -1}, "enable_script_checks": true,
         }),
     );
     std::fs::create_dir(folder.path().join("services")).unwrap();
@@ -199,7 +199,7 @@ async fn servers_that_expect_each_other_become_one_cluster_by_themselves() {
         let path = folder.path().join(format!("{id}.json"));
         let config = json!({
             "server": true, "bootstrap_expect": 3, "retry_join": join, "node_name": id,
-            "data_dir": folder.path().join(id), "ports": {"http": http, "server": raft},
+            "data_dir": folder.path().join(id), "ports": {"http": http, "server": raft, "serf_lan": -1},
         });
         std::fs::write(&path, config.to_string()).unwrap();
         Server::start(&["-config-file", &path.display().to_string()], id, &join[number]).await

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::{
     limits::{
         CHECK_OUTPUT_BYTES_MAX, COMMAND_TIMEOUT_DEFAULT, PROBE_INTERVAL_DEFAULT, PROBE_INTERVAL_MIN,
@@ -140,7 +142,11 @@ pub(crate) fn judge(
             let output = cut_to(output, output_bytes_max);
             let text = match probe {
                 runtime::Probe::Http { url, method, .. } => {
-                    format!("HTTP {method} {url}: {status} Output: {output}")
+                    let words = StatusCode::from_u16(status)
+                        .ok()
+                        .and_then(|it| it.canonical_reason());
+                    let words = words.map(|words| format!(" {words}")).unwrap_or_default();
+                    format!("HTTP {method} {url}: {status}{words} Output: {output}")
                 }
                 _ => output,
             };
@@ -326,7 +332,7 @@ mod tests {
         };
         let http = http_probe(Rules::Consul, CheckExtras::default());
         let (_, output) = judge(Rules::Consul, &http, answered, 3);
-        assert_eq!(output, "HTTP GET https://a/: 200 Output: sai");
+        assert_eq!(output, "HTTP GET https://a/: 200 OK Output: sai");
         let failed = ProbeOutcome::Failed {
             output: "nobody is there".into(),
         };

@@ -8,7 +8,7 @@
 //! | 2 | there are keys, sessions, transactions and restores | the leader's wall time at the proposal in milliseconds since 1970, and the command |
 //! | 3 | instances have extras, nodes a locality, and there are more kinds of checks | as in version 2 |
 //! | 4 | checks have extras | as in version 2 |
-//! | 5 | registrations can leave the statuses of checks as they are | as in version 2 |
+//! | 5 | registrations can leave statuses as they are; what expired says so in the words of Consul's agents | as in version 2 |
 //!
 //! A cluster writes the newest version that every member can read: see [`Registry::command_version`]. It moves on only,
 //! by a [`Command::RaiseVersion`] that the leader proposes when it has asked every member. A server of an older version
@@ -43,8 +43,9 @@ impl Command {
     /// The newest version of commands that this program writes and reads.
     pub const NEWEST_VERSION: u8 = 5;
 
-    /// Since this version registrations can leave the statuses of checks as they are.
-    pub const KEEPS_STATUSES: u8 = 5;
+    /// Since this version registrations can leave the statuses of checks as they are, and what an expired check says is what
+    /// Consul's agents say.
+    pub const AS_AGENTS: u8 = 5;
 
     /// The oldest version that can say this command.
     pub fn least_version(&self) -> u8 {
@@ -77,7 +78,7 @@ impl Command {
     #[must_use]
     pub fn in_version(mut self, version: u8) -> Command {
         if let Command::Register(registrations) = &mut self
-            && version < Command::KEEPS_STATUSES
+            && version < Command::AS_AGENTS
         {
             let keeping = |it: &&mut Registration| it.keeps == Keeps::NodeAndStatuses;
             for registration in registrations.iter_mut().filter(keeping) {
@@ -142,7 +143,7 @@ impl Registration {
     fn least_version(&self) -> u8 {
         let parts = [
             match self.keeps {
-                Keeps::NodeAndStatuses => Command::KEEPS_STATUSES,
+                Keeps::NodeAndStatuses => Command::AS_AGENTS,
                 Keeps::Node | Keeps::Nothing => 1,
             },
             self.node.least_version(),

@@ -162,7 +162,7 @@ impl Registry {
 
     fn replace_by(&mut self, file: &Registry) -> Applied {
         let index = next_index(self.index.max(file.index));
-        let mut transaction = Transaction::new(&mut self.tables, index);
+        let mut transaction = Transaction::new(&mut self.tables, index, self.version);
         fill(&mut transaction, file);
         let changes = transaction.finish();
         let mut rows = RowLog::default();

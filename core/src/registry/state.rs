@@ -51,7 +51,7 @@ impl Registry {
             Command::RaiseVersion(version) => return self.raise_version(*version),
             _ => {}
         }
-        let mut transaction = Transaction::new(&mut self.tables, next_index(self.index));
+        let mut transaction = Transaction::new(&mut self.tables, next_index(self.index), self.version);
         match apply::apply(&mut transaction, command) {
             Ok(reply) => {
                 let changes = transaction.finish();

@@ -18,6 +18,8 @@ use super::{
 pub(super) struct Transaction<'a> {
     tables: &'a mut Tables,
     index: u64,
+    /// The version of commands that the cluster writes.
+    version: u8,
     nodes: BTreeMap<NodeName, Option<Arc<Node>>>,
     instances: BTreeMap<InstanceKey, Option<Arc<Instance>>>,
     checks: BTreeMap<CheckKey, Option<Arc<Check>>>,
@@ -62,10 +64,11 @@ pub(super) struct Changes {
 
 impl<'a> Transaction<'a> {
     /// Begins; `index` is the one that the command takes if it changes something.
-    pub(super) fn new(tables: &'a mut Tables, index: u64) -> Self {
+    pub(super) fn new(tables: &'a mut Tables, index: u64, version: u8) -> Self {
         Transaction {
             tables,
             index,
+            version,
             nodes: BTreeMap::new(),
             instances: BTreeMap::new(),
             checks: BTreeMap::new(),
@@ -74,6 +77,11 @@ impl<'a> Transaction<'a> {
             delays: BTreeMap::new(),
             marks: CheckMarks::default(),
         }
+    }
+
+    /// Whether the cluster writes this version of commands, or a newer one: what a command does may depend on that.
+    pub(super) fn writes(&self, version: u8) -> bool {
+        self.version >= version
     }
 
     /// The tables with the changes so far.

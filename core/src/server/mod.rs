@@ -187,6 +187,10 @@ pub struct ServerConfig {
     pub decisions_in_flight: usize,
     /// At least 1: see [`crate::limits::EXPIRIES_PER_COMMAND_MAX`].
     pub expiries_per_command: usize,
+    /// At most [`crate::limits::BODY_BYTES_MAX`]: see [`crate::limits::VALUE_BYTES_MAX`].
+    pub value_bytes_max: usize,
+    /// At most [`crate::limits::BODY_BYTES_MAX`]: see [`crate::limits::TRANSACTION_BYTES_MAX`].
+    pub transaction_bytes_max: usize,
     /// Shortest TTL of a session: see [`crate::limits::SESSION_TTL_MIN`].
     pub session_ttl_min: Duration,
     /// Whether checks that run programs may be registered here.
@@ -221,6 +225,8 @@ impl Default for ServerConfig {
             forwards_in_flight: limits::FORWARDS_IN_FLIGHT_MAX,
             decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
             expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
+            value_bytes_max: limits::VALUE_BYTES_MAX,
+            transaction_bytes_max: limits::TRANSACTION_BYTES_MAX,
             session_ttl_min: crate::limits::SESSION_TTL_MIN,
             script_checks: false,
             servers_service: None,

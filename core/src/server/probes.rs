@@ -207,7 +207,11 @@ impl ProbeTable {
             generation: self.generations,
         };
         self.checks.insert(key.clone(), watched);
-        let delay = first_run_delay(period_of(&check.definition), random());
+        // An alias asks nobody, so there is nothing to spread over time.
+        let delay = match check.definition.probe {
+            registry::Probe::Alias { .. } => Duration::ZERO,
+            _ => first_run_delay(period_of(&check.definition), random()),
+        };
         self.schedule.set(key.clone(), now + delay);
         true
     }

@@ -128,7 +128,7 @@ fn a_check_follows_its_target_and_writes_only_what_is_news() {
     platform.advance(FIRST);
     let passing = (
         CheckStatus::Passing,
-        format!("HTTP GET {URL}: 200 Output: it says 200"),
+        format!("HTTP GET {URL}: 200 OK Output: it says 200"),
     );
     assert_eq!(shown(&platform, &server, NODE), passing);
     let index = platform
@@ -237,7 +237,7 @@ fn what_a_check_says_of_tls_redirects_and_outputs_is_heeded() {
     }
     standin.apply(&web(NODE, &check));
     platform.advance(FIRST);
-    let passing = (CheckStatus::Passing, format!("HTTP GET {URL}: 200 Output: it"));
+    let passing = (CheckStatus::Passing, format!("HTTP GET {URL}: 200 OK Output: it"));
     assert_eq!(shown(&platform, &server, NODE), passing);
     let said = ProbeTls {
         server_name: "web.internal".into(),
@@ -263,7 +263,7 @@ fn what_a_check_says_of_tls_redirects_and_outputs_is_heeded() {
     assert_eq!(shown(&platform, &server, NODE), warning);
     // An agent has cut what it met, and puts it into words.
     standin.apply(&web("node-1", &check));
-    let words = format!("HTTP GET {URL}: 200 Output: it");
+    let words = format!("HTTP GET {URL}: 200 OK Output: it");
     let report = Renewal {
         target: CheckTarget::Check(key("node-1")),
         status: CheckStatus::Passing,

@@ -5,9 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use sider_core::{
     limits,
-    registry::{Command, Keeps, Key, KeyWrite, Locality, Node, NodeName, Operation, Registration, Restore},
+    registry::{
+        CheckStatus, Command, Keeps, Key, KeyWrite, Locality, Node, NodeName, Operation, Registration,
+        Restore,
+    },
     server::{Platform as _, ServerError, standin},
 };
+
+use crate::clients::{register_ttl, report, status_of};
 
 fn set_key() -> Command {
     Command::Transact(vec![Operation::SetKey(KeyWrite {
@@ -90,4 +95,41 @@ fn extras_are_refused_while_an_older_member_can_not_read_them() {
     platform.advance(limits::UPGRADE_TICK * 2);
     assert_eq!(server.command_version(), 3);
     assert!(platform.run(register()).is_ok());
+}
+
+#[test]
+fn statuses_are_kept_as_soon_as_every_member_can_read_that() {
+    let (server, standin, platform) = standin::server();
+    standin.begin_as_first_version();
+    let ttl = Duration::from_secs(60);
+    let again = || {
+        let Command::Register(mut registrations) = register_ttl("web", "web-1", ttl, CheckStatus::Passing)
+        else {
+            panic!("it registers")
+        };
+        registrations[0].keeps = Keeps::NodeAndStatuses;
+        assert!(
+            platform
+                .run(server.write(Command::Register(registrations)))
+                .is_ok()
+        );
+    };
+    let fail = || {
+        let failed = vec![report("web-1", CheckStatus::Critical, None)];
+        assert!(platform.run(server.renew(failed)).is_ok());
+    };
+    let status = || status_of(&platform, &server, "web-1");
+    again();
+    fail();
+    again();
+    assert_eq!(
+        status(),
+        Some(CheckStatus::Passing),
+        "an older member could not say it"
+    );
+    standin.set_command_version(Command::AS_AGENTS);
+    platform.advance(limits::UPGRADE_TICK * 2);
+    fail();
+    again();
+    assert_eq!(status(), Some(CheckStatus::Critical));
 }

@@ -33,7 +33,7 @@ pub const NAME: &str = "clients_view";
 /// # Errors
 /// No order explains what clients saw of an instance.
 pub fn check(history: &History) -> Result<(), Violation> {
-    let keeping = |entry: &&Entry| entry.state.version >= Command::KEEPS_STATUSES;
+    let keeping = |entry: &&Entry| entry.state.version >= Command::AS_AGENTS;
     let since = history.truth().entries.iter().find(keeping);
     judge(
         &history.operations,

@@ -32,7 +32,7 @@ def consul_instance():
         config = os.path.join(folder, "server.json")
         with open(config, "w", encoding="utf-8") as file:
             file.write('{"enable_script_checks": true, "server": true, "data_dir": "%s/data", "bootstrap": true,' % folder)
-            file.write(' "node_name": "judge", "ports": {"http": %d, "server": %d}}' % (port, raft))
+            file.write(' "node_name": "judge", "ports": {"http": %d, "server": %d, "serf_lan": -1}}' % (port, raft))
         with open(os.path.join(folder, "log"), "w", encoding="utf-8") as log:
             server = subprocess.Popen([os.environ["SDS_SERVER"], "-config", config], stderr=log)
         try:

@@ -73,7 +73,7 @@ fn probes_are_reported_when_their_status_changes() {
     world.advance(SECOND);
     let passing = (
         "passing",
-        "HTTP GET http://10.0.0.1/health: 200 Output: body".to_owned(),
+        "HTTP GET http://10.0.0.1/health: 200 OK Output: body".to_owned(),
     );
     assert_eq!(world.check("chk:api:0"), Some(passing));
     world.writes();

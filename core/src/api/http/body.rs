@@ -19,7 +19,10 @@ use super::{
     duration,
     error::{ApiError, echo},
 };
-use crate::limits::{BODY_BYTES_MAX, BODY_DRAIN_BYTES_MAX, TRANSACTION_VALUE_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::{
+    limits::{BODY_BYTES_MAX, BODY_DRAIN_BYTES_MAX},
+    server::Server,
+};
 
 /// A JSON body.
 #[derive(Clone, Debug)]
@@ -37,22 +40,22 @@ pub struct ValueBody(pub Bytes);
 #[derive(Clone, Debug)]
 pub struct TransactionBody(pub Value);
 
-impl<S: Send + Sync> FromRequest<S> for ValueBody {
+impl FromRequest<Server> for ValueBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, server: &Server) -> Result<Self, ApiError> {
         let bytes = read(request).await?;
-        check_length(&bytes, VALUE_BYTES_MAX, "kv_max_value_size")?;
+        check_length(&bytes, server.config().value_bytes_max, "kv_max_value_size")?;
         Ok(ValueBody(bytes))
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for TransactionBody {
+impl FromRequest<Server> for TransactionBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, server: &Server) -> Result<Self, ApiError> {
         let bytes = read(request).await?;
-        check_length(&bytes, TRANSACTION_VALUE_BYTES_MAX, "txn_max_req_len")?;
+        check_length(&bytes, server.config().transaction_bytes_max, "txn_max_req_len")?;
         let parsed = serde_json::from_slice(&bytes).map_err(|error| {
             let reason = match error.is_eof() {
                 true => "unexpected EOF".to_owned(),
@@ -384,8 +387,10 @@ impl<'a> Fields<'a> {
             Some(Value::String(text)) => duration::parse(text)
                 .map(Some)
                 .ok_or_else(|| decode_error(duration::complaint(&echo(text)))),
+            // A number with a fraction, or in scientific notation, is cut to whole nanoseconds.
             Some(value) => value
                 .as_i64()
+                .or_else(|| value.as_f64().filter(|it| it.abs() < 9.2e18).map(|it| it as i64))
                 .map(Some)
                 .ok_or_else(|| self.wrong_type(name, expected, value)),
         }

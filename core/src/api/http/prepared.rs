@@ -350,12 +350,22 @@ fn executed(
         // What a template left blank for this name; the index is that of the queries.
         return Ok(Some((definition, Query::KeyTree(query_key("")?))));
     }
-    let query = Query::ServiceHealth {
-        namespace: options.namespace.clone(),
-        service: ServiceName::parse(definition.service())?,
-        passing: false,
-        tags: Vec::new(),
-        node_meta: Vec::new(),
+    let service = ServiceName::parse(definition.service())?;
+    let query = match definition.connect() {
+        true => Query::Connect {
+            service,
+            checks: true,
+            passing: false,
+            tags: Vec::new(),
+            node_meta: Vec::new(),
+        },
+        false => Query::ServiceHealth {
+            namespace: options.namespace.clone(),
+            service,
+            passing: false,
+            tags: Vec::new(),
+            node_meta: Vec::new(),
+        },
     };
     Ok(Some((definition, query)))
 }

@@ -121,6 +121,11 @@ impl Definition {
         self.0["Service"]["OnlyPassing"] == true
     }
 
+    /// Whether it asks for the instances through which a mesh reaches the service.
+    pub(super) fn connect(&self) -> bool {
+        self.0["Service"]["Connect"] == true
+    }
+
     pub(super) fn dns(&self) -> &Value {
         &self.0["DNS"]
     }

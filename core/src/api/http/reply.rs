@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -194,6 +197,10 @@ pub(super) fn unknown_freshness(mut response: Response) -> Response {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        (self.status, self.headers, self.body).into_response()
+        // Not by way of the body's own response, which would give it a type where there is none.
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
     }
 }

@@ -40,7 +40,7 @@ async fn transact(
         operations,
         only_reads,
         errors,
-    } = parse_transaction(&body, &options.namespace, &server.config().datacenter)?;
+    } = parse_transaction(&body, &options.namespace, server.config())?;
     if !errors.is_empty() {
         let kind = match only_reads {
             true => TransactionBodyKind::Refused,

@@ -2,7 +2,7 @@
 
 use crate::{
     limits::CHECK_OUTPUT_BYTES_MAX,
-    registry::{Check, CheckStatus, Expiry, Refusal, Reply, transaction::Transaction},
+    registry::{Check, CheckStatus, Command, Expiry, Refusal, Reply, transaction::Transaction},
 };
 
 const EXPIRED: &str = "TTL expired";
@@ -29,7 +29,7 @@ fn expire(transaction: &mut Transaction<'_>, expiry: &Expiry) -> Result<(), Refu
     // The count of renewals stays: nobody renewed it, and a second expiry that saw the same is refused as critical.
     let check = Check {
         status: CheckStatus::Critical,
-        output: expired_output(&existing.output),
+        output: expired_output(&existing.output, transaction.writes(Command::AS_AGENTS)),
         modify_index: transaction.index(),
         ..Check::clone(existing)
     };
@@ -38,13 +38,17 @@ fn expire(transaction: &mut Transaction<'_>, expiry: &Expiry) -> Result<(), Refu
     Ok(())
 }
 
-/// Says that the check expired and what its last output was, within the limit of outputs.
-fn expired_output(last: &str) -> String {
+/// Says that the check expired and what its last output was, within the limit of outputs; in the words of Consul's agents, or
+/// as it was said before.
+fn expired_output(last: &str, as_agents: bool) -> String {
     // A check that is renewed without an output keeps this one: it must not grow from expiry to expiry.
     if last.is_empty() || last.starts_with(EXPIRED) {
         return EXPIRED.into();
     }
-    let mut output = format!("{EXPIRED}; last output: {last}");
+    let mut output = match as_agents {
+        true => format!("{EXPIRED} (last output before timeout follows): {last}"),
+        false => format!("{EXPIRED}; last output: {last}"),
+    };
     output.truncate(output.floor_char_boundary(CHECK_OUTPUT_BYTES_MAX));
     output
 }

@@ -10,7 +10,10 @@ use super::{
     extras, meta, port,
 };
 use crate::{
-    api::http::{body::Fields, error::ApiError},
+    api::http::{
+        body::Fields,
+        error::{ApiError, echo},
+    },
     limits::{
         CHECKS_PER_INSTANCE_MAX, NAME_BYTES_MAX, TAG_BYTES_MAX, TAGGED_ADDRESSES_MAX, TAGS_PER_INSTANCE_MAX,
         WEIGHT_MAX,
@@ -63,6 +66,7 @@ pub fn parse_service(body: &Value, place: &Place) -> Result<Registration, ApiErr
     }
     refuse_no_weight(&fields)?;
     let instance = parse_instance(&fields, namespace, place.node.name.clone())?;
+    refuse_reserved_meta(&fields, &instance)?;
     let checks = parse_checks(&fields, &instance, place.scripts)?;
     Ok(Registration {
         node: place.node.clone(),
@@ -124,6 +128,18 @@ fn tags(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {
         ));
     }
     Ok(tags)
+}
+
+/// Proxies alone may have meta that Consul's own programs set.
+fn refuse_reserved_meta(fields: &Fields<'_>, instance: &Instance) -> Result<(), ApiError> {
+    let reserved = instance.meta.iter().find(|(key, _)| key.starts_with("consul-"));
+    match reserved {
+        Some((key, value)) if fields.text("Kind")?.is_none() => Err(ApiError::bad_request(format!(
+            "Invalid Service Meta: Couldn't load metadata pair ('{key}', '{}'): Key prefix 'consul-' is reserved for internal use",
+            echo(value)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// An agent's form says nothing of weights, or names one for passing instances that is not zero.

@@ -26,7 +26,7 @@ pub fn parse_session(
     id: SessionId,
 ) -> Result<Session, ApiError> {
     let nothing = Value::Object(serde_json::Map::new());
-    let fields = Fields::of(body.unwrap_or(&nothing))?;
+    let fields = Fields::of(body.filter(|body| !body.is_null()).unwrap_or(&nothing))?;
     let behavior = match fields.text("Behavior")? {
         None => SessionBehavior::Release,
         Some("release") => SessionBehavior::Release,
@@ -65,7 +65,8 @@ fn ttl(text: &str, min: Duration) -> Result<Option<Duration>, ApiError> {
     let Some(nanos) = duration::parse(text) else {
         let text = echo(text);
         return Err(server_error(format!(
-            "Session TTL '{text}' invalid: time: invalid duration {text:?}"
+            "Session TTL '{text}' invalid: {}",
+            duration::complaint(&text)
         )));
     };
     if nanos == 0 {

@@ -12,10 +12,11 @@ use crate::{
         error::{ApiError, echo},
         kv::refuse_foreign,
     },
-    limits::{OPERATIONS_PER_TRANSACTION_MAX, TRANSACTION_VALUE_BYTES_MAX, VALUE_BYTES_MAX},
+    limits::OPERATIONS_PER_TRANSACTION_MAX,
     registry::{
         CheckId, CheckKey, InstanceId, InstanceKey, Key, KeyWrite, Namespace, NodeName, Operation, SessionId,
     },
+    server::ServerConfig,
 };
 
 /// A transaction as a client wrote it.
@@ -53,7 +54,7 @@ impl<E: Into<ApiError>> From<E> for Wrong {
 pub fn parse_transaction(
     body: &Value,
     namespace: &Namespace,
-    datacenter: &str,
+    config: &ServerConfig,
 ) -> Result<ParsedTransaction, ApiError> {
     let items = match body {
         Value::Array(items) => items.as_slice(),
@@ -77,7 +78,7 @@ pub fn parse_transaction(
     let mut value_bytes = 0;
     for (place, item) in items.iter().enumerate() {
         let fields = Fields::at(item, &format!("[{place}]"))?;
-        match parse_operation(&fields, namespace, datacenter) {
+        match parse_operation(&fields, namespace, config) {
             Ok(Some(operation)) => {
                 value_bytes += value_len(&operation);
                 parsed.only_reads &= operation.only_reads();
@@ -91,9 +92,10 @@ pub fn parse_transaction(
             Err(Wrong::Request(error)) => return Err(error),
         }
     }
-    if value_bytes > TRANSACTION_VALUE_BYTES_MAX {
+    let max = config.transaction_bytes_max;
+    if value_bytes > max {
         return Err(too_large(format!(
-            "Cumulative size of key data is too large ({value_bytes} > {TRANSACTION_VALUE_BYTES_MAX} bytes)"
+            "Cumulative size of key data is too large ({value_bytes} > {max} bytes)"
         )));
     }
     Ok(parsed)
@@ -116,16 +118,16 @@ fn value_len(operation: &Operation) -> usize {
 fn parse_operation(
     fields: &Fields<'_>,
     namespace: &Namespace,
-    datacenter: &str,
+    config: &ServerConfig,
 ) -> Result<Option<Operation>, Wrong> {
     // Whoever names the default one says no more than whoever names none.
     let named = Some(namespace).filter(|namespace| **namespace != Namespace::default());
     if let Some(body) = fields.object("KV")? {
         refuse_foreign(&body_namespace(named, &body)?)?;
-        return parse_key(&body).map(Some);
+        return parse_key(&body, config.value_bytes_max).map(Some);
     }
     if let Some(body) = fields.object("Node")? {
-        return parse_node(&body, datacenter).map(Some);
+        return parse_node(&body, &config.datacenter).map(Some);
     }
     if let Some(body) = fields.object("Service")? {
         return parse_service(&body, named).map(Some);
@@ -151,7 +153,7 @@ fn unknown(kind: &str, verb: &str) -> Wrong {
     }
 }
 
-fn parse_key(fields: &Fields<'_>) -> Result<Operation, Wrong> {
+fn parse_key(fields: &Fields<'_>, value_bytes_max: usize) -> Result<Operation, Wrong> {
     let key_text = fields.text("Key")?.unwrap_or_default();
     let key = client_key(key_text.to_owned())?;
     let session = || -> Result<Option<SessionId>, ApiError> {
@@ -168,7 +170,7 @@ fn parse_key(fields: &Fields<'_>) -> Result<Operation, Wrong> {
     let write = |key: &Key| -> Result<KeyWrite, ApiError> {
         Ok(KeyWrite {
             key: key.clone(),
-            value: value(fields, key)?,
+            value: value(fields, key, value_bytes_max)?,
             flags: unsigned(fields, "Flags")?,
         })
     };
@@ -202,22 +204,28 @@ fn unsigned(fields: &Fields<'_>, name: &str) -> Result<u64, ApiError> {
     }
 }
 
-fn value(fields: &Fields<'_>, key: &Key) -> Result<Bytes, ApiError> {
+fn value(fields: &Fields<'_>, key: &Key, max: usize) -> Result<Bytes, ApiError> {
     let Some(text) = fields.text("Value")? else {
         return Ok(Bytes::new());
     };
-    let value = STANDARD.decode(text).map_err(|error| {
-        let place = match error {
-            DecodeError::InvalidByte(place, _) => place,
-            _ => text.len(),
-        };
-        ApiError::bad_request(format!(
-            "Failed to parse body: illegal base64 data at input byte {place}"
-        ))
-    })?;
-    if value.len() > VALUE_BYTES_MAX {
+    // Lines may be broken, as in mails; Go's decoder skips their ends, too.
+    let joined = text
+        .contains(['\r', '\n'])
+        .then(|| text.replace(['\r', '\n'], ""));
+    let value = STANDARD
+        .decode(joined.as_deref().unwrap_or(text))
+        .map_err(|error| {
+            let place = match error {
+                DecodeError::InvalidByte(place, _) => place,
+                _ => text.len(),
+            };
+            ApiError::bad_request(format!(
+                "Failed to parse body: illegal base64 data at input byte {place}"
+            ))
+        })?;
+    if value.len() > max {
         return Err(too_large(format!(
-            "Value for key {key:?} is too large ({} > {VALUE_BYTES_MAX} bytes)",
+            "Value for key {key:?} is too large ({} > {max} bytes)",
             value.len()
         )));
     }
