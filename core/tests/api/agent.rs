@@ -46,7 +46,7 @@ fn an_instance_from_registration_to_deregistration() {
                 200 @3 {"chk:api-1:0":{"CheckID":"chk:api-1:0","CreateIndex":2,"Definition":{},"ExposedPort":0,"Interval":"","ModifyIndex":3,"Name":"Service 'api' check","Node":"sider","Notes":"","Output":"fine","ServiceID":"api-1","ServiceName":"api","ServiceTags":[],"Status":"passing","Timeout":"","Type":"ttl"}}
             advance 17s
             GET /v1/agent/checks
-                200 @4 {"chk:api-1:0":{"CheckID":"chk:api-1:0","CreateIndex":2,"Definition":{},"ExposedPort":0,"Interval":"","ModifyIndex":4,"Name":"Service 'api' check","Node":"sider","Notes":"","Output":"TTL expired; last output: fine","ServiceID":"api-1","ServiceName":"api","ServiceTags":[],"Status":"critical","Timeout":"","Type":"ttl"}}
+                200 @4 {"chk:api-1:0":{"CheckID":"chk:api-1:0","CreateIndex":2,"Definition":{},"ExposedPort":0,"Interval":"","ModifyIndex":4,"Name":"Service 'api' check","Node":"sider","Notes":"","Output":"TTL expired (last output before timeout follows): fine","ServiceID":"api-1","ServiceName":"api","ServiceTags":[],"Status":"critical","Timeout":"","Type":"ttl"}}
             PUT /v1/agent/service/heartbeat/api-1
                 200 @5 {"Index":5}
             GET /v1/agent/checks

@@ -32,7 +32,7 @@ fn a_cluster_of_one() {
             GET /v1/raft/configuration
                 200 {"commit_index":0,"servers":[{"disk":"0000000000000000","http_addr":"server-1:8500","id":"server-1","leader":true,"matched_index":0,"raft_addr":"server-1:8501","voter":true}]}
             GET /v1/cluster/status
-                200 {"command_version":4,"leader":"server-1","servers":[{"applied_index":0,"command_version":4,"commit_index":0,"digest":"00000000000000000000000000000000","http_addr":"server-1:8500","id":"server-1","lag":0,"last_log_index":0,"lost_data":false,"raft_addr":"server-1:8501","reachable":true,"role":"Leader","term":1,"version":"0.1.0","voter":true}]}
+                200 {"command_version":5,"leader":"server-1","servers":[{"applied_index":0,"command_version":5,"commit_index":0,"digest":"00000000000000000000000000000000","http_addr":"server-1:8500","id":"server-1","lag":0,"last_log_index":0,"lost_data":false,"raft_addr":"server-1:8501","reachable":true,"role":"Leader","term":1,"version":"0.1.0","voter":true}]}
             GET /livez
                 200 ok\n
             GET /readyz

@@ -534,6 +534,7 @@ fn what_an_agent_sends_is_what_a_server_reads() {
     ]});
     let mut registration = parse_service(&body, &place).expect("valid");
     registration.replace_checks = true;
+    registration.keeps = Keeps::Node;
     registration.checks[0].output = "fine".into();
     let own = json!({"ID": "mem", "Name": "Memory", "TTL": "25s"});
     place.namespace = None;
@@ -544,7 +545,8 @@ fn what_an_agent_sends_is_what_a_server_reads() {
     let read = parse_catalog_registration(&sent, None, "dc1").expect("valid");
     assert_eq!(read, registration);
 
-    let node_only = parse_check(&own, &place).expect("valid");
+    let mut node_only = parse_check(&own, &place).expect("valid");
+    node_only.keeps = Keeps::Node;
     let read = parse_catalog_registration(&encode_registration(&node_only), None, "dc1").expect("valid");
     assert_eq!(read, node_only);
 }
