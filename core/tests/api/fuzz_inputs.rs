@@ -349,7 +349,7 @@ fn bodies_that_are_deep_or_long_are_refused_or_taken_in_few_words() {
 
 #[test]
 fn templates_of_queries_are_filled_in_within_their_limit() {
-    let pieces = [
+    let known = [
         "${name.full}",
         "${name.prefix}",
         "${name.suffix}",
@@ -357,39 +357,47 @@ fn templates_of_queries_are_filled_in_within_their_limit() {
         "${match(1)}",
         "${ match(99999999999999999999) }",
         "${agent.segment}",
-        "${",
-        "}",
-        "$",
-        "${}",
-        "${bogus}",
         "x",
         "é",
-        "\u{0}",
         "!",
         "-",
+        "$",
+    ];
+    let faulty = [
+        "${",
+        "}",
+        "${}",
+        "${bogus}",
+        "${match(-1)}",
+        "\u{0}",
+        "$${name.full",
     ];
     let template = || {
-        (
-            vec(select(pieces.to_vec()), 0..4),
-            select(&[1_usize, 1, 1, 40, 2_000, 6_000][..]),
-        )
-            .prop_map(|(pieces, times)| pieces.concat().repeat(times))
+        let piece = prop_oneof![20 => select(known.to_vec()), 1 => select(faulty.to_vec())];
+        let times = select(&[1_usize, 1, 1, 40, 2_000, 6_000][..]);
+        (vec(piece, 0..4), times).prop_map(|(pieces, times)| pieces.concat().repeat(times))
     };
     let regexps = [
         "",
         "^(.*)$",
         "(a*)*b",
-        "(",
         "^q-(.*?)-([^-]+)$",
-        "\\pL{500}",
+        "\\pL{20}",
         "(?:)",
         "(x)?",
     ];
-    let name = (
-        select(&["", "q", "q-", "é", "%00"][..]),
-        select(&["", "a-b", "x", "é", "%FF"][..]),
-        1_usize..4_000,
+    // As it is, and as it is in a path.
+    let prefix = select(
+        &[
+            ("", ""),
+            ("q", "q"),
+            ("q-", "q-"),
+            ("é", "%C3%A9"),
+            ("\u{0}", "%00"),
+        ][..],
     );
+    let rest = select(&["", "a-b", "x", "%C3%A9", "%FF"][..]);
+    let name = (prefix, rest, prop_oneof![3 => 1_usize..100, 1 => 1_usize..4_000]);
     let query = (
         template(),
         vec(template(), 0..3),
@@ -400,13 +408,13 @@ fn templates_of_queries_are_filled_in_within_their_limit() {
     strange::check(
         500,
         (query, name),
-        |((service, tags, regexp, remove), (prefix, rest, times))| {
+        |((service, tags, regexp, remove), ((prefix, path), rest, times))| {
             let api = Api::new();
             let query = json!({"Name": prefix, "Service": {"Service": service, "Tags": tags, "NodeMeta": {"a": service}},
             "Template": {"Type": "name_prefix_match", "Regexp": regexp, "RemoveEmptyTags": remove}});
             let made = send(&api, "POST", "/v1/query", &query.to_string()).expect("a valid path");
             assert_is_short(&made, "POST /v1/query");
-            let name = format!("{prefix}{}", rest.repeat(times));
+            let name = format!("{path}{}", rest.repeat(times));
             for question in ["explain", "execute"] {
                 let Some(answer) = send(&api, "GET", &format!("/v1/query/{name}/{question}"), "") else {
                     return;
