@@ -306,7 +306,8 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 /// What a client did wrong and Consul has a 500 for, or what a service of Consul's says when it is not well.
-const CONSULS: [&str; 13] = [
+const CONSULS: [&str; 14] = [
+    "Connect must be enabled",
     "No path to datacenter",
     "Failed to create boolean expression evaluator",
     "Failed to compile regular expression",
