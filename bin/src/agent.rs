@@ -1,9 +1,12 @@
 //! `sds-agent`: the agent of [`sider_core::agent`] on this host, its flags and its configuration files.
 
 mod files;
+#[cfg(test)]
+mod fuzz;
 
 use std::{
     ffi::OsString,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -13,6 +16,8 @@ use std::{
 use clap::{Parser, builder::BoolishValueParser};
 use sider_core::{
     agent::{Agent, AgentConfig, Settings},
+    api::http::requests::is_address,
+    limits::ADDRESS_BYTES_MAX,
     registry::NodeName,
 };
 use sider_runtime_tokio::{
@@ -33,6 +38,7 @@ use self::files::{AgentFiles, Files, Registered, read_files, registered_by};
 use crate::{
     flags,
     host::{self, ProcessHost},
+    server::settings::parse_datacenter,
 };
 
 const DEFAULT_SERVER: &str = "127.0.0.1:8500";
@@ -166,10 +172,20 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
     let address = settings
         .address
         .unwrap_or_else(|| address::own_address().to_string());
+    if !is_address(&address) {
+        return Err(format!(
+            "address: expected a host name or an IP address of at most {ADDRESS_BYTES_MAX} bytes, got {address:?}"
+        ));
+    }
     let Registered { services, checks } = registered_by(&files, &node, &address)?;
     let servers = settings
         .servers
         .unwrap_or_else(|| vec![DEFAULT_SERVER.to_owned()]);
+    if servers.is_empty() {
+        return Err("servers: expected the address of one server at least".to_owned());
+    }
+    let datacenter = settings.datacenter.unwrap_or_else(|| "dc1".to_owned());
+    parse_datacenter(&datacenter).map_err(|error| format!("datacenter: {error}"))?;
     let http = settings.http.unwrap_or_else(|| DEFAULT_HTTP.to_owned());
     let data_dir = match settings.data_dir {
         Some(dir) => PathBuf::from(dir),
@@ -182,7 +198,7 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
             node_id: settings.node_id.unwrap_or_default(),
             node_meta: settings.node_meta.unwrap_or_default(),
             enable_script_checks: settings.enable_script_checks.unwrap_or(false),
-            datacenter: settings.datacenter.unwrap_or_else(|| "dc1".to_owned()),
+            datacenter,
             ..AgentConfig::new(node, address, server_addresses(&servers)?)
         },
         config_paths: flags.config,
@@ -193,7 +209,11 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
         log_format: match settings.log_format.as_deref() {
             None | Some("text") => LogFormat::Text,
             Some("json") => LogFormat::Json,
-            Some(other) => return Err(format!("{other:?} is not a log format: expected text or json")),
+            Some(other) => {
+                return Err(format!(
+                    "log_format: {other:?} is not a log format: expected text or json"
+                ));
+            }
         },
     })
 }
@@ -264,7 +284,10 @@ async fn serve(plan: Plan) -> Result<(), String> {
         disk.clone(),
     )
     .await
-    .map_err(|error| format!("data directory {}: {error}", plan.data_dir.display()))?;
+    .map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput => format!("config files: {error}"),
+        _ => format!("data directory {}: {error}", plan.data_dir.display()),
+    })?;
     files.set_agent(Some(agent.clone()));
     let address = http
         .as_ref()
@@ -494,6 +517,22 @@ mod tests {
             plan_of(&["-server", "nowhere"])
                 .unwrap_err()
                 .contains("expected host:port")
+        );
+        assert!(
+            plan_of(&["-address", "a b"])
+                .unwrap_err()
+                .contains("address: expected a host name")
+        );
+        assert!(
+            plan_of(&["-datacenter", "a b"])
+                .unwrap_err()
+                .contains("datacenter: \"a b\"")
+        );
+        let path = write(&folder, "none.json", r#"{"servers": []}"#);
+        assert!(
+            plan_of(&["-config", &path])
+                .unwrap_err()
+                .contains("servers: expected the address")
         );
         assert!(
             plan_of(&["-log-format", "xml"])

@@ -5,9 +5,11 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::{Map, Value};
+use sider_core::limits::RAFT_TIME_MAX;
 
 use crate::{
     config_files::{Merged, read_merged},
+    config_text::in_file,
     consul_config,
 };
 
@@ -200,7 +202,7 @@ fn read_timeouts(section: &mut Section) -> Result<Timing, String> {
             (heartbeat, election) => heartbeat.or(election.map(|election| election / 3)),
         },
         election_min: election,
-        election_max: election.map(|election| election * 2),
+        election_max: election.map(|election| (election * 2).min(RAFT_TIME_MAX)),
         ..Timing::default()
     })
 }
@@ -227,55 +229,15 @@ fn read_peer(mut entry: Section, form: PeerForm) -> Result<(String, Peer), Strin
             } else {
                 host
             };
+            let raft = format!("{host}:{raft_port}");
+            sider_runtime_tokio::address::split(&raft)
+                .map_err(|error| format!("{}: {error}", entry.name("host")))?;
             let http = client_port.map(|port| format!("{host}:{port}"));
-            (
-                id,
-                Peer {
-                    raft: format!("{host}:{raft_port}"),
-                    http,
-                },
-            )
+            (id, Peer { raft, http })
         }
     };
     entry.finish()?;
     Ok(peer)
-}
-
-/// Reads the file at `path`: JSON, YAML or TOML by its ending.
-///
-/// # Errors
-/// One line that names the file.
-pub(crate) fn read_value(path: &Path) -> Result<Value, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| in_file(path, &error.to_string()))?;
-    let ending = path
-        .extension()
-        .and_then(|ending| ending.to_str())
-        .unwrap_or_default();
-    parse(&text, ending).map_err(|error| in_file(path, &error))
-}
-
-/// An error about a config file, in one line.
-pub(crate) fn in_file(path: &Path, error: &str) -> String {
-    format!("config file {}: {}", path.display(), flat(error))
-}
-
-fn parse(text: &str, ending: &str) -> Result<Value, String> {
-    match ending.to_ascii_lowercase().as_str() {
-        // Consul takes an empty file, too.
-        "json" if text.trim().is_empty() => Ok(Value::Null),
-        "json" => serde_json::from_str(text).map_err(|error| error.to_string()),
-        "yaml" | "yml" => {
-            // Else `off`, `no` and `n` would be read as false, wherever text is meant.
-            let options = serde_saphyr::options! { strict_booleans: true };
-            serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
-        }
-        "toml" => toml::from_str(text).map_err(|error| error.to_string()),
-        _ => Err("its name must end in .json, .yaml, .yml or .toml".to_owned()),
-    }
-}
-
-fn flat(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// One mapping of the file. Keys are taken out of it one by one; what is left at the end is unknown.
@@ -420,7 +382,7 @@ impl Section {
     /// A text like `50ms` or `1m30s`, or a number of milliseconds.
     fn duration(&mut self, key: &str) -> Result<Option<Duration>, String> {
         let name = self.name(key);
-        let expected = "a time like \"50ms\", or a number of milliseconds, above 0";
+        let expected = "a time like \"50ms\", or a number of milliseconds, above 0 and up to 30 days";
         let Some(value) = self.keys.remove(key) else {
             return Ok(None);
         };
@@ -429,7 +391,7 @@ impl Section {
             Value::String(text) => humantime::parse_duration(text).ok(),
             _ => None,
         };
-        let duration = duration.filter(|duration| !duration.is_zero());
+        let duration = duration.filter(|duration| !duration.is_zero() && *duration <= RAFT_TIME_MAX);
         duration
             .map(Some)
             .ok_or_else(|| unexpected(&name, expected, &value))
@@ -464,6 +426,7 @@ fn unexpected(name: &str, expected: &str, found: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config_text::parse;
 
     fn yaml(text: &str) -> Result<ConfigFile, String> {
         ConfigFile::from_value(parse(text, "yaml")?)
@@ -616,6 +579,10 @@ mod tests {
                 "cluster.nodes[0].raft_port: expected a port",
             ),
             (
+                "cluster: {nodes: [{node_id: 1, host: 'a b', raft_port: 1}]}",
+                "cluster.nodes[0].host: \"a b:1\" is not an address",
+            ),
+            (
                 "heartbeat_interval: soon",
                 "heartbeat_interval: expected a time like",
             ),
@@ -630,6 +597,14 @@ mod tests {
             (
                 "snapshot_threshold: -1",
                 "snapshot_threshold: expected a whole number above 0, found -1",
+            ),
+            (
+                "raft: {election_timeout: 18446744073709551615s}",
+                "raft.election_timeout: expected a time like",
+            ),
+            (
+                "heartbeat_interval: 2592000001",
+                "heartbeat_interval: expected a time like",
             ),
             ("http: {a: 1}", "http: expected text"),
             ("htttp: ':8500'", "htttp: unknown key"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::config::{in_file, read_value};
+use crate::config_text::{in_file, read_value};
 
 /// A service or a check of a file.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,7 @@ pub mod flags;
 
 pub mod config;
 mod config_files;
+mod config_text;
 mod consul_config;
 mod host;
 
@@ -15,6 +16,10 @@ pub mod agent;
 
 pub mod bench;
 pub mod cli;
+
+#[cfg(test)]
+#[path = "../../core/tests/strange/mod.rs"]
+mod strange;
 
 /// Many small, short-lived allocations on many threads, and memory given back after a burst: what it is made for.
 #[global_allocator]

@@ -4,6 +4,8 @@
 //! decided there. This page starts, restarts and stops it.
 
 mod authority;
+#[cfg(test)]
+mod fuzz;
 mod reload;
 pub mod settings;
 

@@ -30,13 +30,17 @@ pub const TAGGED_ADDRESSES_MAX: usize = 16;
 pub const PORTS_PER_INSTANCE_MAX: usize = 64;
 /// Bytes of what a proxy of a service mesh says of itself, as JSON; more is 400.
 pub const PROXY_BYTES_MAX: usize = 16 * 1024;
+/// Levels of lists and objects in JSON that is kept as it is given; more is 400. Answers hold it some levels deeper, and
+/// readers of JSON take 128.
+pub const KEPT_JSON_LEVELS_MAX: usize = 64;
 /// Checks of one registration; more is 400.
 pub const CHECKS_PER_INSTANCE_MAX: usize = 64;
 /// Longest expression of `?filter=`, in bytes.
 pub const FILTER_BYTES_MAX: usize = 8 * 1024;
 /// Deepest nesting of parentheses and negations in an expression of `?filter=`.
 pub const FILTER_DEPTH_MAX: usize = 64;
-/// Most memory for one compiled regular expression of `?filter=`, in bytes, and as much for carrying it out.
+/// Most memory for all compiled regular expressions of one `?filter=`, in bytes, and as much for carrying them out; each
+/// has an equal share of it.
 pub const FILTER_REGEX_BYTES: usize = 1024 * 1024;
 /// Bytes of a check's output; the rest is cut off.
 pub const CHECK_OUTPUT_BYTES_MAX: usize = 4 * 1024;
@@ -61,6 +65,9 @@ pub const TOMBSTONES_MAX: usize = 16_384;
 /// One in this many parts of what may be kept of gone names and of superseded versions is dropped at once, so that the
 /// floor moves seldom: each move shows as a newer index of unknown names.
 pub const FOLD_DIVISOR: usize = 8;
+
+/// Bytes of a prepared query's definition; more is an error.
+pub const PREPARED_QUERY_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of a key; more is 400.
 pub const KEY_BYTES_MAX: usize = 4 * 1024;
@@ -129,6 +136,8 @@ pub const EXPIRY_BOUND: Duration = Duration::from_secs(1);
 /// Clock drift under which the promises about TTLs hold, in parts per million.
 pub const CLOCK_DRIFT_PPM_MAX: u32 = 1_000;
 
+/// Longest heartbeat, election timeout or time between two checkpoints that a server is configured with; more is an error.
+pub const RAFT_TIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Entries of one append request between servers.
 pub const ENTRIES_PER_APPEND_MAX: u64 = 512;
 /// Bytes of one chunk of a streamed snapshot.
@@ -171,6 +180,8 @@ pub const PROBE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 pub const PROBE_REQUESTS_MAX: usize = 10;
 /// Timeout of an agent's command check that names none.
 pub const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Bytes of a service's registration with its checks as an agent sends it, so that servers can read it; more is 413.
+pub const AGENT_REGISTRATION_BYTES_MAX: usize = BODY_BYTES_MAX - 64 * 1024;
 /// Services that one agent keeps; more are refused.
 pub const AGENT_SERVICES_MAX: usize = 10_000;
 

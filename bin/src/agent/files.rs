@@ -17,8 +17,9 @@ use sider_core::{
 use sider_runtime_tokio::{TokioRuntime, address};
 
 use crate::{
-    config::{in_file, read_value, refuse_unknown},
+    config::refuse_unknown,
     config_files::{files_of, read_merged},
+    config_text::{in_file, read_value},
     consul_config::{self, Program},
     host::Reload,
 };

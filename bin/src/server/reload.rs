@@ -24,8 +24,9 @@ use sider_core::{
 use sider_runtime_tokio::tls::Tls;
 
 use crate::{
-    config::{ConfigFile, in_file},
+    config::ConfigFile,
     config_files::{Merged, read_merged},
+    config_text::in_file,
     host::Reload,
 };
 

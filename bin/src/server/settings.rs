@@ -6,8 +6,14 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
 use sider_core::{
-    api::http::duration,
+    agent::ConfigError,
+    api::http::{
+        body::Fields,
+        duration,
+        requests::{parse_node_id, parse_own_meta},
+    },
     limits,
     raft::{RaftConfig, ServerAddress, ServerId},
     registry::{NodeName, ServiceName},
@@ -131,9 +137,9 @@ impl Settings {
             None => own.map(|own| own.raft.clone()),
         };
         let dev = sources.bool(flags.dev, "dev")?.unwrap_or(false);
-        let data = match (&flags.raft_dir, file.flags.get("raft_dir")) {
+        let data = match (&flags.raft_dir, sources.text(&None, "raft_dir")) {
             (Some(folder), _) => folder.clone(),
-            (None, Some(folder)) => folder.into(),
+            (None, Some(folder)) => folder.check(parse_folder)?,
             (None, None) => Path::new("data").join(id.0.as_str()),
         };
         let join = sources.join(&flags.join)?;
@@ -384,10 +390,13 @@ impl<'a> Sources<'a> {
                 node.check(|text| NodeName::parse(text).map_err(|error| error.to_string()))?;
             config.agent_node_id = node_id(config.agent_node.as_str());
         }
-        if let Some(id) = self.text(&None, "node_id") {
-            config.agent_node_id = id.text;
+        let own = json!({ "node_id": self.file.flags.get("node_id"), "node_meta": self.file.node_meta });
+        let named = |error| format!("config file {}: {}", self.path, ConfigError::from(error));
+        let fields = Fields::of(&own).map_err(named)?;
+        if let Some(id) = parse_node_id(&fields, "node_id").map_err(named)? {
+            config.agent_node_id = id;
         }
-        config.agent_node_meta = self.file.node_meta.clone();
+        config.agent_node_meta = parse_own_meta(&fields).map_err(named)?.unwrap_or_default();
         if self.bool(None, "register_servers")? == Some(false) {
             config.servers_service = None;
         }
@@ -455,10 +464,21 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
         })
 }
 
-fn parse_datacenter(text: &str) -> Result<String, String> {
+/// A datacenter's name.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn parse_datacenter(text: &str) -> Result<String, String> {
     parse_id(text)
         .map(|_| text.to_owned())
         .map_err(|error| error.replace("an id", "a datacenter's name"))
+}
+
+fn parse_folder(text: &str) -> Result<PathBuf, String> {
+    match text.is_empty() {
+        true => Err("expected a folder, found no name".to_owned()),
+        false => Ok(text.into()),
+    }
 }
 
 fn reachable(text: &str) -> Result<String, String> {
@@ -727,6 +747,24 @@ mod tests {
             ),
             (merge(|_| {}, with(&[("http", "x")])), "config file : http"),
             (merge(|_| {}, with(&[("dev", "maybe")])), "dev"),
+            (
+                merge(|_| {}, with(&[("raft_dir", "")])),
+                "raft_dir: expected a folder",
+            ),
+            (
+                merge(|_| {}, with(&[("node_id", "7")])),
+                "node_id: expected a UUID",
+            ),
+            (
+                merge(
+                    |_| {},
+                    ConfigFile {
+                        node_meta: (0..65).map(|n| (n.to_string(), String::new())).collect(),
+                        ..ConfigFile::default()
+                    },
+                ),
+                "cannot contain more than 64 key/value pairs",
+            ),
         ] {
             assert!(error.contains(named), "{named}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");

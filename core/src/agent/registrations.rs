@@ -13,8 +13,9 @@ use crate::{
         body::{self, Fields},
         error::ApiError,
         maintenance,
-        requests::{Place, parse_check, parse_service},
+        requests::{Place, encode_registration, parse_check, parse_service},
     },
+    limits::AGENT_REGISTRATION_BYTES_MAX,
     probing::check::Rules,
     registry::{InstanceId, Namespace, Node, NodeName},
     runtime::Runtime,
@@ -54,13 +55,23 @@ impl Registrar {
     /// A service, in either form.
     ///
     /// # Errors
-    /// 400 that names the field, what is wrong with it and what was expected.
+    /// 400 that names the field, what is wrong with it and what was expected; 413 if servers could not read it.
     pub(super) fn service(
         &self,
         body: &Value,
         namespace: Option<Namespace>,
     ) -> Result<ParsedService, ApiError> {
         let parsed = parse_service(body, &self.place(namespace))?;
+        let bytes = encode_registration(&parsed).to_string().len();
+        if bytes > AGENT_REGISTRATION_BYTES_MAX {
+            return Err(ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!(
+                    "the registration has {bytes} bytes as servers are sent it: expected at most \
+                     {AGENT_REGISTRATION_BYTES_MAX}"
+                ),
+            ));
+        }
         let rules = rules_of_service(body)?;
         let instance = parsed
             .instance

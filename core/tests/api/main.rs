@@ -7,7 +7,10 @@ mod cluster;
 mod errors;
 mod extras;
 mod fuzz;
+mod fuzz_inputs;
 mod keys;
 mod reads;
+#[path = "../strange/mod.rs"]
+mod strange;
 mod support;
 mod watch;

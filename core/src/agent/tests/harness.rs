@@ -590,7 +590,11 @@ impl World {
             body => Bytes::from(body.to_string()),
         };
         let request = Request::builder().method(method).uri(path);
-        let request = request.body(body).expect("a valid request");
+        self.send(agent, request.body(body).expect("a valid request"))
+    }
+
+    /// The same for a request as it is.
+    pub(super) fn send(&self, agent: &Agent<TestRuntime>, request: Request<Bytes>) -> Told {
         Told::of(&self.platform.run(answer(agent.router(), request)))
     }
 

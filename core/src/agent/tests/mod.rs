@@ -2,9 +2,12 @@
 
 mod elsewhere;
 mod forwarded;
+mod fuzz;
 mod harness;
 mod kept;
 mod like_consul;
 mod own_api;
 mod own_node;
 mod servers;
+#[path = "../../../tests/strange/mod.rs"]
+mod strange;

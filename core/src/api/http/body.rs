@@ -20,7 +20,7 @@ use super::{
     error::{ApiError, echo},
 };
 use crate::{
-    limits::{BODY_BYTES_MAX, BODY_DRAIN_BYTES_MAX},
+    limits::{BODY_BYTES_MAX, BODY_DRAIN_BYTES_MAX, KEPT_JSON_LEVELS_MAX},
     server::Server,
 };
 
@@ -433,6 +433,20 @@ impl<'a> Fields<'a> {
             .transpose()
     }
 
+    /// Refuses a field that is kept as it is given, if it has more than [`KEPT_JSON_LEVELS_MAX`] levels.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn refuse_deep(&self, name: &str) -> Result<(), ApiError> {
+        match self.get(name)? {
+            Some(value) if is_deeper(value, KEPT_JSON_LEVELS_MAX) => Err(self.error(
+                name,
+                format!("expected at most {KEPT_JSON_LEVELS_MAX} lists and objects within each other"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The entries of an object whose keys are data.
     ///
     /// # Errors
@@ -457,6 +471,16 @@ impl<'a> Fields<'a> {
                 other => Err(self.wrong_type(&format!("{name}.{}", echo(key)), "a string", other)),
             })
             .collect()
+    }
+}
+
+/// Whether there are more levels of lists and objects in a value.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let beneath = |value: &Value| is_deeper(value, levels.saturating_sub(1));
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(beneath),
+        Value::Object(fields) => levels == 0 || fields.values().any(beneath),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
@@ -581,6 +605,19 @@ mod tests {
         check_error(
             Fields::of(&json!([])),
             expect!["Request decode failed: the body: expected an object, got a list"],
+        );
+    }
+
+    #[test]
+    fn what_is_kept_as_it_is_given_has_few_levels() {
+        let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        let body = json!({ "Flat": nested(KEPT_JSON_LEVELS_MAX), "Deep": nested(KEPT_JSON_LEVELS_MAX + 1) });
+        let fields = Fields::of(&body).expect("an object");
+        assert_eq!(fields.refuse_deep("Flat"), Ok(()));
+        assert_eq!(fields.refuse_deep("Absent"), Ok(()));
+        check_error(
+            fields.refuse_deep("Deep"),
+            expect!["Request decode failed: Deep: expected at most 64 lists and objects within each other"],
         );
     }
 

@@ -8,7 +8,10 @@ use super::{
     duration,
     error::{ApiError, echo},
 };
-use crate::{limits::NAME_BYTES_MAX, registry::KeyValue};
+use crate::{
+    limits::{NAME_BYTES_MAX, PREPARED_QUERY_BYTES_MAX},
+    registry::KeyValue,
+};
 
 /// Longest regular expression of a template, compiled, in bytes.
 const REGEX_BYTES: usize = 1 << 20;
@@ -44,11 +47,14 @@ impl Definition {
             return Err(invalid(&format!("Bad DNS TTL '{}'", echo(&ttl))));
         }
         let failover = match service.object("Failover")? {
-            Some(failover) => json!({
+            Some(failover) => {
+                failover.refuse_deep("Targets")?;
+                json!({
                 "NearestN": failover.number("NearestN", 0..=u32::MAX)?.unwrap_or_default(),
                 "Datacenters": some(failover.texts("Datacenters")?),
                 "Targets": some(failover.list("Targets")?.to_vec()),
-            }),
+                })
+            }
             None => json!({ "NearestN": 0, "Datacenters": null, "Targets": null }),
         };
         let definition = Definition(json!({
@@ -75,7 +81,12 @@ impl Definition {
         if definition.is_template() {
             check_template(&definition.0["Service"], "Service")?;
         }
-        Ok(definition)
+        match definition.encode().len() {
+            bytes if bytes > PREPARED_QUERY_BYTES_MAX => Err(invalid(&format!(
+                "expected at most {PREPARED_QUERY_BYTES_MAX} bytes, got {bytes}"
+            ))),
+            _ => Ok(definition),
+        }
     }
 
     /// What is stored.
@@ -200,6 +211,13 @@ pub(super) fn fill_in(mut definition: Definition, name: &str) -> Result<Definiti
     if !definition.is_template() {
         return Ok(definition);
     }
+    // A template may say the name again and again.
+    if name.len() > NAME_BYTES_MAX {
+        return Err(ApiError::bad_request(format!(
+            "Invalid query name: expected at most {NAME_BYTES_MAX} bytes, got {}",
+            name.len()
+        )));
+    }
     let prefix = definition.name().unwrap_or_default().to_owned();
     let regexp = definition.0["Template"]["Regexp"].as_str().unwrap_or_default();
     let regex = compile(regexp)?;
@@ -315,6 +333,30 @@ mod tests {
         assert_eq!(filled.service(), "web-shop");
         assert_eq!(filled.texts("Tags"), ["eu", "web-shop-eu$"]);
         assert_eq!(filled.name(), Some("geo-web-shop-eu"));
+    }
+
+    #[test]
+    fn a_template_that_says_its_name_again_and_again_stays_small() {
+        let template = |times: usize| {
+            let body = json!({"Name": "", "Template": {"Type": "name_prefix_match"},
+                "Service": {"Service": "x", "Tags": ["${name.full}".repeat(times)]}});
+            Definition::parse(&body, "id")
+        };
+        let error = template(PREPARED_QUERY_BYTES_MAX / 12).unwrap_err();
+        assert!(
+            error.message.contains("expected at most 65536 bytes"),
+            "{}",
+            error.message
+        );
+        let largest = template(5_000).unwrap();
+        let filled = fill_in(largest.clone(), &"n".repeat(NAME_BYTES_MAX)).unwrap();
+        assert!(filled.encode().len() < 4 * 1024 * 1024);
+        let error = fill_in(largest, &"n".repeat(NAME_BYTES_MAX + 1)).unwrap_err();
+        assert!(
+            error.message.starts_with("Invalid query name"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]

@@ -72,7 +72,9 @@ impl Filter {
                 "it is {length} bytes long, and may be at most {most}"
             )));
         }
-        let root = check(parse::parse(text)?, shape)?;
+        let syntax = parse::parse(text)?;
+        let regex_bytes = FILTER_REGEX_BYTES / syntax.count(Operator::Matches).max(1);
+        let root = check(syntax, shape, regex_bytes)?;
         Ok(Filter(Arc::new(Parts {
             text: text.to_owned(),
             shape,
@@ -137,11 +139,10 @@ impl Test {
     }
 }
 
-/// Checks selectors and values against the shape.
-fn check(syntax: Syntax, shape: Shape) -> Result<Expression, FilterError> {
-    let both = |left: Box<Syntax>, right: Box<Syntax>| {
-        Ok((Box::new(check(*left, shape)?), Box::new(check(*right, shape)?)))
-    };
+/// Checks selectors and values against the shape; each regular expression may have so much memory.
+fn check(syntax: Syntax, shape: Shape, regex_bytes: usize) -> Result<Expression, FilterError> {
+    let check = |syntax: Box<Syntax>| Ok(Box::new(check(*syntax, shape, regex_bytes)?));
+    let both = |left: Box<Syntax>, right: Box<Syntax>| Ok((check(left)?, check(right)?));
     Ok(match syntax {
         Syntax::Or(left, right) => {
             let (left, right) = both(left, right)?;
@@ -151,9 +152,9 @@ fn check(syntax: Syntax, shape: Shape) -> Result<Expression, FilterError> {
             let (left, right) = both(left, right)?;
             Expression::And(left, right)
         }
-        Syntax::Not(inner) => Expression::Not(Box::new(check(*inner, shape)?)),
+        Syntax::Not(inner) => Expression::Not(check(inner)?),
         Syntax::Match(comparison) => {
-            let test = test(&comparison, shape)?;
+            let test = test(&comparison, shape, regex_bytes)?;
             Expression::Test {
                 selector: comparison.selector,
                 test,
@@ -164,7 +165,7 @@ fn check(syntax: Syntax, shape: Shape) -> Result<Expression, FilterError> {
 }
 
 /// What a comparison asks of the field that its selector points at.
-fn test(comparison: &Match, shape: Shape) -> Result<Test, FilterError> {
+fn test(comparison: &Match, shape: Shape, regex_bytes: usize) -> Result<Test, FilterError> {
     let selector = comparison.selector.join(".");
     let Some(sample) = fields::sample(shape, &comparison.selector) else {
         return Err(FilterError(format!("Selector {selector:?} is not valid")));
@@ -198,8 +199,8 @@ fn test(comparison: &Match, shape: Shape) -> Result<Test, FilterError> {
             Ok(Test::Empty)
         }
         (Operator::Matches, Field::Text(_) | Field::Absent) => RegexBuilder::new(value)
-            .size_limit(FILTER_REGEX_BYTES)
-            .dfa_size_limit(FILTER_REGEX_BYTES)
+            .size_limit(regex_bytes)
+            .dfa_size_limit(regex_bytes)
             .build()
             .map(Test::Matches)
             .map_err(|error| FilterError(one_line(&error))),
@@ -255,5 +256,10 @@ impl fmt::Debug for Filter {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+#[path = "../../../tests/strange/mod.rs"]
+mod strange;
 #[cfg(test)]
 mod tests;

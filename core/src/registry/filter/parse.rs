@@ -39,6 +39,19 @@ pub(super) enum Operator {
     Matches,
 }
 
+impl Syntax {
+    /// How many comparisons are by this operator.
+    pub(super) fn count(&self, operator: Operator) -> usize {
+        match self {
+            Syntax::Or(left, right) | Syntax::And(left, right) => {
+                left.count(operator) + right.count(operator)
+            }
+            Syntax::Not(inner) => inner.count(operator),
+            Syntax::Match(comparison) => usize::from(comparison.operator == operator),
+        }
+    }
+}
+
 impl Match {
     /// The operator as it is called in errors.
     pub(super) fn operator_name(&self) -> &'static str {

@@ -6,13 +6,13 @@ use crate::registry::{
     ServiceAddress, ServiceName, Weights,
 };
 
-struct World {
-    node: Node,
-    instance: Instance,
-    checks: Vec<Check>,
+pub(super) struct World {
+    pub(super) node: Node,
+    pub(super) instance: Instance,
+    pub(super) checks: Vec<Check>,
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         pairs.iter().map(owned).collect()

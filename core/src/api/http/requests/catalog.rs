@@ -120,7 +120,7 @@ pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> R
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn parse_own_meta(fields: &Fields<'_>) -> Result<Option<BTreeMap<String, String>>, ApiError> {
+pub fn parse_own_meta(fields: &Fields<'_>) -> Result<Option<BTreeMap<String, String>>, ApiError> {
     match fields.has("node_meta")? {
         true => meta(fields, "node_meta", "Node").map(Some),
         false => Ok(None),
@@ -131,7 +131,7 @@ pub(crate) fn parse_own_meta(fields: &Fields<'_>) -> Result<Option<BTreeMap<Stri
 ///
 /// # Errors
 /// It is no UUID.
-pub(crate) fn parse_node_id(fields: &Fields<'_>, name: &str) -> Result<Option<String>, ApiError> {
+pub fn parse_node_id(fields: &Fields<'_>, name: &str) -> Result<Option<String>, ApiError> {
     match fields.text(name)? {
         Some(id) if !is_uuid(id) => {
             Err(fields.error(name, "expected a UUID, like 40e4a748-2192-161a-0510-9bf59fe950b5"))

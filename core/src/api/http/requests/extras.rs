@@ -105,6 +105,7 @@ fn parse_proxy(fields: &Fields<'_>) -> Result<Option<Proxy>, ApiError> {
         if let Some(value) = body.get(name)?
             && !is_nothing(value)
         {
+            body.refuse_deep(name)?;
             rest.insert(name.to_owned(), value.clone());
         }
     }

@@ -15,8 +15,10 @@ mod txn;
 
 use std::collections::BTreeMap;
 
-pub use catalog::{encode_registration, parse_catalog_deregistration, parse_catalog_registration};
-pub(crate) use catalog::{parse_node_id, parse_own_meta};
+pub use catalog::{
+    encode_registration, parse_catalog_deregistration, parse_catalog_registration, parse_node_id,
+    parse_own_meta,
+};
 pub(super) use check::cut_output;
 pub use check::{parse_check, parse_check_update, parse_status};
 pub use renewal::parse_renewal;
@@ -111,10 +113,15 @@ fn body_namespace(request: Option<&Namespace>, fields: &Fields<'_>) -> Result<Na
     }
 }
 
+/// Whether a text can be a host name or an IP address: it is not too long, and nothing parts it.
+pub fn is_address(text: &str) -> bool {
+    text.len() <= ADDRESS_BYTES_MAX && !text.contains(|c: char| c.is_control() || c.is_whitespace())
+}
+
 /// A host name or IP address; empty when it is absent.
 fn address(fields: &Fields<'_>, name: &str) -> Result<String, ApiError> {
     let address = fields.bounded_text(name, ADDRESS_BYTES_MAX)?;
-    if address.contains(|c: char| c.is_control() || c.is_whitespace()) {
+    if !is_address(&address) {
         return Err(fields.error(
             name,
             format!("expected a host name or an IP address, got {:?}", echo(&address)),
