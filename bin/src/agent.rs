@@ -4,6 +4,7 @@ mod files;
 
 use std::{
     ffi::OsString,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -121,6 +122,8 @@ struct Plan {
     log_format: LogFormat,
     /// Keys of Consul's in the files that mean nothing here.
     ignored: Vec<String>,
+    /// Whether nothing names a server, and one is looked for on this host.
+    names_no_server: bool,
 }
 
 /// Runs the program with these arguments, its own name first, until it is told to stop.
@@ -139,7 +142,11 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 fn plan(flags: AgentFlags) -> Result<Plan, String> {
-    let Files { files, ignored } = read_files(&flags.config)?;
+    let Files {
+        files,
+        ignored,
+        is_consuls,
+    } = read_files(&flags.config)?;
     // Of what several set, the last has precedence.
     let from_files = files
         .iter()
@@ -167,10 +174,24 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
         .address
         .unwrap_or_else(|| address::own_address().to_string());
     let Registered { services, checks } = registered_by(&files, &node, &address)?;
+    let names_no_server = settings.servers.is_none();
     let servers = settings
         .servers
         .unwrap_or_else(|| vec![DEFAULT_SERVER.to_owned()]);
+    let servers = server_addresses(&servers)?;
     let http = settings.http.unwrap_or_else(|| DEFAULT_HTTP.to_owned());
+    if let Some(own) = servers.iter().find(|server| is_own(server, &http, &address)) {
+        return Err(match names_no_server {
+            true => format!(
+                "nothing names a server, and {own}, where one is looked for then, is this agent's own HTTP address: name \
+                 the servers' HTTP addresses (-server, `servers`, or `retry_join` in a file of Consul's)"
+            ),
+            false => format!(
+                "server {own} is this agent's own HTTP address: name the servers' (-server, `servers`, or `retry_join` in \
+                 a file of Consul's), or another one for the agent (-http, `http`, or `ports.http` in a file of Consul's)"
+            ),
+        });
+    }
     let data_dir = match settings.data_dir {
         Some(dir) => PathBuf::from(dir),
         None => Path::new("data").join(format!("agent-{}", file_name(node.as_str()))),
@@ -183,12 +204,13 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
             node_meta: settings.node_meta.unwrap_or_default(),
             enable_script_checks: settings.enable_script_checks.unwrap_or(false),
             datacenter: settings.datacenter.unwrap_or_else(|| "dc1".to_owned()),
-            ..AgentConfig::new(node, address, server_addresses(&servers)?)
+            ..AgentConfig::new(node, address, servers)
         },
         config_paths: flags.config,
         http: (http != "off").then_some(http),
         data_dir,
         ignored,
+        names_no_server: names_no_server && is_consuls,
         log_level: settings.log_level.unwrap_or_else(|| "info".to_owned()),
         log_format: match settings.log_format.as_deref() {
             None | Some("text") => LogFormat::Text,
@@ -210,6 +232,24 @@ fn server_addresses(servers: &[String]) -> Result<Vec<String>, String> {
         });
     }
     Ok(addresses)
+}
+
+/// Whether a server's address is the one at which the agent itself serves HTTP.
+fn is_own(server: &str, http: &str, own: &str) -> bool {
+    let (Ok((server, server_port)), Ok((http, port))) = (address::split(server), address::split(http)) else {
+        return false;
+    };
+    let plain = |host: &str| match host.trim_matches(['[', ']']).to_ascii_lowercase().as_str() {
+        "localhost" => "127.0.0.1".to_owned(),
+        host => host.to_owned(),
+    };
+    let (server, http) = (plain(server), plain(http));
+    let is_any = |host: &str| ["", "0.0.0.0", "::"].contains(&host);
+    let is_here = |host: &str| {
+        let loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        loopback || is_any(host) || host == plain(own)
+    };
+    server_port == port && (server == http || is_any(&http) && is_here(&server) || is_any(&server) && is_here(&http))
 }
 
 /// A name as one part of a path.
@@ -277,6 +317,11 @@ async fn serve(plan: Plan) -> Result<(), String> {
         tracing::warn!(
             "keys of the config files that mean nothing here: {}",
             plan.ignored.join(", ")
+        );
+    }
+    if plan.names_no_server {
+        tracing::warn!(
+            "no server is named: {servers} is asked; name the servers' HTTP addresses in retry_join, or by -server"
         );
     }
     tracing::info!(
@@ -392,10 +437,35 @@ mod tests {
         assert_eq!(plan.agent.services.len(), 2);
         // What is not said is as for an agent of Consul's.
         let bare = write(&folder, "bare.json", r#"{"node_name": "n", "server": false}"#);
-        assert_eq!(
-            plan_of(&["-config", &bare]).unwrap().http.as_deref(),
-            Some("127.0.0.1:8500")
-        );
+        let plan = plan_of(&["-config", &bare, "-server", "a:8500"]).unwrap();
+        assert_eq!(plan.http.as_deref(), Some("127.0.0.1:8500"));
+        assert!(!plan.names_no_server);
+        // Where the agent itself is, there is no server.
+        let error = plan_of(&["-config", &bare]).unwrap_err();
+        assert!(error.contains("`retry_join`"), "{error}");
+        let elsewhere = plan_of(&["-config", &bare, "-http", "127.0.0.1:8510"]).unwrap();
+        assert!(elsewhere.names_no_server);
+    }
+
+    #[test]
+    fn an_agent_is_not_its_own_server() {
+        let own = "10.0.0.5";
+        for (server, http, is) in [
+            ("127.0.0.1:8500", "127.0.0.1:8500", true),
+            ("localhost:8500", "127.0.0.1:8500", true),
+            ("127.0.0.1:8500", "0.0.0.0:8500", true),
+            ("127.0.0.1:8500", ":8500", true),
+            ("10.0.0.5:8500", "[::]:8500", true),
+            ("[::1]:8500", "[::1]:8500", true),
+            ("10.0.0.6:8500", "0.0.0.0:8500", false),
+            ("127.0.0.1:8500", "127.0.0.1:8510", false),
+            ("10.0.0.5:8500", "127.0.0.1:8500", false),
+            ("127.0.0.1:8500", "off", false),
+        ] {
+            assert_eq!(is_own(server, http, own), is, "{server} {http}");
+        }
+        let error = plan_of(&["-node", "n", "-server", "a:1,:8510"]).unwrap_err();
+        assert!(error.contains("127.0.0.1:8510 is this agent's own"), "{error}");
     }
 
     #[test]
@@ -423,7 +493,7 @@ mod tests {
             "advertised.json",
             r#"{"node_name": "n", "bind_addr": "0.0.0.0", "advertise_addr": "10.0.0.7", "log_json": true, "pid_file": "/p"}"#,
         );
-        let plan = plan_of(&["-config", &advertised]).unwrap();
+        let plan = plan_of(&["-config", &advertised, "-server", "a:1"]).unwrap();
         assert_eq!(
             (&*plan.agent.address, plan.log_format),
             ("10.0.0.7", LogFormat::Json)

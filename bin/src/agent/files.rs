@@ -103,6 +103,8 @@ pub(super) struct Files {
     pub(super) files: Vec<(PathBuf, ConfigFile)>,
     /// Keys of Consul's that mean nothing here.
     pub(super) ignored: Vec<String>,
+    /// Whether they are written as Consul's.
+    pub(super) is_consuls: bool,
 }
 
 /// The configuration files at these paths: files themselves, or those of a folder by their names.
@@ -179,5 +181,6 @@ fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
     Ok(Files {
         files: vec![(names, file)],
         ignored: translated.ignored,
+        is_consuls: true,
     })
 }

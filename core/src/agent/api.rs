@@ -14,12 +14,16 @@ use axum::{
     Router,
     extract::Request,
     middleware::{Next, from_fn},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::{Shared, local::Outcome, servers::CallError};
+use super::{
+    Shared,
+    local::Outcome,
+    servers::{CallError, FROM_AN_AGENT},
+};
 use crate::{
     api::http::{error::ApiError, path, pretty, read, write},
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_FORWARDS_MAX, AGENT_WAITERS_MAX},
@@ -100,8 +104,20 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
         .merge(process::routes())
         .route("/livez", read(async || "ok\n"))
         .fallback(forward::forward::<R>)
+        .layer(from_fn(refuse_loop))
         .layer(from_fn(finish))
         .with_state(shared)
+}
+
+/// Refuses what another agent sent, or this one: an agent is no server, and two that take each other for one would send
+/// a request on for ever.
+async fn refuse_loop(request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(FROM_AN_AGENT) {
+        return next.run(request).await;
+    }
+    let message = "an agent sent this to an agent, which is no server: among the servers of the one that sent it \
+                   there is an agent's address, perhaps its own";
+    ApiError::new(StatusCode::LOOP_DETECTED, message).into_response()
 }
 
 /// Sends a path that is not clean to the clean one, and indents the answer if `?pretty` asks for it.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 
 use super::api::forward::Wanted;
 use crate::{
@@ -41,6 +41,9 @@ pub(super) enum Forwarded {
     /// It may have been carried out.
     Unknown(String),
 }
+
+/// Marks whatever an agent sends: no other agent sends it on.
+pub(super) const FROM_AN_AGENT: HeaderName = HeaderName::from_static("x-sider-forwarded");
 
 /// What servers say who certainly did nothing: another one may.
 const NOT_DONE: &str = "No cluster leader";
@@ -129,6 +132,9 @@ impl<R: Runtime> Servers<R> {
             *request.method_mut() = wanted.method.clone();
             *request.uri_mut() = wanted.uri.clone();
             *request.headers_mut() = wanted.headers.clone();
+            request
+                .headers_mut()
+                .insert(FROM_AN_AGENT, HeaderValue::from_static("agent"));
             match self.network.http(address, request, timeout).await {
                 Ok(answer) if is_not_done(&answer) => {
                     failures.push(format!("{address}: {}", answer.status()));
@@ -172,6 +178,7 @@ impl<R: Runtime> Servers<R> {
             .method(method)
             .uri(path)
             .header(CONTENT_TYPE, "application/json")
+            .header(FROM_AN_AGENT, "agent")
             .body(body.clone())
             .map_err(|error| CallError::Refused {
                 status: StatusCode::BAD_REQUEST,
@@ -205,7 +212,8 @@ impl<R: Runtime> Servers<R> {
 
 /// Whether a server says that it did nothing, and that another one, or the same later, may.
 fn is_not_done(answer: &Response<Bytes>) -> bool {
-    answer.status() == StatusCode::SERVICE_UNAVAILABLE
+    // One that detects a loop is an agent, and no server.
+    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::LOOP_DETECTED].contains(&answer.status())
         || (answer.status() == StatusCode::INTERNAL_SERVER_ERROR
             && answer.body().trim_ascii() == NOT_DONE.as_bytes())
 }

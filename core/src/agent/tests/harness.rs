@@ -463,6 +463,13 @@ impl World {
         wire.expect("a server of the test").1 = link;
     }
 
+    /// At the first server's address there is an agent's own API from now on.
+    pub(super) fn take_for_server(&self, agent: &Agent<TestRuntime>) {
+        let mut wires = self.network.wires();
+        let wire = wires.servers.get_mut(ADDRESSES[0]);
+        wire.expect("a server of the test").0 = agent.router();
+    }
+
     /// Requests of which the body contains `text` are refused from now on.
     pub(super) fn refuse(&self, text: Option<&'static str>) {
         self.network.wires().refused = text;
