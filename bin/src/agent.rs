@@ -4,6 +4,7 @@ mod files;
 
 use std::{
     ffi::OsString,
+    io::ErrorKind,
     net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -304,7 +305,11 @@ async fn serve(plan: Plan) -> Result<(), String> {
         disk.clone(),
     )
     .await
-    .map_err(|error| format!("data directory {}: {error}", plan.data_dir.display()))?;
+    .map_err(|error| match error.kind() {
+        // It is about what the configuration says.
+        ErrorKind::InvalidInput => error.to_string(),
+        _ => format!("data directory {}: {error}", plan.data_dir.display()),
+    })?;
     files.set_agent(Some(agent.clone()));
     let address = http
         .as_ref()

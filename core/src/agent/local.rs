@@ -183,7 +183,7 @@ impl Local {
     /// Whether [`Local::put_service`] would take a service on.
     ///
     /// # Errors
-    /// Too many services or checks, or a check's id belongs to another service.
+    /// Too many services or checks.
     pub(super) fn refuse_service(&self, spec: &ServiceSpec, replace_checks: bool) -> Result<(), LocalError> {
         let key = spec.instance.key();
         if !self.services.contains_key(&key) && self.services.len() >= AGENT_SERVICES_MAX {
@@ -191,9 +191,6 @@ impl Local {
                 what: "services",
                 limit: AGENT_SERVICES_MAX,
             });
-        }
-        for check in &spec.checks {
-            self.refuse_foreign(check, Some(&key.id))?;
         }
         if self.checks_after(spec, replace_checks).len() > CHECKS_PER_INSTANCE_MAX {
             return Err(TOO_MANY_CHECKS);
@@ -213,7 +210,7 @@ impl Local {
     }
 
     /// Registers a service, replacing any earlier one of its key, and its checks if `replace_checks` says so. A check
-    /// that stays as it was keeps what is known of it.
+    /// that stays as it was keeps what is known of it; one that was another service's is this one's now.
     ///
     /// # Errors
     /// As [`Local::refuse_service`].
@@ -234,6 +231,7 @@ impl Local {
             }
         }
         for check in spec.checks {
+            self.take_over(&check);
             self.put_check_state(check, origin, now, &mut random);
         }
         self.generations += 1;
@@ -255,10 +253,10 @@ impl Local {
     /// Whether [`Local::put_check`] would take a check on.
     ///
     /// # Errors
-    /// No such service, too many checks, or the check's id belongs to another service.
+    /// No such service, or too many checks.
     pub(super) fn refuse_check(&self, spec: &CheckSpec) -> Result<(), LocalError> {
-        self.refuse_foreign(spec, spec.update.instance.as_ref())?;
-        let new = !self.checks.contains_key(&spec.update.key());
+        let there = self.checks.get(&spec.update.key());
+        let new = there.is_none_or(|there| there.spec.update.instance != spec.update.instance);
         match service_key(&spec.update) {
             None if new && self.node_checks.len() >= AGENT_NODE_CHECKS_MAX => Err(LocalError::OverLimit {
                 what: "node checks",
@@ -290,6 +288,7 @@ impl Local {
         random: impl FnMut() -> u64,
     ) -> Result<Change, LocalError> {
         self.refuse_check(&spec)?;
+        self.take_over(&spec);
         let key = spec.update.key();
         let owner = service_key(&spec.update);
         let change = match owner.clone() {
@@ -487,18 +486,32 @@ impl Local {
         due.into_iter().flatten().min()
     }
 
-    fn refuse_foreign(&self, spec: &CheckSpec, owner: Option<&InstanceId>) -> Result<(), LocalError> {
-        match self.checks.get(&spec.update.key()) {
-            Some(there) if there.spec.update.instance.as_ref() != owner => Err(LocalError::Invalid(format!(
-                "check id {:?} belongs to {}",
-                spec.update.id.as_str(),
-                match &there.spec.update.instance {
-                    Some(instance) => format!("service instance {:?}", instance.as_str()),
-                    None => "the node".into(),
+    /// Takes a check away from what else of this host it was of: of two registrations of an id the last one counts, here as
+    /// at the servers, which hear of it by that registration.
+    fn take_over(&mut self, spec: &CheckSpec) {
+        let key = spec.update.key();
+        let before = match self.checks.get(&key) {
+            Some(there) if there.spec.update.instance != spec.update.instance => service_key(&there.spec.update),
+            _ => return,
+        };
+        let name = |id: Option<&InstanceId>| id.map_or("the node", InstanceId::as_str).to_owned();
+        tracing::warn!(
+            check = %key.id,
+            before = name(before.as_ref().map(|service| &service.id)),
+            now = name(spec.update.instance.as_ref()),
+            "a check was registered of something else before, and moves: ids of checks are those of the whole host"
+        );
+        match &before {
+            None => {
+                self.node_checks.remove(&key);
+            }
+            Some(service) => {
+                if let Some(local) = self.services.get_mut(service) {
+                    local.checks.retain(|other| *other != key);
                 }
-            ))),
-            _ => Ok(()),
+            }
         }
+        self.aliases.touch(&Target::of(before));
     }
 
     /// Takes on a check. One of this id that was here before leaves it its status: what a registration says of that is about

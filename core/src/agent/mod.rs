@@ -66,7 +66,7 @@ use crate::{
         AGENT_SYNC_INTERVAL, AGENT_WAITERS_MAX,
     },
     probing::schedule::Backoff,
-    registry::{Namespace, Node, NodeName},
+    registry::{CheckKey, Namespace, Node, NodeName},
     runtime::{Change, Runtime},
     server::Host,
 };
@@ -270,6 +270,7 @@ async fn deregister_node<R: Runtime>(shared: &Shared<R>) -> Result<(), String> {
 /// the records that are of no use any more.
 fn restore<R: Runtime>(config: &AgentConfig, local: &mut Local, stored: &Stored) -> Vec<Bytes> {
     let registrar = Registrar::new(local.node().clone(), config.enable_script_checks);
+    let of_config: BTreeSet<CheckKey> = local.checks().map(|(key, _)| key.clone()).collect();
     let mut stale = Vec::new();
     let mut take = |key: &Bytes, taken: Result<(), String>| {
         if let Err(reason) = taken {
@@ -282,10 +283,10 @@ fn restore<R: Runtime>(config: &AgentConfig, local: &mut Local, stored: &Stored)
         }
     };
     for (key, record) in &stored.services {
-        take(key, registrar.restore_service::<R>(local, record));
+        take(key, registrar.restore_service::<R>(local, record, &of_config));
     }
     for (key, record) in &stored.checks {
-        take(key, registrar.restore_check::<R>(local, record));
+        take(key, registrar.restore_check::<R>(local, record, &of_config));
     }
     stale
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -26,6 +26,9 @@ const KEYSPACE: Keyspace = Keyspace::State;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     version: u32,
+    /// Tells which of two registrations came later.
+    #[serde(default)]
+    sequence: u64,
     /// The namespace that the request named outside of its body.
     pub(super) namespace: Option<Namespace>,
     /// Its body.
@@ -35,7 +38,7 @@ pub(super) struct Record {
 /// Everything kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stored {
-    /// Registrations of services, with their keys on the disk.
+    /// Registrations of services, with their keys on the disk, in the order in which they came.
     pub(super) services: Vec<(Bytes, Record)>,
     /// Registrations of single checks.
     pub(super) checks: Vec<(Bytes, Record)>,
@@ -47,6 +50,8 @@ pub(super) struct Stored {
 #[derive(Debug)]
 pub(super) struct Store<D> {
     disk: D,
+    /// The sequence of the next record.
+    next: AtomicU64,
     /// After a failure nothing is known about what was written: nothing more is accepted.
     failed: AtomicBool,
 }
@@ -70,8 +75,17 @@ impl<D: Disk> Store<D> {
                 stored.take(key, &value)?;
             }
         }
-        let failed = AtomicBool::new(false);
-        Ok((Store { disk, failed }, stored))
+        let Stored { services, checks, .. } = &mut stored;
+        services.sort_by_key(|(_, record)| record.sequence);
+        checks.sort_by_key(|(_, record)| record.sequence);
+        let last = services.iter().chain(checks.iter());
+        let last = last.map(|(_, record)| record.sequence).max();
+        let store = Store {
+            disk,
+            next: AtomicU64::new(last.unwrap_or(0) + 1),
+            failed: AtomicBool::new(false),
+        };
+        Ok((store, stored))
     }
 
     /// Makes changes, all or none, and durable.
@@ -96,19 +110,35 @@ impl<D: Disk> Store<D> {
         }
         result
     }
-}
 
-/// Keeps a service's registration, and that its namespace is in use.
-pub(super) fn put_service(key: &InstanceKey, namespace: Option<&Namespace>, body: &Value) -> [Change; 2] {
-    [
-        put(service_key(key), namespace, body),
-        put_namespace(&key.namespace),
-    ]
-}
+    /// Keeps a service's registration, and that its namespace is in use.
+    pub(super) fn put_service(
+        &self,
+        key: &InstanceKey,
+        namespace: Option<&Namespace>,
+        body: &Value,
+    ) -> [Change; 2] {
+        [
+            self.put(service_key(key), namespace, body),
+            put_namespace(&key.namespace),
+        ]
+    }
 
-/// Keeps a check's registration.
-pub(super) fn put_check(key: &CheckKey, namespace: Option<&Namespace>, body: &Value) -> Change {
-    put(check_key(key), namespace, body)
+    /// Keeps a check's registration.
+    pub(super) fn put_check(&self, key: &CheckKey, namespace: Option<&Namespace>, body: &Value) -> Change {
+        self.put(check_key(key), namespace, body)
+    }
+
+    fn put(&self, key: Bytes, namespace: Option<&Namespace>, body: &Value) -> Change {
+        let record = Record {
+            version: VERSION,
+            sequence: self.next.fetch_add(1, Ordering::Relaxed),
+            namespace: namespace.cloned(),
+            body: body.to_string(),
+        };
+        let value = serde_json::to_vec(&record).expect("texts and numbers are always JSON");
+        Change::Put(KEYSPACE, key, value.into())
+    }
 }
 
 /// Keeps that a namespace is in use.
@@ -187,14 +217,4 @@ fn service_key(key: &InstanceKey) -> Bytes {
 
 fn check_key(key: &CheckKey) -> Bytes {
     record_key(b'c', &key.namespace, key.id.as_str())
-}
-
-fn put(key: Bytes, namespace: Option<&Namespace>, body: &Value) -> Change {
-    let record = Record {
-        version: VERSION,
-        namespace: namespace.cloned(),
-        body: body.to_string(),
-    };
-    let value = serde_json::to_vec(&record).expect("texts and numbers are always JSON");
-    Change::Put(KEYSPACE, key, value.into())
 }

@@ -292,7 +292,18 @@ fn take_changes<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<Change>>, Vec<Item<
     let now = R::now();
     let mut local = shared.local();
     let (mut registrations, mut removals) = (Vec::new(), Vec::new());
-    for (change, waiters) in local.take_changes() {
+    let mut changes = local.take_changes();
+    let is_here = |change: &Change| matches!(change, Change::NodeCheck(key) if local.check(key).is_some());
+    for change in changes.keys().filter(|change| is_here(change)).cloned().collect::<Vec<_>>() {
+        // It was removed, and is here again.
+        let Change::NodeCheck(key) = &change else {
+            continue;
+        };
+        let waiters = changes.remove(&change).unwrap_or_default();
+        let registers = local.change_of(key).unwrap_or(Change::Node);
+        changes.entry(registers).or_default().extend(waiters);
+    }
+    for (change, waiters) in changes {
         let mut generation = 0;
         let (list, json, checks): (_, Value, Vec<_>) = match &change {
             Change::Node => {

@@ -170,3 +170,57 @@ fn an_alias_follows_at_once() {
     world.advance(SECOND * 3);
     assert_eq!(statuses()[0], statuses()[1]);
 }
+
+#[test]
+fn a_check_of_two_services_is_the_last_ones() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    let register = |world: &World, agent: &crate::agent::Agent<super::harness::TestRuntime>, id: &str| {
+        let check = json!({"CheckID": "shared", "Name": "shared", "TTL": "60s"});
+        let told = world.put(
+            agent,
+            "/v1/agent/service/register",
+            json!({"Name": id, "ID": id, "Check": check}),
+        );
+        assert_eq!(told.status, 200, "{told:?}");
+    };
+    let owners = |world: &World, agent: &crate::agent::Agent<super::harness::TestRuntime>| {
+        let held = world.look(|registry| registry.check(&check_key("shared")).cloned());
+        let held = held.and_then(|check| check.instance.clone());
+        let shown = world.get(agent, "/v1/agent/checks").json["shared"]["ServiceID"].clone();
+        (held.map(|id| id.to_string()), shown)
+    };
+    let (mut world, mut agent) = (world, agent);
+    // Whichever comes first by its name.
+    for (first, last) in [("a", "b"), ("b", "a")] {
+        register(&world, &agent, first);
+        world.put(&agent, "/v1/agent/check/warn/shared?note=hm", json!(null));
+        register(&world, &agent, last);
+        let of_last = (Some(last.to_owned()), json!(last));
+        assert_eq!(owners(&world, &agent), of_last);
+        assert_eq!(world.check("shared"), Some(("warning", "hm".into())));
+        world.advance(AGENT_SYNC_INTERVAL * 2);
+        assert_eq!(owners(&world, &agent), of_last);
+        world = world.restarted();
+        agent = world.start(json!([]));
+        assert_eq!(owners(&world, &agent), of_last);
+    }
+    // It may become the node's.
+    let told = world.put(
+        &agent,
+        "/v1/agent/check/register",
+        json!({"ID": "shared", "Name": "shared", "TTL": "60s"}),
+    );
+    assert_eq!(told.status, 200, "{told:?}");
+    assert_eq!(owners(&world, &agent), (None, json!("")));
+    world.put(&agent, "/v1/agent/check/deregister/shared", json!(null));
+    register(&world, &agent, "a");
+    world.advance(AGENT_SYNC_INTERVAL * 2);
+    assert_eq!(owners(&world, &agent), (Some("a".to_owned()), json!("a")));
+    // What the configuration says of it counts, from its next start on.
+    let world = world.restarted();
+    let check = json!({"type": "ttl", "ttl": "60s", "id": "shared"});
+    let agent = world.start(json!([{"name": "c", "checks": [check]}, {"name": "d", "checks": [check]}]));
+    assert_eq!(owners(&world, &agent), (Some("d".to_owned()), json!("d")));
+    assert!(world.has("a") && world.has("c"));
+}
