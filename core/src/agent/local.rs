@@ -26,7 +26,7 @@ pub(super) use self::{
 use crate::{
     limits::{AGENT_NODE_CHECKS_MAX, AGENT_SERVICES_MAX, CHECKS_PER_INSTANCE_MAX},
     probing::{
-        check::{Streak, cut_to, interval_of, probe_of},
+        check::{Rules, Streak, cut_to, interval_of, probe_of},
         schedule::{Schedule, first_run_delay},
     },
     registry::{CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
@@ -36,7 +36,8 @@ use crate::{
 /// Where something comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The configuration file: the agent itself renews its TTL checks, as a heartbeat of the host.
+    /// The configuration file: the agent itself renews its TTL checks, as a heartbeat of the host, if they are written in
+    /// the short form.
     Config,
     /// The agent's own API: the service renews its TTL checks.
     Api,
@@ -525,14 +526,15 @@ impl Local {
     ) {
         let key = spec.update.key();
         let (rules, definition) = (spec.rules, spec.update.definition.clone());
-        let heartbeat = origin == Origin::Config && definition.ttl().is_some();
+        let heartbeat = origin == Origin::Config && rules == Rules::Short && definition.ttl().is_some();
         if let Some(check) = self.checks.get(&key)
             && check.spec == spec
             && check.heartbeat == heartbeat
         {
             return;
         }
-        let before = self.checks.get(&key).filter(|_| !heartbeat).cloned();
+        let before = self.checks.get(&key);
+        let before = before.filter(|before| before.heartbeat || !heartbeat).cloned();
         self.drop_check(&key);
         self.generations += 1;
         let status = spec.update.status.or(heartbeat.then_some(CheckStatus::Passing));
@@ -547,7 +549,8 @@ impl Local {
             spec,
         };
         if let Some(before) = before {
-            (check.status, check.output, check.set_at) = (before.status, before.output, before.set_at);
+            (check.status, check.output) = (before.status, before.output);
+            check.set_at = before.set_at.filter(|_| !heartbeat).or(check.set_at);
         }
         self.checks.insert(key.clone(), check);
         if let Some(ttl) = definition.ttl().filter(|_| heartbeat) {

@@ -224,3 +224,37 @@ fn a_check_of_two_services_is_the_last_ones() {
     assert_eq!(owners(&world, &agent), (Some("d".to_owned()), json!("d")));
     assert!(world.has("a") && world.has("c"));
 }
+
+#[test]
+fn ttl_checks_of_the_configuration_in_consuls_form_are_their_services_to_renew() {
+    let world = World::new();
+    let with = |notes: &str| {
+        json!([
+            {"name": "own", "checks": [{"type": "ttl", "ttl": "3s", "id": "own", "notes": notes}]},
+            {"name": "web", "checks": [
+                {"CheckID": "beat", "TTL": "10s", "Notes": notes},
+                {"CheckID": "begun", "TTL": "10s", "Status": "passing"},
+            ]},
+        ])
+    };
+    let agent = world.start(with(""));
+    let statuses = || ["own", "beat", "begun"].map(|id| world.status(id));
+    assert_eq!(statuses(), ["passing", "critical", "passing"]);
+    world.put(&agent, "/v1/agent/check/warn/beat?note=hm", json!(null));
+    world.put(&agent, "/v1/agent/check/warn/own?note=hm", json!(null));
+    // It is read again, with and without a difference.
+    for notes in ["", "more"] {
+        let config = world.config(with(notes));
+        world
+            .platform
+            .run(agent.reload(config.services, config.checks))
+            .expect("it is taken on");
+        world.advance(SECOND);
+        assert_eq!(statuses(), ["warning", "warning", "passing"], "{notes}");
+        assert_eq!(world.check("beat"), Some(("warning", "hm".into())));
+    }
+    world.advance(SECOND * 15);
+    assert_eq!(statuses(), ["warning", "critical", "critical"]);
+    let shown = world.get(&agent, "/v1/agent/checks").json;
+    assert_eq!(shown["beat"]["Status"], "critical");
+}
