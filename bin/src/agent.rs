@@ -31,7 +31,7 @@ use tokio::{
     sync::Notify,
 };
 
-use self::files::{AgentFiles, Files, Registered, read_files, registered_by};
+use self::files::{AgentFiles, Files, Leaves, Registered, read_files, registered_by};
 use crate::{
     flags,
     host::{self, ProcessHost},
@@ -125,6 +125,8 @@ struct Plan {
     ignored: Vec<String>,
     /// Whether nothing names a server, and one is looked for on this host.
     names_no_server: bool,
+    /// At which signals it deregisters its node.
+    leaves: Leaves,
 }
 
 /// Runs the program with these arguments, its own name first, until it is told to stop.
@@ -147,6 +149,7 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
         files,
         ignored,
         is_consuls,
+        leaves,
     } = read_files(&flags.config)?;
     // Of what several set, the last has precedence.
     let from_files = files
@@ -212,6 +215,7 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
         data_dir,
         ignored,
         names_no_server: names_no_server && is_consuls,
+        leaves,
         log_level: settings.log_level.unwrap_or_else(|| "info".to_owned()),
         log_format: match settings.log_format.as_deref() {
             None | Some("text") => LogFormat::Text,
@@ -336,15 +340,24 @@ async fn serve(plan: Plan) -> Result<(), String> {
         http = address.unwrap_or_else(|| "off".to_owned()),
         "the agent runs"
     );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = leave.notified() => {}
-    }
+    let leaves = tokio::select! {
+        _ = terminate.recv() => plan.leaves.on_terminate,
+        _ = interrupt.recv() => plan.leaves.on_interrupt,
+        () = leave.notified() => true,
+    };
     tracing::info!("stopping");
     files.set_agent(None);
+    let stop = async {
+        match leaves {
+            true => agent.shutdown().await,
+            false => {
+                agent.stop().await;
+                Ok(())
+            }
+        }
+    };
     let outcome = tokio::select! {
-        outcome = agent.shutdown() => outcome,
+        outcome = stop => outcome,
         _ = terminate.recv() => Err("told twice to stop".to_owned()),
         _ = interrupt.recv() => Err("told twice to stop".to_owned()),
     };
@@ -353,7 +366,7 @@ async fn serve(plan: Plan) -> Result<(), String> {
     }
     disk.close().await;
     outcome.map_err(|error| format!("the services of node {node} could not be deregistered: {error}"))?;
-    tracing::info!("deregistered");
+    tracing::info!("{}", if leaves { "deregistered" } else { "stopped, and nothing deregistered" });
     Ok(())
 }
 
@@ -504,6 +517,17 @@ mod tests {
             ("10.0.0.7", LogFormat::Json)
         );
         assert_eq!(plan.ignored, ["pid_file"]);
+        assert_eq!(plan.leaves, Leaves::default());
+        let stays = write(
+            &folder,
+            "stays.json",
+            r#"{"node_name": "n", "leave_on_terminate": false, "skip_leave_on_interrupt": true, "retry_join": ["a"]}"#,
+        );
+        let Leaves {
+            on_terminate,
+            on_interrupt,
+        } = plan_of(&["-config", &stays]).unwrap().leaves;
+        assert!(!on_terminate && !on_interrupt);
         let unknown = write(
             &folder,
             "unknown.json",

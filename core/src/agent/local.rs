@@ -7,6 +7,7 @@
 mod aliases;
 mod elsewhere;
 mod known;
+mod over_restarts;
 mod pending;
 mod told;
 
@@ -20,6 +21,7 @@ use self::{
 pub(super) use self::{
     elsewhere::{Place, Seen, SeenCheck},
     known::{CheckSpec, LocalCheck, ServiceSpec},
+    over_restarts::Kept,
     pending::{Change, Outcome, Pending, Waiters, tell},
 };
 
@@ -107,6 +109,8 @@ pub(super) struct Local {
     /// Services of which the registration waits for a comparison, with those who wait for it.
     awaiting: BTreeMap<InstanceKey, Waiters>,
     heartbeats: Schedule<CheckKey>,
+    /// When what was known before a restart ends, of which the servers count from that restart on.
+    expiries: Schedule<CheckKey>,
     /// When a service is removed because of a check that stays critical.
     removals: Schedule<CheckKey>,
     generations: u64,
@@ -128,6 +132,7 @@ impl Local {
             elsewhere: Elsewhere::default(),
             awaiting: BTreeMap::new(),
             heartbeats: Schedule::default(),
+            expiries: Schedule::default(),
             removals: Schedule::default(),
             generations: 0,
         }
@@ -374,6 +379,8 @@ impl Local {
         let stays_critical = check.status_at(now) == CheckStatus::Critical && status == CheckStatus::Critical;
         check.status = Some(status);
         check.set_at = Some(now);
+        check.holds_until = None;
+        self.expiries.remove(key);
         if let Some(output) = output {
             check.output = cut_to(output, check.spec.update.definition.output_bytes_max());
         }
@@ -483,7 +490,12 @@ impl Local {
 
     /// When the next run, look or removal is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let due = [self.probes.next(), self.aliases.next(), self.removals.next()];
+        let due = [
+            self.probes.next(),
+            self.aliases.next(),
+            self.removals.next(),
+            self.expiries.next(),
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -543,6 +555,7 @@ impl Local {
             status,
             output: spec.update.output.clone(),
             set_at: status.map(|_| now),
+            holds_until: None,
             confirmed: None,
             streak: Streak::default(),
             generation: self.generations,
@@ -551,6 +564,10 @@ impl Local {
         if let Some(before) = before {
             (check.status, check.output) = (before.status, before.output);
             check.set_at = before.set_at.filter(|_| !heartbeat).or(check.set_at);
+            check.holds_until = before.holds_until.filter(|_| !heartbeat);
+        }
+        if let Some(until) = check.holds_until {
+            self.expiries.set(key.clone(), until);
         }
         self.checks.insert(key.clone(), check);
         if let Some(ttl) = definition.ttl().filter(|_| heartbeat) {
@@ -569,6 +586,7 @@ impl Local {
         self.probes.remove(key);
         self.aliases.remove(key);
         self.heartbeats.remove(key);
+        self.expiries.remove(key);
         self.removals.remove(key);
     }
 
@@ -585,7 +603,10 @@ impl Local {
         }
         match (check.status, definition.ttl()) {
             (Some(CheckStatus::Critical), _) => self.removals.set(key.clone(), now + after),
-            (_, Some(ttl)) if !check.heartbeat => self.removals.set(key.clone(), now + ttl + after),
+            (_, Some(ttl)) if !check.heartbeat => {
+                let ends = check.holds_until.unwrap_or(now + ttl);
+                self.removals.set(key.clone(), ends + after);
+            }
             _ => self.removals.remove(key),
         }
     }

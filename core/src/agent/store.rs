@@ -1,5 +1,6 @@
-//! What an agent keeps on its disk: the registrations made through its API, as they came, and the namespaces in which
-//! it ever had something, so that it finds there what it has to remove.
+//! What an agent keeps on its disk: the registrations made through its API, as they came; the namespaces in which it ever
+//! had something, so that it finds there what it has to remove; and, from when it is stopped until it is started again, what
+//! services last reported.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    registry::{CheckKey, InstanceKey, Namespace},
+    registry::{CheckKey, CheckStatus, InstanceKey, Namespace},
     runtime::{Change, Disk, Keyspace},
 };
 
@@ -35,6 +36,20 @@ pub(super) struct Record {
     pub(super) body: String,
 }
 
+/// What a service last reported on a TTL check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Report {
+    version: u32,
+    /// Of which check.
+    pub(super) check: CheckKey,
+    /// What it said.
+    pub(super) status: CheckStatus,
+    /// Its output.
+    pub(super) output: String,
+    /// When its TTL ends, in milliseconds of the wall clock since 1970.
+    pub(super) expires_ms: u64,
+}
+
 /// Everything kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stored {
@@ -42,6 +57,8 @@ pub(super) struct Stored {
     pub(super) services: Vec<(Bytes, Record)>,
     /// Registrations of single checks.
     pub(super) checks: Vec<(Bytes, Record)>,
+    /// Reports on TTL checks from before the agent was stopped.
+    pub(super) reports: Vec<(Bytes, Report)>,
     /// Namespaces.
     pub(super) namespaces: BTreeSet<Namespace>,
 }
@@ -150,6 +167,20 @@ pub(super) fn put_namespace(namespace: &Namespace) -> Change {
     )
 }
 
+/// Keeps a report on a TTL check, until that moment of the wall clock.
+pub(super) fn put_report(check: CheckKey, status: CheckStatus, output: String, expires_ms: u64) -> Change {
+    let key = record_key(b't', &check.namespace, check.id.as_str());
+    let report = Report {
+        version: VERSION,
+        check,
+        status,
+        output,
+        expires_ms,
+    };
+    let value = serde_json::to_vec(&report).expect("texts and numbers are always JSON");
+    Change::Put(KEYSPACE, key, value.into())
+}
+
 /// Drops that a namespace is in use.
 pub(super) fn remove_namespace(namespace: &Namespace) -> Change {
     remove(record_key(b'n', namespace, ""))
@@ -179,19 +210,26 @@ impl Stored {
                 format!("record {key:?} of the agent's data directory can't be read: {reason}"),
             )
         };
+        let readable = |version: u32| match version > VERSION {
+            true => Err(corrupt(format!(
+                "it has version {version}; this agent reads up to {VERSION}"
+            ))),
+            false => Ok(()),
+        };
         let record = || -> io::Result<Record> {
             let record: Record = serde_json::from_slice(value).map_err(|error| corrupt(error.to_string()))?;
-            if record.version > VERSION {
-                return Err(corrupt(format!(
-                    "it has version {}; this agent reads up to {VERSION}",
-                    record.version
-                )));
-            }
+            readable(record.version)?;
             Ok(record)
         };
         match key.first() {
             Some(b's') => self.services.push((key.clone(), record()?)),
             Some(b'c') => self.checks.push((key.clone(), record()?)),
+            Some(b't') => {
+                let report: Report =
+                    serde_json::from_slice(value).map_err(|error| corrupt(error.to_string()))?;
+                readable(report.version)?;
+                self.reports.push((key.clone(), report));
+            }
             Some(b'n') => {
                 let name = key[1..].strip_suffix(b"\0").unwrap_or(&key[1..]);
                 let name = std::str::from_utf8(name).map_err(|error| corrupt(error.to_string()))?;

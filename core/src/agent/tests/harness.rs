@@ -63,7 +63,7 @@ impl Runtime for TestRuntime {
     }
 
     fn wall_ms() -> u64 {
-        0
+        platform().now().0 / 1_000_000
     }
 
     fn sleep_until(deadline: Instant) -> Self::Sleep {

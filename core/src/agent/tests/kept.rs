@@ -258,3 +258,52 @@ fn ttl_checks_of_the_configuration_in_consuls_form_are_their_services_to_renew()
     let shown = world.get(&agent, "/v1/agent/checks").json;
     assert_eq!(shown["beat"]["Status"], "critical");
 }
+
+#[test]
+fn what_services_reported_outlives_an_agent_that_is_stopped_and_no_ttl() {
+    let world = World::new();
+    let beating = json!([{"name": "web", "checks": [{"CheckID": "file", "TTL": "20s"}]}]);
+    let agent = world.start(beating.clone());
+    world.put(
+        &agent,
+        "/v1/agent/service/register",
+        json!({"Name": "api", "Checks": [{"CheckID": "long", "TTL": "20s"}, {"CheckID": "short", "TTL": "2s"}]}),
+    );
+    for id in ["file", "long", "short"] {
+        let told = world.put(&agent, &format!("/v1/agent/check/warn/{id}?note=hm"), json!(null));
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    world.advance(SECOND);
+    assert_eq!(world.platform.run(agent.shutdown()), Ok(()));
+    assert!(!world.has("api"));
+    let world = world.restarted();
+    world.advance(SECOND * 4);
+    let agent = world.start(beating.clone());
+    for id in ["file", "long"] {
+        assert_eq!(world.check(id), Some(("warning", "hm".into())));
+    }
+    assert_eq!(world.status("short"), "critical");
+    // Who renews it in time is well.
+    world.put(&agent, "/v1/agent/check/pass/file?note=fine", json!(null));
+    world.advance(SECOND * 14);
+    assert_eq!(world.status("long"), "warning");
+    world.advance(SECOND * 2);
+    let expired = "TTL expired (last output before timeout follows): hm";
+    assert_eq!(world.check("long"), Some(("critical", expired.into())));
+    let shown = world.get(&agent, "/v1/agent/checks").json;
+    assert_eq!(shown["long"]["Output"], expired);
+    assert_eq!(world.check("file"), Some(("passing", "fine".into())));
+
+    // After a crash the servers know.
+    let world = world.restarted();
+    let agent = world.start(beating);
+    assert_eq!(world.check("file"), Some(("passing", "fine".into())));
+    world.advance(SECOND * 8);
+    assert_eq!(world.status("file"), "critical", "no restart is a renewal");
+
+    // One that does not leave takes nothing along.
+    world.put(&agent, "/v1/agent/check/pass/file?note=fine", json!(null));
+    world.platform.run(agent.stop());
+    assert!(world.has("api"));
+    assert_eq!(world.check("file"), Some(("passing", "fine".into())));
+}
