@@ -177,12 +177,12 @@ impl<R: Runtime> Shared<R> {
     }
 }
 
-/// Why there is no outcome within [`AGENT_ANSWER_TIMEOUT`].
+/// Why there is no outcome.
 enum NoOutcome {
     /// The servers refused the change.
     Refused(ApiError),
-    /// They could not be reached so far.
-    Pending,
+    /// They could not be told so far, within [`AGENT_ANSWER_TIMEOUT`], or for this reason.
+    Pending(Option<String>),
 }
 
 /// Waits for the servers to have a change.
@@ -192,14 +192,19 @@ async fn outcome<R: Runtime>(receiver: oneshot::Receiver<Outcome>, wait: Duratio
         Some(Ok(Err(CallError::Refused { status, message }))) => {
             Err(NoOutcome::Refused(ApiError::new(status, message)))
         }
-        Some(Ok(Err(CallError::Unavailable(_))) | Err(_)) | None => Err(NoOutcome::Pending),
+        Some(Ok(Err(CallError::Unavailable(reason)))) => Err(NoOutcome::Pending(Some(reason))),
+        Some(Err(_)) | None => Err(NoOutcome::Pending(None)),
     }
 }
 
 /// The answer to a report that the servers have not heard of: its check may expire.
-fn not_heard() -> ApiError {
+fn not_heard(reason: Option<String>) -> ApiError {
+    let why = reason.map_or_else(
+        || format!(" within {AGENT_ANSWER_TIMEOUT:?}"),
+        |reason| format!(": {reason}"),
+    );
     ApiError::new(
         StatusCode::INTERNAL_SERVER_ERROR,
-        format!("no server could be told within {AGENT_ANSWER_TIMEOUT:?}; the agent goes on trying"),
+        format!("no server could be told{why}; the agent goes on trying"),
     )
 }

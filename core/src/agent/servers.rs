@@ -58,6 +58,8 @@ pub(super) struct Servers<R: Runtime> {
     addresses: Arc<[String]>,
     current: Arc<AtomicUsize>,
     uncertain: Arc<AtomicBool>,
+    /// Whether no server said anything to the last call.
+    silent: Arc<AtomicBool>,
 }
 
 impl<R: Runtime> Servers<R> {
@@ -73,6 +75,7 @@ impl<R: Runtime> Servers<R> {
             addresses: addresses.into(),
             current: Arc::new(AtomicUsize::new(first)),
             uncertain: Arc::default(),
+            silent: Arc::default(),
         }
     }
 
@@ -88,11 +91,12 @@ impl<R: Runtime> Servers<R> {
         timeout: Duration,
     ) -> Result<Response<Bytes>, CallError> {
         let first = self.current.load(Ordering::Relaxed);
-        let mut failures = Vec::new();
+        let (mut failures, mut heard) = (Vec::new(), false);
         for step in 0..self.addresses.len() {
             let index = (first + step) % self.addresses.len();
             let address = &self.addresses[index];
-            match self.attempt(address, method, path, body, timeout).await {
+            let attempt = self.attempt(address, method, path, body, timeout, &mut heard);
+            match attempt.await {
                 Err(CallError::Unavailable(reason)) => {
                     if *method != Method::GET {
                         self.uncertain.store(true, Ordering::Relaxed);
@@ -100,6 +104,7 @@ impl<R: Runtime> Servers<R> {
                     failures.push(reason);
                 }
                 decided => {
+                    self.silent.store(false, Ordering::Relaxed);
                     self.current.store(index, Ordering::Relaxed);
                     return decided;
                 }
@@ -108,6 +113,7 @@ impl<R: Runtime> Servers<R> {
         // The next call begins one further: the first of the list may be the one that keeps callers waiting.
         self.current
             .store((first + 1) % self.addresses.len(), Ordering::Relaxed);
+        self.silent.store(!heard, Ordering::Relaxed);
         Err(CallError::Unavailable(failures.join("; ")))
     }
 
@@ -166,6 +172,11 @@ impl<R: Runtime> Servers<R> {
         self.uncertain.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether none of them could be reached at the last call. One that answers that it can't do it now was.
+    pub(super) fn are_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
     async fn attempt(
         &self,
         address: &str,
@@ -173,6 +184,7 @@ impl<R: Runtime> Servers<R> {
         path: &str,
         body: &Bytes,
         timeout: Duration,
+        heard: &mut bool,
     ) -> Result<Response<Bytes>, CallError> {
         let request = Request::builder()
             .method(method)
@@ -190,6 +202,7 @@ impl<R: Runtime> Servers<R> {
             .await
             .map_err(|error| CallError::Unavailable(error.to_string()))?;
         let status = response.status();
+        *heard |= status != StatusCode::LOOP_DETECTED;
         if status.is_success() {
             return Ok(response);
         }

@@ -36,6 +36,7 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
         };
         match result {
             Ok(()) => {
+                shared.local().set_unreachable(None);
                 if backoff.failures() > 0 {
                     tracing::info!("the servers can be reached again");
                 }
@@ -47,6 +48,9 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
                 idle(&shared).await;
             }
             Err(reason) => {
+                // Servers that answer may have a leader again before anybody has waited for long.
+                let unreachable = shared.servers.are_silent().then(|| reason.clone());
+                shared.local().set_unreachable(unreachable);
                 let wait = backoff.failed(R::random_u64());
                 tracing::warn!(
                     failures = backoff.failures(),

@@ -255,7 +255,7 @@ async fn registered<R: Runtime>(
     let ids: Vec<&str> = ids.iter().map(CheckId::as_str).collect();
     match outcome::<R>(told, AGENT_ANSWER_TIMEOUT).await {
         Ok(index) => Ok(Reply::json(&json!({ "Index": index, "CheckIDs": ids })).with_index(index)),
-        Err(NoOutcome::Pending) => Ok(Reply::json(&json!({ "Index": null, "CheckIDs": ids }))),
+        Err(NoOutcome::Pending(_)) => Ok(Reply::json(&json!({ "Index": null, "CheckIDs": ids }))),
         Err(NoOutcome::Refused(error)) => Err(error),
     }
 }
@@ -280,7 +280,7 @@ async fn deregistered<R: Runtime>(
     let told = change.await?;
     match outcome::<R>(told, AGENT_ANSWER_TIMEOUT).await {
         Ok(index) => Ok(Reply::json(&json!({ "Index": index })).with_index(index)),
-        Err(NoOutcome::Pending) => Ok(Reply::json(&json!({ "Index": null }))),
+        Err(NoOutcome::Pending(_)) => Ok(Reply::json(&json!({ "Index": null }))),
         Err(NoOutcome::Refused(error)) => Err(error),
     }
 }
@@ -320,7 +320,7 @@ async fn report<R: Runtime>(
         let left = deadline.saturating_since(R::now());
         match outcome::<R>(receiver, left).await {
             Ok(_) => {}
-            Err(NoOutcome::Pending) => return Err(not_heard()),
+            Err(NoOutcome::Pending(reason)) => return Err(not_heard(reason)),
             Err(NoOutcome::Refused(error)) => return Err(error),
         }
     }

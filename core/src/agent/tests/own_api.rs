@@ -8,6 +8,7 @@ use super::harness::{Link, World};
 use crate::{
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_BACKOFF_MAX, AGENT_SYNC_INTERVAL, EXPIRY_BOUND},
     runtime::ProbeOutcome,
+    server::Platform as _,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -243,6 +244,55 @@ fn without_servers_registrations_stand_and_renewals_fail() {
     world.link(0, Link::Up);
     world.advance(AGENT_BACKOFF_MAX);
     assert!(world.has("web-1"));
+}
+
+#[test]
+fn nobody_waits_for_servers_that_can_not_be_reached() {
+    for link in [Link::Refuses, Link::Silent] {
+        let world = World::with_servers(2);
+        let agent = world.start(json!([]));
+        world.link(0, link);
+        world.link(1, link);
+        // The first one that finds it out may take its time.
+        world.put(&agent, "/v1/agent/service/register", json!({"Name": "db"}));
+        world.advance(SECOND * 2);
+        let began = world.platform.now();
+        for _ in 0..3 {
+            let told = world.put(&agent, "/v1/agent/service/register", web());
+            assert_eq!((told.status, &told.json["Index"]), (200, &Value::Null));
+            let told = world.put(&agent, "/v1/agent/check/pass/chk:web-1:0?note=here", json!(null));
+            assert_eq!(told.status, 500, "{told:?}");
+            assert!(told.text.starts_with("no server could be told: "), "{told:?}");
+            let told = world.put(&agent, "/v1/agent/maintenance?enable=true", json!(null));
+            assert_eq!(told.status, 200, "{told:?}");
+            let told = world.put(&agent, "/v1/agent/service/deregister/db", json!(null));
+            assert!([200, 404].contains(&told.status), "{told:?}");
+        }
+        assert_eq!(world.platform.now(), began, "{link:?}");
+        // Their time comes, and who comes then is heard.
+        world.link(0, Link::Up);
+        world.link(1, Link::Up);
+        world.advance(AGENT_ANSWER_TIMEOUT * 2 + AGENT_BACKOFF_MAX);
+        assert!((0..2).any(|at| world.nodes(at).contains(&"host-1".to_owned())));
+        let told = world.put(&agent, "/v1/agent/service/register", web());
+        assert!(told.json["Index"].is_u64(), "{told:?}");
+        let told = world.put(&agent, "/v1/agent/check/pass/chk:web-1:0", json!(null));
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+}
+
+#[test]
+fn servers_that_answer_are_waited_for() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    world.be_without_leader(true);
+    let (reports, register) = ("/v1/agent/check/pass/x", "/v1/agent/service/register");
+    let began = world.platform.now();
+    let told = world.put(&agent, register, json!({"Name": "x", "Check": {"CheckID": "x", "TTL": "60s"}}));
+    assert_eq!((told.status, &told.json["Index"]), (200, &Value::Null));
+    assert_eq!(world.put(&agent, reports, json!(null)).status, 500);
+    let waited = world.platform.now().saturating_since(began);
+    assert!(waited >= AGENT_ANSWER_TIMEOUT * 2, "{waited:?}");
 }
 
 #[test]
