@@ -57,7 +57,7 @@ const THREADS: usize = 2;
     disable_version_flag = true
 )]
 struct AgentFlags {
-    /// Services to register with their checks, and settings: a JSON, YAML or TOML file, or a folder of such files. May be
+    /// Services to register with their checks, and settings: a JSON, HCL, YAML or TOML file, or a folder of such files. May be
     /// given several times; what a later one sets has precedence.
     #[arg(
         long,
@@ -254,7 +254,8 @@ fn is_own(server: &str, http: &str, own: &str) -> bool {
         let loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         loopback || is_any(host) || host == plain(own)
     };
-    server_port == port && (server == http || is_any(&http) && is_here(&server) || is_any(&server) && is_here(&http))
+    server_port == port
+        && (server == http || is_any(&http) && is_here(&server) || is_any(&server) && is_here(&http))
 }
 
 /// A name as one part of a path.
@@ -366,7 +367,14 @@ async fn serve(plan: Plan) -> Result<(), String> {
     }
     disk.close().await;
     outcome.map_err(|error| format!("the services of node {node} could not be deregistered: {error}"))?;
-    tracing::info!("{}", if leaves { "deregistered" } else { "stopped, and nothing deregistered" });
+    tracing::info!(
+        "{}",
+        if leaves {
+            "deregistered"
+        } else {
+            "stopped, and nothing deregistered"
+        }
+    );
     Ok(())
 }
 
@@ -552,9 +560,14 @@ mod tests {
         write(&folder, "b.json", r#"{"service": {"name": "b"}, "node": "n"}"#);
         write(&folder, "a.toml", "[[services]]\nname = \"a\"\nport = 1\n");
         write(&folder, "c.yml", "- name: c\n  checks: [{type: ttl, ttl: 15s}]\n");
+        write(
+            &folder,
+            "e.hcl",
+            "service {\n  name = \"e\"\n  check {\n    ttl = \"15s\"\n  }\n}\n",
+        );
         write(&folder, "notes.txt", "not a configuration");
         let plan = plan_of(&["-config", &folder.path().to_string_lossy()]).unwrap();
-        assert_eq!(plan.agent.services.len(), 3);
+        assert_eq!(plan.agent.services.len(), 4);
         assert_eq!(plan.agent.node.as_str(), "n");
         write(&folder, "d.json", r#"[{"name": "a"}]"#);
         let error = plan_of(&["-config", &folder.path().to_string_lossy()]).unwrap_err();

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     config_files::{Merged, read_merged},
-    consul_config,
+    consul_config, hcl_config,
 };
 
 /// What the config file says. Nothing in it is required.
@@ -77,7 +77,7 @@ const FLAGS: [&str; 20] = [
 ];
 
 impl ConfigFile {
-    /// Reads the file at `path`: JSON, YAML or TOML by its ending.
+    /// Reads the file at `path`: JSON, HCL, YAML or TOML by its ending.
     ///
     /// # Errors
     /// One line that names the file, and the key that is wrong.
@@ -241,7 +241,7 @@ fn read_peer(mut entry: Section, form: PeerForm) -> Result<(String, Peer), Strin
     Ok(peer)
 }
 
-/// Reads the file at `path`: JSON, YAML or TOML by its ending.
+/// Reads the file at `path`: JSON, HCL, YAML or TOML by its ending.
 ///
 /// # Errors
 /// One line that names the file.
@@ -270,7 +270,8 @@ fn parse(text: &str, ending: &str) -> Result<Value, String> {
             serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
         }
         "toml" => toml::from_str(text).map_err(|error| error.to_string()),
-        _ => Err("its name must end in .json, .yaml, .yml or .toml".to_owned()),
+        "hcl" => hcl_config::parse(text),
+        _ => Err("its name must end in .json, .hcl, .yaml, .yml or .toml".to_owned()),
     }
 }
 

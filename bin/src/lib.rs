@@ -7,6 +7,7 @@ pub mod flags;
 pub mod config;
 mod config_files;
 mod consul_config;
+mod hcl_config;
 mod host;
 
 pub mod server;
