@@ -25,7 +25,7 @@ use super::{
     servers::{CallError, FROM_AN_AGENT},
 };
 use crate::{
-    api::http::{error::ApiError, path, pretty, read, write},
+    api::http::{add_common_headers, error::ApiError, path, pretty, read, write},
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_FORWARDS_MAX, AGENT_WAITERS_MAX},
     registry::{CheckId, CheckKey, InstanceId, InstanceKey, Namespace},
     runtime::Runtime,
@@ -120,18 +120,22 @@ async fn refuse_loop(request: Request, next: Next) -> Response {
     ApiError::new(StatusCode::LOOP_DETECTED, message).into_response()
 }
 
-/// Sends a path that is not clean to the clean one, and indents the answer if `?pretty` asks for it.
+/// Sends a path that is not clean to the clean one, indents the answer if `?pretty` asks for it, and gives it the headers that
+/// all have.
 async fn finish(request: Request, next: Next) -> Response {
     let asked = pretty::is_asked_for(request.uri().query());
-    let response = match path::redirect(request.uri()) {
+    let of_api = request.uri().path().starts_with("/v1/");
+    let mut response = match path::redirect(request.uri()) {
         Some(moved) => moved,
         None => next.run(request).await,
     };
     if asked {
-        pretty::indent(response).await
-    } else {
-        response
+        response = pretty::indent(response).await;
     }
+    if of_api {
+        add_common_headers(&mut response);
+    }
+    response
 }
 
 impl<R: Runtime> Shared<R> {

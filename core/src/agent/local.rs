@@ -31,7 +31,7 @@ use crate::{
         check::{Rules, Streak, cut_to, interval_of, probe_of},
         schedule::{Schedule, first_run_delay},
     },
-    registry::{CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
+    registry::{CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
     runtime::{Instant, Probe},
 };
 
@@ -48,12 +48,15 @@ pub(super) enum Origin {
 /// Why something was not taken on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LocalError {
-    /// It contradicts what is there.
-    #[error("{0}")]
-    Invalid(String),
-    /// There is no such thing.
-    #[error("{0}")]
-    Unknown(String),
+    /// There is no such service, of which a check is to be.
+    #[error("ServiceID \"{0}\" does not exist")]
+    UnknownService(InstanceId),
+    /// There is no such check.
+    #[error("check \"{0}\" does not exist")]
+    UnknownCheck(CheckId),
+    /// It has no TTL, so nobody reports on it.
+    #[error("CheckID \"{0}\" does not have associated TTL")]
+    NoTtl(CheckId),
     /// A limit was reached.
     #[error("too many {what}: the limit is {limit}")]
     OverLimit {
@@ -270,10 +273,7 @@ impl Local {
             }),
             None => Ok(()),
             Some(key) => match self.services.get(&key) {
-                None => Err(LocalError::Unknown(format!(
-                    "unknown service instance {:?}",
-                    key.id.as_str()
-                ))),
+                None => Err(LocalError::UnknownService(key.id)),
                 Some(service) if new && service.checks.len() >= CHECKS_PER_INSTANCE_MAX => {
                     Err(TOO_MANY_CHECKS)
                 }
@@ -365,16 +365,10 @@ impl Local {
         now: Instant,
     ) -> Result<(), LocalError> {
         let Some(check) = self.checks.get_mut(key) else {
-            return Err(LocalError::Unknown(format!(
-                "unknown check {:?}",
-                key.id.as_str()
-            )));
+            return Err(LocalError::UnknownCheck(key.id.clone()));
         };
         if check.spec.update.definition.ttl().is_none() {
-            return Err(LocalError::Invalid(format!(
-                "check {:?} is not a TTL check",
-                key.id.as_str()
-            )));
+            return Err(LocalError::NoTtl(key.id.clone()));
         }
         let stays_critical = check.status_at(now) == CheckStatus::Critical && status == CheckStatus::Critical;
         check.status = Some(status);
@@ -504,7 +498,9 @@ impl Local {
     fn take_over(&mut self, spec: &CheckSpec) {
         let key = spec.update.key();
         let before = match self.checks.get(&key) {
-            Some(there) if there.spec.update.instance != spec.update.instance => service_key(&there.spec.update),
+            Some(there) if there.spec.update.instance != spec.update.instance => {
+                service_key(&there.spec.update)
+            }
             _ => return,
         };
         let name = |id: Option<&InstanceId>| id.map_or("the node", InstanceId::as_str).to_owned();

@@ -266,7 +266,12 @@ async fn keep_reports<R: Runtime>(shared: &Shared<R>) {
     let kept = shared.local().reports_to_keep(R::now()).into_iter();
     let batch = kept.map(|kept| {
         let left_ms = u64::try_from(kept.left.as_millis()).unwrap_or(u64::MAX);
-        store::put_report(kept.key, kept.status, kept.output, wall_ms.saturating_add(left_ms))
+        store::put_report(
+            kept.key,
+            kept.status,
+            kept.output,
+            wall_ms.saturating_add(left_ms),
+        )
     });
     if let Err(error) = shared.store.write(batch.collect()).await {
         tracing::warn!("what services reported last is lost: {error}");

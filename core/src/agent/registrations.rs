@@ -153,7 +153,8 @@ impl Registrar {
         let spec = spec.map_err(|error| error.message)?;
         let key = spec.update.key();
         let owner = |check: &LocalCheck| check.spec.update.instance.clone();
-        let is_same = spec.update.instance.is_some() && local.check(&key).map(owner) == Some(spec.update.instance.clone());
+        let is_same = spec.update.instance.is_some()
+            && local.check(&key).map(owner) == Some(spec.update.instance.clone());
         if of_config.contains(&key) && !is_same {
             return Err(format!(
                 "check {:?} is in the configuration",
@@ -224,9 +225,10 @@ fn rules_of(checks: &[Fields<'_>]) -> Result<Rules, ApiError> {
 
 impl From<LocalError> for ApiError {
     fn from(error: LocalError) -> Self {
-        let status = match error {
-            LocalError::Invalid(_) => StatusCode::BAD_REQUEST,
-            LocalError::Unknown(_) => StatusCode::NOT_FOUND,
+        let status = match &error {
+            LocalError::UnknownService(id) => return ApiError::no_such_service(id.as_str()),
+            LocalError::UnknownCheck(id) => return ApiError::unknown_check(id.as_str()),
+            LocalError::NoTtl(_) => StatusCode::INTERNAL_SERVER_ERROR,
             LocalError::OverLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
         };
         ApiError::new(status, error.to_string())

@@ -72,7 +72,10 @@ impl Pending {
         let (sender, receiver) = oneshot::channel();
         let mut waiters = vec![sender];
         if let Some(reason) = &self.unreachable {
-            tell(mem::take(&mut waiters), &Err(CallError::Unavailable(reason.clone())));
+            tell(
+                mem::take(&mut waiters),
+                &Err(CallError::Unavailable(reason.clone())),
+            );
         }
         (waiters, receiver)
     }
