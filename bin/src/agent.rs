@@ -7,6 +7,7 @@ mod fuzz;
 use std::{
     ffi::OsString,
     io::ErrorKind,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -34,7 +35,7 @@ use tokio::{
     sync::Notify,
 };
 
-use self::files::{AgentFiles, Files, Registered, read_files, registered_by};
+use self::files::{AgentFiles, Files, Leaves, Registered, read_files, registered_by};
 use crate::{
     flags,
     host::{self, ProcessHost},
@@ -61,7 +62,7 @@ const THREADS: usize = 2;
     disable_version_flag = true
 )]
 struct AgentFlags {
-    /// Services to register with their checks, and settings: a JSON, YAML or TOML file, or a folder of such files. May be
+    /// Services to register with their checks, and settings: a JSON, HCL, YAML or TOML file, or a folder of such files. May be
     /// given several times; what a later one sets has precedence.
     #[arg(
         long,
@@ -127,6 +128,10 @@ struct Plan {
     log_format: LogFormat,
     /// Keys of Consul's in the files that mean nothing here.
     ignored: Vec<String>,
+    /// Whether nothing names a server, and one is looked for on this host.
+    names_no_server: bool,
+    /// At which signals it deregisters its node.
+    leaves: Leaves,
 }
 
 /// Runs the program with these arguments, its own name first, until it is told to stop.
@@ -145,7 +150,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 }
 
 fn plan(flags: AgentFlags) -> Result<Plan, String> {
-    let Files { files, ignored } = read_files(&flags.config)?;
+    let Files {
+        files,
+        ignored,
+        is_consuls,
+        leaves,
+    } = read_files(&flags.config)?;
     // Of what several set, the last has precedence.
     let from_files = files
         .iter()
@@ -178,6 +188,7 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
         ));
     }
     let Registered { services, checks } = registered_by(&files, &node, &address)?;
+    let names_no_server = settings.servers.is_none();
     let servers = settings
         .servers
         .unwrap_or_else(|| vec![DEFAULT_SERVER.to_owned()]);
@@ -186,7 +197,20 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
     }
     let datacenter = settings.datacenter.unwrap_or_else(|| "dc1".to_owned());
     parse_datacenter(&datacenter).map_err(|error| format!("datacenter: {error}"))?;
+    let servers = server_addresses(&servers)?;
     let http = settings.http.unwrap_or_else(|| DEFAULT_HTTP.to_owned());
+    if let Some(own) = servers.iter().find(|server| is_own(server, &http, &address)) {
+        return Err(match names_no_server {
+            true => format!(
+                "nothing names a server, and {own}, where one is looked for then, is this agent's own HTTP address: name \
+                 the servers' HTTP addresses (-server, `servers`, or `retry_join` in a file of Consul's)"
+            ),
+            false => format!(
+                "server {own} is this agent's own HTTP address: name the servers' (-server, `servers`, or `retry_join` in \
+                 a file of Consul's), or another one for the agent (-http, `http`, or `ports.http` in a file of Consul's)"
+            ),
+        });
+    }
     let data_dir = match settings.data_dir {
         Some(dir) => PathBuf::from(dir),
         None => Path::new("data").join(format!("agent-{}", file_name(node.as_str()))),
@@ -199,12 +223,14 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
             node_meta: settings.node_meta.unwrap_or_default(),
             enable_script_checks: settings.enable_script_checks.unwrap_or(false),
             datacenter,
-            ..AgentConfig::new(node, address, server_addresses(&servers)?)
+            ..AgentConfig::new(node, address, servers)
         },
         config_paths: flags.config,
         http: (http != "off").then_some(http),
         data_dir,
         ignored,
+        names_no_server: names_no_server && is_consuls,
+        leaves,
         log_level: settings.log_level.unwrap_or_else(|| "info".to_owned()),
         log_format: match settings.log_format.as_deref() {
             None | Some("text") => LogFormat::Text,
@@ -230,6 +256,25 @@ fn server_addresses(servers: &[String]) -> Result<Vec<String>, String> {
         });
     }
     Ok(addresses)
+}
+
+/// Whether a server's address is the one at which the agent itself serves HTTP.
+fn is_own(server: &str, http: &str, own: &str) -> bool {
+    let (Ok((server, server_port)), Ok((http, port))) = (address::split(server), address::split(http)) else {
+        return false;
+    };
+    let plain = |host: &str| match host.trim_matches(['[', ']']).to_ascii_lowercase().as_str() {
+        "localhost" => "127.0.0.1".to_owned(),
+        host => host.to_owned(),
+    };
+    let (server, http) = (plain(server), plain(http));
+    let is_any = |host: &str| ["", "0.0.0.0", "::"].contains(&host);
+    let is_here = |host: &str| {
+        let loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        loopback || is_any(host) || host == plain(own)
+    };
+    server_port == port
+        && (server == http || is_any(&http) && is_here(&server) || is_any(&server) && is_here(&http))
 }
 
 /// A name as one part of a path.
@@ -302,6 +347,11 @@ async fn serve(plan: Plan) -> Result<(), String> {
             plan.ignored.join(", ")
         );
     }
+    if plan.names_no_server {
+        tracing::warn!(
+            "no server is named: {servers} is asked; name the servers' HTTP addresses in retry_join, or by -server"
+        );
+    }
     tracing::info!(
         %node,
         services,
@@ -309,15 +359,24 @@ async fn serve(plan: Plan) -> Result<(), String> {
         http = address.unwrap_or_else(|| "off".to_owned()),
         "the agent runs"
     );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = leave.notified() => {}
-    }
+    let leaves = tokio::select! {
+        _ = terminate.recv() => plan.leaves.on_terminate,
+        _ = interrupt.recv() => plan.leaves.on_interrupt,
+        () = leave.notified() => true,
+    };
     tracing::info!("stopping");
     files.set_agent(None);
+    let stop = async {
+        match leaves {
+            true => agent.shutdown().await,
+            false => {
+                agent.stop().await;
+                Ok(())
+            }
+        }
+    };
     let outcome = tokio::select! {
-        outcome = agent.shutdown() => outcome,
+        outcome = stop => outcome,
         _ = terminate.recv() => Err("told twice to stop".to_owned()),
         _ = interrupt.recv() => Err("told twice to stop".to_owned()),
     };
@@ -326,7 +385,14 @@ async fn serve(plan: Plan) -> Result<(), String> {
     }
     disk.close().await;
     outcome.map_err(|error| format!("the services of node {node} could not be deregistered: {error}"))?;
-    tracing::info!("deregistered");
+    tracing::info!(
+        "{}",
+        if leaves {
+            "deregistered"
+        } else {
+            "stopped, and nothing deregistered"
+        }
+    );
     Ok(())
 }
 
@@ -415,10 +481,35 @@ mod tests {
         assert_eq!(plan.agent.services.len(), 2);
         // What is not said is as for an agent of Consul's.
         let bare = write(&folder, "bare.json", r#"{"node_name": "n", "server": false}"#);
-        assert_eq!(
-            plan_of(&["-config", &bare]).unwrap().http.as_deref(),
-            Some("127.0.0.1:8500")
-        );
+        let plan = plan_of(&["-config", &bare, "-server", "a:8500"]).unwrap();
+        assert_eq!(plan.http.as_deref(), Some("127.0.0.1:8500"));
+        assert!(!plan.names_no_server);
+        // Where the agent itself is, there is no server.
+        let error = plan_of(&["-config", &bare]).unwrap_err();
+        assert!(error.contains("`retry_join`"), "{error}");
+        let elsewhere = plan_of(&["-config", &bare, "-http", "127.0.0.1:8510"]).unwrap();
+        assert!(elsewhere.names_no_server);
+    }
+
+    #[test]
+    fn an_agent_is_not_its_own_server() {
+        let own = "10.0.0.5";
+        for (server, http, is) in [
+            ("127.0.0.1:8500", "127.0.0.1:8500", true),
+            ("localhost:8500", "127.0.0.1:8500", true),
+            ("127.0.0.1:8500", "0.0.0.0:8500", true),
+            ("127.0.0.1:8500", ":8500", true),
+            ("10.0.0.5:8500", "[::]:8500", true),
+            ("[::1]:8500", "[::1]:8500", true),
+            ("10.0.0.6:8500", "0.0.0.0:8500", false),
+            ("127.0.0.1:8500", "127.0.0.1:8510", false),
+            ("10.0.0.5:8500", "127.0.0.1:8500", false),
+            ("127.0.0.1:8500", "off", false),
+        ] {
+            assert_eq!(is_own(server, http, own), is, "{server} {http}");
+        }
+        let error = plan_of(&["-node", "n", "-server", "a:1,:8510"]).unwrap_err();
+        assert!(error.contains("127.0.0.1:8510 is this agent's own"), "{error}");
     }
 
     #[test]
@@ -446,12 +537,23 @@ mod tests {
             "advertised.json",
             r#"{"node_name": "n", "bind_addr": "0.0.0.0", "advertise_addr": "10.0.0.7", "log_json": true, "pid_file": "/p"}"#,
         );
-        let plan = plan_of(&["-config", &advertised]).unwrap();
+        let plan = plan_of(&["-config", &advertised, "-server", "a:1"]).unwrap();
         assert_eq!(
             (&*plan.agent.address, plan.log_format),
             ("10.0.0.7", LogFormat::Json)
         );
         assert_eq!(plan.ignored, ["pid_file"]);
+        assert_eq!(plan.leaves, Leaves::default());
+        let stays = write(
+            &folder,
+            "stays.json",
+            r#"{"node_name": "n", "leave_on_terminate": false, "skip_leave_on_interrupt": true, "retry_join": ["a"]}"#,
+        );
+        let Leaves {
+            on_terminate,
+            on_interrupt,
+        } = plan_of(&["-config", &stays]).unwrap().leaves;
+        assert!(!on_terminate && !on_interrupt);
         let unknown = write(
             &folder,
             "unknown.json",
@@ -476,9 +578,14 @@ mod tests {
         write(&folder, "b.json", r#"{"service": {"name": "b"}, "node": "n"}"#);
         write(&folder, "a.toml", "[[services]]\nname = \"a\"\nport = 1\n");
         write(&folder, "c.yml", "- name: c\n  checks: [{type: ttl, ttl: 15s}]\n");
+        write(
+            &folder,
+            "e.hcl",
+            "service {\n  name = \"e\"\n  check {\n    ttl = \"15s\"\n  }\n}\n",
+        );
         write(&folder, "notes.txt", "not a configuration");
         let plan = plan_of(&["-config", &folder.path().to_string_lossy()]).unwrap();
-        assert_eq!(plan.agent.services.len(), 3);
+        assert_eq!(plan.agent.services.len(), 4);
         assert_eq!(plan.agent.node.as_str(), "n");
         write(&folder, "d.json", r#"[{"name": "a"}]"#);
         let error = plan_of(&["-config", &folder.path().to_string_lossy()]).unwrap_err();

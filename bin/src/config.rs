@@ -79,7 +79,7 @@ const FLAGS: [&str; 20] = [
 ];
 
 impl ConfigFile {
-    /// Reads the file at `path`: JSON, YAML or TOML by its ending.
+    /// Reads the file at `path`: JSON, HCL, YAML or TOML by its ending.
     ///
     /// # Errors
     /// One line that names the file, and the key that is wrong.

@@ -86,7 +86,7 @@ pub(crate) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, String> {
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let file = entry.map_err(failed)?.path();
         let ending = file.extension().and_then(|ending| ending.to_str());
-        if matches!(ending, Some("json" | "yaml" | "yml" | "toml")) {
+        if matches!(ending, Some("json" | "hcl" | "yaml" | "yml" | "toml")) {
             files.push(file);
         }
     }

@@ -1,4 +1,4 @@
-//! The text of a config file as a value: JSON, YAML or TOML.
+//! The text of a config file as a value: JSON, HCL, YAML or TOML.
 
 use std::{fmt, path::Path};
 
@@ -8,7 +8,9 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-/// Reads the file at `path`: JSON, YAML or TOML by its ending.
+use crate::hcl_config;
+
+/// Reads the file at `path`: JSON, HCL, YAML or TOML by its ending.
 ///
 /// # Errors
 /// One line that names the file.
@@ -43,7 +45,8 @@ pub(crate) fn parse(text: &str, ending: &str) -> Result<Value, String> {
         "toml" => toml::from_str(text)
             .map(|Strict(value)| value)
             .map_err(|error| error.to_string()),
-        _ => Err("its name must end in .json, .yaml, .yml or .toml".to_owned()),
+        "hcl" => hcl_config::parse(text),
+        _ => Err("its name must end in .json, .hcl, .yaml, .yml or .toml".to_owned()),
     }
 }
 

@@ -181,6 +181,12 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
             if level == "err" { "error".to_owned() } else { level },
         );
     }
+    if program == Program::Agent {
+        for key in ["leave_on_terminate", "skip_leave_on_interrupt"] {
+            let value = take_bool(keys, key)?;
+            flags.extend(value.map(|value| (key, value.to_string())));
+        }
+    }
     for (key, value) in take_section(keys, "node_meta")? {
         let Value::String(text) = value else {
             return Err(format!("node_meta.{key}: expected text, found {value}"));

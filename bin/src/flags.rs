@@ -61,7 +61,7 @@ pub struct ServerFlags {
         value_parser = BoolishValueParser::new()
     )]
     pub dev: Option<bool>,
-    /// Config file, or a folder of them: JSON, YAML or TOML by its ending. May be given several times; what a later one
+    /// Config file, or a folder of them: JSON, HCL, YAML or TOML by its ending. May be given several times; what a later one
     /// sets has precedence. One file serves all servers of a cluster.
     #[arg(
         long,

@@ -8,6 +8,7 @@ pub mod config;
 mod config_files;
 mod config_text;
 mod consul_config;
+mod hcl_config;
 mod host;
 
 pub mod server;

@@ -276,7 +276,7 @@ pub const DIGESTS_KEPT: usize = 4_096;
 /// Routes that requests are counted by; more count as `other`.
 pub const METRIC_ROUTES_MAX: usize = 256;
 /// Node checks (those of no service) that one agent keeps; more are refused.
-pub const AGENT_NODE_CHECKS_MAX: usize = 64;
+pub const AGENT_NODE_CHECKS_MAX: usize = 10_000;
 /// Interval of an agent's probe that names none.
 pub const PROBE_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 /// Shortest interval of an agent's probe; a shorter one is run at this.

@@ -195,6 +195,13 @@ impl Recorder {
         }
     }
 
+    /// An agent's wall clock was set to another time.
+    pub fn agent_jumped(&self, node: &str, at: Time) {
+        for agent in self.lock().agents.iter_mut().filter(|agent| agent.node == node) {
+            agent.jumps.push(at);
+        }
+    }
+
     /// Something befalls an agent. Gives its place.
     pub fn agent_outage(&self, node: &str, outage: Outage) -> usize {
         let mut place = 0;

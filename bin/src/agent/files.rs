@@ -104,6 +104,28 @@ pub(super) struct Files {
     pub(super) files: Vec<(PathBuf, ConfigFile)>,
     /// Keys of Consul's that mean nothing here.
     pub(super) ignored: Vec<String>,
+    /// Whether they are written as Consul's.
+    pub(super) is_consuls: bool,
+    /// At what it deregisters its node.
+    pub(super) leaves: Leaves,
+}
+
+/// Whether an agent deregisters its node when it is told to stop. Told to leave it does in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leaves {
+    /// By SIGTERM: Consul's `leave_on_terminate`.
+    pub(super) on_terminate: bool,
+    /// By SIGINT: unless Consul's `skip_leave_on_interrupt` says otherwise.
+    pub(super) on_interrupt: bool,
+}
+
+impl Default for Leaves {
+    fn default() -> Self {
+        Leaves {
+            on_terminate: true,
+            on_interrupt: true,
+        }
+    }
 }
 
 /// The configuration files at these paths: files themselves, or those of a folder by their names.
@@ -161,6 +183,10 @@ fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
         .map_err(|error| in_file(&names, &error.to_string()))?;
     let mut flags = translated.flags;
     let mut take = |flag| flags.remove(flag);
+    let leaves = Leaves {
+        on_terminate: take("leave_on_terminate").is_none_or(|leaves| leaves == "true"),
+        on_interrupt: take("skip_leave_on_interrupt").is_none_or(|skips| skips != "true"),
+    };
     let of_consul = Settings {
         servers: take("join").map(|join| join.split(',').map(str::to_owned).collect()),
         http: take("http"),
@@ -180,5 +206,7 @@ fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
     Ok(Files {
         files: vec![(names, file)],
         ignored: translated.ignored,
+        is_consuls: true,
+        leaves,
     })
 }

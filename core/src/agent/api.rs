@@ -14,14 +14,18 @@ use axum::{
     Router,
     extract::Request,
     middleware::{Next, from_fn},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::{Shared, local::Outcome, servers::CallError};
+use super::{
+    Shared,
+    local::Outcome,
+    servers::{CallError, FROM_AN_AGENT},
+};
 use crate::{
-    api::http::{error::ApiError, path, pretty, read, write},
+    api::http::{add_common_headers, error::ApiError, path, pretty, read, write},
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_FORWARDS_MAX, AGENT_WAITERS_MAX},
     registry::{CheckId, CheckKey, InstanceId, InstanceKey, Namespace},
     runtime::Runtime,
@@ -100,22 +104,38 @@ pub(super) fn router<R: Runtime>(shared: Arc<Shared<R>>) -> Router {
         .merge(process::routes())
         .route("/livez", read(async || "ok\n"))
         .fallback(forward::forward::<R>)
+        .layer(from_fn(refuse_loop))
         .layer(from_fn(finish))
         .with_state(shared)
 }
 
-/// Sends a path that is not clean to the clean one, and indents the answer if `?pretty` asks for it.
+/// Refuses what another agent sent, or this one: an agent is no server, and two that take each other for one would send
+/// a request on for ever.
+async fn refuse_loop(request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(FROM_AN_AGENT) {
+        return next.run(request).await;
+    }
+    let message = "an agent sent this to an agent, which is no server: among the servers of the one that sent it \
+                   there is an agent's address, perhaps its own";
+    ApiError::new(StatusCode::LOOP_DETECTED, message).into_response()
+}
+
+/// Sends a path that is not clean to the clean one, indents the answer if `?pretty` asks for it, and gives it the headers that
+/// all have.
 async fn finish(request: Request, next: Next) -> Response {
     let asked = pretty::is_asked_for(request.uri().query());
-    let response = match path::redirect(request.uri()) {
+    let of_api = request.uri().path().starts_with("/v1/");
+    let mut response = match path::redirect(request.uri()) {
         Some(moved) => moved,
         None => next.run(request).await,
     };
     if asked {
-        pretty::indent(response).await
-    } else {
-        response
+        response = pretty::indent(response).await;
     }
+    if of_api {
+        add_common_headers(&mut response);
+    }
+    response
 }
 
 impl<R: Runtime> Shared<R> {
@@ -161,12 +181,12 @@ impl<R: Runtime> Shared<R> {
     }
 }
 
-/// Why there is no outcome within [`AGENT_ANSWER_TIMEOUT`].
+/// Why there is no outcome.
 enum NoOutcome {
     /// The servers refused the change.
     Refused(ApiError),
-    /// They could not be reached so far.
-    Pending,
+    /// They could not be told so far, within [`AGENT_ANSWER_TIMEOUT`], or for this reason.
+    Pending(Option<String>),
 }
 
 /// Waits for the servers to have a change.
@@ -176,14 +196,19 @@ async fn outcome<R: Runtime>(receiver: oneshot::Receiver<Outcome>, wait: Duratio
         Some(Ok(Err(CallError::Refused { status, message }))) => {
             Err(NoOutcome::Refused(ApiError::new(status, message)))
         }
-        Some(Ok(Err(CallError::Unavailable(_))) | Err(_)) | None => Err(NoOutcome::Pending),
+        Some(Ok(Err(CallError::Unavailable(reason)))) => Err(NoOutcome::Pending(Some(reason))),
+        Some(Err(_)) | None => Err(NoOutcome::Pending(None)),
     }
 }
 
 /// The answer to a report that the servers have not heard of: its check may expire.
-fn not_heard() -> ApiError {
+fn not_heard(reason: Option<String>) -> ApiError {
+    let why = reason.map_or_else(
+        || format!(" within {AGENT_ANSWER_TIMEOUT:?}"),
+        |reason| format!(": {reason}"),
+    );
     ApiError::new(
         StatusCode::INTERNAL_SERVER_ERROR,
-        format!("no server could be told within {AGENT_ANSWER_TIMEOUT:?}; the agent goes on trying"),
+        format!("no server could be told{why}; the agent goes on trying"),
     )
 }

@@ -1,5 +1,5 @@
 //! The configuration file of an agent: its settings, and the services to register. The platform reads the file and
-//! turns JSON, YAML or TOML into a value; this gives it a meaning. Keys match without regard to case and underscores.
+//! turns JSON, HCL, YAML or TOML into a value; this gives it a meaning. Keys match without regard to case and underscores.
 
 use std::collections::{BTreeMap, BTreeSet};
 

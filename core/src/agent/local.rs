@@ -7,6 +7,7 @@
 mod aliases;
 mod elsewhere;
 mod known;
+mod over_restarts;
 mod pending;
 mod told;
 
@@ -20,23 +21,25 @@ use self::{
 pub(super) use self::{
     elsewhere::{Place, Seen, SeenCheck},
     known::{CheckSpec, LocalCheck, ServiceSpec},
+    over_restarts::Kept,
     pending::{Change, Outcome, Pending, Waiters, tell},
 };
 
 use crate::{
     limits::{AGENT_NODE_CHECKS_MAX, AGENT_SERVICES_MAX, CHECKS_PER_INSTANCE_MAX},
     probing::{
-        check::{Streak, cut_to, interval_of, probe_of},
+        check::{Rules, Streak, cut_to, interval_of, probe_of},
         schedule::{Schedule, first_run_delay},
     },
-    registry::{CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
+    registry::{CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace, Node},
     runtime::{Instant, Probe},
 };
 
 /// Where something comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The configuration file: the agent itself renews its TTL checks, as a heartbeat of the host.
+    /// The configuration file: the agent itself renews its TTL checks, as a heartbeat of the host, if they are written in
+    /// the short form.
     Config,
     /// The agent's own API: the service renews its TTL checks.
     Api,
@@ -45,12 +48,15 @@ pub(super) enum Origin {
 /// Why something was not taken on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LocalError {
-    /// It contradicts what is there.
-    #[error("{0}")]
-    Invalid(String),
-    /// There is no such thing.
-    #[error("{0}")]
-    Unknown(String),
+    /// There is no such service, of which a check is to be.
+    #[error("ServiceID \"{0}\" does not exist")]
+    UnknownService(InstanceId),
+    /// There is no such check.
+    #[error("check \"{0}\" does not exist")]
+    UnknownCheck(CheckId),
+    /// It has no TTL, so nobody reports on it.
+    #[error("CheckID \"{0}\" does not have associated TTL")]
+    NoTtl(CheckId),
     /// A limit was reached.
     #[error("too many {what}: the limit is {limit}")]
     OverLimit {
@@ -106,6 +112,8 @@ pub(super) struct Local {
     /// Services of which the registration waits for a comparison, with those who wait for it.
     awaiting: BTreeMap<InstanceKey, Waiters>,
     heartbeats: Schedule<CheckKey>,
+    /// When what was known before a restart ends, of which the servers count from that restart on.
+    expiries: Schedule<CheckKey>,
     /// When a service is removed because of a check that stays critical.
     removals: Schedule<CheckKey>,
     generations: u64,
@@ -127,6 +135,7 @@ impl Local {
             elsewhere: Elsewhere::default(),
             awaiting: BTreeMap::new(),
             heartbeats: Schedule::default(),
+            expiries: Schedule::default(),
             removals: Schedule::default(),
             generations: 0,
         }
@@ -183,7 +192,7 @@ impl Local {
     /// Whether [`Local::put_service`] would take a service on.
     ///
     /// # Errors
-    /// Too many services or checks, or a check's id belongs to another service.
+    /// Too many services or checks.
     pub(super) fn refuse_service(&self, spec: &ServiceSpec, replace_checks: bool) -> Result<(), LocalError> {
         let key = spec.instance.key();
         if !self.services.contains_key(&key) && self.services.len() >= AGENT_SERVICES_MAX {
@@ -191,9 +200,6 @@ impl Local {
                 what: "services",
                 limit: AGENT_SERVICES_MAX,
             });
-        }
-        for check in &spec.checks {
-            self.refuse_foreign(check, Some(&key.id))?;
         }
         if self.checks_after(spec, replace_checks).len() > CHECKS_PER_INSTANCE_MAX {
             return Err(TOO_MANY_CHECKS);
@@ -213,7 +219,7 @@ impl Local {
     }
 
     /// Registers a service, replacing any earlier one of its key, and its checks if `replace_checks` says so. A check
-    /// that stays as it was keeps what is known of it.
+    /// that stays as it was keeps what is known of it; one that was another service's is this one's now.
     ///
     /// # Errors
     /// As [`Local::refuse_service`].
@@ -234,6 +240,7 @@ impl Local {
             }
         }
         for check in spec.checks {
+            self.take_over(&check);
             self.put_check_state(check, origin, now, &mut random);
         }
         self.generations += 1;
@@ -255,10 +262,10 @@ impl Local {
     /// Whether [`Local::put_check`] would take a check on.
     ///
     /// # Errors
-    /// No such service, too many checks, or the check's id belongs to another service.
+    /// No such service, or too many checks.
     pub(super) fn refuse_check(&self, spec: &CheckSpec) -> Result<(), LocalError> {
-        self.refuse_foreign(spec, spec.update.instance.as_ref())?;
-        let new = !self.checks.contains_key(&spec.update.key());
+        let there = self.checks.get(&spec.update.key());
+        let new = there.is_none_or(|there| there.spec.update.instance != spec.update.instance);
         match service_key(&spec.update) {
             None if new && self.node_checks.len() >= AGENT_NODE_CHECKS_MAX => Err(LocalError::OverLimit {
                 what: "node checks",
@@ -266,10 +273,7 @@ impl Local {
             }),
             None => Ok(()),
             Some(key) => match self.services.get(&key) {
-                None => Err(LocalError::Unknown(format!(
-                    "unknown service instance {:?}",
-                    key.id.as_str()
-                ))),
+                None => Err(LocalError::UnknownService(key.id)),
                 Some(service) if new && service.checks.len() >= CHECKS_PER_INSTANCE_MAX => {
                     Err(TOO_MANY_CHECKS)
                 }
@@ -290,6 +294,7 @@ impl Local {
         random: impl FnMut() -> u64,
     ) -> Result<Change, LocalError> {
         self.refuse_check(&spec)?;
+        self.take_over(&spec);
         let key = spec.update.key();
         let owner = service_key(&spec.update);
         let change = match owner.clone() {
@@ -360,20 +365,16 @@ impl Local {
         now: Instant,
     ) -> Result<(), LocalError> {
         let Some(check) = self.checks.get_mut(key) else {
-            return Err(LocalError::Unknown(format!(
-                "unknown check {:?}",
-                key.id.as_str()
-            )));
+            return Err(LocalError::UnknownCheck(key.id.clone()));
         };
         if check.spec.update.definition.ttl().is_none() {
-            return Err(LocalError::Invalid(format!(
-                "check {:?} is not a TTL check",
-                key.id.as_str()
-            )));
+            return Err(LocalError::NoTtl(key.id.clone()));
         }
         let stays_critical = check.status_at(now) == CheckStatus::Critical && status == CheckStatus::Critical;
         check.status = Some(status);
         check.set_at = Some(now);
+        check.holds_until = None;
+        self.expiries.remove(key);
         if let Some(output) = output {
             check.output = cut_to(output, check.spec.update.definition.output_bytes_max());
         }
@@ -483,22 +484,43 @@ impl Local {
 
     /// When the next run, look or removal is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let due = [self.probes.next(), self.aliases.next(), self.removals.next()];
+        let due = [
+            self.probes.next(),
+            self.aliases.next(),
+            self.removals.next(),
+            self.expiries.next(),
+        ];
         due.into_iter().flatten().min()
     }
 
-    fn refuse_foreign(&self, spec: &CheckSpec, owner: Option<&InstanceId>) -> Result<(), LocalError> {
-        match self.checks.get(&spec.update.key()) {
-            Some(there) if there.spec.update.instance.as_ref() != owner => Err(LocalError::Invalid(format!(
-                "check id {:?} belongs to {}",
-                spec.update.id.as_str(),
-                match &there.spec.update.instance {
-                    Some(instance) => format!("service instance {:?}", instance.as_str()),
-                    None => "the node".into(),
+    /// Takes a check away from what else of this host it was of: of two registrations of an id the last one counts, here as
+    /// at the servers, which hear of it by that registration.
+    fn take_over(&mut self, spec: &CheckSpec) {
+        let key = spec.update.key();
+        let before = match self.checks.get(&key) {
+            Some(there) if there.spec.update.instance != spec.update.instance => {
+                service_key(&there.spec.update)
+            }
+            _ => return,
+        };
+        let name = |id: Option<&InstanceId>| id.map_or("the node", InstanceId::as_str).to_owned();
+        tracing::warn!(
+            check = %key.id,
+            before = name(before.as_ref().map(|service| &service.id)),
+            now = name(spec.update.instance.as_ref()),
+            "a check was registered of something else before, and moves: ids of checks are those of the whole host"
+        );
+        match &before {
+            None => {
+                self.node_checks.remove(&key);
+            }
+            Some(service) => {
+                if let Some(local) = self.services.get_mut(service) {
+                    local.checks.retain(|other| *other != key);
                 }
-            ))),
-            _ => Ok(()),
+            }
         }
+        self.aliases.touch(&Target::of(before));
     }
 
     /// Takes on a check. One of this id that was here before leaves it its status: what a registration says of that is about
@@ -512,14 +534,15 @@ impl Local {
     ) {
         let key = spec.update.key();
         let (rules, definition) = (spec.rules, spec.update.definition.clone());
-        let heartbeat = origin == Origin::Config && definition.ttl().is_some();
+        let heartbeat = origin == Origin::Config && rules == Rules::Short && definition.ttl().is_some();
         if let Some(check) = self.checks.get(&key)
             && check.spec == spec
             && check.heartbeat == heartbeat
         {
             return;
         }
-        let before = self.checks.get(&key).filter(|_| !heartbeat).cloned();
+        let before = self.checks.get(&key);
+        let before = before.filter(|before| before.heartbeat || !heartbeat).cloned();
         self.drop_check(&key);
         self.generations += 1;
         let status = spec.update.status.or(heartbeat.then_some(CheckStatus::Passing));
@@ -528,13 +551,19 @@ impl Local {
             status,
             output: spec.update.output.clone(),
             set_at: status.map(|_| now),
+            holds_until: None,
             confirmed: None,
             streak: Streak::default(),
             generation: self.generations,
             spec,
         };
         if let Some(before) = before {
-            (check.status, check.output, check.set_at) = (before.status, before.output, before.set_at);
+            (check.status, check.output) = (before.status, before.output);
+            check.set_at = before.set_at.filter(|_| !heartbeat).or(check.set_at);
+            check.holds_until = before.holds_until.filter(|_| !heartbeat);
+        }
+        if let Some(until) = check.holds_until {
+            self.expiries.set(key.clone(), until);
         }
         self.checks.insert(key.clone(), check);
         if let Some(ttl) = definition.ttl().filter(|_| heartbeat) {
@@ -553,6 +582,7 @@ impl Local {
         self.probes.remove(key);
         self.aliases.remove(key);
         self.heartbeats.remove(key);
+        self.expiries.remove(key);
         self.removals.remove(key);
     }
 
@@ -569,7 +599,10 @@ impl Local {
         }
         match (check.status, definition.ttl()) {
             (Some(CheckStatus::Critical), _) => self.removals.set(key.clone(), now + after),
-            (_, Some(ttl)) if !check.heartbeat => self.removals.set(key.clone(), now + ttl + after),
+            (_, Some(ttl)) if !check.heartbeat => {
+                let ends = check.holds_until.unwrap_or(now + ttl);
+                self.removals.set(key.clone(), ends + after);
+            }
             _ => self.removals.remove(key),
         }
     }

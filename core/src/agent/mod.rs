@@ -45,6 +45,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join;
 use http::Method;
 use tokio::sync::{Notify, Semaphore};
 
@@ -53,11 +54,11 @@ pub use self::config::{
 };
 use self::{
     cache::Cache,
-    local::Local,
+    local::{Kept, Local},
     registrations::Registrar,
     reload::Configured,
     servers::{CallError, Servers},
-    store::{Store, Stored},
+    store::{Report, Store, Stored},
 };
 use crate::{
     api::http::requests::plain_node,
@@ -66,7 +67,7 @@ use crate::{
         AGENT_SYNC_INTERVAL, AGENT_WAITERS_MAX,
     },
     probing::schedule::Backoff,
-    registry::{Namespace, Node, NodeName},
+    registry::{CheckKey, Namespace, Node, NodeName},
     runtime::{Change, Runtime},
     server::Host,
 };
@@ -186,7 +187,9 @@ impl<R: Runtime> Agent<R> {
         for check in config.checks.clone() {
             reload::put_check::<R>(&mut local, check.0).map_err(contradicts)?;
         }
-        let stale = restore::<R>(&config, &mut local, &stored);
+        let mut stale = restore::<R>(&config, &mut local, &stored);
+        // What is reported from now on counts.
+        stale.extend(restore_reports::<R>(&mut local, stored.reports));
         local.await_tags();
         let mut batch: Vec<Change> = stale.into_iter().map(store::remove).collect();
         let mut namespaces = stored.namespaces;
@@ -226,20 +229,52 @@ impl<R: Runtime> Agent<R> {
     }
 
     /// Stops the agent and deregisters its node with everything on it, trying for at most
-    /// [`AGENT_SHUTDOWN_TIMEOUT`]. What was registered through its API comes back when it is started again.
+    /// [`AGENT_SHUTDOWN_TIMEOUT`]. What was registered through its API comes back when it is started again, with what
+    /// services reported as long as that holds.
     ///
     /// # Errors
     /// The servers could not be told; TTL checks will expire, other checks keep their last status.
     pub async fn shutdown(&self) -> Result<(), String> {
+        self.begin_to_stop();
+        let shared = &self.0;
+        let keep = R::timeout(AGENT_SHUTDOWN_TIMEOUT, keep_reports(shared));
+        let deregister = R::timeout(AGENT_SHUTDOWN_TIMEOUT, deregister_node(shared));
+        let (_, deregistered) = join(keep, deregister).await;
+        deregistered.unwrap_or_else(|| Err(format!("no server answered within {AGENT_SHUTDOWN_TIMEOUT:?}")))
+    }
+
+    /// Stops the agent and leaves with the servers what it registered: what it does not come back to renew expires.
+    pub async fn stop(&self) {
+        self.begin_to_stop();
+        // What is being sent arrives whole.
+        R::timeout(AGENT_SHUTDOWN_TIMEOUT, self.0.writing.lock()).await;
+    }
+
+    fn begin_to_stop(&self) {
         let shared = &self.0;
         shared.stopping.store(true, Ordering::SeqCst);
         for wake in [&shared.wake_writer, &shared.wake_auditor, &shared.wake_prober] {
             wake.notify_one();
         }
         shared.news.notify_waiters();
-        R::timeout(AGENT_SHUTDOWN_TIMEOUT, deregister_node(shared))
-            .await
-            .unwrap_or_else(|| Err(format!("no server answered within {AGENT_SHUTDOWN_TIMEOUT:?}")))
+    }
+}
+
+/// Keeps on the disk what services reported on their TTL checks: nobody else knows it once they are deregistered.
+async fn keep_reports<R: Runtime>(shared: &Shared<R>) {
+    let wall_ms = R::wall_ms();
+    let kept = shared.local().reports_to_keep(R::now()).into_iter();
+    let batch = kept.map(|kept| {
+        let left_ms = u64::try_from(kept.left.as_millis()).unwrap_or(u64::MAX);
+        store::put_report(
+            kept.key,
+            kept.status,
+            kept.output,
+            wall_ms.saturating_add(left_ms),
+        )
+    });
+    if let Err(error) = shared.store.write(batch.collect()).await {
+        tracing::warn!("what services reported last is lost: {error}");
     }
 }
 
@@ -270,6 +305,7 @@ async fn deregister_node<R: Runtime>(shared: &Shared<R>) -> Result<(), String> {
 /// the records that are of no use any more.
 fn restore<R: Runtime>(config: &AgentConfig, local: &mut Local, stored: &Stored) -> Vec<Bytes> {
     let registrar = Registrar::new(local.node().clone(), config.enable_script_checks);
+    let of_config: BTreeSet<CheckKey> = local.checks().map(|(key, _)| key.clone()).collect();
     let mut stale = Vec::new();
     let mut take = |key: &Bytes, taken: Result<(), String>| {
         if let Err(reason) = taken {
@@ -282,12 +318,32 @@ fn restore<R: Runtime>(config: &AgentConfig, local: &mut Local, stored: &Stored)
         }
     };
     for (key, record) in &stored.services {
-        take(key, registrar.restore_service::<R>(local, record));
+        take(key, registrar.restore_service::<R>(local, record, &of_config));
     }
     for (key, record) in &stored.checks {
-        take(key, registrar.restore_check::<R>(local, record));
+        take(key, registrar.restore_check::<R>(local, record, &of_config));
     }
     stale
+}
+
+/// Takes on what services reported before the agent was stopped. Gives all records of that.
+fn restore_reports<R: Runtime>(local: &mut Local, reports: Vec<(Bytes, Report)>) -> Vec<Bytes> {
+    let (now, wall_ms) = (R::now(), R::wall_ms());
+    let mut records = Vec::new();
+    for (record, report) in reports {
+        records.push(record);
+        let left = Duration::from_millis(report.expires_ms.saturating_sub(wall_ms));
+        if !left.is_zero() {
+            let kept = Kept {
+                key: report.check,
+                status: report.status,
+                output: report.output,
+                left,
+            };
+            local.restore_report(kept, now);
+        }
+    }
+    records
 }
 
 impl<R: Runtime> Shared<R> {

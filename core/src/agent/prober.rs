@@ -24,6 +24,9 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
             tracing::warn!(id = %key.id, "deregistering a service instance that was critical for too long");
             drop(R::spawn(forget(shared.clone(), key, checks)));
         }
+        if shared.local().expire_restored(R::now()) {
+            shared.wake_writer.notify_one();
+        }
         if shared.local().follow_aliases(R::now()) {
             shared.wake_writer.notify_one();
         }

@@ -1,11 +1,13 @@
 //! Registrations as they are written: in the configuration file, in requests at the agent's API, and in what of those
 //! was kept on the disk. All are parsed as a server parses them.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    local::{CheckSpec, Local, LocalError, Origin, ServiceSpec},
+    local::{CheckSpec, Local, LocalCheck, LocalError, Origin, ServiceSpec},
     store::Record,
 };
 use crate::{
@@ -17,7 +19,7 @@ use crate::{
     },
     limits::AGENT_REGISTRATION_BYTES_MAX,
     probing::check::Rules,
-    registry::{InstanceId, Namespace, Node, NodeName},
+    registry::{CheckKey, InstanceId, Namespace, Node, NodeName},
     runtime::Runtime,
 };
 
@@ -102,7 +104,8 @@ impl Registrar {
             .ok_or_else(|| ApiError::bad_request("Missing check"))
     }
 
-    /// Takes on a service that was registered through the API before a restart, unless the configuration has it too.
+    /// Takes on a service that was registered through the API before a restart, unless the configuration has it too, with
+    /// its checks but for those of the configuration.
     ///
     /// # Errors
     /// Why not.
@@ -110,29 +113,46 @@ impl Registrar {
         &self,
         local: &mut Local,
         record: &Record,
+        of_config: &BTreeSet<CheckKey>,
     ) -> Result<(), String> {
         let body = body::parse(record.body.as_bytes()).map_err(|error| error.message)?;
         let parsed = self
             .service(&body, record.namespace.clone())
             .map_err(|error| error.message)?;
-        let spec = without_status(parsed.spec);
+        let mut spec = without_status(parsed.spec);
         if local.service(&spec.instance.key()).is_some() {
             return Err(format!(
                 "service {:?} is in the configuration",
                 spec.instance.id.as_str()
             ));
         }
+        spec.checks.retain(|check| {
+            let is_configured = of_config.contains(&check.update.key());
+            if is_configured {
+                tracing::warn!(
+                    service = %spec.instance.id,
+                    check = %check.update.id,
+                    "a check that was registered through the API before is another one in the configuration now"
+                );
+            }
+            !is_configured
+        });
         local
             .put_service(spec, true, Origin::Api, R::now(), R::random_u64)
             .map_err(|error| error.to_string())
     }
 
-    /// Takes on a check that was registered through the API before a restart, unless it is the node's and the configuration
-    /// has it too.
+    /// Takes on a check that was registered through the API before a restart, unless the configuration has it too, as one of
+    /// the node or of another service.
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn restore_check<R: Runtime>(&self, local: &mut Local, record: &Record) -> Result<(), String> {
+    pub(super) fn restore_check<R: Runtime>(
+        &self,
+        local: &mut Local,
+        record: &Record,
+        of_config: &BTreeSet<CheckKey>,
+    ) -> Result<(), String> {
         let body = body::parse(record.body.as_bytes()).map_err(|error| error.message)?;
         let spec = match body.get("Maintenance") {
             Some(_) => self.restored_maintenance(&body, record.namespace.clone()),
@@ -142,7 +162,11 @@ impl Registrar {
             }),
         };
         let spec = spec.map_err(|error| error.message)?;
-        if spec.update.instance.is_none() && local.check(&spec.update.key()).is_some() {
+        let key = spec.update.key();
+        let owner = |check: &LocalCheck| check.spec.update.instance.clone();
+        let is_same = spec.update.instance.is_some()
+            && local.check(&key).map(owner) == Some(spec.update.instance.clone());
+        if of_config.contains(&key) && !is_same {
             return Err(format!(
                 "check {:?} is in the configuration",
                 spec.update.id.as_str()
@@ -212,9 +236,10 @@ fn rules_of(checks: &[Fields<'_>]) -> Result<Rules, ApiError> {
 
 impl From<LocalError> for ApiError {
     fn from(error: LocalError) -> Self {
-        let status = match error {
-            LocalError::Invalid(_) => StatusCode::BAD_REQUEST,
-            LocalError::Unknown(_) => StatusCode::NOT_FOUND,
+        let status = match &error {
+            LocalError::UnknownService(id) => return ApiError::no_such_service(id.as_str()),
+            LocalError::UnknownCheck(id) => return ApiError::unknown_check(id.as_str()),
+            LocalError::NoTtl(_) => StatusCode::INTERNAL_SERVER_ERROR,
             LocalError::OverLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
         };
         ApiError::new(status, error.to_string())

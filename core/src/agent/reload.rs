@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     limits::{AGENT_NODE_CHECKS_MAX, AGENT_SERVICES_MAX},
-    registry::{CheckKey, InstanceKey, Namespace},
+    registry::{CheckKey, InstanceId, InstanceKey, Namespace},
     runtime::{Change, Runtime},
 };
 
@@ -46,7 +46,7 @@ pub(super) fn put<R: Runtime>(
     let id = spec.instance.id.clone();
     local
         .put_service(spec, replace_checks, Origin::Config, R::now(), R::random_u64)
-        .map_err(|error| format!("service {id:?}: {error}"))
+        .map_err(|error| format!("service {:?}: {error}", id.as_str()))
 }
 
 /// Takes on a check of the node of the configuration.
@@ -58,7 +58,7 @@ pub(super) fn put_check<R: Runtime>(local: &mut Local, spec: CheckSpec) -> Resul
     local
         .put_check(spec, Origin::Config, R::now(), R::random_u64)
         .map(drop)
-        .map_err(|error| format!("check {id:?}: {error}"))
+        .map_err(|error| format!("check {:?}: {error}", id.as_str()))
 }
 
 impl<R: Runtime> Agent<R> {
@@ -105,14 +105,23 @@ impl<R: Runtime> Shared<R> {
         {
             local.remove_service(key);
         }
+        // A check that moved is no more of what the configuration had it of.
+        let is_of = |local: &Local, check: &CheckKey, owner: Option<&InstanceId>| {
+            let check = local.check(check);
+            check.is_some_and(|check| check.spec.update.instance.as_ref() == owner)
+        };
         for key in before.checks.difference(&now.checks) {
-            local.remove_check(key);
+            if is_of(&local, key, None) {
+                local.remove_check(key);
+            }
         }
         for ConfiguredService(spec) in services {
             let key = spec.instance.key();
             let dropped = before.services.get(&key).into_iter().flatten();
             for check in dropped.filter(|check| !now.services[&key].contains(check)) {
-                local.remove_check(check);
+                if is_of(&local, check, Some(&key.id)) {
+                    local.remove_check(check);
+                }
             }
             // Checks that came through the API stay with a service that was there before.
             put::<R>(&mut local, spec, !before.services.contains_key(&key))?;
@@ -138,18 +147,10 @@ impl<R: Runtime> Shared<R> {
         for ConfiguredService(spec) in services {
             put::<R>(&mut alone, spec.clone(), true)?;
             let there = local.refuse_service(spec, true);
-            there.map_err(|error| format!("service {:?}: {error}", spec.instance.id))?;
+            there.map_err(|error| format!("service {:?}: {error}", spec.instance.id.as_str()))?;
         }
         for ConfiguredCheck(spec) in checks {
             put_check::<R>(&mut alone, spec.clone())?;
-            if let Some(there) = local.check(&spec.update.key())
-                && let Some(service) = &there.spec.update.instance
-            {
-                let id = &spec.update.id;
-                return Err(format!(
-                    "check {id:?}: the id belongs to service instance {service:?}"
-                ));
-            }
         }
         let others = local.node_checks().map(|(key, _)| key);
         let others = others.filter(|key| !before.checks.contains(key) && alone.check(key).is_none());

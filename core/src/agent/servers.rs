@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 
 use super::api::forward::Wanted;
 use crate::{
@@ -42,6 +42,9 @@ pub(super) enum Forwarded {
     Unknown(String),
 }
 
+/// Marks whatever an agent sends: no other agent sends it on.
+pub(super) const FROM_AN_AGENT: HeaderName = HeaderName::from_static("x-sider-forwarded");
+
 /// What servers say who certainly did nothing: another one may.
 const NOT_DONE: &str = "No cluster leader";
 
@@ -55,6 +58,8 @@ pub(super) struct Servers<R: Runtime> {
     addresses: Arc<[String]>,
     current: Arc<AtomicUsize>,
     uncertain: Arc<AtomicBool>,
+    /// Whether no server said anything to the last call.
+    silent: Arc<AtomicBool>,
 }
 
 impl<R: Runtime> Servers<R> {
@@ -70,6 +75,7 @@ impl<R: Runtime> Servers<R> {
             addresses: addresses.into(),
             current: Arc::new(AtomicUsize::new(first)),
             uncertain: Arc::default(),
+            silent: Arc::default(),
         }
     }
 
@@ -85,11 +91,12 @@ impl<R: Runtime> Servers<R> {
         timeout: Duration,
     ) -> Result<Response<Bytes>, CallError> {
         let first = self.current.load(Ordering::Relaxed);
-        let mut failures = Vec::new();
+        let (mut failures, mut heard) = (Vec::new(), false);
         for step in 0..self.addresses.len() {
             let index = (first + step) % self.addresses.len();
             let address = &self.addresses[index];
-            match self.attempt(address, method, path, body, timeout).await {
+            let attempt = self.attempt(address, method, path, body, timeout, &mut heard);
+            match attempt.await {
                 Err(CallError::Unavailable(reason)) => {
                     if *method != Method::GET {
                         self.uncertain.store(true, Ordering::Relaxed);
@@ -97,6 +104,7 @@ impl<R: Runtime> Servers<R> {
                     failures.push(reason);
                 }
                 decided => {
+                    self.silent.store(false, Ordering::Relaxed);
                     self.current.store(index, Ordering::Relaxed);
                     return decided;
                 }
@@ -105,6 +113,7 @@ impl<R: Runtime> Servers<R> {
         // The next call begins one further: the first of the list may be the one that keeps callers waiting.
         self.current
             .store((first + 1) % self.addresses.len(), Ordering::Relaxed);
+        self.silent.store(!heard, Ordering::Relaxed);
         Err(CallError::Unavailable(failures.join("; ")))
     }
 
@@ -129,6 +138,9 @@ impl<R: Runtime> Servers<R> {
             *request.method_mut() = wanted.method.clone();
             *request.uri_mut() = wanted.uri.clone();
             *request.headers_mut() = wanted.headers.clone();
+            request
+                .headers_mut()
+                .insert(FROM_AN_AGENT, HeaderValue::from_static("agent"));
             match self.network.http(address, request, timeout).await {
                 Ok(answer) if is_not_done(&answer) => {
                     failures.push(format!("{address}: {}", answer.status()));
@@ -160,6 +172,11 @@ impl<R: Runtime> Servers<R> {
         self.uncertain.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether none of them could be reached at the last call. One that answers that it can't do it now was.
+    pub(super) fn are_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
     async fn attempt(
         &self,
         address: &str,
@@ -167,11 +184,13 @@ impl<R: Runtime> Servers<R> {
         path: &str,
         body: &Bytes,
         timeout: Duration,
+        heard: &mut bool,
     ) -> Result<Response<Bytes>, CallError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(CONTENT_TYPE, "application/json")
+            .header(FROM_AN_AGENT, "agent")
             .body(body.clone())
             .map_err(|error| CallError::Refused {
                 status: StatusCode::BAD_REQUEST,
@@ -183,6 +202,7 @@ impl<R: Runtime> Servers<R> {
             .await
             .map_err(|error| CallError::Unavailable(error.to_string()))?;
         let status = response.status();
+        *heard |= status != StatusCode::LOOP_DETECTED;
         if status.is_success() {
             return Ok(response);
         }
@@ -205,7 +225,8 @@ impl<R: Runtime> Servers<R> {
 
 /// Whether a server says that it did nothing, and that another one, or the same later, may.
 fn is_not_done(answer: &Response<Bytes>) -> bool {
-    answer.status() == StatusCode::SERVICE_UNAVAILABLE
+    // One that detects a loop is an agent, and no server.
+    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::LOOP_DETECTED].contains(&answer.status())
         || (answer.status() == StatusCode::INTERNAL_SERVER_ERROR
             && answer.body().trim_ascii() == NOT_DONE.as_bytes())
 }

@@ -17,6 +17,7 @@ use crate::{
     limits::{
         AGENT_BACKOFF_MAX, AGENT_BACKOFF_MIN, AGENT_CALL_BYTES_MAX, AGENT_CALL_TIMEOUT,
         AGENT_CALL_TIMEOUT_MIN, AGENT_REGISTRATIONS_PER_CALL_MAX, AGENT_REPORTS_PER_CALL_MAX,
+        CHECKS_PER_INSTANCE_MAX,
     },
     probing::schedule::Backoff,
     registry::CheckKey,
@@ -36,6 +37,7 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
         };
         match result {
             Ok(()) => {
+                shared.local().set_unreachable(None);
                 if backoff.failures() > 0 {
                     tracing::info!("the servers can be reached again");
                 }
@@ -47,6 +49,9 @@ pub(super) async fn run<R: Runtime>(shared: Arc<Shared<R>>) {
                 idle(&shared).await;
             }
             Err(reason) => {
+                // Servers that answer may have a leader again before anybody has waited for long.
+                let unreachable = shared.servers.are_silent().then(|| reason.clone());
+                shared.local().set_unreachable(unreachable);
                 let wait = backoff.failed(R::random_u64());
                 tracing::warn!(
                     failures = backoff.failures(),
@@ -292,44 +297,71 @@ fn take_changes<R: Runtime>(shared: &Shared<R>) -> (Vec<Item<Change>>, Vec<Item<
     let now = R::now();
     let mut local = shared.local();
     let (mut registrations, mut removals) = (Vec::new(), Vec::new());
-    for (change, waiters) in local.take_changes() {
-        let mut generation = 0;
-        let (list, json, checks): (_, Value, Vec<_>) = match &change {
+    let mut changes = local.take_changes();
+    let is_here = |change: &Change| matches!(change, Change::NodeCheck(key) if local.check(key).is_some());
+    for change in changes
+        .keys()
+        .filter(|change| is_here(change))
+        .cloned()
+        .collect::<Vec<_>>()
+    {
+        // It was removed, and is here again.
+        let Change::NodeCheck(key) = &change else {
+            continue;
+        };
+        let waiters = changes.remove(&change).unwrap_or_default();
+        let registers = local.change_of(key).unwrap_or(Change::Node);
+        changes.entry(registers).or_default().extend(waiters);
+    }
+    for (change, waiters) in changes {
+        let registers = |generation, json: Value, checks: &[(&CheckKey, &LocalCheck)], waiters| Item {
+            json: json.to_string(),
+            checks: generations(checks),
+            key: change.clone(),
+            waiters,
+            generation,
+        };
+        let removes = |json: Value, waiters| Item {
+            json: json.to_string(),
+            checks: Vec::new(),
+            key: change.clone(),
+            waiters,
+            generation: 0,
+        };
+        match &change {
             Change::Node => {
                 let checks: Vec<_> = local.node_checks().collect();
-                (
-                    &mut registrations,
-                    wire::registration(local.node(), None, &checks, now),
-                    checks,
-                )
+                let node = local.node();
+                // As many as servers take of one registration. Whoever waits is told when the last part of them is there.
+                let parts = checks.chunks(CHECKS_PER_INSTANCE_MAX);
+                let last = parts.len().saturating_sub(1);
+                for part in parts.take(last) {
+                    let json = wire::registration(node, None, part, now);
+                    registrations.push(registers(0, json, part, Waiters::new()));
+                }
+                let part = &checks[last * CHECKS_PER_INSTANCE_MAX..];
+                let json = wire::registration(node, None, part, now);
+                registrations.push(registers(0, json, part, waiters));
             }
             Change::Service(key) => match local.service(key) {
                 Some(service) => {
-                    generation = service.generation;
                     let checks: Vec<_> = local.checks_of(service).collect();
-                    let instance = Some(&service.instance);
-                    (
-                        &mut registrations,
-                        wire::registration(local.node(), instance, &checks, now),
-                        checks,
-                    )
+                    let json = wire::registration(local.node(), Some(&service.instance), &checks, now);
+                    registrations.push(registers(service.generation, json, &checks, waiters));
                 }
-                None => (&mut removals, wire::deregister_service(key), Vec::new()),
+                None => removals.push(removes(wire::deregister_service(key), waiters)),
             },
-            Change::NodeCheck(key) => (&mut removals, wire::deregister_check(key), Vec::new()),
-        };
-        let checks = checks
-            .into_iter()
-            .map(|(key, check): (&CheckKey, &LocalCheck)| (key.clone(), check.generation));
-        list.push(Item {
-            json: json.to_string(),
-            checks: checks.collect(),
-            key: change,
-            waiters,
-            generation,
-        });
+            Change::NodeCheck(key) => removals.push(removes(wire::deregister_check(key), waiters)),
+        }
     }
     (registrations, removals)
+}
+
+fn generations(checks: &[(&CheckKey, &LocalCheck)]) -> Vec<(CheckKey, u64)> {
+    let checks = checks.iter();
+    checks
+        .map(|(key, check)| ((*key).clone(), check.generation))
+        .collect()
 }
 
 /// Registers all of a chunk at once; if the servers refuse it, one after the other, so that one bad registration does

@@ -142,7 +142,7 @@ fn reports_about_checks() {
             PUT /v1/agent/check/register {"ID":"web-ttl","Name":"ttl","ServiceID":"web","TTL":"25s","Status":"passing"}
                 200 @4 {"Index":4,"CheckIDs":["web-ttl"]}
             PUT /v1/agent/check/register {"ID":"x","Name":"x","ServiceID":"nope","TTL":"25s"}
-                404 Unknown service ID "nope". Ensure that the service ID is passed, not the service name.
+                404 ServiceID "nope" does not exist
             PUT /v1/agent/check/warn/mem?note=hm
                 200 @5 {"Index":5}
             PUT /v1/agent/check/fail/web-ttl

@@ -184,6 +184,9 @@ impl Machine {
         let node = node(self.0.number);
         let what = event.to_string();
         world.trace("fault", &format!("{node}: {what}"));
+        if let Event::Trouble(AgentTrouble::WallJump(_)) = event {
+            recorder.agent_jumped(&node, now(world));
+        }
         let outage = kind(&event).map(|kind| {
             let outage = Outage {
                 from: now(world),

@@ -42,6 +42,8 @@ pub struct AgentPromise {
     pub blips: Vec<Time>,
     /// What befell it and its host.
     pub outages: Vec<Outage>,
+    /// When its host's wall clock was set to another time.
+    pub jumps: Vec<Time>,
     /// What its services asked of it, and when that was carried out.
     pub orders: Vec<(String, Time, Time)>,
     /// Those of them that registered an instance (true) or deregistered it.

@@ -48,6 +48,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         outages::leave_nothing(history, agent)?;
         reports::hold(history, agent)?;
         reports::run_out(history, agent)?;
+        reports::come_back(history, agent)?;
         asks::tell_what_is(history, agent)?;
     }
     Ok(())

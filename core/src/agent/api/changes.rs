@@ -1,6 +1,7 @@
 //! What changes something: registrations, deregistrations, reports.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, MutexGuard},
 };
@@ -254,7 +255,7 @@ async fn registered<R: Runtime>(
     let ids: Vec<&str> = ids.iter().map(CheckId::as_str).collect();
     match outcome::<R>(told, AGENT_ANSWER_TIMEOUT).await {
         Ok(index) => Ok(Reply::json(&json!({ "Index": index, "CheckIDs": ids })).with_index(index)),
-        Err(NoOutcome::Pending) => Ok(Reply::json(&json!({ "Index": null, "CheckIDs": ids }))),
+        Err(NoOutcome::Pending(_)) => Ok(Reply::json(&json!({ "Index": null, "CheckIDs": ids }))),
         Err(NoOutcome::Refused(error)) => Err(error),
     }
 }
@@ -279,7 +280,7 @@ async fn deregistered<R: Runtime>(
     let told = change.await?;
     match outcome::<R>(told, AGENT_ANSWER_TIMEOUT).await {
         Ok(index) => Ok(Reply::json(&json!({ "Index": index })).with_index(index)),
-        Err(NoOutcome::Pending) => Ok(Reply::json(&json!({ "Index": null }))),
+        Err(NoOutcome::Pending(_)) => Ok(Reply::json(&json!({ "Index": null }))),
         Err(NoOutcome::Refused(error)) => Err(error),
     }
 }
@@ -319,7 +320,7 @@ async fn report<R: Runtime>(
         let left = deadline.saturating_since(R::now());
         match outcome::<R>(receiver, left).await {
             Ok(_) => {}
-            Err(NoOutcome::Pending) => return Err(not_heard()),
+            Err(NoOutcome::Pending(reason)) => return Err(not_heard(reason)),
             Err(NoOutcome::Refused(error)) => return Err(error),
         }
     }
@@ -351,16 +352,17 @@ impl<R: Runtime> Shared<R> {
         let _changing = self.changing.lock().await;
         let ParsedService { spec, replace_checks } = parsed;
         let key = spec.instance.key();
-        let mut batch: Vec<_> = store::put_service(&key, namespace.as_ref(), body).into();
+        let mut batch: Vec<_> = self.store.put_service(&key, namespace.as_ref(), body).into();
         {
             let local = self.local();
             local.refuse_service(&spec, replace_checks)?;
             // A check that was registered by itself and is replaced or gone now must not be back after a restart.
             let before = local.service(&key).map(|service| service.checks.clone());
-            let named = |check: &CheckKey| spec.checks.iter().any(|spec| spec.update.key() == *check);
-            let obsolete = before.unwrap_or_default().into_iter();
-            let obsolete = obsolete.filter(|check| replace_checks || named(check));
-            batch.extend(obsolete.map(|check| store::remove_check(&check)));
+            let gone = before.unwrap_or_default().into_iter().filter(|_| replace_checks);
+            let named = spec.checks.iter().map(|check| check.update.key());
+            let replaced = named.filter(|check| local.check(check).is_some());
+            let obsolete: BTreeSet<CheckKey> = gone.chain(replaced).collect();
+            batch.extend(obsolete.iter().map(store::remove_check));
         }
         self.store.write(batch).await.map_err(disk_error)?;
         self.namespaces().insert(key.namespace.clone());
@@ -379,7 +381,7 @@ impl<R: Runtime> Shared<R> {
     ) -> Result<Told, ApiError> {
         let _changing = self.changing.lock().await;
         self.local().refuse_check(&spec)?;
-        let record = store::put_check(&spec.update.key(), namespace.as_ref(), body);
+        let record = self.store.put_check(&spec.update.key(), namespace.as_ref(), body);
         self.store.write(vec![record]).await.map_err(disk_error)?;
         let mut local = self.local();
         let change = local.put_check(spec, Origin::Api, R::now(), R::random_u64)?;

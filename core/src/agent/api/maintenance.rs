@@ -66,7 +66,7 @@ async fn set<R: Runtime>(
     };
     match outcome::<R>(told, AGENT_ANSWER_TIMEOUT).await {
         Err(NoOutcome::Refused(error)) => Err(error),
-        Ok(_) | Err(NoOutcome::Pending) => Ok(Reply::empty()),
+        Ok(_) | Err(NoOutcome::Pending(_)) => Ok(Reply::empty()),
     }
 }
 

@@ -220,7 +220,7 @@ fn shown(check: &LocalCheck, now: Instant) -> Check {
         instance: update.instance.clone(),
         definition: update.definition.clone(),
         status: check.status_at(now),
-        output: check.output.clone(),
+        output: check.output_at(now).into_owned(),
         notes: update.notes.clone(),
         renewals: 0,
         create_index: 0,

@@ -179,7 +179,8 @@ impl Local {
             .chain(of_service)
             .filter(|(key, _)| *key != own);
         let worst = others.max_by_key(|(_, check)| check.status_at(now));
-        let worst = worst.map(|(_, check)| (check.status_at(now), &*check.spec.update.name, &*check.output));
+        let output = worst.map(|(_, check)| check.output_at(now)).unwrap_or_default();
+        let worst = worst.map(|(_, check)| (check.status_at(now), &*check.spec.update.name, &*output));
         Some(of_aliased(worst))
     }
 }

@@ -1,7 +1,9 @@
 //! A check with what is known of it.
 
+use std::borrow::Cow;
+
 use crate::{
-    probing::check::{Rules, Streak},
+    probing::check::{Rules, Streak, cut},
     registry::{CheckDefinitionUpdate, CheckStatus, Instance, InstanceKey},
     runtime::Instant,
 };
@@ -37,6 +39,8 @@ pub(in crate::agent) struct LocalCheck {
     pub(in crate::agent) output: String,
     /// When `status` was last set.
     pub(in crate::agent) set_at: Option<Instant>,
+    /// When a status ends that it had before a restart, unless it is renewed.
+    pub(in crate::agent) holds_until: Option<Instant>,
     /// Since when the servers are known to have it.
     pub(in crate::agent) confirmed: Option<Instant>,
     pub(super) streak: Streak,
@@ -53,13 +57,39 @@ pub(super) fn service_key(update: &CheckDefinitionUpdate) -> Option<InstanceKey>
     })
 }
 
+/// What a TTL check says when its TTL has ended.
+pub(super) fn expired(last: &str) -> String {
+    const EXPIRED: &str = "TTL expired";
+    match last.is_empty() || last.starts_with(EXPIRED) {
+        true => EXPIRED.to_owned(),
+        false => cut(format!("{EXPIRED} (last output before timeout follows): {last}")),
+    }
+}
+
 impl LocalCheck {
+    /// When its TTL ends, if it has one and anything is known of it.
+    pub(super) fn ttl_ends(&self) -> Option<Instant> {
+        let (ttl, set_at) = (self.spec.update.definition.ttl()?, self.set_at?);
+        Some(self.holds_until.unwrap_or(set_at + ttl))
+    }
+
+    fn is_expired(&self, now: Instant) -> bool {
+        self.status.is_some() && self.ttl_ends().is_some_and(|end| end <= now)
+    }
+
     /// Its status now: a TTL check that nobody renewed is critical, and so is what nothing is known of.
     pub(in crate::agent) fn status_at(&self, now: Instant) -> CheckStatus {
-        match (self.status, self.spec.update.definition.ttl(), self.set_at) {
-            (Some(_), Some(ttl), Some(at)) if now.saturating_since(at) >= ttl => CheckStatus::Critical,
-            (Some(status), ..) => status,
-            (None, ..) => CheckStatus::Critical,
+        match self.status {
+            Some(status) if !self.is_expired(now) => status,
+            _ => CheckStatus::Critical,
+        }
+    }
+
+    /// Its output now: that of a TTL check that nobody renewed says so, as Consul's agents do.
+    pub(in crate::agent) fn output_at(&self, now: Instant) -> Cow<'_, str> {
+        match self.is_expired(now) {
+            true => Cow::Owned(expired(&self.output)),
+            false => Cow::Borrowed(&self.output),
         }
     }
 
@@ -72,8 +102,8 @@ impl LocalCheck {
             None => self.status,
             Some(_) if self.heartbeat => Some(self.status.unwrap_or(CheckStatus::Passing)),
             Some(_) if self.confirmed.is_some() => None,
-            Some(ttl) => {
-                let fresh = self.set_at.is_some_and(|at| now.saturating_since(at) < ttl);
+            Some(_) => {
+                let fresh = self.ttl_ends().is_some_and(|end| now < end);
                 self.status.filter(|_| fresh)
             }
         }

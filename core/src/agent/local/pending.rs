@@ -38,6 +38,8 @@ pub(in crate::agent) enum Change {
 pub(in crate::agent) struct Pending {
     changes: BTreeMap<Change, Waiters>,
     reports: BTreeMap<CheckKey, Waiters>,
+    /// Why no server can be reached, while that is so: nobody waits for them then.
+    unreachable: Option<String>,
 }
 
 impl Pending {
@@ -53,16 +55,41 @@ impl Pending {
 
     /// Has the caller told when the servers have a change that is pending.
     pub(in crate::agent) fn wait_change(&mut self, change: Change) -> oneshot::Receiver<Outcome> {
-        let (sender, receiver) = oneshot::channel();
-        self.changes.entry(change).or_default().push(sender);
+        let (waiters, receiver) = self.waiters();
+        self.changes.entry(change).or_default().extend(waiters);
         receiver
     }
 
     /// Has the caller told when the servers have a check's status.
     pub(in crate::agent) fn wait_report(&mut self, key: CheckKey) -> oneshot::Receiver<Outcome> {
-        let (sender, receiver) = oneshot::channel();
-        self.reports.entry(key).or_default().push(sender);
+        let (waiters, receiver) = self.waiters();
+        self.reports.entry(key).or_default().extend(waiters);
         receiver
+    }
+
+    /// Somebody who waits, if there is anything to wait for.
+    fn waiters(&self) -> (Waiters, oneshot::Receiver<Outcome>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiters = vec![sender];
+        if let Some(reason) = &self.unreachable {
+            tell(
+                mem::take(&mut waiters),
+                &Err(CallError::Unavailable(reason.clone())),
+            );
+        }
+        (waiters, receiver)
+    }
+
+    /// Notes why no server can be reached, or that one can. Whoever waits is told at once that none can, and so is whoever
+    /// comes while that is so. What is pending stays.
+    pub(super) fn set_unreachable(&mut self, reason: Option<String>) {
+        if let Some(reason) = &reason {
+            let outcome = Err(CallError::Unavailable(reason.clone()));
+            for waiters in self.changes.values_mut().chain(self.reports.values_mut()) {
+                tell(mem::take(waiters), &outcome);
+            }
+        }
+        self.unreachable = reason;
     }
 
     /// Takes out the pending changes.

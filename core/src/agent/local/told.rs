@@ -6,9 +6,10 @@ use super::{
     Local,
     aliases::Target,
     known::service_key,
-    pending::{Change, Waiters},
+    pending::{Change, Waiters, tell},
 };
 use crate::{
+    agent::servers::CallError,
     registry::{CheckKey, CheckStatus, InstanceKey, Namespace},
     runtime::Instant,
 };
@@ -91,6 +92,17 @@ impl Local {
         let changes = ready.into_iter();
         let changes = changes.map(|(key, waiters)| (Change::Service(key), waiters));
         self.pending.return_changes(changes);
+    }
+
+    /// Notes why no server can be reached, or that one can: nobody waits for servers that can't be.
+    pub(in crate::agent) fn set_unreachable(&mut self, reason: Option<String>) {
+        if let Some(reason) = &reason {
+            let outcome = Err(CallError::Unavailable(reason.clone()));
+            for waiters in self.awaiting.values_mut() {
+                tell(mem::take(waiters), &outcome);
+            }
+        }
+        self.pending.set_unreachable(reason);
     }
 
     /// A service is another one or gone: its registration or removal waits for nothing.

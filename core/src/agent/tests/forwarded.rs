@@ -173,3 +173,39 @@ fn a_fresh_answer_can_be_asked_for_and_an_unused_one_is_dropped() {
     let asked = world.reads().into_iter().filter(|read| read.contains("/v1/kv/a"));
     assert_eq!(asked.count(), 2, "a server each time");
 }
+
+#[test]
+fn an_agent_that_takes_itself_for_a_server_goes_round_in_no_circle() {
+    let world = World::new();
+    let agent = world.start(json!([{"name": "web", "id": "web-1"}]));
+    world.take_for_server(&agent);
+    for (method, path) in [
+        ("GET", "/v1/catalog/nodes"),
+        ("GET", "/v1/catalog/nodes?cached"),
+        ("PUT", "/v1/kv/a"),
+    ] {
+        world.reads();
+        world.writes();
+        let told = world.ask(&agent, method, path, &Value::Null);
+        assert_eq!(told.status, 508, "{told:?}");
+        assert!(told.text.contains("which is no server"), "{told:?}");
+        assert_eq!(world.reads().len() + world.writes().len(), 1, "{path}");
+    }
+    // What it asks for itself goes nowhere either.
+    let told = world.put(&agent, "/v1/agent/service/register", json!({"Name": "db"}));
+    assert_eq!((told.status, &told.json["Index"]), (200, &Value::Null));
+    world.writes();
+    world.advance(SECOND * 60);
+    assert!(world.writes().len() < 60);
+}
+
+#[test]
+fn an_agent_among_the_servers_is_passed_over() {
+    let world = World::with_servers(2);
+    let agent = world.start(json!([]));
+    world.take_for_server(&agent);
+    for _ in 0..3 {
+        assert_eq!(world.get(&agent, "/v1/catalog/nodes").status, 200);
+        assert_eq!(world.put(&agent, "/v1/kv/a", json!(1)).status, 200);
+    }
+}

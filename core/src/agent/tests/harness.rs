@@ -63,7 +63,7 @@ impl Runtime for TestRuntime {
     }
 
     fn wall_ms() -> u64 {
-        0
+        platform().now().0 / 1_000_000
     }
 
     fn sleep_until(deadline: Instant) -> Self::Sleep {
@@ -128,6 +128,8 @@ struct Wires {
     servers: BTreeMap<String, (Router, Link)>,
     /// Requests of which the body contains this are refused with 400.
     refused: Option<&'static str>,
+    /// Whether all requests are answered with 500.
+    without_leader: bool,
     /// Writes that were sent: path and body.
     writes: Vec<(String, String)>,
     /// Paths of reads that were sent.
@@ -178,6 +180,12 @@ impl Network for TestNetwork {
                 address: address.into(),
                 reason: "connection refused".into(),
             });
+        }
+        if self.wires().without_leader {
+            let response = Response::builder().status(StatusCode::INTERNAL_SERVER_ERROR);
+            return Ok(response
+                .body(Bytes::from_static(b"No cluster leader"))
+                .expect("a valid response"));
         }
         if link == Link::Silent {
             TestRuntime::sleep(timeout).await;
@@ -461,6 +469,18 @@ impl World {
         let mut wires = self.network.wires();
         let wire = wires.servers.get_mut(ADDRESSES[server]);
         wire.expect("a server of the test").1 = link;
+    }
+
+    /// At the first server's address there is an agent's own API from now on.
+    pub(super) fn take_for_server(&self, agent: &Agent<TestRuntime>) {
+        let mut wires = self.network.wires();
+        let wire = wires.servers.get_mut(ADDRESSES[0]);
+        wire.expect("a server of the test").0 = agent.router();
+    }
+
+    /// Whether servers answer, from now on, that they have no leader.
+    pub(super) fn be_without_leader(&self, without: bool) {
+        self.network.wires().without_leader = without;
     }
 
     /// Requests of which the body contains `text` are refused from now on.

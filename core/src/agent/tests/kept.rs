@@ -170,3 +170,140 @@ fn an_alias_follows_at_once() {
     world.advance(SECOND * 3);
     assert_eq!(statuses()[0], statuses()[1]);
 }
+
+#[test]
+fn a_check_of_two_services_is_the_last_ones() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    let register = |world: &World, agent: &crate::agent::Agent<super::harness::TestRuntime>, id: &str| {
+        let check = json!({"CheckID": "shared", "Name": "shared", "TTL": "60s"});
+        let told = world.put(
+            agent,
+            "/v1/agent/service/register",
+            json!({"Name": id, "ID": id, "Check": check}),
+        );
+        assert_eq!(told.status, 200, "{told:?}");
+    };
+    let owners = |world: &World, agent: &crate::agent::Agent<super::harness::TestRuntime>| {
+        let held = world.look(|registry| registry.check(&check_key("shared")).cloned());
+        let held = held.and_then(|check| check.instance.clone());
+        let shown = world.get(agent, "/v1/agent/checks").json["shared"]["ServiceID"].clone();
+        (held.map(|id| id.to_string()), shown)
+    };
+    let (mut world, mut agent) = (world, agent);
+    // Whichever comes first by its name.
+    for (first, last) in [("a", "b"), ("b", "a")] {
+        register(&world, &agent, first);
+        world.put(&agent, "/v1/agent/check/warn/shared?note=hm", json!(null));
+        register(&world, &agent, last);
+        let of_last = (Some(last.to_owned()), json!(last));
+        assert_eq!(owners(&world, &agent), of_last);
+        assert_eq!(world.check("shared"), Some(("warning", "hm".into())));
+        world.advance(AGENT_SYNC_INTERVAL * 2);
+        assert_eq!(owners(&world, &agent), of_last);
+        world = world.restarted();
+        agent = world.start(json!([]));
+        assert_eq!(owners(&world, &agent), of_last);
+    }
+    // It may become the node's.
+    let told = world.put(
+        &agent,
+        "/v1/agent/check/register",
+        json!({"ID": "shared", "Name": "shared", "TTL": "60s"}),
+    );
+    assert_eq!(told.status, 200, "{told:?}");
+    assert_eq!(owners(&world, &agent), (None, json!("")));
+    world.put(&agent, "/v1/agent/check/deregister/shared", json!(null));
+    register(&world, &agent, "a");
+    world.advance(AGENT_SYNC_INTERVAL * 2);
+    assert_eq!(owners(&world, &agent), (Some("a".to_owned()), json!("a")));
+    // What the configuration says of it counts, from its next start on.
+    let world = world.restarted();
+    let check = json!({"type": "ttl", "ttl": "60s", "id": "shared"});
+    let agent = world.start(json!([{"name": "c", "checks": [check]}, {"name": "d", "checks": [check]}]));
+    assert_eq!(owners(&world, &agent), (Some("d".to_owned()), json!("d")));
+    assert!(world.has("a") && world.has("c"));
+}
+
+#[test]
+fn ttl_checks_of_the_configuration_in_consuls_form_are_their_services_to_renew() {
+    let world = World::new();
+    let with = |notes: &str| {
+        json!([
+            {"name": "own", "checks": [{"type": "ttl", "ttl": "3s", "id": "own", "notes": notes}]},
+            {"name": "web", "checks": [
+                {"CheckID": "beat", "TTL": "10s", "Notes": notes},
+                {"CheckID": "begun", "TTL": "10s", "Status": "passing"},
+            ]},
+        ])
+    };
+    let agent = world.start(with(""));
+    let statuses = || ["own", "beat", "begun"].map(|id| world.status(id));
+    assert_eq!(statuses(), ["passing", "critical", "passing"]);
+    world.put(&agent, "/v1/agent/check/warn/beat?note=hm", json!(null));
+    world.put(&agent, "/v1/agent/check/warn/own?note=hm", json!(null));
+    // It is read again, with and without a difference.
+    for notes in ["", "more"] {
+        let config = world.config(with(notes));
+        world
+            .platform
+            .run(agent.reload(config.services, config.checks))
+            .expect("it is taken on");
+        world.advance(SECOND);
+        assert_eq!(statuses(), ["warning", "warning", "passing"], "{notes}");
+        assert_eq!(world.check("beat"), Some(("warning", "hm".into())));
+    }
+    world.advance(SECOND * 15);
+    assert_eq!(statuses(), ["warning", "critical", "critical"]);
+    let shown = world.get(&agent, "/v1/agent/checks").json;
+    assert_eq!(shown["beat"]["Status"], "critical");
+}
+
+#[test]
+fn what_services_reported_outlives_an_agent_that_is_stopped_and_no_ttl() {
+    let world = World::new();
+    let beating = json!([{"name": "web", "checks": [{"CheckID": "file", "TTL": "20s"}]}]);
+    let agent = world.start(beating.clone());
+    world.put(
+        &agent,
+        "/v1/agent/service/register",
+        json!({"Name": "api", "Checks": [{"CheckID": "long", "TTL": "20s"}, {"CheckID": "short", "TTL": "2s"}]}),
+    );
+    for id in ["file", "long", "short"] {
+        let told = world.put(&agent, &format!("/v1/agent/check/warn/{id}?note=hm"), json!(null));
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    world.advance(SECOND);
+    assert_eq!(world.platform.run(agent.shutdown()), Ok(()));
+    assert!(!world.has("api"));
+    let world = world.restarted();
+    world.advance(SECOND * 4);
+    let agent = world.start(beating.clone());
+    for id in ["file", "long"] {
+        assert_eq!(world.check(id), Some(("warning", "hm".into())));
+    }
+    assert_eq!(world.status("short"), "critical");
+    // Who renews it in time is well.
+    world.put(&agent, "/v1/agent/check/pass/file?note=fine", json!(null));
+    world.advance(SECOND * 14);
+    assert_eq!(world.status("long"), "warning");
+    world.advance(SECOND * 2);
+    let expired = "TTL expired (last output before timeout follows): hm";
+    assert_eq!(world.check("long"), Some(("critical", expired.into())));
+    let shown = world.get(&agent, "/v1/agent/checks").json;
+    assert_eq!(shown["long"]["Output"], expired);
+    assert_eq!(world.check("file"), Some(("passing", "fine".into())));
+
+    // After a crash the servers know.
+    let world = world.restarted();
+    let agent = world.start(beating);
+    assert_eq!(world.check("file"), Some(("passing", "fine".into())));
+    world.advance(SECOND * 8);
+    assert_eq!(world.status("file"), "critical", "no restart is a renewal");
+
+    // One that does not leave takes nothing along.
+    world.put(&agent, "/v1/agent/check/pass/file?note=fine", json!(null));
+    world.platform.run(agent.stop());
+    assert!(world.has("api"));
+    assert_eq!(world.check("file"), Some(("passing", "fine".into())));
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::harness::{Link, NODE, World};
-use crate::{agent::ConfigFile, registry::NodeName, server::Platform as _};
+use crate::{agent::ConfigFile, limits::AGENT_SERVICES_MAX, registry::NodeName, server::Platform as _};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -197,9 +197,10 @@ fn a_configuration_that_is_read_again_counts() {
     assert_eq!((world.check("old"), world.status("new")), (None, "passing"));
 
     // What can't be taken on changes nothing.
-    let foreign = json!([{"name": "thief", "checks": [check("extra")]}]);
-    let refused = world.platform.run(agent.reload(read(foreign), Vec::new()));
-    assert!(refused.is_err_and(|reason| reason.contains("thief") && reason.contains("extra")));
+    let many = (0..AGENT_SERVICES_MAX).map(|number| json!({"name": format!("s{number}")}));
+    let crowd = Value::Array(many.collect());
+    let refused = world.platform.run(agent.reload(read(crowd), Vec::new()));
+    assert!(refused.is_err_and(|reason| reason.contains("too many services")));
     assert_eq!(keys(&world.get(&agent, "/v1/agent/services").json).len(), 3);
 
     // A restart finds the same.

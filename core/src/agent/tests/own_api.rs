@@ -8,6 +8,7 @@ use super::harness::{Link, World};
 use crate::{
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_BACKOFF_MAX, AGENT_SYNC_INTERVAL, EXPIRY_BOUND},
     runtime::ProbeOutcome,
+    server::Platform as _,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -246,6 +247,59 @@ fn without_servers_registrations_stand_and_renewals_fail() {
 }
 
 #[test]
+fn nobody_waits_for_servers_that_can_not_be_reached() {
+    for link in [Link::Refuses, Link::Silent] {
+        let world = World::with_servers(2);
+        let agent = world.start(json!([]));
+        world.link(0, link);
+        world.link(1, link);
+        // The first one that finds it out may take its time.
+        world.put(&agent, "/v1/agent/service/register", json!({"Name": "db"}));
+        world.advance(SECOND * 2);
+        let began = world.platform.now();
+        for _ in 0..3 {
+            let told = world.put(&agent, "/v1/agent/service/register", web());
+            assert_eq!((told.status, &told.json["Index"]), (200, &Value::Null));
+            let told = world.put(&agent, "/v1/agent/check/pass/chk:web-1:0?note=here", json!(null));
+            assert_eq!(told.status, 500, "{told:?}");
+            assert!(told.text.starts_with("no server could be told: "), "{told:?}");
+            let told = world.put(&agent, "/v1/agent/maintenance?enable=true", json!(null));
+            assert_eq!(told.status, 200, "{told:?}");
+            let told = world.put(&agent, "/v1/agent/service/deregister/db", json!(null));
+            assert!([200, 404].contains(&told.status), "{told:?}");
+        }
+        assert_eq!(world.platform.now(), began, "{link:?}");
+        // Their time comes, and who comes then is heard.
+        world.link(0, Link::Up);
+        world.link(1, Link::Up);
+        world.advance(AGENT_ANSWER_TIMEOUT * 2 + AGENT_BACKOFF_MAX);
+        assert!((0..2).any(|at| world.nodes(at).contains(&"host-1".to_owned())));
+        let told = world.put(&agent, "/v1/agent/service/register", web());
+        assert!(told.json["Index"].is_u64(), "{told:?}");
+        let told = world.put(&agent, "/v1/agent/check/pass/chk:web-1:0", json!(null));
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+}
+
+#[test]
+fn servers_that_answer_are_waited_for() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    world.be_without_leader(true);
+    let (reports, register) = ("/v1/agent/check/pass/x", "/v1/agent/service/register");
+    let began = world.platform.now();
+    let told = world.put(
+        &agent,
+        register,
+        json!({"Name": "x", "Check": {"CheckID": "x", "TTL": "60s"}}),
+    );
+    assert_eq!((told.status, &told.json["Index"]), (200, &Value::Null));
+    assert_eq!(world.put(&agent, reports, json!(null)).status, 500);
+    let waited = world.platform.now().saturating_since(began);
+    assert!(waited >= AGENT_ANSWER_TIMEOUT * 2, "{waited:?}");
+}
+
+#[test]
 fn a_removal_is_made_up_for_when_the_servers_are_back() {
     let world = World::new();
     let agent = world.start(json!([]));
@@ -337,7 +391,6 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
     ]}]));
     world.writes();
     let script = json!({"Name": "x", "Check": {"Args": ["/bin/true"], "Interval": "1s"}});
-    let foreign = json!({"Name": "x", "Check": {"CheckID": "tcp", "TTL": "1s"}});
     for (path, body, status, part) in [
         (
             "service/register",
@@ -352,21 +405,25 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
             "Port",
         ),
         ("service/register", script, 500, "enable_script_checks"),
-        (
-            "service/register",
-            foreign,
-            400,
-            "belongs to service instance \"api\"",
-        ),
         ("service/register", json!([]), 400, "expected an object"),
         (
             "check/register",
             json!({"Name": "c", "ServiceID": "no", "TTL": "1s"}),
             404,
-            "\"no\"",
+            "ServiceID \"no\" does not exist",
         ),
-        ("check/pass/no", json!(null), 404, "\"no\""),
-        ("check/pass/tcp", json!(null), 400, "not a TTL check"),
+        (
+            "check/pass/no",
+            json!(null),
+            404,
+            "Unknown check ID \"no\". Ensure that the check ID is passed, not the check name.",
+        ),
+        (
+            "check/pass/tcp",
+            json!(null),
+            500,
+            "CheckID \"tcp\" does not have associated TTL",
+        ),
         ("check/deregister/no", json!(null), 404, "no"),
         ("service/heartbeat/no", json!(null), 404, "no"),
         (
@@ -516,4 +573,53 @@ fn the_agent_tells_about_itself() {
     assert_eq!(world.get(&agent, "/livez").status, 200);
     let told = world.get(&agent, "/v1/agent/services?pretty");
     assert!(told.text.starts_with("{\n    \"api\": {\n"), "{told:?}");
+}
+
+#[test]
+fn a_node_may_have_more_checks_than_a_registration() {
+    let world = World::new();
+    let checks: Vec<Value> = (0..150)
+        .map(|number| json!({"id": format!("c{number}"), "name": "c", "ttl": "60s", "status": "passing"}))
+        .collect();
+    let agent = world.start(json!({"checks": checks}));
+    assert_eq!(world.passing_at(0), 150);
+    let told = world.put(
+        &agent,
+        "/v1/agent/check/register",
+        json!({"ID": "d", "Name": "d", "TTL": "60s"}),
+    );
+    assert!(told.json["Index"].is_u64(), "{told:?}");
+    assert_eq!(world.status("d"), "critical");
+}
+
+#[test]
+fn answers_have_the_headers_of_consuls() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    for path in ["/v1/agent/services", "/v1/catalog/nodes", "/v1/agent/nothing"] {
+        let told = world.get(&agent, path);
+        assert_eq!(told.headers["vary"], "Accept-Encoding", "{path}");
+        assert_eq!(told.headers["x-consul-default-acl-policy"], "allow", "{path}");
+    }
+}
+
+#[test]
+fn a_ttl_that_ended_is_told_with_what_was_said_last() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    world.put(&agent, "/v1/agent/service/register", web());
+    let path = "/v1/agent/check/pass/chk:web-1:0";
+    for (note, said) in [
+        ("", "TTL expired"),
+        (
+            "?note=hello",
+            "TTL expired (last output before timeout follows): hello",
+        ),
+    ] {
+        world.put(&agent, &format!("{path}{note}"), json!(null));
+        world.advance(SECOND * 4);
+        let shown = world.get(&agent, "/v1/agent/checks").json;
+        assert_eq!(shown["chk:web-1:0"]["Output"], said);
+        assert_eq!(shown["chk:web-1:0"]["Status"], "critical");
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::harness::{NODE, World};
+use super::harness::{NODE, World, check_key};
 use crate::{
     agent::{ConfigFile, ConfiguredCheck, ConfiguredService, bind_checks},
     limits::AGENT_SYNC_INTERVAL,
@@ -130,12 +130,13 @@ fn what_the_configuration_says_of_the_node_counts_when_it_is_read_again() {
     assert_eq!(world.put(&agent, "/v1/agent/service/register", body).status, 200);
     let foreign = json!({"check": {"id": "taken", "name": "x", "ttl": "30s"}});
     let (services, checks) = read(&foreign).expect("a valid configuration");
-    let refused = world.platform.run(agent.reload(services, checks));
-    assert!(refused.is_err_and(|reason| reason.contains("taken") && reason.contains("web-1")));
-    assert_eq!(
-        world.get(&agent, "/v1/agent/checks").json["new"]["Name"],
-        "configured"
-    );
+    assert_eq!(world.platform.run(agent.reload(services, checks)), Ok(()));
+    let shown = world.get(&agent, "/v1/agent/checks").json;
+    assert_eq!(shown["taken"]["ServiceID"], "");
+    assert_eq!(shown["taken"]["Name"], "x");
+    world.advance(SECOND);
+    let held = world.look(|registry| registry.check(&check_key("taken")).cloned());
+    assert!(held.is_some_and(|check| check.instance.is_none()));
 }
 
 #[test]

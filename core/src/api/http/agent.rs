@@ -110,7 +110,15 @@ async fn register_check(
     JsonBody(body): JsonBody,
 ) -> Result<Reply, ApiError> {
     let registration = parse_check(&body, &place(&server, &options))?;
-    commit_registration(&server, registration).await
+    let of = registration
+        .checks
+        .first()
+        .and_then(|check| check.instance.clone());
+    let registered = commit_registration(&server, registration).await;
+    registered.map_err(|error| match of {
+        Some(id) if error.status == StatusCode::NOT_FOUND => ApiError::no_such_service(id.as_str()),
+        _ => error,
+    })
 }
 
 /// Answers with the index and the ids of the checks.

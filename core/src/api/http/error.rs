@@ -53,6 +53,12 @@ impl ApiError {
         )
     }
 
+    /// 404 for a service of which a check is to be, in the words of Consul's agents.
+    pub fn no_such_service(id: &str) -> Self {
+        let message = format!("ServiceID \"{}\" does not exist", echo(id));
+        ApiError::new(StatusCode::NOT_FOUND, message)
+    }
+
     /// 404 for a session, in Consul's words.
     pub fn unknown_session(id: &str) -> Self {
         ApiError::new(

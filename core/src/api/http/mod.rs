@@ -161,12 +161,7 @@ async fn finish(State(server): State<Server>, request: Request, next: Next) -> R
         response = pretty::indent(response).await;
     }
     if of_api {
-        let headers = response.headers_mut();
-        headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        headers.insert(
-            HeaderName::from_static("x-consul-default-acl-policy"),
-            HeaderValue::from_static("allow"),
-        );
+        add_common_headers(&mut response);
     }
     let took = server.now().saturating_since(began);
     // Paths that are no route share one label: clients must not be able to make up series.
@@ -195,4 +190,14 @@ fn method_label(method: &Method) -> &'static str {
 async fn commit(server: &Server, command: Command) -> Result<(u64, Outcome), ApiError> {
     let written = server.write(command).await?;
     Ok((written.index, written.reply?))
+}
+
+/// What every answer of Consul's API has.
+pub(crate) fn add_common_headers(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    headers.insert(
+        HeaderName::from_static("x-consul-default-acl-policy"),
+        HeaderValue::from_static("allow"),
+    );
 }
