@@ -265,7 +265,10 @@ mod tests {
             // A number that no name is known for.
             _ => "",
         };
-        assert!(output.starts_with(&format!("HTTP GET http://a/: {status}{words}")), "{output}");
+        assert!(
+            output.starts_with(&format!("HTTP GET http://a/: {status}{words}")),
+            "{output}"
+        );
         assert!(output.ends_with(" Output: body"), "{output}");
         judged
     }
