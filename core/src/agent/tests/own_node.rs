@@ -63,7 +63,7 @@ fn checks_of_a_configuration_are_the_nodes_or_a_services() {
     let world = World::new();
     let agent = world.start(json!({
         "service": {"name": "web", "id": "web-1"},
-        "check": {"id": "disk", "name": "Disk", "ttl": "30s", "notes": "of the host"},
+        "check": {"id": "disk", "name": "Disk", "type": "ttl", "ttl": "30s", "notes": "of the host"},
         "checks": [
             {"name": "port", "tcp": "10.0.0.1:80", "interval": "1s", "service_id": "web-1"},
             {"id": "load", "name": "Load", "args": ["load"], "interval": "1s", "output_max_size": 3},
