@@ -28,3 +28,7 @@ pub mod server;
 pub mod api;
 
 pub mod agent;
+
+#[cfg(test)]
+#[path = "../tests/strange/mod.rs"]
+mod strange;

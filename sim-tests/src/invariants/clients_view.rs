@@ -300,6 +300,10 @@ fn read<'a>(
 
 /// All states in which it can be after something happened, if it was in one of these before; `None` if it can't have happened.
 fn possible_steps(states: &BTreeSet<Option<Known>>, about: &About<'_>) -> Option<BTreeSet<Option<Known>>> {
+    let states = &match about {
+        About::Register(form, service, _) => expired_before(states, *form, service),
+        _ => states.clone(),
+    };
     let mut next: BTreeSet<Option<Known>> = states.iter().filter_map(|state| step(state, about)).collect();
     if let About::Register(form, service, keeps) = about {
         if states.iter().flatten().any(Known::may_be_gone) {
@@ -312,6 +316,29 @@ fn possible_steps(states: &BTreeSet<Option<Known>>, about: &About<'_>) -> Option
         }
     }
     (!next.is_empty()).then_some(next)
+}
+
+/// The same states, and those in which checks have expired unseen that can't any more once this is registered: its status
+/// stays then.
+fn expired_before(
+    states: &BTreeSet<Option<Known>>,
+    form: RegisterForm,
+    service: &Service,
+) -> BTreeSet<Option<Known>> {
+    let mut all = states.clone();
+    for (id, given) in service.check_ids(form).into_iter().zip(&service.checks) {
+        if given.ttl_ms > 0 {
+            continue;
+        }
+        let expired = |state: &Option<Known>| {
+            let mut known = state.clone()?;
+            let check = known.checks.get_mut(&id).filter(|check| check.may_expire())?;
+            check.status = CheckStatus::Critical;
+            Some(Some(known))
+        };
+        all.extend(all.iter().filter_map(expired).collect::<Vec<_>>());
+    }
+    all
 }
 
 /// The state after something happened; `None` if it can't have happened so.
@@ -559,6 +586,23 @@ mod tests {
         story.register("web-2", 3);
         story.read(1, web(false), Freshness::Default);
         assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    /// A status that is set by a registration, though the check is there.
+    fn set_again(mut story: Story) -> Story {
+        story.report(CHECK, Critical);
+        story.register_passing("web-1", 2);
+        story.read(1, web(false), Freshness::Default);
+        story
+    }
+
+    #[test]
+    fn a_registration_may_set_a_status_only_in_an_older_cluster() {
+        assert_eq!(check(&set_again(story()).finish()), Ok(()));
+        let mut newer = story();
+        newer.commit(Command::RaiseVersion(Command::AS_AGENTS));
+        newer.wait_ms(1);
+        assert!(complaint(set_again(newer)).contains("web-1"));
     }
 
     fn maintain(story: &mut Story, of: Option<&str>, begins: bool) -> u32 {

@@ -12,10 +12,7 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    harness::{NODE, TestRuntime, World},
-    strange::{self, Json},
-};
+use super::harness::{NODE, TestRuntime, World};
 use crate::{
     agent::{Agent, ConfigFile},
     api::http::{
@@ -27,7 +24,8 @@ use crate::{
         CHECKS_PER_INSTANCE_MAX, META_PAIRS_MAX, META_VALUE_CHARS_MAX, TAG_BYTES_MAX, TAGGED_ADDRESSES_MAX,
         TAGS_PER_INSTANCE_MAX, TTL_MAX, WEIGHT_MAX,
     },
-    registry::{CheckDefinitionUpdate, Instance, NodeName, Registration},
+    registry::{CheckDefinitionUpdate, Instance, Keeps, NodeName, Registration},
+    strange::{self, Json},
 };
 
 /// Services as they are registered, in both forms.
@@ -122,7 +120,7 @@ fn a_service_of_the_configuration_is_refused_with_its_place_or_is_what_servers_t
         assert_is_within_limits(&spec.instance, &checks);
         let registration = Registration {
             node: plain_node(node(), "10.0.0.9"),
-            keep_existing_node: false,
+            keeps: Keeps::Nothing,
             instance: Some(spec.instance.clone()),
             checks,
             replace_checks: true,

@@ -9,5 +9,3 @@ mod like_consul;
 mod own_api;
 mod own_node;
 mod servers;
-#[path = "../../../tests/strange/mod.rs"]
-mod strange;

@@ -8,8 +8,8 @@ use proptest::{
     sample::{Index, select},
 };
 
-use super::{strange, tests::world, *};
-use crate::registry::Check;
+use super::{tests::world, *};
+use crate::{registry::Check, strange};
 
 const SHAPES: [Shape; 5] = [
     Shape::Node,

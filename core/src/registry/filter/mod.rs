@@ -259,7 +259,4 @@ impl fmt::Debug for Filter {
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
-#[path = "../../../tests/strange/mod.rs"]
-mod strange;
-#[cfg(test)]
 mod tests;
