@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::join;
 use openraft::Snapshot;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -329,15 +330,18 @@ impl<'a, V: DiskView> RowPages<'a, V> {
         let keyspace = self.keyspace;
         let failed = |error| row_error(keyspace, error);
         let mut restored = RestoredRows::default();
-        loop {
-            let rows = self.next().await?;
-            if rows.is_empty() {
-                return restored.finish().map_err(failed);
-            }
-            for (key, value) in rows {
-                restored.take_in(key, &value).map_err(failed)?;
-            }
+        let mut rows = self.next().await?;
+        while !rows.is_empty() {
+            // The disk reads the next ones meanwhile: a start takes the longer of the two, not both.
+            let taking_in = async {
+                let mut rows = rows.into_iter();
+                rows.try_for_each(|(key, value)| restored.take_in(key, &value).map_err(failed))
+            };
+            let (next, taken) = join(self.next(), taking_in).await;
+            taken?;
+            rows = next?;
         }
+        restored.finish().map_err(failed)
     }
 }
 

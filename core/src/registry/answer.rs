@@ -1,9 +1,6 @@
 //! The answer to each query.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Check, CheckStatus, Filter, Instance, InstanceHealth, Key, ListedCheck, Namespace, Node, NodeName, Query,
@@ -273,11 +270,12 @@ fn instances_of_service<'a>(
     let spellings: Vec<&Service> = tables.spellings(namespace, service).collect();
     match spellings[..] {
         [] => Box::new(std::iter::empty()),
-        [only] => Box::new(only.instances.values()),
+        [only] => Box::new(only.instances()),
         _ => {
-            let instances = spellings.into_iter().flat_map(|service| &service.instances);
-            let sorted: BTreeMap<_, _> = instances.collect();
-            Box::new(sorted.into_values())
+            let instances = spellings.into_iter().flat_map(Service::instances);
+            let mut sorted: Vec<_> = instances.collect();
+            sorted.sort_by(|one, other| (&one.node, &one.id).cmp(&(&other.node, &other.id)));
+            Box::new(sorted.into_iter())
         }
     }
 }
@@ -328,7 +326,7 @@ fn tags_of_service(
     if node_meta.is_empty() && filters.0.is_empty() {
         return Some(service.tags.keys().cloned().collect());
     }
-    let instances = service.instances.values();
+    let instances = service.instances();
     let mut wanted = instances
         .filter(|instance| {
             let node = tables.node_beneath(&instance.node);

@@ -195,7 +195,7 @@ impl<'a> Comparison<'a> {
         }
         for ((namespace, name), delta) in deltas {
             let service = self.tables.service(namespace, name);
-            let count = service.map_or(0, |service| service.instances.len());
+            let count = service.map_or(0, |service| service.instances().len());
             let tag_count = |tag: &str| {
                 service
                     .and_then(|service| service.tags.get(tag))

@@ -10,6 +10,7 @@ use super::{
         Row, RowError, check_key, corrupt_row, index_key, instance_key, node_key, row_hash, session_key,
         staged_key, version_key,
     },
+    tables::Catalog,
 };
 
 /// See [`Registry::from_rows`].
@@ -28,6 +29,7 @@ pub(super) fn from_rows(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Resul
 #[derive(Debug, Default)]
 pub(crate) struct RestoredRows {
     registry: Registry,
+    catalog: Catalog,
     last: Option<Bytes>,
 }
 
@@ -45,7 +47,7 @@ impl RestoredRows {
         }
         let registry = &mut self.registry;
         registry.digest = registry.digest.wrapping_add(row_hash(&key, value));
-        take_in(registry, row);
+        take_in(registry, &mut self.catalog, row);
         self.last = Some(key);
         Ok(())
     }
@@ -54,7 +56,8 @@ impl RestoredRows {
     ///
     /// # Errors
     /// Rows contradict each other.
-    pub(crate) fn finish(self) -> Result<Registry, RowError> {
+    pub(crate) fn finish(mut self) -> Result<Registry, RowError> {
+        self.registry.tables.lay_down(self.catalog);
         complete(self.registry)
     }
 }
@@ -70,23 +73,14 @@ fn complete(mut registry: Registry) -> Result<Registry, RowError> {
     Ok(registry)
 }
 
-fn take_in(registry: &mut Registry, row: Row) {
+fn take_in(registry: &mut Registry, catalog: &mut Catalog, row: Row) {
     match row {
         Row::Index(index) => registry.index = index,
         Row::Floor(kind, index) => registry.topics.restore_floor(kind, index),
         Row::CommandVersion(version) => registry.version = version,
-        Row::Node(node) => {
-            let name = node.name.clone();
-            registry.tables.set_node(&name, Some(node));
-        }
-        Row::Instance(instance) => {
-            let key = instance.key();
-            registry.tables.set_instance(&key, Some(instance));
-        }
-        Row::Check(check) => {
-            let key = check.key();
-            registry.tables.set_check(&key, Some(check));
-        }
+        Row::Node(node) => catalog.nodes.push(node),
+        Row::Instance(instance) => catalog.instances.push(instance),
+        Row::Check(check) => catalog.checks.push(check),
         Row::Compacted(revision) => registry.history.restore_compacted(revision),
         Row::Version(revision, key, content) => registry.history.restore(key, revision, content),
         Row::Session(session) => {
@@ -123,17 +117,15 @@ fn check_references(registry: &Registry) -> Result<(), RowError> {
             let node = check.node.as_str();
             return Err(corrupt_row(&key(), format!("its node {node:?} is missing")));
         }
-        match check.instance_key() {
-            Some(instance) if tables.instance(&instance).is_none() => {
-                let id = instance.id.as_str();
-                return Err(corrupt_row(&key(), format!("its instance {id:?} is missing")));
-            }
-            None if check.namespace != Namespace::default() => {
-                let reason = "a node's own check is in the namespace \"default\"";
-                return Err(corrupt_row(&key(), reason));
-            }
-            _ => {}
+        if check.instance.is_none() && check.namespace != Namespace::default() {
+            let reason = "a node's own check is in the namespace \"default\"";
+            return Err(corrupt_row(&key(), reason));
         }
+    }
+    if let Some(check) = tables.stray_check() {
+        let id = check.instance.as_ref().map_or("", |id| id.as_str());
+        let reason = format!("its instance {id:?} is missing");
+        return Err(corrupt_row(&check_key(&check.key()), reason));
     }
     if let Some(reason) = registry.staged.incomplete() {
         return Err(corrupt_row(&staged_key(0), reason));

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::{
     Check, CheckKey, Instance, InstanceKey, Key, KeyValue, Node, NodeName, RowChange, Session, SessionId,
@@ -37,6 +37,9 @@ const SESSION: u8 = 0x14;
 const LOCK_DELAY: u8 = 0x15;
 const TOPIC: u8 = 0x20;
 const STAGED: u8 = 0x30;
+
+/// Bytes of a row, its key's length included, that are hashed in one piece.
+const SMALL_ROW_BYTES: usize = 512;
 
 /// Stored bytes that can't be read: a row, or a command of the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -141,10 +144,29 @@ impl Row {
             }
             _ => return Err(corrupt_row(key, "its kind is unknown to this server")),
         };
-        if row.encode() != (key.clone(), value.clone()) {
+        if !row.is_encoded_to(key, value) {
             return Err(corrupt_row(key, "it is not what its content is encoded to"));
         }
         Ok(row)
+    }
+
+    /// Whether [`Row::encode`] gives these. What there are many of is compared as it is encoded, and nothing is put
+    /// together for it.
+    fn is_encoded_to(&self, key: &Bytes, value: &Bytes) -> bool {
+        match self {
+            Row::Instance(instance) => {
+                instance_key(&instance.key()) == key
+                    && is_encoded(version_of(instance.least_version()), instance, value)
+            }
+            Row::Check(check) => {
+                let version = version_of(check.definition.least_version());
+                check_key(&check.key()) == key && is_encoded(version, check, value)
+            }
+            Row::Topic(topic, index) => {
+                topic_key(topic) == key && is_encoded(ROW_VERSION, &(topic, index), value)
+            }
+            _ => self.encode() == (key.clone(), value.clone()),
+        }
     }
 }
 
@@ -318,6 +340,37 @@ pub(super) fn encode(version: u8, content: &impl Serialize) -> Bytes {
     Bytes::from(bytes.expect("what the registry holds can be serialised, and memory does not refuse it"))
 }
 
+/// Whether [`encode`] gives these bytes.
+fn is_encoded(version: u8, content: &impl Serialize, bytes: &[u8]) -> bool {
+    match bytes.split_first() {
+        Some((found, rest)) if *found == version => {
+            postcard::serialize_with_flavor(content, Compared(rest)).unwrap_or(false)
+        }
+        _ => false,
+    }
+}
+
+/// Compares what is encoded with these bytes.
+struct Compared<'a>(&'a [u8]);
+
+impl postcard::ser_flavors::Flavor for Compared<'_> {
+    type Output = bool;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        let rest = self.0.strip_prefix(bytes);
+        self.0 = rest.ok_or(postcard::Error::SerializeBufferFull)?;
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<bool> {
+        Ok(self.0.is_empty())
+    }
+}
+
 pub(super) fn decode<T: DeserializeOwned>(
     name: impl Fn() -> String,
     known: u8,
@@ -346,9 +399,20 @@ pub(super) fn decode<T: DeserializeOwned>(
 
 /// The hash of one row, as it counts in the digest.
 pub(super) fn row_hash(key: &[u8], value: &[u8]) -> u128 {
-    let mut hasher = Xxh3::new();
     // The key's length comes first, so that no byte can move between key and value unnoticed.
-    hasher.update(&(key.len() as u64).to_le_bytes());
+    let length = (key.len() as u64).to_le_bytes();
+    let size = length.len() + key.len() + value.len();
+    if size <= SMALL_ROW_BYTES {
+        // The same hash, and several times as fast.
+        let mut row = [0; SMALL_ROW_BYTES];
+        let (behind_length, behind_key) = (length.len(), length.len() + key.len());
+        row[..behind_length].copy_from_slice(&length);
+        row[behind_length..behind_key].copy_from_slice(key);
+        row[behind_key..size].copy_from_slice(value);
+        return xxh3_128(&row[..size]);
+    }
+    let mut hasher = Xxh3::new();
+    hasher.update(&length);
     hasher.update(key);
     hasher.update(value);
     hasher.digest128()
@@ -383,5 +447,39 @@ impl RowLog {
             changes.push(RowChange { key, value: after });
         }
         changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_row_has_the_hash_of_its_parts() {
+        for size in [
+            0,
+            1,
+            100,
+            SMALL_ROW_BYTES - 10,
+            SMALL_ROW_BYTES - 9,
+            SMALL_ROW_BYTES,
+        ] {
+            let (key, value) = (b"k", vec![7; size]);
+            let mut hasher = Xxh3::new();
+            hasher.update(&1_u64.to_le_bytes());
+            hasher.update(key);
+            hasher.update(&value);
+            assert_eq!(row_hash(key, &value), hasher.digest128(), "{size} bytes");
+        }
+    }
+
+    #[test]
+    fn a_value_that_differs_anywhere_is_not_what_is_encoded() {
+        let value = encode(1, &("text", 300_u64));
+        assert!(is_encoded(1, &("text", 300_u64), &value));
+        assert!(!is_encoded(2, &("text", 300_u64), &value));
+        assert!(!is_encoded(1, &("text", 300_u64), &value[..value.len() - 1]));
+        assert!(!is_encoded(1, &("text", 300_u64), &[&value[..], &[0]].concat()));
+        assert!(!is_encoded(1, &("text", 300_u64), &[]));
     }
 }

@@ -64,9 +64,14 @@ impl Deadlines {
             ..Deadlines::default()
         };
         let now = self.observe(now);
+        let mut running = Vec::new();
         for check in registry.checks() {
-            self.watch(check.key(), check, now, News::Registered);
+            match running_ttl(check) {
+                Some(ttl) => running.push((check.key(), ttl)),
+                None => self.watch(check.key(), check, now, News::Registered),
+            }
         }
+        self.checks.start_all(now, running);
         for session in registry.sessions() {
             self.start_session(&session.id, registry, now);
         }
@@ -161,13 +166,13 @@ impl Deadlines {
 
     /// Sets the times of a check as it is now.
     fn watch(&mut self, key: CheckKey, check: &Check, now: Instant, news: News) {
-        match check.definition.ttl() {
-            Some(ttl) if check.status != CheckStatus::Critical => {
+        match running_ttl(check) {
+            Some(ttl) => {
                 if news != News::Other || !self.checks.runs(&key) {
                     self.checks.start(key.clone(), now, ttl);
                 }
             }
-            _ => self.checks.forget(&key),
+            None => self.checks.forget(&key),
         }
         let after = check.definition.deregister_critical_service_after;
         let reaped = check.status == CheckStatus::Critical && !after.is_zero() && check.instance.is_some();
@@ -368,6 +373,12 @@ impl Deadlines {
         let next = next.into_iter().flatten().min()?;
         (next != IN_FLIGHT).then(|| next + self.clock.paused)
     }
+}
+
+/// The TTL of a check whose time runs: a critical one does not expire again, and takes its instance away at most.
+fn running_ttl(check: &Check) -> Option<Duration> {
+    let ttl = check.definition.ttl()?;
+    (check.status != CheckStatus::Critical).then_some(ttl)
 }
 
 /// A check as the leader saw it when it decided.

@@ -42,7 +42,7 @@ mod views;
 mod wiring;
 mod words;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Borrow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -348,8 +348,12 @@ impl Server {
     ///
     /// # Errors
     /// No leader (also at the end of a wait), over a limit, stopped.
-    pub async fn read(&self, query: Query, options: ReadOptions) -> Result<Answer, ServerError> {
-        self.0.read(&query, options).await
+    pub async fn read(
+        &self,
+        query: impl Borrow<Query> + Send,
+        options: ReadOptions,
+    ) -> Result<Answer, ServerError> {
+        self.0.read(query.borrow(), options).await
     }
     /// Gives what a query answers now, unless the client has that, and then each time that it differs, for as long as
     /// the stream is kept. The options' index is that of what the client has; their wait means nothing here.

@@ -8,6 +8,7 @@ use super::{
     commit,
     encode::Encoder,
     error::ApiError,
+    later,
     options::{Name, Options, WriteOptions},
     read,
     reply::{self, Reply},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     registry::{Command, NodeName, Query, Refusal, ServiceName, Shape},
-    server::Server,
+    server::{Answer, Server},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -51,6 +52,7 @@ pub(super) fn routes() -> Router<Server> {
 
 /// To a read that failed Consul's catalog adds the headers of one of which nothing is known.
 async fn without_freshness(response: Response) -> Response {
+    let response = later::awaited(response).await;
     match response.status() {
         StatusCode::INTERNAL_SERVER_ERROR => reply::unknown_freshness(response),
         _ => response,
@@ -92,28 +94,32 @@ async fn datacenters(State(server): State<Server>) -> Reply {
 }
 
 /// `GET /v1/catalog/nodes`.
-async fn nodes(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+async fn nodes(State(server): State<Server>, options: Options) -> Result<Response, ApiError> {
     let query = Query::Nodes {
         node_meta: options.node_meta.clone(),
     };
     let query = options.filtered(query, Shape::Node, &server)?;
-    let answer = server.read(query, options.read).await?;
-    let encoder = Encoder::new(server.config());
-    let body = answer.view.bytes(|view| encoder.nodes(view));
-    Ok(Reply::read(&answer, &options, body))
+    let reply = |server: &Server, answer: &Answer, shown| {
+        let encoder = Encoder::new(server.config());
+        let body = answer.view.bytes(|view| encoder.nodes(view));
+        Reply::shown(answer, shown, body)
+    };
+    later::read(server, query, &options, reply).await
 }
 
 /// `GET /v1/catalog/services`: names with the union of their instances' tags.
-async fn services(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
+async fn services(State(server): State<Server>, options: Options) -> Result<Response, ApiError> {
     let query = Query::Services {
         namespace: options.namespace.clone(),
         node_meta: options.node_meta.clone(),
     };
     let query = options.filtered(query, Shape::CatalogService, &server)?;
-    let answer = server.read(query, options.read).await?;
-    let encoder = Encoder::new(server.config());
-    let body = answer.view.bytes(|view| encoder.services(view));
-    Ok(Reply::read(&answer, &options, body))
+    let reply = |server: &Server, answer: &Answer, shown| {
+        let encoder = Encoder::new(server.config());
+        let body = answer.view.bytes(|view| encoder.services(view));
+        Reply::shown(answer, shown, body)
+    };
+    later::read(server, query, &options, reply).await
 }
 
 /// `GET /v1/catalog/service/{name}`: the instances of a service with their nodes.
@@ -121,14 +127,14 @@ async fn service(
     State(server): State<Server>,
     Name(service): Name<ServiceName>,
     options: Options,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let query = Query::CatalogService {
         namespace: options.namespace.clone(),
         service,
         tags: options.tags.clone(),
         node_meta: options.node_meta.clone(),
     };
-    instances(&server, query, &options).await
+    instances(server, query, &options).await
 }
 
 /// `GET /v1/catalog/connect/{name}`: the instances through which a service is reached in a service mesh.
@@ -136,7 +142,7 @@ async fn connect(
     State(server): State<Server>,
     Name(service): Name<ServiceName>,
     options: Options,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     options.refuse_namespace()?;
     let query = Query::Connect {
         service,
@@ -145,16 +151,18 @@ async fn connect(
         tags: options.tags.clone(),
         node_meta: options.node_meta.clone(),
     };
-    instances(&server, query, &options).await
+    instances(server, query, &options).await
 }
 
 /// Instances with their nodes, in the catalog's form.
-async fn instances(server: &Server, query: Query, options: &Options) -> Result<Reply, ApiError> {
-    let query = options.filtered(query, Shape::CatalogService, server)?;
-    let answer = server.read(query, options.read).await?;
-    let encoder = Encoder::new(server.config());
-    let body = answer.view.bytes(|view| encoder.catalog_service(view));
-    Ok(Reply::read(&answer, options, body))
+async fn instances(server: Server, query: Query, options: &Options) -> Result<Response, ApiError> {
+    let query = options.filtered(query, Shape::CatalogService, &server)?;
+    let reply = |server: &Server, answer: &Answer, shown| {
+        let encoder = Encoder::new(server.config());
+        let body = answer.view.bytes(|view| encoder.catalog_service(view));
+        Reply::shown(answer, shown, body)
+    };
+    later::read(server, query, options, reply).await
 }
 
 /// `GET /v1/catalog/node/{name}`: a node with its services by id; `null` if there is none.
@@ -162,16 +170,18 @@ async fn node(
     State(server): State<Server>,
     Name(node): Name<NodeName>,
     options: Options,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let query = Query::NodeServices {
         namespace: options.namespace.clone(),
         node,
     };
     let query = options.filtered(query, Shape::Service, &server)?;
-    let answer = server.read(query, options.read).await?;
-    let encoder = Encoder::new(server.config());
-    let body = answer.view.bytes(|view| encoder.node_with_services(view));
-    Ok(Reply::read(&answer, &options, body))
+    let reply = |server: &Server, answer: &Answer, shown| {
+        let encoder = Encoder::new(server.config());
+        let body = answer.view.bytes(|view| encoder.node_with_services(view));
+        Reply::shown(answer, shown, body)
+    };
+    later::read(server, query, &options, reply).await
 }
 
 /// `GET /v1/catalog/node-services/{name}`: the same with its services as a list.
@@ -179,14 +189,16 @@ async fn node_services(
     State(server): State<Server>,
     Name(node): Name<NodeName>,
     options: Options,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let query = Query::NodeServices {
         namespace: options.namespace.clone(),
         node,
     };
     let query = options.filtered(query, Shape::Service, &server)?;
-    let answer = server.read(query, options.read).await?;
-    // The shared bytes are those of the other path's shape.
-    let body = Encoder::new(server.config()).node_service_list(&answer.view.view);
-    Ok(Reply::read(&answer, &options, body))
+    let reply = |server: &Server, answer: &Answer, shown| {
+        // The shared bytes are those of the other path's shape.
+        let body = Encoder::new(server.config()).node_service_list(&answer.view.view);
+        Reply::shown(answer, shown, body)
+    };
+    later::read(server, query, &options, reply).await
 }

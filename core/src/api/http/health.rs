@@ -3,12 +3,14 @@
 use axum::{
     Router,
     extract::{Path, State},
+    response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
 
 use super::{
     encode::Encoder,
     error::ApiError,
+    later,
     options::{Name, Options},
     read,
     reply::Reply,
@@ -16,7 +18,7 @@ use super::{
 };
 use crate::{
     registry::{CheckStatus, NodeName, Query, ServiceName, Shape},
-    server::{ReadOptions, Server},
+    server::{Answer, ReadOptions, Server},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -53,9 +55,9 @@ async fn service(
     State(server): State<Server>,
     Name(service): Name<ServiceName>,
     options: Options,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let query = service_health(service, &options, &server)?;
-    instances(&server, query, &options).await
+    instances(server, query, &options).await
 }
 
 /// `GET /v1/health/connect/{name}`: the instances through which a service is reached in a service mesh.
@@ -63,7 +65,7 @@ async fn connect(
     State(server): State<Server>,
     Name(service): Name<ServiceName>,
     options: Options,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     options.refuse_namespace()?;
     let query = Query::Connect {
         service,
@@ -73,15 +75,17 @@ async fn connect(
         node_meta: options.node_meta.clone(),
     };
     let query = options.filtered(query, Shape::Health, &server)?;
-    instances(&server, query, &options).await
+    instances(server, query, &options).await
 }
 
 /// Instances with their nodes and checks.
-async fn instances(server: &Server, query: Query, options: &Options) -> Result<Reply, ApiError> {
-    let answer = server.read(query, options.read).await?;
-    let encoder = Encoder::new(server.config());
-    let body = answer.view.bytes(|view| encoder.service_health(view));
-    Ok(Reply::read(&answer, options, body))
+async fn instances(server: Server, query: Query, options: &Options) -> Result<Response, ApiError> {
+    let reply = |server: &Server, answer: &Answer, shown| {
+        let encoder = Encoder::new(server.config());
+        let body = answer.view.bytes(|view| encoder.service_health(view));
+        Reply::shown(answer, shown, body)
+    };
+    later::read(server, query, options, reply).await
 }
 
 /// What is asked about the health of a service, by a request for it once or by a stream.
@@ -105,13 +109,13 @@ async fn service_checks(
     State(server): State<Server>,
     Name(service): Name<ServiceName>,
     options: Options,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let query = Query::ServiceChecks {
         namespace: options.namespace.clone(),
         service,
         node_meta: options.node_meta.clone(),
     };
-    checks(&server, query, &options).await
+    checks(server, query, &options).await
 }
 
 /// `GET /v1/health/node/{name}`: the checks of a node and of its instances; for its agent as it registered them.
@@ -119,18 +123,20 @@ async fn node_checks(
     State(server): State<Server>,
     Name(node): Name<NodeName>,
     options: Options,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let query = Query::NodeChecks {
         namespace: options.namespace.clone(),
         node,
     };
     if !options.parameters.has(AS_REGISTERED) {
-        return checks(&server, query, &options).await;
+        return checks(server, query, &options).await;
     }
-    // The view's own bytes are what all others are shown.
-    let answer = server.read(query, options.read).await?;
-    let body = Encoder::new(server.config()).checks_as_registered(&answer.view.view);
-    Ok(Reply::read(&answer, &options, body))
+    let reply = |server: &Server, answer: &Answer, shown| {
+        // The view's own bytes are what all others are shown.
+        let body = Encoder::new(server.config()).checks_as_registered(&answer.view.view);
+        Reply::shown(answer, shown, body)
+    };
+    later::read(server, query, &options, reply).await
 }
 
 /// The parameter by which an agent asks for its node's checks with all that it said of them, to compare.
@@ -141,7 +147,7 @@ async fn checks_in_state(
     State(server): State<Server>,
     Path(state): Path<String>,
     options: Options,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let status = match (state.as_str(), parse_status(&state)) {
         ("any", _) => None,
         (_, Some(status)) => Some(status),
@@ -158,7 +164,8 @@ async fn checks_in_state(
                 node_meta: Vec::new(),
             };
             let answer = server.read(query, read).await?;
-            return Ok(Reply::read(&answer, &options, Bytes::from_static(b"[]")));
+            let reply = Reply::read(&answer, &options, Bytes::from_static(b"[]"));
+            return Ok(reply.into_response());
         }
     };
     let query = Query::ChecksInState {
@@ -166,13 +173,15 @@ async fn checks_in_state(
         status,
         node_meta: options.node_meta.clone(),
     };
-    checks(&server, query, &options).await
+    checks(server, query, &options).await
 }
 
-async fn checks(server: &Server, query: Query, options: &Options) -> Result<Reply, ApiError> {
-    let query = options.filtered(query, Shape::Check, server)?;
-    let answer = server.read(query, options.read).await?;
-    let encoder = Encoder::new(server.config());
-    let body = answer.view.bytes(|view| encoder.checks(view));
-    Ok(Reply::read(&answer, options, body))
+async fn checks(server: Server, query: Query, options: &Options) -> Result<Response, ApiError> {
+    let query = options.filtered(query, Shape::Check, &server)?;
+    let reply = |server: &Server, answer: &Answer, shown| {
+        let encoder = Encoder::new(server.config());
+        let body = answer.view.bytes(|view| encoder.checks(view));
+        Reply::shown(answer, shown, body)
+    };
+    later::read(server, query, options, reply).await
 }

@@ -16,6 +16,7 @@ use super::{
     body::ValueBody,
     encode,
     error::{ApiError, echo},
+    later,
     options::{Options, Parameters, WriteOptions},
     reply::Reply,
     requests::client_key,
@@ -25,7 +26,7 @@ use crate::{
     registry::{
         Command, Key, KeyWrite, Namespace, Operation, OperationRefusal, Query, Refusal, SessionId, View,
     },
-    server::Server,
+    server::{Answer, Server},
 };
 
 /// What stands before a key: where it is read and written, and where what is below it is watched.
@@ -115,16 +116,16 @@ async fn read(
     } else {
         Query::Key(key)
     };
-    let answer = server.read(query, options.read).await?;
-    let reply = match &answer.view.view {
-        View::Keys(found) if found.is_empty() => Reply::read_nothing(&answer, &options),
-        View::KeyNames(found) if found.is_empty() => Reply::read_nothing(&answer, &options),
-        View::Keys(found) if found.len() == 1 && parameters.has("raw") => {
-            Reply::read(&answer, &options, found[0].value.clone()).raw()
+    let raw = parameters.has("raw");
+    let reply = move |_: &Server, answer: &Answer, shown| match &answer.view.view {
+        View::Keys(found) if found.is_empty() => Reply::read_nothing(answer, shown),
+        View::KeyNames(found) if found.is_empty() => Reply::read_nothing(answer, shown),
+        View::Keys(found) if found.len() == 1 && raw => {
+            Reply::shown(answer, shown, found[0].value.clone()).raw()
         }
-        _ => Reply::read(&answer, &options, answer.view.bytes(encode::keys)),
+        _ => Reply::shown(answer, shown, answer.view.bytes(encode::keys)),
     };
-    Ok(reply.into_response())
+    later::read(server, query, &options, reply).await
 }
 
 /// `PUT /v1/kv/{key}`: puts a value; with `?cas` if the key was not changed since, with `?acquire` together with its

@@ -4,7 +4,7 @@
 //! `operator`, `autopilot`, `connect`, `snapshot`, `access`, `cluster`, `batch`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`path`] (what is sent to a clean path), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
-//! [`reply`] (headers of answers), [`error`] (errors in one line), [`duration`] (Go's durations).
+//! [`reply`] (headers of answers), `later` (those that are waited for), [`error`] (errors in one line), [`duration`] (Go's durations).
 //!
 //! Where this API differs from Consul's, on purpose:
 //! - `POST` is the same as `PUT`, but for keys and prepared queries. A port outside of 0 to 65535 is refused.
@@ -33,6 +33,7 @@ pub(crate) mod health;
 pub(crate) mod host;
 mod identity;
 pub(crate) mod kv;
+mod later;
 pub(crate) mod maintenance;
 pub(crate) mod oneself;
 mod operation;
@@ -49,15 +50,21 @@ mod snapshot;
 mod txn;
 mod watch;
 
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
 use axum::{
     Router,
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     handler::Handler,
-    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, put},
 };
+use futures_util::future::{BoxFuture, Either, FutureExt as _, ready};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use tower::{Service, layer::layer_fn};
 
 use self::error::ApiError;
 use crate::{
@@ -73,7 +80,13 @@ pub fn router(server: Server) -> Router {
 /// As [`router`], of [`routes`] that are there already: putting them together costs more than a start of a small server.
 pub fn router_of(routes: Router<Server>, server: Server) -> Router {
     routes
-        .layer(from_fn_with_state(server.clone(), finish))
+        .layer(layer_fn({
+            let server = server.clone();
+            move |inner| Finish {
+                inner,
+                server: server.clone(),
+            }
+        }))
         .with_state(server)
 }
 
@@ -146,31 +159,57 @@ async fn unknown_path() -> Response {
     (StatusCode::NOT_FOUND, message).into_response()
 }
 
-/// Adds what every answer has in common, and counts it.
-async fn finish(State(server): State<Server>, request: Request, next: Next) -> Response {
-    let began = server.now();
-    let method = method_label(request.method());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let of_api = request.uri().path().starts_with("/v1/");
-    let pretty = of_api && pretty::is_asked_for(request.uri().query());
-    let mut response = match path::redirect(request.uri()) {
-        Some(moved) => moved,
-        None => next.run(request).await,
-    };
-    if pretty {
-        response = pretty::indent(response).await;
+/// Adds what every answer has in common, and counts it. A service and no function: that would hold the request, more than
+/// once, for as long as a query waits.
+#[derive(Clone)]
+struct Finish<S> {
+    inner: S,
+    server: Server,
+}
+
+impl<S> Service<Request> for Finish<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
     }
-    if of_api {
-        add_common_headers(&mut response);
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let server = self.server.clone();
+        let began = server.now();
+        let method = method_label(request.method());
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let of_api = request.uri().path().starts_with("/v1/");
+        let pretty = of_api && pretty::is_asked_for(request.uri().query());
+        let answer = match path::redirect(request.uri()) {
+            Some(moved) => Either::Left(ready(Ok(moved))),
+            None => Either::Right(self.inner.call(request)),
+        };
+        let finish = async move |Ok(response): Result<Response, Infallible>| {
+            let mut response = later::awaited(response).await;
+            if pretty {
+                response = pretty::indent(response).await;
+            }
+            if of_api {
+                add_common_headers(&mut response);
+            }
+            let took = server.now().saturating_since(began);
+            // Paths that are no route share one label: clients must not be able to make up series.
+            let route = route.map_or_else(
+                || "unmatched".to_owned(),
+                |route| route.as_str().replace("{*", "{"),
+            );
+            server.count_request(&route, method, response.status().as_u16(), took);
+            Ok(response)
+        };
+        answer.then(finish).boxed()
     }
-    let took = server.now().saturating_since(began);
-    // Paths that are no route share one label: clients must not be able to make up series.
-    let route = route.map_or_else(
-        || "unmatched".to_owned(),
-        |route| route.as_str().replace("{*", "{"),
-    );
-    server.count_request(&route, method, response.status().as_u16(), took);
-    response
 }
 
 /// A method as a label of a metric: one of a few.

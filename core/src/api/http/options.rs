@@ -187,6 +187,15 @@ impl FromRequestParts<Server> for Options {
     }
 }
 
+/// What an answer says of how it was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// What `X-Consul-Effective-Consistency` says.
+    pub consistency: &'static str,
+    /// Whether `?cached` was asked for.
+    pub cached: bool,
+}
+
 impl Options {
     /// What `X-Consul-Effective-Consistency` says.
     pub fn effective_consistency(&self) -> &'static str {
@@ -194,6 +203,14 @@ impl Options {
             Consistency::Stale { .. } => "stale",
             Consistency::Linearizable if self.consistent => "consistent",
             Consistency::Linearizable => "leader",
+        }
+    }
+
+    /// What an answer says of them.
+    pub fn shown(&self) -> Shown {
+        Shown {
+            consistency: self.effective_consistency(),
+            cached: self.parameters.has("cached"),
         }
     }
 

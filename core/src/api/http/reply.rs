@@ -10,7 +10,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::{encode, options::Options};
+use super::{
+    encode,
+    options::{Options, Shown},
+};
 use crate::server::Answer;
 
 const INDEX: HeaderName = HeaderName::from_static("x-index");
@@ -65,18 +68,23 @@ impl Reply {
 
     /// An answer to a read, with what is known of its freshness.
     pub fn read(answer: &Answer, options: &Options, body: Bytes) -> Self {
+        Reply::shown(answer, options.shown(), body)
+    }
+
+    /// As [`Reply::read`], by what it says of the options alone.
+    pub fn shown(answer: &Answer, options: Shown, body: Bytes) -> Self {
         let last_contact = u64::try_from(answer.last_contact.as_millis()).unwrap_or(u64::MAX);
         let mut reply = Reply::encoded(body)
             .with_index(answer.index)
             .with_freshness(answer.known_leader, last_contact);
         reply.headers.insert(
             EFFECTIVE_CONSISTENCY,
-            HeaderValue::from_static(options.effective_consistency()),
+            HeaderValue::from_static(options.consistency),
         );
         reply
             .headers
             .insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
-        if options.parameters.has("cached") {
+        if options.cached {
             // Views are shared, so this one may be of an earlier request; but none is older than what is asked for.
             let cache = if answer.view.is_reused() { "HIT" } else { "MISS" };
             reply.headers.insert(CACHE, HeaderValue::from_static(cache));
@@ -106,8 +114,8 @@ impl Reply {
     }
 
     /// An answer to a read that found nothing: 404, with what a blocking query needs.
-    pub fn read_nothing(answer: &Answer, options: &Options) -> Self {
-        let mut reply = Reply::read(answer, options, Bytes::new());
+    pub fn read_nothing(answer: &Answer, options: Shown) -> Self {
+        let mut reply = Reply::shown(answer, options, Bytes::new());
         reply.status = StatusCode::NOT_FOUND;
         reply.headers.remove(header::CONTENT_TYPE);
         reply

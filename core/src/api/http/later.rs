@@ -1,0 +1,58 @@
+//! Answers that are waited for, some of them for minutes.
+//!
+//! Each layer that a request goes through holds what it needs, and each on its way in more than afterwards. So a handler
+//! that may wait gives a response that stands for the one to come, which ends all of them but the outermost: that one
+//! waits for the answer, and nothing is held meanwhile but what the answer is made of.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::response::{IntoResponse as _, Response};
+use futures_util::future::{BoxFuture, FutureExt as _};
+
+use super::{
+    error::ApiError,
+    options::{Options, Shown},
+    reply::Reply,
+};
+use crate::{
+    registry::Query,
+    server::{Answer, Server},
+};
+
+/// An answer to come, among the extensions of the response that stands for it.
+#[derive(Clone)]
+struct Later(Arc<Mutex<Option<BoxFuture<'static, Response>>>>);
+
+/// What `reply` makes of the answer to a query, which may block.
+pub(super) async fn read(
+    server: Server,
+    query: Query,
+    options: &Options,
+    reply: impl FnOnce(&Server, &Answer, Shown) -> Reply + Send + 'static,
+) -> Result<Response, ApiError> {
+    let (options, shown) = (options.read, options.shown());
+    if options.index.is_none_or(|index| index == 0) {
+        let answer = server.read(&query, options).await?;
+        return Ok(reply(&server, &answer, shown).into_response());
+    }
+    let answer = async move {
+        match server.read(&query, options).await {
+            Ok(answer) => reply(&server, &answer, shown).into_response(),
+            Err(error) => ApiError::from(error).into_response(),
+        }
+    };
+    let mut response = Response::default();
+    let later = Later(Arc::new(Mutex::new(Some(answer.boxed()))));
+    response.extensions_mut().insert(later);
+    Ok(response)
+}
+
+/// The response that this one stands for; itself, if it stands for none.
+pub(super) async fn awaited(mut response: Response) -> Response {
+    let Some(Later(answer)) = response.extensions_mut().remove() else {
+        return response;
+    };
+    drop(response);
+    let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    answer.expect("an answer is waited for once").await
+}
