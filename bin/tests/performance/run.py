@@ -14,63 +14,18 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import rows
-from servers import Etcd, Sider
-
-HERE = Path(__file__).resolve().parent
-TREE = HERE.parents[2]
-CLIENT = "v3.6.14"
-
-
-def skip(reason):
-    print(f"skipped: {reason}")
-    sys.exit(0)
+from programs import build_generator, find_sider, number, skip, spread
+from servers import Etcd
 
 
 def find_programs():
     Etcd.program = os.environ.get("ETCD") or shutil.which("etcd") or skip("etcd is not there (Debian: etcd-server)")
-    Sider.program = os.environ.get("SDS_SERVER") or str(TREE / "target/release/sds-server")
-    if not Path(Sider.program).exists():
-        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "sider", "--bins"], cwd=TREE, check=True)
-
-
-def build_generator():
-    if not shutil.which("go"):
-        skip("the generator needs Go, which is not there")
-    default = Path.home() / ".cache/sider-performance"
-    cache = Path(os.environ.get("SIDER_PERFORMANCE_CACHE", default)) / f"generator-{CLIENT}"
-    cache.mkdir(parents=True, exist_ok=True)
-    sources = {path.name: path.read_text() for path in (HERE / "generator").glob("*.go")}
-    program = cache / "generator"
-    if program.exists() and all((cache / name).read_text() == text for name, text in sources.items()):
-        return str(program)
-    for name, text in sources.items():
-        (cache / name).write_text(text)
-    with (cache / "build.log").open("w") as log:
-        for command in (
-            ["go", "mod", "init", "generator"] if not (cache / "go.mod").exists() else ["true"],
-            ["go", "get", f"go.etcd.io/etcd/client/v3@{CLIENT}"],
-            ["go", "build", "-o", "generator", "."],
-        ):
-            environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOWORK": "off"}
-            if subprocess.run(command, cwd=cache, env=environment, stdout=log, stderr=log).returncode:
-                skip(f"the generator can't be built here (see {log.name})")
-    return str(program)
-
-
-def spread(values):
-    values = sorted(values)
-    return values[0], values[len(values) // 2], values[-1]
-
-
-def number(value):
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    find_sider()
 
 
 def line(row, pairs):

@@ -47,10 +47,12 @@ class Server:
         self.peer = f"127.0.0.1:{free_port()}"
         self.command = []
         self.process = None
+        self.processor = None  # The only one that it may run on, if there is one.
 
     def start(self):
+        pinned = [] if self.processor is None else ["taskset", "-c", str(self.processor)]
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(pinned + self.command, stdout=log, stderr=log)
 
     def kill(self):
         if self.process:
@@ -62,9 +64,14 @@ class Server:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
+    def processor_seconds(self):
+        """Time on processors of the threads that there are. Unlike time on the clock it does not depend on what else runs."""
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
 
 class Cluster:
-    """One or three servers of one kind on fresh data."""
+    """One or several servers of one kind on fresh data."""
 
     kind = ""
 
@@ -151,6 +158,18 @@ class Sider(Cluster):
     def leader(self):
         peer = call(self.servers[0].address, "GET", "/v1/status/leader")
         return next(server for server in self.servers if server.peer == peer)
+
+    @staticmethod
+    def metrics(server):
+        """What it counts, by name; those with labels are left out."""
+        connection = http.client.HTTPConnection(server.address, timeout=PATIENCE_S)
+        try:
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        finally:
+            connection.close()
+        values = [line.split() for line in lines if line[:1] not in ("#", "") and "{" not in line]
+        return {name: float(value) for name, value, *_ in values}
 
 
 class Etcd(Cluster):

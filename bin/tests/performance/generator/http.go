@@ -22,7 +22,8 @@ type connection struct {
 }
 
 func connect(address string) *connection {
-	socket, err := net.Dial("tcp", address)
+	dialer := dialer()
+	socket, err := dialer.Dial("tcp", address)
 	must(err)
 	return &connection{socket, bufio.NewReaderSize(socket, 4096), address}
 }
@@ -59,14 +60,17 @@ func (c *connection) do(method, path, body string) error {
 	return err
 }
 
-func instance(service, id string, port int64) string {
-	return fmt.Sprintf(`{"Name":"%s","ID":"%s","Address":"10.0.0.1","Port":%d,"Tags":["a"],`+
-		`"Checks":[{"type":"ttl","ttl":"600s","status":"passing"}]}`, service, id, 1+port%60_000)
-}
+func instance(service, id string, port int64) string { return instanceOf(service, id, port, "600s") }
 
 func (httpTarget) register(worker int) operation {
 	c := connect(addressOf(worker))
 	return func(n int64) error {
+		if *ring > 0 {
+			// Those that `fill` registered. The port differs each time: else nothing would change.
+			id := scattered(n, *ring)
+			body := instanceOf(fmt.Sprintf("%s-%d", *prefix, id%*services), fmt.Sprintf("%s-%d", *prefix, id), n, *ttl)
+			return c.do("PUT", "/v1/agent/service/register", body)
+		}
 		body := instance(serviceOf(n), fmt.Sprintf("%s-%d", *prefix, n), n)
 		return c.do("PUT", "/v1/agent/service/register", body)
 	}
@@ -148,7 +152,7 @@ func (httpTarget) watch() func(int) (time.Duration, time.Duration) {
 	return func(round int) (time.Duration, time.Duration) {
 		if round > 1 {
 			park()
-			time.Sleep(2 * time.Second)
+			time.Sleep(settling())
 		}
 		return wakes(func() { register(round) }, woken)
 	}
@@ -156,6 +160,7 @@ func (httpTarget) watch() func(int) (time.Duration, time.Duration) {
 
 // wakes writes, and waits for all watchers.
 func wakes(write func(), woken <-chan time.Time) (first, last time.Duration) {
+	beforeWrite = processing()
 	begun := time.Now()
 	write()
 	for range *number {

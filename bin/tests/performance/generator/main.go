@@ -2,6 +2,7 @@
 // connection sends one request at a time. Prints one JSON object. Addresses of this machine only.
 //
 //	generator register|lease|query|renew|watch -proto http|etcd -addr HOST:PORT,... [flags]
+//	generator offers|fill|expire -addr HOST:PORT,... [flags]    Sider alone
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 	"sync"
@@ -29,7 +31,13 @@ var (
 	prefix   = flag.String("prefix", "i", "prefix of what is registered; a new one for each run")
 	stale    = flag.Bool("stale", false, "query: what the server has at once")
 	rounds   = flag.Int("rounds", 1, "writes that wake all watchers")
-	pid      = flag.Int("pid", 0, "process whose memory is read while the watchers are parked")
+	ring     = flag.Int64("ring", 0, "register: ids that are taken in turn, again and again; 0 for always new ones")
+	ttl      = flag.String("ttl", "600s", "TTL of the checks (offers, fill, expire)")
+	from     = flag.Int64("from", 0, "fill: the first instance; -n is the one after the last")
+	offered  = flag.String("offers", "[]", "offers: what comes at which rate, as JSON; see offers.go")
+	filled   = flag.Bool("fill", true, "offers: register -n instances before")
+	warm     = flag.Duration("warm", 3*time.Second, "offers: time before what is measured")
+	pid      = flag.Int("pid", 0, "watch, expire: process whose memory and time on processors are read")
 )
 
 // An operation of one worker; the number counts the requests of all of them.
@@ -74,8 +82,20 @@ func main() {
 	makers := map[string]func(int) operation{
 		"register": server.register, "lease": server.lease, "query": server.query, "renew": server.renew,
 	}
-	if kind == "watch" {
+	switch kind {
+	case "watch":
 		watch(server)
+		return
+	case "offers":
+		offers()
+		return
+	case "expire":
+		expire()
+		return
+	case "fill":
+		begun := time.Now()
+		fill(*prefix, *from, int64(*number), *services, *ttl)
+		report(map[string]any{"rate": float64(int64(*number)-*from) / time.Since(begun).Seconds()})
 		return
 	}
 	maker, known := makers[kind]
@@ -143,16 +163,23 @@ func drive(operations []operation) {
 func watch(server target) {
 	before := resident()
 	write := server.watch()
-	time.Sleep(2 * time.Second)
+	time.Sleep(settling())
 	perWatch := float64(resident()-before) / float64(*number)
-	var first, last []float64
+	var first, last, processor []float64
 	for round := 1; round <= *rounds; round++ {
 		f, l := write(round)
+		processor = append(processor, float64(processing()-beforeWrite)/1000/float64(*number))
 		first, last = append(first, milliseconds(f)), append(last, milliseconds(l))
 		time.Sleep(500 * time.Millisecond)
 	}
-	report(map[string]any{"bytes_per_watch": perWatch, "first_ms": first, "last_ms": last})
+	report(map[string]any{"bytes_per_watch": perWatch, "first_ms": first, "last_ms": last, "processor_us": processor})
 }
+
+// settling is how long watchers take to be parked, with room to spare.
+func settling() time.Duration { return 2*time.Second + time.Duration(*number)*200*time.Microsecond }
+
+// What [processing] gave just before the last write that woke watchers.
+var beforeWrite int64
 
 // resident is the memory of the server's process that is in RAM, in bytes.
 func resident() int64 {
@@ -167,6 +194,20 @@ func resident() int64 {
 		}
 	}
 	return kib * 1024
+}
+
+// processing is the time that the server's threads were on a processor, in nanoseconds.
+func processing() int64 {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", *pid))
+	var all int64
+	for _, thread := range threads {
+		// A thread may have ended.
+		content, _ := os.ReadFile(thread)
+		var nanoseconds int64
+		fmt.Sscan(string(content), &nanoseconds)
+		all += nanoseconds
+	}
+	return all
 }
 
 func addresses() []string { return strings.Split(*addr, ",") }
