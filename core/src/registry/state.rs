@@ -112,6 +112,17 @@ impl Registry {
         self.tables.node(name).map(AsRef::as_ref)
     }
 
+    /// The instances of a service of exactly this name, in the order of their nodes and ids.
+    pub fn instances_of_service(
+        &self,
+        namespace: &Namespace,
+        service: &ServiceName,
+    ) -> impl Iterator<Item = &Instance> {
+        let service = self.tables.service(namespace, service);
+        let instances = service.into_iter().flat_map(|service| service.instances.values());
+        instances.map(|instance| &**instance)
+    }
+
     /// A node's instances in a namespace, by id.
     pub fn instances_of_node<'a>(
         &'a self,

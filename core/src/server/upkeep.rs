@@ -237,10 +237,10 @@ fn commands(registry: &Registry, wanted: Vec<Registration>, service: Option<&Ser
         .map(|registration| &registration.node.name)
         .collect();
     // Servers that left go as a whole; a server that is not alone any more leaves the node that is everybody's.
+    let namespace = Namespace::default();
     let leftover = registry
-        .instances()
-        .filter(|instance| instance.service == *service && instance.id.as_str() == INSTANCE)
-        .filter(|instance| instance.namespace == Namespace::default() && !placed.contains(&instance.key()));
+        .instances_of_service(&namespace, service)
+        .filter(|instance| instance.id.as_str() == INSTANCE && !placed.contains(&instance.key()));
     let mut commands: Vec<Command> = leftover
         .map(|instance| match nodes.contains(&instance.node) {
             true => Deregister::Instance {
