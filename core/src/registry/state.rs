@@ -119,7 +119,7 @@ impl Registry {
         service: &ServiceName,
     ) -> impl Iterator<Item = &Instance> {
         let service = self.tables.service(namespace, service);
-        let instances = service.into_iter().flat_map(|service| service.instances.values());
+        let instances = service.into_iter().flat_map(|service| service.instances());
         instances.map(|instance| &**instance)
     }
 
