@@ -568,7 +568,7 @@ mod tests {
             let (translated, rest) = translated(file).unwrap();
             for (flag, value) in [
                 ("https", "127.0.0.1:8501"),
-                ("join_bind", "127.0.0.1:8301"),
+                ("join_bind", "0.0.0.0:8301"),
                 ("tls_cert", "c"),
                 ("tls_key", "k"),
                 ("tls_ca", "a"),
