@@ -28,7 +28,3 @@ pub mod server;
 pub mod api;
 
 pub mod agent;
-
-#[cfg(test)]
-#[path = "../tests/strange/mod.rs"]
-mod strange;

@@ -136,6 +136,8 @@ struct Member {
     disk: u64,
     /// The disks that it lost, by their ids, with the log that was safe on each of them.
     lost_disks: Vec<(u64, BTreeMap<Bytes, Bytes>)>,
+    /// What was safe in the log of the disk that it has until a bit of it flipped.
+    flipped: BTreeMap<Bytes, Bytes>,
     /// What is to happen when it tells of something.
     snare: Snare,
     /// The version of commands that its program knows.
@@ -198,6 +200,7 @@ impl Cluster {
             stopped: None,
             disk: 0,
             lost_disks: Vec::new(),
+            flipped: BTreeMap::new(),
             snare: Snare::default(),
             command_version: self.0.options.raft.command_version,
         });
@@ -328,13 +331,24 @@ impl Cluster {
         let disk = self.host(server).disk();
         let log = disk.keys(Keyspace::Log).into_iter();
         let log = log.filter_map(|key| Some((key.clone(), disk.durable(Keyspace::Log, &key)?)));
-        let log = log.collect();
+        let mut log: BTreeMap<Bytes, Bytes> = log.collect();
         disk.lose_everything();
         let mut members = self.lock();
         let member = &mut members[server];
+        log.append(&mut member.flipped);
         member.lost_disks.push((member.disk, log));
         drop(members);
         self.0.witness.noted(self.0.world.now(), server, Fact::Wiped);
+    }
+
+    /// Changes a value on a server's disk behind its back. What was safe there before it was changed was acknowledged rightly.
+    pub fn corrupt(&self, server: usize, keyspace: Keyspace, key: &Bytes, change: impl FnOnce(&mut Vec<u8>)) {
+        let disk = self.host(server).disk();
+        if let (Keyspace::Log, Some(value)) = (keyspace, disk.durable(keyspace, key)) {
+            let mut members = self.lock();
+            members[server].flipped.entry(key.clone()).or_insert(value);
+        }
+        disk.corrupt(keyspace, key, change);
     }
 
     /// Starts a server again, on the disk it left; kills it first if it runs.

@@ -332,14 +332,14 @@ impl Saboteur {
 
     /// Flips one bit of one value of a server's disk, if there is any.
     fn flip_a_bit(&self, server: usize, space: Space) {
-        let disk = self.0.cluster.host(server).disk();
-        let keys = disk.keys(space.keyspace());
+        let cluster = &self.0.cluster;
+        let keys = cluster.host(server).disk().keys(space.keyspace());
         let mut dice = self.lock_dice();
         if keys.is_empty() {
             return;
         }
         let key = &keys[dice.random_range(0..keys.len())];
-        disk.corrupt(space.keyspace(), key, |value| {
+        cluster.corrupt(server, space.keyspace(), key, |value| {
             let at = dice.random_range(0..value.len());
             value[at] ^= 1 << dice.random_range(0..8);
         });

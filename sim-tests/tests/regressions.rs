@@ -53,6 +53,9 @@ regressions! {
     /// to the log: what it found was written behind the registration. The next look sets it right.
     a_look_under_way_tells_of_what_an_alias_was_of: "look-before-a-new-alias";
 
+    /// A follower's copy of an entry was safe when it said so, and rotten before the leader heard that.
+    what_was_safe_until_a_bit_flipped_counts: "a-bit-flips-before-the-answer";
+
     /// A leader stood still while a session's time ran out. When it went on it proposed the expiry, in the same moment a renewal
     /// arrived, and the expiry was refused, for leadership was not confirmed yet. So the renewal needed no entry of its own and was
     /// acknowledged; but the time was set as if it had not come, and the session ended at the next look.

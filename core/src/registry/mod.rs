@@ -43,6 +43,9 @@ mod rows;
 mod session;
 mod snapshot;
 mod state;
+#[cfg(test)]
+#[path = "../../tests/strange/mod.rs"]
+pub(crate) mod strange;
 mod tables;
 mod topics;
 mod transaction;

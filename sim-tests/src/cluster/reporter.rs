@@ -97,15 +97,16 @@ impl Reporter {
     }
 }
 
-/// What is safe under a key of the log, on each disk. One that was lost since counts, too: what was acknowledged when it
-/// was there was acknowledged rightly, and the answer may still have been under way.
+/// What is safe under a key of the log, on each disk. What was lost since counts, too, with its disk or by a bit that flipped:
+/// what was acknowledged when it was there was acknowledged rightly, and the answer may still have been under way.
 fn held(cluster: &Parts, key: &[u8]) -> Vec<(Disk, Bytes)> {
     let members = cluster.members.lock().unwrap_or_else(PoisonError::into_inner);
     let mut held = Vec::new();
     for (nth, member) in members.iter().enumerate() {
         let server = number(nth);
         let now = member.host.disk().durable(Keyspace::Log, key);
-        held.extend(now.map(|value| {
+        let unflipped = member.flipped.get(key).cloned();
+        held.extend(now.into_iter().chain(unflipped).map(|value| {
             (
                 Disk {
                     server,

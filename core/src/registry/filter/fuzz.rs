@@ -9,7 +9,7 @@ use proptest::{
 };
 
 use super::{tests::world, *};
-use crate::{registry::Check, strange};
+use crate::registry::{Check, strange};
 
 const SHAPES: [Shape; 5] = [
     Shape::Node,
