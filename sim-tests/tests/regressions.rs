@@ -56,6 +56,10 @@ regressions! {
     /// A follower's copy of an entry was safe when it said so, and rotten before the leader heard that.
     what_was_safe_until_a_bit_flipped_counts: "a-bit-flips-before-the-answer";
 
+    /// A server was started on a checkpoint that held all there was, and answered a wait at once. When it had what ended the wait was
+    /// taken from what it applied next, seconds later.
+    what_a_server_begins_with_needs_no_apply: "begun-on-a-checkpoint";
+
     /// A leader stood still while a session's time ran out. When it went on it proposed the expiry, in the same moment a renewal
     /// arrived, and the expiry was refused, for leadership was not confirmed yet. So the renewal needed no entry of its own and was
     /// acknowledged; but the time was set as if it had not come, and the session ended at the next look.

@@ -139,7 +139,9 @@ fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) ->
             let parked = history
                 .truth()
                 .looked_by(operation.server, operation.invoked, quick);
-            let woken = woken(history, operation, ask, *index).filter(|woken| *woken > parked);
+            // One that began on a checkpoint had what is in it before it was seen to apply anything.
+            let woken = woken(history, operation, ask, *index)
+                .filter(|woken| *woken > parked && *woken <= operation.returned);
             match &operation.streamed {
                 // A stream looks when it was silent for long, too, and before it is ended. It may find at the end of such a
                 // look what was not there at its beginning, and need not look again.
