@@ -6,6 +6,8 @@ pub mod flags;
 
 pub mod config;
 mod config_files;
+#[cfg(test)]
+mod config_fuzz;
 mod config_text;
 mod consul_config;
 mod hcl_config;

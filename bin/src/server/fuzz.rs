@@ -2,12 +2,11 @@
 //! key, or mean something that is within the limits and the same in every form.
 
 use std::{
-    cell::Cell,
+    iter,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 use sider_core::{
     limits::{META_PAIRS_MAX, META_VALUE_CHARS_MAX, NAME_BYTES_MAX, RAFT_TIME_MAX},
@@ -15,10 +14,11 @@ use sider_core::{
 };
 use sider_runtime_tokio::address;
 
-use super::settings::Settings;
+use super::settings::{OFF, Settings};
 use crate::{
+    config_fuzz::Reader,
+    consul_config::{self, Program},
     flags::ServerFlags,
-    strange::{self, Json},
 };
 
 /// Files of real servers, in each form.
@@ -66,25 +66,9 @@ fn settings_of(path: &Path) -> Result<Settings, String> {
     })
 }
 
-/// The same in words, without the names of files.
 fn meaning(mut settings: Settings) -> String {
     settings.config_paths.clear();
     format!("{settings:?}")
-}
-
-/// The reason is one line that names the file, or a key that is weighed against others.
-fn assert_names_the_place(error: &str, path: &Path) {
-    let keys = [
-        "heartbeat_interval: ",
-        "election_timeout_min: ",
-        "election_timeout_max: ",
-        "config files have ",
-    ];
-    assert_eq!(error.lines().count(), 1, "{error}");
-    assert!(
-        error.contains(&path.display().to_string()) || keys.iter().any(|key| error.starts_with(key)),
-        "{error}"
-    );
 }
 
 fn assert_is_within_limits(settings: &Settings) {
@@ -94,7 +78,19 @@ fn assert_is_within_limits(settings: &Settings) {
     assert!(raft.election_max <= RAFT_TIME_MAX && raft.snapshot_interval <= RAFT_TIME_MAX);
     assert!(raft.snapshot_threshold > 0);
     let reached = |text: &str| address::split(text).is_ok_and(|(host, _)| !host.is_empty());
-    assert!(settings.http.starts_with("unix:///") || address::split(&settings.http).is_ok());
+    assert!(settings.http != OFF || settings.https.is_some());
+    let https = settings
+        .https
+        .iter()
+        .map(|(address, _)| address)
+        .chain(&settings.https_more);
+    let http = iter::once(&settings.http).filter(|http| *http != OFF);
+    for listener in http.chain(&settings.http_more).chain(https) {
+        assert!(
+            listener.starts_with("unix:///") || address::split(listener).is_ok(),
+            "{listener}"
+        );
+    }
     assert!(address::split(&settings.raft).is_ok(), "{:?}", settings.raft);
     for peer in settings.peers.values() {
         assert!(
@@ -123,7 +119,7 @@ fn assert_is_within_limits(settings: &Settings) {
 }
 
 /// The objects of a file whose keys are all known.
-fn closed(file: &Value) -> Vec<&'static str> {
+fn closed(file: &Value) -> Vec<String> {
     let all = [
         "",
         "/raft",
@@ -144,112 +140,44 @@ fn closed(file: &Value) -> Vec<&'static str> {
         "/tls/defaults",
         "/tls/https",
     ];
-    let marks = [
-        "addresses",
-        "bind_addr",
-        "bootstrap",
-        "client_addr",
-        "data_dir",
-        "node_name",
-        "ports",
-        "server",
-    ];
-    let is_consuls = marks.iter().any(|mark| file.get(mark).is_some());
+    let is_consuls = file
+        .as_object()
+        .is_some_and(|keys| consul_config::is_consuls(keys, Program::Server));
     let places = all
         .into_iter()
         .chain(of_consul.into_iter().filter(|_| is_consuls));
     let is_object = |place: &&str| file.pointer(place).is_some_and(Value::is_object);
-    places.filter(is_object).collect()
+    places.filter(is_object).map(str::to_owned).collect()
+}
+
+fn reader() -> Reader<Settings> {
+    Reader {
+        real: real(),
+        read: settings_of,
+        meaning,
+        // Keys that are weighed against others.
+        places: &[
+            "heartbeat_interval: ",
+            "election_timeout_min: ",
+            "election_timeout_max: ",
+            "config files have ",
+        ],
+        check: assert_is_within_limits,
+        closed,
+    }
 }
 
 #[test]
 fn a_file_of_a_server_is_refused_with_a_reason_or_means_the_same_in_every_form() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let (taken, refused, again) = (Cell::new(0), Cell::new(0), Cell::new(0));
-    strange::check(1_000, strange::changed(real()), |Json(file)| {
-        let path = write("a.json", &file.to_string());
-        let settings = match settings_of(&path) {
-            Ok(settings) => settings,
-            Err(error) => {
-                refused.set(refused.get() + 1);
-                return assert_names_the_place(&error, &path);
-            }
-        };
-        taken.set(taken.get() + 1);
-        assert_is_within_limits(&settings);
-        let expected = meaning(settings);
-        // JSON is YAML, but for characters that YAML wants escaped; and TOML has no null.
-        let yaml = settings_of(&write("a.yaml", &file.to_string()));
-        let toml = toml::to_string(&file).map_err(|error| error.to_string());
-        let toml = toml.and_then(|text| settings_of(&write("a.toml", &text)));
-        for settings in [yaml, toml].into_iter().flatten() {
-            again.set(again.get() + 1);
-            strange::assert_same(&meaning(settings), &expected);
-        }
-        for place in closed(&file) {
-            let mut file = file.clone();
-            file.pointer_mut(place).unwrap()["zz_unknown"] = json!(1);
-            let error = settings_of(&write("b.json", &file.to_string())).unwrap_err();
-            assert!(error.contains("zz_unknown"), "{place}: {error}");
-        }
-    });
-    // The changes are no good if they never get through, or always.
-    let (taken, refused) = (taken.get(), refused.get());
-    assert!(again.get() > taken, "{} in other forms", again.get());
-    assert!(taken > 100 && refused > 100, "{taken} taken, {refused} refused");
+    reader().try_in_every_form(1_000);
 }
 
 #[test]
 fn a_text_that_is_no_file_of_a_server_is_refused_with_a_reason() {
-    let folder = tempfile::tempdir().unwrap();
-    let as_yaml = |file: &Value| serde_saphyr::to_string(file).unwrap();
-    let as_toml = |file: &Value| toml::to_string(file).unwrap();
-    let texts: Vec<(&str, String)> = real()
-        .iter()
-        .flat_map(|file| {
-            [
-                ("json", file.to_string()),
-                ("yaml", as_yaml(file)),
-                ("toml", as_toml(file)),
-            ]
-        })
-        .collect();
-    let faulty = (select(texts), strange::faults())
-        .prop_map(|((ending, text), faults)| (ending, strange::faulty(text, &faults)));
-    let taken = Cell::new(0);
-    strange::check(600, faulty, |(ending, text)| {
-        let path = folder.path().join(format!("a.{ending}"));
-        std::fs::write(&path, text).unwrap();
-        match settings_of(&path) {
-            Ok(settings) => {
-                taken.set(taken.get() + 1);
-                assert_is_within_limits(&settings);
-            }
-            Err(error) => assert_names_the_place(&error, &path),
-        }
-    });
-    assert!(taken.get() > 60, "{} taken", taken.get());
+    reader().try_damaged(600);
 }
 
 #[test]
 fn several_files_of_a_server_are_refused_with_a_reason_or_mean_something_within_the_limits() {
-    let folder = tempfile::tempdir().unwrap();
-    strange::check(
-        300,
-        [strange::changed(real()), strange::changed(real())],
-        |files| {
-            for (at, Json(file)) in files.iter().enumerate() {
-                std::fs::write(folder.path().join(format!("{at}.json")), file.to_string()).unwrap();
-            }
-            match settings_of(folder.path()) {
-                Ok(settings) => assert_is_within_limits(&settings),
-                Err(error) => assert_names_the_place(&error, folder.path()),
-            }
-        },
-    );
+    reader().try_several(300);
 }

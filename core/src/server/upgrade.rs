@@ -136,7 +136,8 @@ impl Inner {
         command: Command,
         limit: Duration,
     ) -> Result<Command, ServerError> {
-        if self.registry().command_version() >= command.least_version() {
+        let written = self.registry().command_version();
+        if written >= Command::NEWEST_VERSION || written >= command.least_version() {
             return Ok(command);
         }
         self.linearize(limit).await?;

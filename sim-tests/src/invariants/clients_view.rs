@@ -1,7 +1,7 @@
 //! Linearizability once more, by another way that shares nothing with the first (Wing and Gong, 1993; Lowe, 2017): for each
 //! instance alone there is an order of all operations about it that explains every answer, each of them between its request
-//! and its answer. Only what clients sent and saw is used, no log and no index, so real processes can be judged, too:
-//! [`check_operations`].
+//! and its answer. Only what clients sent and saw is used, no log and no index ([`check_operations`]), but for one thing: from
+//! when on the cluster's version of commands lets a registration leave statuses as they are.
 //!
 //! What happens without a client is allowed for, not known: a TTL check (and no other) may turn critical at any time, and an instance that
 //! asks for it may go. It is taken to have happened when somebody sees it. A write of which nobody knows whether it happened
@@ -300,9 +300,13 @@ fn read<'a>(
 
 /// All states in which it can be after something happened, if it was in one of these before; `None` if it can't have happened.
 fn possible_steps(states: &BTreeSet<Option<Known>>, about: &About<'_>) -> Option<BTreeSet<Option<Known>>> {
-    let states = &match about {
-        About::Register(form, service, _) => expired_before(states, *form, service),
-        _ => states.clone(),
+    let with_expired;
+    let states = match about {
+        About::Register(form, service, _) => {
+            with_expired = expired_before(states, *form, service);
+            &with_expired
+        }
+        _ => states,
     };
     let mut next: BTreeSet<Option<Known>> = states.iter().filter_map(|state| step(state, about)).collect();
     if let About::Register(form, service, keeps) = about {

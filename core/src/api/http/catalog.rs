@@ -99,12 +99,7 @@ async fn nodes(State(server): State<Server>, options: Options) -> Result<Respons
         node_meta: options.node_meta.clone(),
     };
     let query = options.filtered(query, Shape::Node, &server)?;
-    let reply = |server: &Server, answer: &Answer, shown| {
-        let encoder = Encoder::new(server.config());
-        let body = answer.view.bytes(|view| encoder.nodes(view));
-        Reply::shown(answer, shown, body)
-    };
-    later::read(server, query, &options, reply).await
+    later::encoded(server, query, &options, |encoder, view| encoder.nodes(view)).await
 }
 
 /// `GET /v1/catalog/services`: names with the union of their instances' tags.
@@ -114,12 +109,7 @@ async fn services(State(server): State<Server>, options: Options) -> Result<Resp
         node_meta: options.node_meta.clone(),
     };
     let query = options.filtered(query, Shape::CatalogService, &server)?;
-    let reply = |server: &Server, answer: &Answer, shown| {
-        let encoder = Encoder::new(server.config());
-        let body = answer.view.bytes(|view| encoder.services(view));
-        Reply::shown(answer, shown, body)
-    };
-    later::read(server, query, &options, reply).await
+    later::encoded(server, query, &options, |encoder, view| encoder.services(view)).await
 }
 
 /// `GET /v1/catalog/service/{name}`: the instances of a service with their nodes.
@@ -157,12 +147,10 @@ async fn connect(
 /// Instances with their nodes, in the catalog's form.
 async fn instances(server: Server, query: Query, options: &Options) -> Result<Response, ApiError> {
     let query = options.filtered(query, Shape::CatalogService, &server)?;
-    let reply = |server: &Server, answer: &Answer, shown| {
-        let encoder = Encoder::new(server.config());
-        let body = answer.view.bytes(|view| encoder.catalog_service(view));
-        Reply::shown(answer, shown, body)
-    };
-    later::read(server, query, options, reply).await
+    later::encoded(server, query, options, |encoder, view| {
+        encoder.catalog_service(view)
+    })
+    .await
 }
 
 /// `GET /v1/catalog/node/{name}`: a node with its services by id; `null` if there is none.
@@ -176,12 +164,10 @@ async fn node(
         node,
     };
     let query = options.filtered(query, Shape::Service, &server)?;
-    let reply = |server: &Server, answer: &Answer, shown| {
-        let encoder = Encoder::new(server.config());
-        let body = answer.view.bytes(|view| encoder.node_with_services(view));
-        Reply::shown(answer, shown, body)
-    };
-    later::read(server, query, &options, reply).await
+    later::encoded(server, query, &options, |encoder, view| {
+        encoder.node_with_services(view)
+    })
+    .await
 }
 
 /// `GET /v1/catalog/node-services/{name}`: the same with its services as a list.

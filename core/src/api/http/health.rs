@@ -80,12 +80,10 @@ async fn connect(
 
 /// Instances with their nodes and checks.
 async fn instances(server: Server, query: Query, options: &Options) -> Result<Response, ApiError> {
-    let reply = |server: &Server, answer: &Answer, shown| {
-        let encoder = Encoder::new(server.config());
-        let body = answer.view.bytes(|view| encoder.service_health(view));
-        Reply::shown(answer, shown, body)
-    };
-    later::read(server, query, options, reply).await
+    later::encoded(server, query, options, |encoder, view| {
+        encoder.service_health(view)
+    })
+    .await
 }
 
 /// What is asked about the health of a service, by a request for it once or by a stream.
@@ -178,10 +176,5 @@ async fn checks_in_state(
 
 async fn checks(server: Server, query: Query, options: &Options) -> Result<Response, ApiError> {
     let query = options.filtered(query, Shape::Check, &server)?;
-    let reply = |server: &Server, answer: &Answer, shown| {
-        let encoder = Encoder::new(server.config());
-        let body = answer.view.bytes(|view| encoder.checks(view));
-        Reply::shown(answer, shown, body)
-    };
-    later::read(server, query, options, reply).await
+    later::encoded(server, query, options, |encoder, view| encoder.checks(view)).await
 }

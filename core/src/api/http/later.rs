@@ -7,15 +7,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 
 use super::{
+    encode::Encoder,
     error::ApiError,
     options::{Options, Shown},
     reply::Reply,
 };
 use crate::{
-    registry::Query,
+    registry::{Query, View},
     server::{Answer, Server},
 };
 
@@ -45,6 +47,21 @@ pub(super) async fn read(
     let later = Later(Arc::new(Mutex::new(Some(answer.boxed()))));
     response.extensions_mut().insert(later);
     Ok(response)
+}
+
+/// The same with the view's own bytes, which all who ask the same are given.
+pub(super) async fn encoded(
+    server: Server,
+    query: Query,
+    options: &Options,
+    encode: fn(&Encoder<'_>, &View) -> Bytes,
+) -> Result<Response, ApiError> {
+    let reply = move |server: &Server, answer: &Answer, shown| {
+        let encoder = Encoder::new(server.config());
+        let body = answer.view.bytes(|view| encode(&encoder, view));
+        Reply::shown(answer, shown, body)
+    };
+    read(server, query, options, reply).await
 }
 
 /// The response that this one stands for; itself, if it stands for none.
