@@ -27,7 +27,7 @@ use sider_core::{
 use sider_runtime_tokio::{
     TokioRuntime, address,
     disk::{FjallDisk, LocalDisk, MemoryDisk},
-    http::HttpServer,
+    http::{Audience, HttpServer},
     network::TcpNetwork,
     prober::ProcessProber,
     process, telemetry,
@@ -51,7 +51,7 @@ use crate::{
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long requests in flight have before those that wait for a change are woken.
 const SHORT_REQUESTS: Duration = Duration::from_millis(200);
-/// What a server answers at the address of Consul's gossip: it is known to those who want to join, and to nobody else.
+/// What a server answers anybody at the address of Consul's gossip, who wants to join.
 const FOR_JOINING: [&str; 3] = ["/v1/raft/join", "/v1/raft/introduction", "/v1/status/"];
 
 /// Runs the program; an error is one line on standard error and a non-zero exit code.
@@ -142,7 +142,14 @@ impl Host {
         }
         if let Some(address) = &settings.join_bind {
             let listener = address::listen(address).await.map_err(named("ports.serf_lan"))?;
-            http.push(HttpServer::start_for(listener, &FOR_JOINING).map_err(named("ports.serf_lan"))?);
+            // Who serves no plain HTTP, or only those with a certificate, does not do so here either.
+            let verifies = settings.https.as_ref().is_some_and(|(_, files)| files.verify);
+            let audience = Audience {
+                paths: &FOR_JOINING,
+                agents: settings.http != settings::OFF && !verifies,
+            };
+            tracing::info!(address, agents = audience.agents, "servers may join here");
+            http.push(HttpServer::start_for(listener, audience).map_err(named("ports.serf_lan"))?);
         }
         let network = TcpNetwork::bind(&settings.raft)
             .await

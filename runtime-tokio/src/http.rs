@@ -13,7 +13,7 @@ use axum::{Router, body::Body, response::IntoResponse};
 use futures_util::future::{BoxFuture, Either, FutureExt as _};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sider_core::limits;
+use sider_core::{api::http::FROM_AN_AGENT, limits};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -36,8 +36,16 @@ pub struct HttpServer {
 #[derive(Clone, Debug, Default)]
 struct Routes {
     router: Arc<RwLock<Option<Router>>>,
-    /// What paths must begin with; any path if there is none.
-    only: &'static [&'static str],
+    audience: Audience,
+}
+
+/// Whom a listener answers, and what.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Audience {
+    /// What paths begin with that anybody may ask for; all of them if there is none.
+    pub paths: &'static [&'static str],
+    /// Whether agents may ask for any path.
+    pub agents: bool,
 }
 
 /// Where connections come from.
@@ -69,16 +77,20 @@ impl HttpServer {
     /// # Errors
     /// The listener has no address.
     pub fn start(listener: TcpListener) -> io::Result<HttpServer> {
-        HttpServer::start_for(listener, &[])
+        HttpServer::start_for(listener, Audience::default())
     }
 
-    /// The same for paths alone that begin with one of these.
+    /// The same for these alone: others are told 421.
     ///
     /// # Errors
     /// The listener has no address.
-    pub fn start_for(listener: TcpListener, only: &'static [&'static str]) -> io::Result<HttpServer> {
+    pub fn start_for(listener: TcpListener, audience: Audience) -> io::Result<HttpServer> {
         let address = listener.local_addr()?;
-        Ok(HttpServer::begin(Listener::Tcp(listener), Some(address), only))
+        Ok(HttpServer::begin(
+            Listener::Tcp(listener),
+            Some(address),
+            audience,
+        ))
     }
 
     /// Starts to serve on `listener` over TLS.
@@ -90,7 +102,7 @@ impl HttpServer {
         Ok(HttpServer::begin(
             Listener::Tls(listener, tls),
             Some(address),
-            &[],
+            Audience::default(),
         ))
     }
 
@@ -112,12 +124,16 @@ impl HttpServer {
         }
         let listener = UnixListener::bind(path)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-        Ok(HttpServer::begin(Listener::Socket(listener), None, &[]))
+        Ok(HttpServer::begin(
+            Listener::Socket(listener),
+            None,
+            Audience::default(),
+        ))
     }
 
-    fn begin(listener: Listener, address: Option<SocketAddr>, only: &'static [&'static str]) -> HttpServer {
+    fn begin(listener: Listener, address: Option<SocketAddr>, audience: Audience) -> HttpServer {
         let routes = Routes {
-            only,
+            audience,
             ..Routes::default()
         };
         let (stop, stopped) = watch::channel(false);
@@ -255,9 +271,15 @@ impl Routes {
     /// as a blocking query waits.
     fn answer(&self, request: hyper::Request<Incoming>) -> Answer {
         let path = request.uri().path();
-        if !self.only.is_empty() && !self.only.iter().any(|only| path.starts_with(only)) {
-            let message = "this port is for joining servers alone\n";
-            return at_once((hyper::StatusCode::NOT_FOUND, message));
+        let is_of_agent = request.headers().contains_key(FROM_AN_AGENT);
+        let Audience { paths, agents } = self.audience;
+        let is_open = paths.is_empty() || is_of_agent && agents;
+        if !is_open && !paths.iter().any(|start| path.starts_with(start)) {
+            let message = match agents {
+                true => "this port is for joining servers and for agents alone\n",
+                false => "this port is for joining servers alone\n",
+            };
+            return at_once((hyper::StatusCode::MISDIRECTED_REQUEST, message));
         }
         let router = self.router.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(router) = router else {

@@ -161,7 +161,6 @@ pub(super) fn read_files(paths: &[PathBuf]) -> Result<Files, String> {
 fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
     let mut merged = read_merged(paths)?;
     let names = PathBuf::from(&merged.names);
-    let binds = merged.keys.contains_key("bind_addr");
     let translated = consul_config::translate(&mut merged.keys, Program::Agent)
         .map_err(|error| in_file(&names, &error))?;
     for (list, entries) in [("services", merged.services), ("checks", merged.checks)] {
@@ -191,9 +190,9 @@ fn read_consuls(paths: &[PathBuf]) -> Result<Files, String> {
         servers: take("join").map(|join| join.split(',').map(str::to_owned).collect()),
         http: take("http"),
         node: take("node"),
-        // A host's own address, unless it is said: the default of servers is loopback.
+        // A host's own address, unless one is said.
         address: take("raft_advertise")
-            .or(take("raft_bind").filter(|_| binds))
+            .or(take("raft_bind"))
             .and_then(|bind| Some(address::split(&bind).ok()?.0.to_owned()))
             .filter(|host| host != "0.0.0.0" && host != "::"),
         data_dir: take("raft_dir"),

@@ -4,12 +4,13 @@
 use serde_json::{Map, Value};
 
 /// Keys at the top.
-const IGNORED: [&str; 130] = [
+const IGNORED: [&str; 136] = [
     "acl",
     "acl_agent_master_token",
     "acl_agent_token",
     "acl_datacenter",
     "acl_default_policy",
+    "acl_disabled_ttl",
     "acl_down_policy",
     "acl_enable_key_list_policy",
     "acl_master_token",
@@ -22,6 +23,7 @@ const IGNORED: [&str; 130] = [
     "advertise_addr_wan_ipv4",
     "advertise_addr_wan_ipv6",
     "advertise_reconnect_timeout",
+    "ae_interval",
     "allow_write_http_from",
     "alt_domain",
     "audit",
@@ -38,6 +40,7 @@ const IGNORED: [&str; 130] = [
     "cloud",
     "config_entries",
     "connect",
+    "consul",
     "default_intention_policy",
     "default_query_time",
     "dev_mode",
@@ -98,6 +101,7 @@ const IGNORED: [&str; 130] = [
     "retry_join_wan",
     "retry_max",
     "retry_max_wan",
+    "revision",
     "rpc",
     "segment",
     "segment_limit",
@@ -110,6 +114,7 @@ const IGNORED: [&str; 130] = [
     "server_name",
     "session_ttl_min",
     "skip_leave_on_interrupt",
+    "snapshot_agent",
     "start_join_wan",
     "statsd_addr",
     "statsite_addr",
@@ -133,6 +138,7 @@ const IGNORED: [&str; 130] = [
     "verify_outgoing",
     "verify_server_hostname",
     "version",
+    "version_prerelease",
     "watches",
     "xds",
 ];

@@ -186,6 +186,35 @@ async fn a_server_listens_on_a_socket_file_and_streams_its_log() {
 }
 
 #[tokio::test]
+async fn at_the_port_of_gossip_servers_join_and_agents_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let (http, raft, join) = (free_port(), free_port(), free_port());
+    let path = folder.path().join("server.json");
+    let config = json!({
+        "server": true, "bootstrap": true, "node_name": "host", "data_dir": folder.path().join("data"),
+        "ports": {"http": http, "server": raft, "serf_lan": join}, "bind_addr": "127.0.0.1",
+    });
+    std::fs::write(&path, config.to_string()).unwrap();
+    let flags = ["-config-file", &path.display().to_string()];
+    let server = Server::start(&flags, "host", &format!("127.0.0.1:{http}")).await;
+    server.ready().await;
+    let status = |path: &str, header: &str| {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", join)).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(status("/v1/status/leader", ""), "200");
+    assert_eq!(status("/v1/catalog/nodes", ""), "421");
+    assert_eq!(status("/v1/catalog/nodes", "X-Sider-Forwarded: agent\r\n"), "200");
+}
+
+#[tokio::test]
 async fn servers_that_expect_each_other_become_one_cluster_by_themselves() {
     let folder = tempfile::tempdir().unwrap();
     let ids = ["node1", "node2", "node3"];
@@ -221,6 +250,25 @@ async fn servers_that_expect_each_other_become_one_cluster_by_themselves() {
     }
     servers[2].register("web", "web-1").await.unwrap();
     assert_eq!(servers[0].instances("web").await, ["web-1"]);
+    // What is registered at one is run by whichever leads, and is there for all of them.
+    let check = json!({"Name": "alive", "TCP": join[0], "Interval": "1s"});
+    for (number, server) in servers.iter().enumerate() {
+        let service = json!({"Name": format!("at-{number}"), "Check": check});
+        server.put("/v1/agent/service/register", &service).await.unwrap();
+    }
+    for number in 0..servers.len() {
+        let path = format!("/v1/health/service/at-{number}?passing");
+        let passing = |found: &Value| found[0]["Node"]["Node"] == "sider";
+        until(&servers[0], &path, passing).await;
+        let path = format!("/v1/agent/service/deregister/at-{number}");
+        let other = (number + 1) % servers.len();
+        servers[other].put(&path, &json!({})).await.unwrap();
+    }
+    let all = |nodes: &Value| {
+        let names = nodes.as_array().unwrap().iter().map(|node| &node["Node"]);
+        names.eq(["node1", "node2", "node3", "sider"])
+    };
+    until(&servers[1], "/v1/catalog/nodes", all).await;
     // One that was started again goes on with what it has, and one that lost its data begins nothing.
     servers.remove(0).kill();
     std::fs::remove_dir_all(folder.path().join(ids[0])).unwrap();
