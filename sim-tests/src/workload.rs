@@ -81,17 +81,24 @@ impl Player {
                 until_ms,
                 servers,
             } => {
-                let mut index = 0;
+                let (mut index, mut asked) = (0, ask.clone());
                 for server in servers.iter().cycle() {
                     if self.world.now() >= Duration::from_millis(until_ms) {
                         return;
                     }
-                    let op = Op::Wait {
+                    let mut op = self.notes.resolve(Op::Wait {
                         ask: ask.clone(),
                         freshness,
                         index,
                         wait_ms,
-                    };
+                    });
+                    // A name that stands for another session now: what was seen of the one before says nothing of it.
+                    if let Op::Wait { ask, index, .. } = &mut op
+                        && *ask != asked
+                    {
+                        asked.clone_from(ask);
+                        *index = 0;
+                    }
                     match self.perform(*server, op, patience).await {
                         Outcome::Done(answer) => index = answer.index.unwrap_or(index),
                         _ => self.world.sleep(BREATH).await,

@@ -60,6 +60,14 @@ regressions! {
     /// taken from what it applied next, seconds later.
     what_a_server_begins_with_needs_no_apply: "begun-on-a-checkpoint";
 
+    /// Leadership was to be handed on, as a follower was asked for, and its message to the leader got lost: the follower waited a minute
+    /// for the answer to what takes seconds.
+    a_transfer_that_gets_lost_holds_nobody_up: "a-transfer-is-lost-on-its-way";
+
+    /// A client waited for a session by a name that was given to one only later, and then above the index of what it had seen before:
+    /// that there was none.
+    what_was_seen_of_one_session_says_nothing_of_another: "a-name-gets-its-session";
+
     /// A leader stood still while a session's time ran out. When it went on it proposed the expiry, in the same moment a renewal
     /// arrived, and the expiry was refused, for leadership was not confirmed yet. So the renewal needed no entry of its own and was
     /// acknowledged; but the time was set as if it had not come, and the session ended at the next look.

@@ -4,7 +4,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     fmt,
     future::{Future, poll_fn},
     io,
@@ -60,6 +60,7 @@ pub(super) struct Call {
     pub(super) target: HostId,
     address: SocketAddr,
     phase: Phase,
+    is_http: bool,
     /// Kept until the connection is made.
     request: Option<Payload>,
     /// The process it was sent to.
@@ -113,6 +114,8 @@ pub(super) struct State {
     /// The process behind each connection, as its source believes.
     connections: BTreeMap<(HostId, SocketAddr), u64>,
     pub(super) calls: BTreeMap<u64, Call>,
+    /// HTTP calls whose caller hung up while their request was on its way: it, and any copy of it, arrives first.
+    hung_up: BTreeSet<u64>,
     /// Answers that go on, as their servers see them.
     pub(super) outgoing: BTreeMap<u64, Outgoing>,
     last_call: u64,
@@ -249,6 +252,7 @@ impl Switch {
             target,
             address,
             phase: Phase::Connecting,
+            is_http: matches!(request, Payload::Request(_)),
             request: Some(request),
             incarnation: 0,
             answer,
@@ -520,8 +524,14 @@ impl State {
         let Some(call) = self.calls.remove(&id) else {
             return;
         };
-        if tell && let Some(handler) = call.handler {
-            self.send(call.source, call.target, Wire::HungUp { call: id, handler });
+        match (call.handler, call.phase) {
+            (Some(handler), _) if tell => {
+                self.send(call.source, call.target, Wire::HungUp { call: id, handler });
+            }
+            (None, Phase::Sent) if tell && call.is_http => {
+                self.hung_up.insert(id);
+            }
+            _ => {}
         }
     }
 
@@ -683,8 +693,13 @@ impl State {
             format!("{to} gets call {id} of {from}")
         });
         let task = end.node.spawn(contained(work));
-        if is_http && let Some(call) = self.calls.get_mut(&id) {
-            call.handler = Some(task.abort_handle());
+        let handler = task.abort_handle();
+        match self.calls.get_mut(&id) {
+            Some(call) if is_http => call.handler = Some(handler),
+            None if self.hung_up.contains(&id) && is_http => {
+                self.send(from, to, Wire::HungUp { call: id, handler });
+            }
+            _ => {}
         }
     }
 }

@@ -244,6 +244,13 @@ fn a_call_that_is_given_up_goes_on_and_an_http_request_does_not() {
         assert!(is_unknown(pair.http(50, ms(20)).await));
         world.sleep(ms(100)).await;
         assert_eq!((pair.begun(), pair.ended()), (2, 1), "the handler was dropped");
+        assert!(is_unknown(pair.http(50, Duration::from_nanos(1)).await));
+        world.sleep(ms(100)).await;
+        assert_eq!(
+            (pair.begun(), pair.ended()),
+            (3, 1),
+            "given up on its way, it was begun"
+        );
     });
 }
 
