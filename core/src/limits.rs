@@ -146,8 +146,12 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
 pub const PEER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Requests under way on one connection between servers; more wait.
 pub const PEER_IN_FLIGHT_MAX: usize = 1_024;
-/// Proposals under way at one server; more are 429.
+/// Writes under way at one server, and as many renewals; more are 429.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 16_384;
+/// While a write has been under way at the leader for so long, only [`WRITES_WHILE_SLOW_MAX`] are let in.
+pub const WRITE_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Writes that a leader lets in while one of them has been under way for long; more are 429.
+pub const WRITES_WHILE_SLOW_MAX: usize = 1_024;
 
 /// Bytes of a request's head over HTTP; more is 431.
 pub const HTTP_HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -223,6 +227,8 @@ pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MEMBERSHIP_RETRY: Duration = Duration::from_millis(50);
 /// How long a leader transfer may take; then its outcome is unknown.
 pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same as it is asked for at any server: what is lost on its way to the leader holds nobody up for longer.
+pub const TRANSFER_REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a requested checkpoint may take; then its outcome is unknown.
 pub const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -277,6 +283,10 @@ pub const DIGESTS_KEPT: usize = 4_096;
 pub const METRIC_ROUTES_MAX: usize = 256;
 /// Node checks (those of no service) that one agent keeps; more are refused.
 pub const AGENT_NODE_CHECKS_MAX: usize = 10_000;
+/// TTL of the check by which the servers know that an agent's host is alive, unless it is configured.
+pub const AGENT_NODE_TTL: Duration = Duration::from_secs(15);
+/// An agent renews that check so often within its TTL.
+pub const AGENT_NODE_RENEWALS: u32 = 3;
 /// Interval of an agent's probe that names none.
 pub const PROBE_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 /// Shortest interval of an agent's probe; a shorter one is run at this.
@@ -337,6 +347,8 @@ pub const AGENT_FORWARDS_MAX: usize = 10_000;
 pub const AGENT_FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The same for a blocking query, beyond the longest time that the server may wait.
 pub const AGENT_FORWARD_SLACK: Duration = Duration::from_secs(10);
+/// A blocking query of an agent's that is this late is lost: nobody waits behind it any more.
+pub const AGENT_WAIT_SLACK: Duration = Duration::from_secs(1);
 /// Answers that an agent keeps for `?cached`; one that is asked for beyond is fetched and not kept.
 pub const AGENT_CACHE_ENTRIES_MAX: usize = 1_000;
 /// An answer that nobody asked for in this time is kept no longer.

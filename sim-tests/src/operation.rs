@@ -547,6 +547,11 @@ impl Op {
         }
     }
 
+    /// Whether it may renew TTLs.
+    pub fn is_renewal(&self) -> bool {
+        matches!(self, Op::Report { .. } | Op::Keys(KeyOp::RenewSession { .. }))
+    }
+
     /// What is asked and how fresh, for a read.
     pub fn asked(&self) -> Option<(&Ask, Freshness)> {
         match self {

@@ -81,6 +81,7 @@ pub fn run_and_keep(schedule: &Schedule, keep_lines: bool) -> Report {
 
 /// How strictly a schedule's run is judged.
 fn bounds(schedule: &Schedule) -> Bounds {
+    let options = cluster_options(&schedule.cluster);
     Bounds {
         drift_ppm: misjudged_ppm(schedule.drift_ppm_max()).max(CLOCK_DRIFT_PPM_MAX),
         latency: Duration::from_micros(schedule.cluster.latency_us.1)
@@ -88,7 +89,8 @@ fn bounds(schedule: &Schedule) -> Bounds {
         first_voters: (0..schedule.cluster.servers).map(ServerNumber).collect(),
         older_programs: schedule.cluster.command_version < Command::NEWEST_VERSION,
         servers_listed: schedule.cluster.servers_listed,
-        tombstones: cluster_options(&schedule.cluster).raft.retention.tombstones,
+        tombstones: options.raft.retention.tombstones,
+        writes_while_slow: options.server.writes_while_slow,
         ..Bounds::default()
     }
 }
@@ -146,6 +148,7 @@ impl Squeeze {
         set(&mut raft.retention.key_versions, self.key_versions);
         set(&mut server.views, self.views);
         set(&mut server.forwards_in_flight, self.forwards_in_flight);
+        set(&mut server.writes_while_slow, self.writes_while_slow);
         set(&mut server.decisions_in_flight, self.decisions_in_flight);
         set(&mut server.expiries_per_command, self.expiries_per_command);
     }

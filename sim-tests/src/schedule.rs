@@ -122,6 +122,9 @@ pub struct Squeeze {
     /// Superseded versions of keys that are kept.
     #[serde(default)]
     pub key_versions: usize,
+    /// Writes that a server lets in while one of them has been under way for long.
+    #[serde(default)]
+    pub writes_while_slow: usize,
 }
 
 fn first_version() -> u8 {

@@ -6,7 +6,7 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -40,6 +40,41 @@ pub(super) enum Route {
     There(SmolStr),
     /// Nobody known.
     Nowhere,
+}
+
+impl Errand {
+    /// Whether it renews TTLs, which goes before writes.
+    pub(super) fn is_renewal(&self) -> bool {
+        matches!(self, Errand::Renew(_) | Errand::RenewSession(_))
+    }
+
+    /// The error that too many like this one are under way.
+    pub(super) fn over_limit(&self, limit: usize) -> ServerError {
+        let what = match self.is_renewal() {
+            true => "renewals under way",
+            false => "writes under way",
+        };
+        ServerError::OverLimit { what, limit }
+    }
+}
+
+/// How many more errands may be under way to a leader: [`super::ServerConfig::forwards_in_flight`] of each kind.
+#[derive(Clone, Debug)]
+pub(super) struct Forwards {
+    leader: String,
+    pub(super) writes: Arc<Semaphore>,
+    pub(super) renewals: Arc<Semaphore>,
+}
+
+impl Forwards {
+    /// To the leader at this Raft address.
+    pub(super) fn to(leader: &str, most: usize) -> Forwards {
+        Forwards {
+            leader: leader.to_owned(),
+            writes: Arc::new(Semaphore::new(most)),
+            renewals: Arc::new(Semaphore::new(most)),
+        }
+    }
 }
 
 impl Inner {
@@ -82,7 +117,7 @@ impl Inner {
         errand: Errand,
         limit: Duration,
     ) -> Result<Outcome, ServerError> {
-        let _counted = self.begin_errand()?;
+        let _counted = self.begin_errand(&errand)?;
         let now = self.platform().now();
         let deadline = now + limit;
         let search_until = now + limit.min(self.shared.config.write_timeout);
@@ -100,10 +135,7 @@ impl Inner {
                 Err(Failure::NotHere) => self.lose_route(),
                 Err(Failure::OutcomeUnknown(reason)) => return Err(ServerError::OutcomeUnknown(reason)),
                 Err(Failure::OverLimit(limit)) => {
-                    return Err(ServerError::OverLimit {
-                        what: "writes under way",
-                        limit: usize::try_from(limit).unwrap_or(usize::MAX),
-                    });
+                    return Err(errand.over_limit(usize::try_from(limit).unwrap_or(usize::MAX)));
                 }
                 Err(Failure::Refused(reason)) => return Err(ServerError::Refused(reason)),
                 Err(Failure::Stopped(reason)) => return Err(ServerError::Stopped(reason)),
@@ -115,20 +147,22 @@ impl Inner {
         }
     }
 
-    /// What bounds the errands under way to a leader. Those that an old one never answers are not in the new one's way.
-    fn forwards_to(&self, leader: &str) -> Arc<Semaphore> {
-        let mut forwards = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
-        if forwards.0 != leader {
-            let turns = Semaphore::new(self.shared.config.forwards_in_flight);
-            *forwards = (leader.to_owned(), Arc::new(turns));
+    /// What bounds the errands of this kind under way to a leader. Those that an old one never answers are not in the new
+    /// one's way.
+    fn forwards_to(&self, leader: &str, errand: &Errand) -> Arc<Semaphore> {
+        let mut forwards = self.forwards();
+        if forwards.leader != leader {
+            *forwards = Forwards::to(leader, self.shared.config.forwards_in_flight);
         }
-        forwards.1.clone()
+        match errand.is_renewal() {
+            true => forwards.renewals.clone(),
+            false => forwards.writes.clone(),
+        }
     }
 
-    /// How many more errands may be under way to the leader that was sent one last.
-    pub(super) fn free_forwards(&self) -> usize {
-        let forwards = self.forwards.lock().unwrap_or_else(PoisonError::into_inner);
-        forwards.1.available_permits()
+    /// The leader that was sent an errand last, and how many more may be under way to it.
+    pub(super) fn forwards(&self) -> MutexGuard<'_, Forwards> {
+        self.forwards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits a little for a change of leadership since `seen`; false when the deadline has passed.
@@ -151,7 +185,7 @@ impl Inner {
         errand: Errand,
         deadline: Instant,
     ) -> Result<Outcome, Failure> {
-        let forwards = self.forwards_to(leader);
+        let forwards = self.forwards_to(leader, &errand);
         let turn = async {
             let changed = pin!(self.shared.leadership.changed_since(seen));
             match select(pin!(forwards.acquire()), changed).await {
@@ -213,7 +247,7 @@ impl Inner {
             self.platform().sleep_until(deadline).await;
             return Err(Failure::OutcomeUnknown("the message arrived twice".into()));
         }
-        let _counted = self.begin_errand()?;
+        let _counted = self.begin_errand(&errand)?;
         self.serving()?;
         match self.route() {
             Route::Here { term } => self.carry_out(errand, term, deadline).await,
@@ -231,7 +265,14 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Outcome, Failure> {
         match errand {
-            Errand::Write(command) => self.propose(command, deadline).await.map(Outcome::Written),
+            Errand::Write(command) => {
+                // A restore is begun by one at a time, and its parts are for nothing if one of them is refused.
+                let _admitted = match command {
+                    Command::Restore(_) => None,
+                    _ => Some(self.admit()?),
+                };
+                self.propose(command, deadline).await.map(Outcome::Written)
+            }
             Errand::Renew(renewals) => {
                 let renewed = self
                     .renew_here(renewals, term, Reporter::Client, deadline)

@@ -4,10 +4,7 @@
 //! written to its own, it gives way: it stops, its disk is wiped, it starts again empty, and then it is added. So two
 //! servers started alike become one cluster by one request. A server that has data of its own is never taken over.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{join, join_all};
 use smol_str::SmolStr;
@@ -65,6 +62,17 @@ impl Inner {
             }
         }))
         .await
+    }
+
+    /// What the leader says of itself, which alone knows how far the others are; `None` if it can't be asked.
+    pub(super) async fn leaders_status(&self) -> Option<RaftStatus> {
+        let status = self.status();
+        let (leader, address) = status.known_leader()?;
+        if *leader == status.id {
+            return Some(status);
+        }
+        let (told, ..) = self.ask_status(address).await?;
+        Some(told)
     }
 
     /// The id of the server at a Raft address.
@@ -207,11 +215,7 @@ impl Inner {
 
     /// Ends this server if nothing was or is being written to its cluster.
     fn give_way(&self) -> bool {
-        let used = || {
-            self.in_flight.load(Ordering::SeqCst) > 0
-                || self.adopting.load(Ordering::SeqCst) > 0
-                || !self.unused()
-        };
+        let used = || self.is_busy() || !self.unused();
         if used() {
             return false;
         }

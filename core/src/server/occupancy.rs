@@ -37,6 +37,7 @@ impl Inner {
         };
         let taken = |limit: usize, free: usize| limit.saturating_sub(free);
         let (held, flushing) = shared.deadlines().outputs();
+        let forwards = self.forwards().clone();
         let (gone, gone_max) = {
             let registry = self.registry();
             (registry.retained(), registry.retention())
@@ -60,8 +61,23 @@ impl Inner {
                 limits::PROPOSALS_IN_FLIGHT_MAX,
             ),
             passing(
+                "renewals under way",
+                self.renewals_in_flight.load(Ordering::SeqCst),
+                limits::PROPOSALS_IN_FLIGHT_MAX,
+            ),
+            passing(
+                "writes let in",
+                self.admission.len(),
+                limits::PROPOSALS_IN_FLIGHT_MAX,
+            ),
+            passing(
                 "writes forwarded",
-                taken(config.forwards_in_flight, self.free_forwards()),
+                taken(config.forwards_in_flight, forwards.writes.available_permits()),
+                config.forwards_in_flight,
+            ),
+            passing(
+                "renewals forwarded",
+                taken(config.forwards_in_flight, forwards.renewals.available_permits()),
                 config.forwards_in_flight,
             ),
             passing(

@@ -18,14 +18,15 @@ use tokio::sync::Semaphore;
 
 use super::{
     Server, ServerConfig, ServerError,
+    admission::Admission,
     deadlines::Deadlines,
     divergence::DigestRing,
-    errands::Route,
+    errands::{Forwards, Route},
     events::Events,
     expiry,
     hub::Hub,
     metrics::Metrics,
-    peer::{self, PeerResponse},
+    peer::{self, Errand, PeerResponse},
     platform::Platform,
     probes::ProbeTable,
     reads::ReadRounds,
@@ -85,16 +86,20 @@ pub(super) struct Inner {
     pub(super) route: Mutex<Option<(u64, Route)>>,
     /// Whether nobody asked for the cluster of one that this server may lead: then it gives way to another cluster.
     pub(super) implicit: bool,
-    /// Errands for the leader under way here: [`limits::PROPOSALS_IN_FLIGHT_MAX`].
+    /// Errands for the leader under way here, other than renewals: [`limits::PROPOSALS_IN_FLIGHT_MAX`].
     pub(super) in_flight: AtomicUsize,
+    /// Renewals under way here: as many.
+    pub(super) renewals_in_flight: AtomicUsize,
+    /// The writes among the errands that are on their way into the log.
+    pub(super) admission: Admission,
     /// Servers being added by this one.
     pub(super) adopting: AtomicUsize,
     /// Streams open here: [`limits::STREAMS_MAX`].
     pub(super) streams: AtomicUsize,
     /// Held by whoever restores a snapshot through this server.
     pub(super) restoring: Semaphore,
-    /// The leader that errands are sent to, and how many more may be under way: [`ServerConfig::forwards_in_flight`].
-    pub(super) forwards: Mutex<(String, Arc<Semaphore>)>,
+    /// How many more errands may be under way to the leader.
+    pub(super) forwards: Mutex<Forwards>,
     /// What was sent to and received from others, to carry out once what is delivered twice.
     pub(super) stamps: Stamps,
     pub(super) receipts: Receipts,
@@ -162,16 +167,15 @@ impl Wiring {
             stamps: Stamps::new(consensus.status().id, self.shared.platform.random_u64()),
             route: Mutex::default(),
             receipts: Receipts::default(),
-            forwards: Mutex::new((
-                String::new(),
-                Arc::new(Semaphore::new(self.shared.config.forwards_in_flight)),
-            )),
+            forwards: Mutex::new(Forwards::to("", self.shared.config.forwards_in_flight)),
             decisions: Arc::new(Semaphore::new(self.shared.config.decisions_in_flight)),
             shared: self.shared,
             consensus,
             rounds: ReadRounds::default(),
             implicit,
             in_flight: AtomicUsize::new(0),
+            renewals_in_flight: AtomicUsize::new(0),
+            admission: Admission::default(),
             adopting: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             restoring: Semaphore::new(1),
@@ -273,15 +277,23 @@ impl Inner {
     }
 
     /// Counts one more errand, until the guard is dropped.
-    pub(super) fn begin_errand(&self) -> Result<Counted<'_>, ServerError> {
-        let counted = Counted::new(&self.in_flight);
-        if self.in_flight.load(Ordering::SeqCst) > limits::PROPOSALS_IN_FLIGHT_MAX {
-            return Err(ServerError::OverLimit {
-                what: "writes under way",
-                limit: limits::PROPOSALS_IN_FLIGHT_MAX,
-            });
+    pub(super) fn begin_errand(&self, errand: &Errand) -> Result<Counted<'_>, ServerError> {
+        let under_way = match errand.is_renewal() {
+            true => &self.renewals_in_flight,
+            false => &self.in_flight,
+        };
+        let counted = Counted::new(under_way);
+        if under_way.load(Ordering::SeqCst) > limits::PROPOSALS_IN_FLIGHT_MAX {
+            return Err(errand.over_limit(limits::PROPOSALS_IN_FLIGHT_MAX));
         }
         Ok(counted)
+    }
+
+    /// Whether errands are under way here.
+    pub(super) fn is_busy(&self) -> bool {
+        [&self.in_flight, &self.renewals_in_flight, &self.adopting]
+            .iter()
+            .any(|under_way| under_way.load(Ordering::SeqCst) > 0)
     }
 }
 

@@ -1,5 +1,5 @@
 //! While nothing is wrong every request succeeds in time, and the leader stays (SPEC §3); and every answer, whenever, is
-//! one that is documented (SPEC §6).
+//! one that is documented (SPEC §6). Writes, however many, are no reason to refuse a renewal, whenever.
 
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ pub fn check(history: &History) -> Result<(), Violation> {
         let violation = |what: String| Err(Violation::of(NAME, operation.returned, [operation.id], what));
         if let Outcome::Nonsense(what) = &operation.outcome {
             return violation(format!("{} of {}: {what}", operation.op, operation.server));
+        }
+        if operation.op.is_renewal() && is_refused_for_writes(history, &operation.outcome) {
+            let what = "is refused though only writes are held back";
+            return violation(format!("{} of {} {what}", operation.op, operation.server));
         }
         if !history
             .truth()
@@ -69,6 +73,12 @@ pub fn check(history: &History) -> Result<(), Violation> {
     }
     elections_have_reasons(history)?;
     stops_have_reasons(history)
+}
+
+/// Whether writes were not let in any more, as the answer says.
+pub(crate) fn is_refused_for_writes(history: &History, outcome: &Outcome) -> bool {
+    let limit = format!("the limit is {}", history.bounds.writes_while_slow);
+    matches!(outcome, Outcome::Failed(reason) if reason.starts_with("too many ") && reason.ends_with(&limit))
 }
 
 /// What an older program does not know is refused until the last server is exchanged.
@@ -215,6 +225,8 @@ fn was_disturbed(history: &History, at: Time) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sider_core::registry::CheckStatus;
+
     use super::{super::story::Story, *};
     use crate::operation::{Apart, Ask, Freshness};
 
@@ -237,6 +249,21 @@ mod tests {
         story.record().bounds.older_programs = older_programs;
         story.wait_ms(5_000);
         story
+    }
+
+    #[test]
+    fn writes_never_hold_renewals_back() {
+        let refused = || Outcome::Failed("too many writes under way: the limit is 1024".into());
+        let mut busy = story();
+        busy.fault(FaultKind::Disturbing, 2, 1_000);
+        busy.ask_to_register("web-2", 2, refused());
+        busy.wait_ms(5_000);
+        assert_eq!(check(&busy.finish()), Ok(()));
+        let mut busy = story();
+        busy.fault(FaultKind::Disturbing, 2, 1_000);
+        let id = busy.report("web-1", CheckStatus::Passing);
+        busy.set_outcome(id, refused());
+        assert!(complaint(busy).contains("only writes are held back"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use sider_core::registry::{Command, Refusal, Reply};
 
 use crate::{
     history::{Disk, Fact, FaultSpan, History, MembershipChange, Observed, Operation, Outcome, ServerNumber},
+    invariants::availability::is_refused_for_writes,
     operation::{Freshness, Op, Target},
     time::Time,
     truth::Entry,
@@ -306,6 +307,20 @@ pub(super) fn unknown_writes(h: &History) -> impl Iterator<Item = &Operation> {
             && op.returned < h.ended
     };
     h.operations.iter().filter(unknown)
+}
+
+/// Renewals that are acknowledged while writes are refused because others wait for long.
+pub(super) fn renewed_among_refusals(h: &History) -> u64 {
+    let refused: Vec<Time> = h
+        .operations
+        .iter()
+        .filter(|op| is_refused_for_writes(h, &op.outcome))
+        .map(|op| op.returned)
+        .collect();
+    count(h, |op| {
+        let meanwhile = |at: &Time| op.invoked <= *at && *at <= op.returned;
+        op.op.is_renewal() && op.is_done() && refused.iter().any(meanwhile)
+    })
 }
 
 pub(super) fn entry_of<'a>(h: &'a History, op: &Operation) -> Option<&'a Entry> {

@@ -76,6 +76,35 @@ pub(super) fn woken(h: &History) -> u64 {
     count(h, |it| is_woken(it) && kept(it).is_none())
 }
 
+/// A wait begins while another one for the same is under way.
+pub(super) fn behind(h: &History) -> u64 {
+    let waits: Vec<&Operation> = through(h)
+        .filter(|it| matches!(it.op, Op::Wait { index, .. } if index > 0) && kept(it).is_none())
+        .collect();
+    let is_behind = |it: &Operation, other: &Operation| {
+        let same = match (&it.op, &other.op) {
+            (
+                Op::Wait {
+                    ask,
+                    freshness,
+                    index,
+                    ..
+                },
+                Op::Wait {
+                    ask: asked,
+                    freshness: how,
+                    index: had,
+                    ..
+                },
+            ) => (ask, freshness, index) == (asked, how, had),
+            _ => false,
+        };
+        same && it.server == other.server && other.invoked < it.invoked && it.invoked < other.returned
+    };
+    let begun = |it: &&&Operation| waits.iter().any(|other| is_behind(it, other));
+    waits.iter().filter(begun).count() as u64
+}
+
 /// An answer was there already.
 pub(super) fn hit(h: &History) -> u64 {
     count(h, is_hit)

@@ -11,15 +11,18 @@ use super::{
         each_reply, elected_within, entry_of, expiries, expiry_during_election, in_log, index, inherited,
         installs, interrupted_checkpoints, is_bounded, is_empty, is_fresh_read, is_stale, is_stop, leader_at,
         leader_changes_during, leader_paused_out, leaderships, lost_tails, moves, moves_on, near,
-        overlapping_writes, pairs, passes_again, renewal_by_new_leader, renewals, replacements,
-        several_checks, shared_wakes, split_votes, stale_behind, steps_given, stops, taken_back, two_leaders,
-        under, unfiltered, unknown_writes, waiting_at, waits, woken,
+        overlapping_writes, pairs, passes_again, renewal_by_new_leader, renewals, renewed_among_refusals,
+        replacements, several_checks, shared_wakes, split_votes, stale_behind, steps_given, stops,
+        taken_back, two_leaders, under, unfiltered, unknown_writes, waiting_at, waits, woken,
     },
     forwarding, hashes, prepared, probes, rare, shown, streams, whole,
 };
 use crate::{
     history::{Fact, Outcome, ServerNumber},
-    invariants::watches::{self, Bound},
+    invariants::{
+        availability::is_refused_for_writes,
+        watches::{self, Bound},
+    },
     operation::{Op, ReportForm, Target},
     time::Time,
 };
@@ -99,6 +102,8 @@ table! {
         unknown_writes(h).filter(|op| entry_of(h, op).is_some_and(|it| it.applied > op.returned)).count() as u64
     };
     Usual "a write certainly fails": |h| count(h, |op| op.op.is_write() && matches!(op.outcome, Outcome::Failed(_)));
+    Usual "a write is refused because others wait for long": |h| count(h, |op| is_refused_for_writes(h, &op.outcome));
+    Usual "a renewal is acknowledged while a write is refused so": renewed_among_refusals;
     Usual "a write is refused by a rule": |h| count(h, |op| matches!(op.outcome, Outcome::Refused { .. }));
     Usual "a write changes nothing and takes no index": |h| {
         commands(h, |command, entry| matches!(command, Command::Register(_)) && !changed(entry))
@@ -409,6 +414,7 @@ table! {
     Usual "a request through an agent fails, or nobody knows": forwarding::failed;
     Usual "a request through an agent is answered while a server is down": forwarding::elsewhere;
     Usual "who waits through an agent is woken": forwarding::woken;
+    Usual "a query at an agent waits behind another for the same": forwarding::behind;
     Usual "a kept answer is given again": forwarding::hit;
     Usual "a kept answer is given again that is a second old or more": forwarding::aged;
     Usual "who waits for news of a kept answer is woken": forwarding::kept_woken;
