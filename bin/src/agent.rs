@@ -17,8 +17,8 @@ use std::{
 use clap::{Parser, builder::BoolishValueParser};
 use sider_core::{
     agent::{Agent, AgentConfig, Settings},
-    api::http::requests::is_address,
-    limits::ADDRESS_BYTES_MAX,
+    api::http::{duration, requests::is_address},
+    limits::{ADDRESS_BYTES_MAX, AGENT_NODE_TTL, TTL_MAX, TTL_MIN},
     registry::NodeName,
 };
 use sider_runtime_tokio::{
@@ -91,6 +91,10 @@ struct AgentFlags {
     /// Name of the servers' datacenter [default: dc1].
     #[arg(long, env = "SIDER_DATACENTER", value_name = "NAME")]
     datacenter: Option<String>,
+    /// How long after its agent's last word a host counts as dead, and all that runs on it as critical; `off` for never
+    /// [default: 15s].
+    #[arg(long, env = "SIDER_NODE_TTL", value_name = "TIME")]
+    node_ttl: Option<String>,
     /// Where registrations made through the agent's API are kept [default: data/agent-<node>].
     #[arg(long, env = "SIDER_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -171,6 +175,7 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
         node_id: None,
         node_meta: None,
         datacenter: flags.datacenter,
+        node_ttl: flags.node_ttl,
         data_dir: flags.data_dir.map(|dir| dir.to_string_lossy().into_owned()),
         enable_script_checks: flags.enable_script_checks,
         log_level: flags.log_level,
@@ -223,6 +228,9 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
             node_meta: settings.node_meta.unwrap_or_default(),
             enable_script_checks: settings.enable_script_checks.unwrap_or(false),
             datacenter,
+            node_ttl: settings
+                .node_ttl
+                .map_or(Ok(Some(AGENT_NODE_TTL)), |ttl| parse_node_ttl(&ttl))?,
             ..AgentConfig::new(node, address, servers)
         },
         config_paths: flags.config,
@@ -242,6 +250,21 @@ fn plan(flags: AgentFlags) -> Result<Plan, String> {
             }
         },
     })
+}
+
+/// How long a host counts as alive of which nobody hears.
+fn parse_node_ttl(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let nanos = duration::parse(text).and_then(|nanos| u64::try_from(nanos).ok());
+    let ttl = nanos.map(Duration::from_nanos);
+    match ttl.filter(|ttl| (TTL_MIN..=TTL_MAX).contains(ttl)) {
+        Some(ttl) => Ok(Some(ttl)),
+        None => Err(format!(
+            "node_ttl: {text:?}: expected off, or a time from {TTL_MIN:?} to {TTL_MAX:?}"
+        )),
+    }
 }
 
 /// Servers' addresses as they are called: `:8500` is this host's.
@@ -419,9 +442,21 @@ mod tests {
         assert_eq!(plan.http.as_deref(), Some("127.0.0.1:8510"));
         assert_eq!(plan.data_dir, Path::new("data/agent-host-1"));
         assert!(!plan.agent.enable_script_checks);
+        assert_eq!(plan.agent.node_ttl, Some(Duration::from_secs(15)));
         let plan = plan_of(&["-node", "a/b", "-http=off"]).unwrap();
         assert_eq!(plan.data_dir, Path::new("data/agent-a_b"));
         assert_eq!(plan.http, None);
+    }
+
+    #[test]
+    fn how_long_a_silent_host_is_alive_is_a_time_or_off() {
+        let ttl = |text| plan_of(&[&format!("-node-ttl={text}")]).map(|plan| plan.agent.node_ttl);
+        assert_eq!(ttl("1m"), Ok(Some(Duration::from_secs(60))));
+        assert_eq!(ttl("off"), Ok(None));
+        for bad in ["", "0s", "-1s", "soon", "1ms", "1000h", "9999999999999h"] {
+            let refused = ttl(bad).unwrap_err();
+            assert!(refused.starts_with("node_ttl: "), "{bad}: {refused}");
+        }
     }
 
     #[test]
@@ -430,13 +465,14 @@ mod tests {
         let path = write(
             &folder,
             "agent.yaml",
-            "node: from-file\nservers: [a:1, b:2]\nhttp: 'off'\nenable_script_checks: true\ndata_dir: /d\n",
+            "node: from-file\nservers: [a:1, b:2]\nhttp: 'off'\nenable_script_checks: true\ndata_dir: /d\nnode_ttl: 1m\n",
         );
         let plan = plan_of(&["--config", &path]).unwrap();
         assert_eq!(plan.agent.node.as_str(), "from-file");
         assert_eq!(plan.agent.servers, ["a:1", "b:2"]);
         assert_eq!(plan.http, None);
         assert_eq!(plan.data_dir, Path::new("/d"));
+        assert_eq!(plan.agent.node_ttl, Some(Duration::from_secs(60)));
         assert!(plan.agent.enable_script_checks);
         let plan = plan_of(&[
             "-config",
@@ -474,7 +510,7 @@ mod tests {
         assert_eq!(plan.agent.node.as_str(), "m");
         assert_eq!(plan.agent.datacenter, "dc2");
         assert_eq!(plan.agent.address, "10.0.0.5");
-        assert_eq!(plan.agent.servers, ["a:8500", "b:1"]);
+        assert_eq!(plan.agent.servers, ["a:8301", "a:8500", "b:1"]);
         assert_eq!(plan.http.as_deref(), Some("127.0.0.1:9"));
         assert_eq!(plan.data_dir, Path::new("/d"));
         assert!(plan.agent.enable_script_checks);

@@ -232,6 +232,40 @@ fn services_come_live_and_go_with_their_agent() {
 }
 
 #[test]
+fn what_runs_on_a_dead_host_is_not_passing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let server = Server::start(folder);
+    let address = format!("127.0.0.1:{}", server.port);
+    let http = json!({"type": "http", "http": format!("http://{address}/livez"), "interval": "200ms"});
+    let config =
+        json!({"node_ttl": "2s", "services": [{"name": "plain"}, {"name": "checked", "checks": [http]}]});
+    let mut program = agent(folder, &address, "off", &config);
+    let passing = |service: &str| {
+        let found = get(server.port, &format!("/v1/health/service/{service}?passing"));
+        found.as_array().map_or(0, Vec::len)
+    };
+    until("both pass", || {
+        server.status("serfHealth") == "passing" && passing("plain") == 1 && passing("checked") == 1
+    });
+    let leave = |status: u16| {
+        let answer = request(server.port, "PUT", "/v1/agent/force-leave/host-1", "").unwrap();
+        assert_eq!(answer.0, status, "{}", answer.1);
+    };
+    leave(200);
+    assert_eq!(server.instances("plain"), ["plain"], "who is alive stays");
+    program.signal("-KILL");
+    program.exit();
+    until("neither passes", || {
+        passing("plain") == 0 && passing("checked") == 0
+    });
+    assert_eq!(server.instances("plain"), ["plain"]);
+    leave(200);
+    assert!(server.instances("plain").is_empty());
+    leave(500);
+}
+
+#[test]
 fn a_server_that_lost_everything_gets_it_back() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

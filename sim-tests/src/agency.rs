@@ -79,6 +79,8 @@ pub const PROBE_INTERVAL: Duration = Duration::from_millis(400);
 const INSTANCE_ADDRESS: &str = "10.3.3.4";
 /// The TTL of what it renews.
 pub const RENEWED_TTL: Duration = Duration::from_millis(1_500);
+/// The TTL of the check by which the servers know that its host is alive.
+pub const NODE_TTL: Duration = Duration::from_secs(3);
 /// The TTL of what its services report on.
 pub const TOLD_TTL: Duration = Duration::from_millis(1_500);
 /// Nobody listens there.
@@ -353,6 +355,7 @@ fn config(number: usize, servers: Vec<String>, seldom: bool, spare: bool) -> Age
         .expect("valid services");
     AgentConfig {
         services,
+        node_ttl: Some(NODE_TTL),
         sync_interval: if seldom {
             SELDOM_SYNC_INTERVAL
         } else {

@@ -1,14 +1,13 @@
 //! Whatever is in an agent's config files, they are refused in one line that names the place, or mean something that is
 //! within the limits and the same in every form.
 
-use std::{cell::Cell, path::Path};
+use std::path::Path;
 
-use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 use sider_core::limits::{META_PAIRS_MAX, META_VALUE_CHARS_MAX};
 
 use super::*;
-use crate::strange::{self, Json};
+use crate::config_fuzz::Reader;
 
 /// Files of real agents: in the short form, and in Consul's.
 fn real() -> Vec<Value> {
@@ -17,6 +16,7 @@ fn real() -> Vec<Value> {
             "server": "127.0.0.1:8500, b:1", "node": "host-1", "http": "off", "address": "10.0.0.1", "data_dir": "/d",
             "datacenter": "dc1", "enable_script_checks": true, "log_level": "info", "log_format": "json",
             "node_id": "40e4a748-2192-161a-0510-9bf59fe950b5", "node_meta": {"rack": "r1"},
+            "node_ttl": "20s",
             "services": [
                 {"name": "api", "id": "api-1", "port": 80, "tags": ["v1"], "meta": {"team": "x"}, "ns": "blue",
                     "weights": {"passing": 10, "warning": 1}, "checks": [{"type": "ttl", "ttl": "15s"},
@@ -45,7 +45,6 @@ fn real() -> Vec<Value> {
     ]
 }
 
-/// What is at this path comes to; nothing of the host's surroundings is in it.
 fn plan_of(path: &Path) -> Result<Plan, String> {
     plan(AgentFlags {
         config: vec![path.to_owned()],
@@ -53,29 +52,9 @@ fn plan_of(path: &Path) -> Result<Plan, String> {
     })
 }
 
-/// The same in words, without the names of files.
 fn meaning(mut plan: Plan) -> String {
     plan.config_paths.clear();
     format!("{plan:?}")
-}
-
-/// The reason is one line that names the file, the setting, or the service or check.
-fn assert_names_the_place(error: &str, path: &Path) {
-    let places = [
-        "address: ",
-        "check ",
-        "datacenter: ",
-        "invalid node name ",
-        "log_format: ",
-        "-server: ",
-        "service ",
-        "servers: ",
-    ];
-    assert_eq!(error.lines().count(), 1, "{error}");
-    assert!(
-        error.contains(&path.display().to_string()) || places.iter().any(|place| error.starts_with(place)),
-        "{error}"
-    );
 }
 
 fn assert_is_within_limits(plan: &Plan) {
@@ -92,6 +71,11 @@ fn assert_is_within_limits(plan: &Plan) {
     }
     assert!(agent.node_id.is_empty() || agent.node_id.len() == 36);
     assert!(!plan.data_dir.as_os_str().is_empty());
+    assert!(
+        agent
+            .node_ttl
+            .is_none_or(|ttl| (TTL_MIN..=TTL_MAX).contains(&ttl))
+    );
 }
 
 /// The objects of a file whose keys are all known: the file itself, its services and its checks.
@@ -112,97 +96,40 @@ fn closed(file: &Value) -> Vec<String> {
     places
 }
 
+fn reader() -> Reader<Plan> {
+    Reader {
+        real: real(),
+        read: plan_of,
+        meaning,
+        places: &[
+            "address: ",
+            "check ",
+            "datacenter: ",
+            "invalid node name ",
+            "log_format: ",
+            "node_ttl: ",
+            "-server: ",
+            "service ",
+            "servers: ",
+        ],
+        check: assert_is_within_limits,
+        closed,
+    }
+}
+
 #[test]
 fn a_file_of_an_agent_is_refused_with_a_reason_or_means_the_same_in_every_form() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let (taken, refused, again) = (Cell::new(0), Cell::new(0), Cell::new(0));
-    strange::check(800, strange::changed(real()), |Json(file)| {
-        let path = write("a.json", &file.to_string());
-        let plan = match plan_of(&path) {
-            Ok(plan) => plan,
-            Err(error) => {
-                refused.set(refused.get() + 1);
-                return assert_names_the_place(&error, &path);
-            }
-        };
-        taken.set(taken.get() + 1);
-        assert_is_within_limits(&plan);
-        let expected = meaning(plan);
-        // JSON is YAML, but for characters that YAML wants escaped; and TOML has no null.
-        let yaml = plan_of(&write("a.yaml", &file.to_string()));
-        let toml = toml::to_string(&file).map_err(|error| error.to_string());
-        let toml = toml.and_then(|text| plan_of(&write("a.toml", &text)));
-        for plan in [yaml, toml].into_iter().flatten() {
-            again.set(again.get() + 1);
-            strange::assert_same(&meaning(plan), &expected);
-        }
-        for place in closed(&file) {
-            let mut file = file.clone();
-            file.pointer_mut(&place).unwrap()["zz_unknown"] = json!(1);
-            let error = plan_of(&write("b.json", &file.to_string())).unwrap_err();
-            assert!(error.contains("zz_unknown"), "{place}: {error}");
-        }
-    });
-    // The changes are no good if they never get through, or always.
-    let (taken, refused) = (taken.get(), refused.get());
-    assert!(again.get() > taken, "{} in other forms", again.get());
-    assert!(taken > 100 && refused > 100, "{taken} taken, {refused} refused");
+    reader().try_in_every_form(800);
 }
 
 #[test]
 fn a_text_that_is_no_file_of_an_agent_is_refused_with_a_reason() {
-    let folder = tempfile::tempdir().unwrap();
-    let as_yaml = |file: &Value| serde_saphyr::to_string(file).unwrap();
-    let as_toml = |file: &Value| toml::to_string(file).unwrap_or_default();
-    let texts: Vec<(&str, String)> = real()
-        .iter()
-        .flat_map(|file| {
-            [
-                ("json", file.to_string()),
-                ("yaml", as_yaml(file)),
-                ("toml", as_toml(file)),
-            ]
-        })
-        .collect();
-    let faulty = (select(texts), strange::faults())
-        .prop_map(|((ending, text), faults)| (ending, strange::faulty(text, &faults)));
-    let any = (select(&["json", "yaml", "toml"][..]), any::<String>());
-    let taken = Cell::new(0);
-    strange::check(600, prop_oneof![6 => faulty, 1 => any], |(ending, text)| {
-        let path = folder.path().join(format!("a.{ending}"));
-        std::fs::write(&path, text).unwrap();
-        match plan_of(&path) {
-            Ok(plan) => {
-                taken.set(taken.get() + 1);
-                assert_is_within_limits(&plan);
-            }
-            Err(error) => assert_names_the_place(&error, &path),
-        }
-    });
-    assert!(taken.get() > 60, "{} taken", taken.get());
+    reader().try_damaged(600);
 }
 
 #[test]
 fn several_files_of_an_agent_are_refused_with_a_reason_or_mean_something_within_the_limits() {
-    let folder = tempfile::tempdir().unwrap();
-    strange::check(
-        300,
-        [strange::changed(real()), strange::changed(real())],
-        |files| {
-            for (at, Json(file)) in files.iter().enumerate() {
-                std::fs::write(folder.path().join(format!("{at}.json")), file.to_string()).unwrap();
-            }
-            match plan_of(folder.path()) {
-                Ok(plan) => assert_is_within_limits(&plan),
-                Err(error) => assert_names_the_place(&error, folder.path()),
-            }
-        },
-    );
+    reader().try_several(300);
 }
 
 #[test]

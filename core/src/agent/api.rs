@@ -3,10 +3,12 @@
 //! cluster is sent on to a server.
 
 mod changes;
+mod events;
 pub(super) mod forward;
 mod maintenance;
 mod process;
 mod reads;
+pub(super) mod waits;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,13 +21,9 @@ use axum::{
 use http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::{
-    Shared,
-    local::Outcome,
-    servers::{CallError, FROM_AN_AGENT},
-};
+use super::{Shared, local::Outcome, servers::CallError};
 use crate::{
-    api::http::{add_common_headers, error::ApiError, path, pretty, read, write},
+    api::http::{FROM_AN_AGENT, add_common_headers, error::ApiError, path, pretty, read, write},
     limits::{AGENT_ANSWER_TIMEOUT, AGENT_FORWARDS_MAX, AGENT_WAITERS_MAX},
     registry::{CheckId, CheckKey, InstanceId, InstanceKey, Namespace},
     runtime::Runtime,

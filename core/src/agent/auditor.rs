@@ -91,6 +91,12 @@ pub(super) async fn get<R: Runtime>(shared: &Shared<R>, path: String) -> Result<
 /// Marks what is to be put right.
 fn settle<R: Runtime>(shared: &Shared<R>, namespace: &Namespace, held: &Held, started: Instant) {
     let mut local = shared.local();
+    if *namespace == Namespace::default() && held.is_of_server(&local) && local.leave_alive_to_server() {
+        tracing::warn!(
+            node = %shared.config.node,
+            "the node is a server's, too, which tells whether it is alive: this agent does not, and nobody learns if it ends"
+        );
+    }
     let mut retagged = false;
     for finding in compare(&local, namespace, held) {
         match finding {

@@ -201,7 +201,8 @@ fn question(wanted: &Wanted) -> String {
     question
 }
 
-fn index_of(answer: &http::Response<Bytes>) -> Option<u64> {
+/// The index of an answer.
+pub(super) fn index_of(answer: &http::Response<Bytes>) -> Option<u64> {
     answer.headers().get(INDEX)?.to_str().ok()?.parse().ok()
 }
 

@@ -15,7 +15,9 @@ use crate::{
     },
     registry::{
         CheckDefinition, CheckId, CheckKey, CheckStatus, Instance, InstanceId, InstanceKey, Namespace,
+        Session,
     },
+    server::SERVERS_INSTANCE,
 };
 
 /// What the servers hold for the node in one namespace.
@@ -25,6 +27,15 @@ pub(super) struct Held {
     pub(super) node: HeldNode,
     /// The checks of the node and of its services.
     pub(super) checks: Vec<HeldCheck>,
+}
+
+impl Held {
+    /// Whether the node is a server's, too, which keeps it alive in the catalog and has an instance of its own there.
+    pub(super) fn is_of_server(&self, local: &Local) -> bool {
+        let here = |id: &str| local.services().any(|(key, _)| key.id.as_str() == id);
+        let mut services = self.node.services.iter();
+        services.any(|service| service.id == SERVERS_INSTANCE) && !here(SERVERS_INSTANCE)
+    }
 }
 
 /// Something to put right.
@@ -58,6 +69,7 @@ pub(super) fn compare(local: &Local, namespace: &Namespace, held: &Held) -> Vec<
         .iter()
         .map(|check| (check.check_id.as_str(), check))
         .collect();
+    let of_server = held.is_of_server(local);
     if *namespace == Namespace::default() {
         node(local, held, &held_checks, &mut findings);
     }
@@ -73,7 +85,10 @@ pub(super) fn compare(local: &Local, namespace: &Namespace, held: &Held) -> Vec<
         findings.extend(others.map(|held| Finding::Tags(key.clone(), held.tags.clone())));
         service_checks(local, key, service, &held_checks, &mut findings);
     }
-    for id in held_services.keys() {
+    for id in held_services
+        .keys()
+        .filter(|id| !(of_server && **id == SERVERS_INSTANCE))
+    {
         if let Ok(id) = InstanceId::parse(id) {
             let key = InstanceKey {
                 namespace: namespace.clone(),
@@ -85,7 +100,8 @@ pub(super) fn compare(local: &Local, namespace: &Namespace, held: &Held) -> Vec<
             }
         }
     }
-    for check in &held.checks {
+    let kept_by_server = |check: &&HeldCheck| of_server && check.check_id == Session::NODE_ALIVE;
+    for check in held.checks.iter().filter(|check| !kept_by_server(check)) {
         unknown_check(local, namespace, check, &mut findings);
     }
     findings.into_iter().collect()

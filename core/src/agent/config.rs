@@ -1,7 +1,10 @@
 //! The configuration file of an agent: its settings, and the services to register. The platform reads the file and
 //! turns JSON, HCL, YAML or TOML into a value; this gives it a meaning. Keys match without regard to case and underscores.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -15,7 +18,8 @@ use crate::{
         error::ApiError,
         requests::{parse_node_id, parse_own_meta, plain_node},
     },
-    registry::{InstanceKey, NodeName},
+    probing::check::Rules,
+    registry::{CheckDefinition, CheckDefinitionUpdate, CheckStatus, InstanceKey, NodeName, Probe},
 };
 
 /// Why a configuration was refused: one line that names the place and what was expected there.
@@ -47,6 +51,8 @@ pub struct Settings {
     pub node_id: Option<String>,
     /// `node_meta`: the node's meta.
     pub node_meta: Option<BTreeMap<String, String>>,
+    /// `node_ttl`: the TTL of the check of whether the node is alive, or `off`.
+    pub node_ttl: Option<String>,
     /// `data_dir`.
     pub data_dir: Option<String>,
     /// `enable_script_checks`.
@@ -69,6 +75,7 @@ impl Settings {
             address: self.address.or(other.address),
             node_id: self.node_id.or(other.node_id),
             node_meta: self.node_meta.or(other.node_meta),
+            node_ttl: self.node_ttl.or(other.node_ttl),
             data_dir: self.data_dir.or(other.data_dir),
             enable_script_checks: self.enable_script_checks.or(other.enable_script_checks),
             log_level: self.log_level.or(other.log_level),
@@ -86,6 +93,18 @@ pub struct ConfiguredService(pub(super) ServiceSpec);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfiguredCheck(pub(super) CheckSpec);
 
+/// The check of whether `node` is alive, which its agent renews.
+pub(super) fn aliveness(node: &NodeName, ttl: Duration) -> ConfiguredCheck {
+    let definition = CheckDefinition {
+        probe: Probe::Ttl(ttl),
+        ..CheckDefinition::default()
+    };
+    ConfiguredCheck(CheckSpec {
+        update: CheckDefinitionUpdate::aliveness(node.clone(), definition, CheckStatus::Passing),
+        rules: Rules::Short,
+    })
+}
+
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFile {
@@ -95,7 +114,7 @@ pub struct ConfigFile {
     checks: Vec<Value>,
 }
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "services",
     "service",
     "checks",
@@ -108,6 +127,7 @@ const KEYS: [&str; 16] = [
     "address",
     "node_id",
     "node_meta",
+    "node_ttl",
     "data_dir",
     "enable_script_checks",
     "log_level",
@@ -153,6 +173,7 @@ impl ConfigFile {
                 address: text("address")?,
                 node_id,
                 node_meta,
+                node_ttl: text("node_ttl")?,
                 data_dir: text("data_dir")?,
                 enable_script_checks: match fields.has("enable_script_checks")? {
                     true => Some(fields.flag("enable_script_checks")?),

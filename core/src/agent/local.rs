@@ -57,6 +57,9 @@ pub(super) enum LocalError {
     /// It has no TTL, so nobody reports on it.
     #[error("CheckID \"{0}\" does not have associated TTL")]
     NoTtl(CheckId),
+    /// The agent itself keeps a check of this id.
+    #[error("check \"{0}\" is the agent's own, by which the servers know that its host is alive")]
+    Reserved(CheckId),
     /// A limit was reached.
     #[error("too many {what}: the limit is {limit}")]
     OverLimit {
@@ -117,6 +120,8 @@ pub(super) struct Local {
     /// When a service is removed because of a check that stays critical.
     removals: Schedule<CheckKey>,
     generations: u64,
+    /// Whether a server tells whether this host is alive, and not this agent.
+    beside_server: bool,
 }
 
 impl Local {
@@ -138,7 +143,24 @@ impl Local {
             expiries: Schedule::default(),
             removals: Schedule::default(),
             generations: 0,
+            beside_server: false,
         }
+    }
+
+    /// Gives up the check by which the servers know that this host is alive: a server keeps it. Gives whether that is new.
+    pub(super) fn leave_alive_to_server(&mut self) -> bool {
+        let own = self.node_checks().find(|(_, check)| check.is_aliveness());
+        let own = own.map(|(key, _)| key.clone());
+        if let Some(key) = &own {
+            self.node_checks.remove(key);
+            self.drop_check(key);
+        }
+        !std::mem::replace(&mut self.beside_server, true) && own.is_some()
+    }
+
+    /// Whether a server keeps that check.
+    pub(super) fn is_beside_server(&self) -> bool {
+        self.beside_server
     }
 
     /// The node.
@@ -204,7 +226,16 @@ impl Local {
         if self.checks_after(spec, replace_checks).len() > CHECKS_PER_INSTANCE_MAX {
             return Err(TOO_MANY_CHECKS);
         }
-        Ok(())
+        spec.checks.iter().try_for_each(|check| self.refuse_other(check))
+    }
+
+    /// Refuses another check in the place of the one by which the servers know that this host is alive.
+    fn refuse_other(&self, spec: &CheckSpec) -> Result<(), LocalError> {
+        let there = self.checks.get(&spec.update.key());
+        match there.is_some_and(|there| there.is_aliveness() && there.spec != *spec) {
+            true => Err(LocalError::Reserved(spec.update.id.clone())),
+            false => Ok(()),
+        }
     }
 
     /// The checks that a service will have.
@@ -264,6 +295,7 @@ impl Local {
     /// # Errors
     /// No such service, or too many checks.
     pub(super) fn refuse_check(&self, spec: &CheckSpec) -> Result<(), LocalError> {
+        self.refuse_other(spec)?;
         let there = self.checks.get(&spec.update.key());
         let new = there.is_none_or(|there| there.spec.update.instance != spec.update.instance);
         match service_key(&spec.update) {
@@ -364,7 +396,8 @@ impl Local {
         output: Option<String>,
         now: Instant,
     ) -> Result<(), LocalError> {
-        let Some(check) = self.checks.get_mut(key) else {
+        let check = self.checks.get_mut(key).filter(|check| !check.is_aliveness());
+        let Some(check) = check else {
             return Err(LocalError::UnknownCheck(key.id.clone()));
         };
         if check.spec.update.definition.ttl().is_none() {
@@ -394,8 +427,8 @@ impl Local {
                 continue;
             };
             check.set_at = Some(now);
-            if let Some(ttl) = check.spec.update.definition.ttl() {
-                self.heartbeats.set(key.clone(), now + ttl * 2 / 3);
+            if let Some(next) = check.next_heartbeat(now) {
+                self.heartbeats.set(key.clone(), next);
             }
             self.pending.mark_report(key);
         }
@@ -565,10 +598,10 @@ impl Local {
         if let Some(until) = check.holds_until {
             self.expiries.set(key.clone(), until);
         }
-        self.checks.insert(key.clone(), check);
-        if let Some(ttl) = definition.ttl().filter(|_| heartbeat) {
-            self.heartbeats.set(key.clone(), now + ttl * 2 / 3);
+        if let Some(next) = check.next_heartbeat(now) {
+            self.heartbeats.set(key.clone(), next);
         }
+        self.checks.insert(key.clone(), check);
         if probe_of(rules, &definition).is_some() {
             let delay = first_run_delay(interval_of(&definition), random());
             self.probes.set(key.clone(), now + delay);

@@ -10,7 +10,8 @@
 //! 5. `writer`, `auditor` and `prober` are the tasks: the first sends, the second looks, the third runs checks, for which
 //!    `elsewhere` follows other nodes.
 //! 6. `reload` takes on what configuration files say now.
-//! 7. `api` is the agent's own HTTP API, with what it sends on to servers; `cache` keeps what `?cached` asks for.
+//! 7. `api` is the agent's own HTTP API, with what it sends on to servers (`waits` once for all who wait for the same);
+//!    `cache` keeps what `?cached` asks for.
 //!
 //! When checks are due, and how an outcome becomes a status, is in [`crate::probing`].
 //!
@@ -53,6 +54,7 @@ pub use self::config::{
     ConfigError, ConfigFile, ConfiguredCheck, ConfiguredService, Settings, bind_checks, refuse_duplicates,
 };
 use self::{
+    api::waits::Waits,
     cache::Cache,
     local::{Kept, Local},
     registrations::Registrar,
@@ -93,6 +95,9 @@ pub struct AgentConfig {
     pub checks: Vec<ConfiguredCheck>,
     /// Whether checks that come through the agent's own API may run programs.
     pub enable_script_checks: bool,
+    /// TTL of the check `serfHealth` of the node, which the agent renews, so that the servers learn of a dead host; `None` for
+    /// no such check.
+    pub node_ttl: Option<Duration>,
     /// Between two comparisons with the servers.
     pub sync_interval: Duration,
     /// The process around the agent, for `/v1/agent/{host,metrics,monitor,reload}`.
@@ -112,6 +117,7 @@ impl AgentConfig {
             services: Vec::new(),
             checks: Vec::new(),
             enable_script_checks: false,
+            node_ttl: None,
             sync_interval: AGENT_SYNC_INTERVAL,
             host: None,
         }
@@ -151,6 +157,7 @@ struct Shared<R: Runtime> {
     /// Requests that are being sent on to servers.
     forwarding: Semaphore,
     cache: Cache,
+    waits: Waits,
     probes_running: AtomicUsize,
     stopping: AtomicBool,
     wake_writer: Notify,
@@ -179,13 +186,14 @@ impl<R: Runtime> Agent<R> {
             meta: config.node_meta.clone(),
             ..plain_node(config.node.clone(), &config.address)
         });
-        let configured = reload::configured(&config.services, &config.checks);
+        let checks = reload::with_aliveness(&config, config.checks.clone());
+        let configured = reload::configured(&config.services, &checks);
         let contradicts = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+        for check in checks {
+            reload::put_check::<R>(&mut local, check.0).map_err(contradicts)?;
+        }
         for service in config.services.clone() {
             reload::put::<R>(&mut local, service.0, true).map_err(contradicts)?;
-        }
-        for check in config.checks.clone() {
-            reload::put_check::<R>(&mut local, check.0).map_err(contradicts)?;
         }
         let mut stale = restore::<R>(&config, &mut local, &stored);
         // What is reported from now on counts.
@@ -211,6 +219,7 @@ impl<R: Runtime> Agent<R> {
             waiting: Semaphore::new(AGENT_WAITERS_MAX),
             forwarding: Semaphore::new(AGENT_FORWARDS_MAX),
             cache: Cache::default(),
+            waits: Waits::default(),
             probes_running: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             wake_writer: Notify::new(),

@@ -19,7 +19,7 @@ use crate::{
     },
     limits::AGENT_REGISTRATION_BYTES_MAX,
     probing::check::Rules,
-    registry::{CheckKey, InstanceId, Namespace, Node, NodeName},
+    registry::{CheckDefinitionUpdate, CheckKey, InstanceId, Namespace, Node, NodeName},
     runtime::Runtime,
 };
 
@@ -81,7 +81,7 @@ impl Registrar {
         let checks = parsed
             .checks
             .into_iter()
-            .map(|update| CheckSpec { update, rules })
+            .map(|update| as_run_here(update, rules))
             .collect();
         Ok(ParsedService {
             spec: ServiceSpec { instance, checks },
@@ -100,7 +100,7 @@ impl Registrar {
             .checks
             .into_iter()
             .next()
-            .map(|update| CheckSpec { update, rules })
+            .map(|update| as_run_here(update, rules))
             .ok_or_else(|| ApiError::bad_request("Missing check"))
     }
 
@@ -214,6 +214,12 @@ fn without_status(mut spec: ServiceSpec) -> ServiceSpec {
     spec
 }
 
+/// A check that the agent runs itself: it knows its form, and the servers need not.
+fn as_run_here(mut update: CheckDefinitionUpdate, rules: Rules) -> CheckSpec {
+    update.definition.interval = update.definition.said_interval();
+    CheckSpec { update, rules }
+}
+
 /// A body is in the short form if one of its checks has a type.
 fn rules_of_service(body: &Value) -> Result<Rules, ApiError> {
     let fields = Fields::of(body)?;
@@ -240,6 +246,7 @@ impl From<LocalError> for ApiError {
             LocalError::UnknownService(id) => return ApiError::no_such_service(id.as_str()),
             LocalError::UnknownCheck(id) => return ApiError::unknown_check(id.as_str()),
             LocalError::NoTtl(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            LocalError::Reserved(_) => StatusCode::BAD_REQUEST,
             LocalError::OverLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
         };
         ApiError::new(status, error.to_string())

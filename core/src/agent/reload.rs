@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Agent, ConfiguredCheck, ConfiguredService, Shared,
+    Agent, AgentConfig, ConfiguredCheck, ConfiguredService, Shared,
+    config::aliveness,
     local::{CheckSpec, Local, Origin, ServiceSpec},
     store,
 };
@@ -32,6 +33,12 @@ pub(super) fn configured(services: &[ConfiguredService], checks: &[ConfiguredChe
         services: services.collect(),
         checks: checks.iter().map(|check| check.0.update.key()).collect(),
     }
+}
+
+/// These checks of the node, behind the one of whether it is alive if the agent renews that.
+pub(super) fn with_aliveness(config: &AgentConfig, checks: Vec<ConfiguredCheck>) -> Vec<ConfiguredCheck> {
+    let alive = config.node_ttl.map(|ttl| aliveness(&config.node, ttl));
+    alive.into_iter().chain(checks).collect()
 }
 
 /// Takes on a service of the configuration.
@@ -88,6 +95,10 @@ impl<R: Runtime> Shared<R> {
         checks: Vec<ConfiguredCheck>,
     ) -> Result<(), String> {
         let _changing = self.changing.lock().await;
+        let checks = match self.local().is_beside_server() {
+            true => checks,
+            false => with_aliveness(&self.config, checks),
+        };
         let before = self.configured().clone();
         let now = configured(&services, &checks);
         self.refuse(&services, &checks, &before)?;

@@ -1,6 +1,7 @@
 //! Calls to the servers, whichever of them answers.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -9,10 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use tokio::sync::Notify;
 
 use super::api::forward::Wanted;
 use crate::{
+    api::http::FROM_AN_AGENT,
     runtime::{Network, NetworkError, Runtime},
     server::ServerError,
 };
@@ -42,9 +45,6 @@ pub(super) enum Forwarded {
     Unknown(String),
 }
 
-/// Marks whatever an agent sends: no other agent sends it on.
-pub(super) const FROM_AN_AGENT: HeaderName = HeaderName::from_static("x-sider-forwarded");
-
 /// What servers say who certainly did nothing: another one may.
 const NOT_DONE: &str = "No cluster leader";
 
@@ -57,6 +57,8 @@ pub(super) struct Servers<R: Runtime> {
     network: R::Network,
     addresses: Arc<[String]>,
     current: Arc<AtomicUsize>,
+    /// Told when that is another one.
+    moved: Arc<Notify>,
     uncertain: Arc<AtomicBool>,
     /// Whether no server said anything to the last call.
     silent: Arc<AtomicBool>,
@@ -74,8 +76,32 @@ impl<R: Runtime> Servers<R> {
             network,
             addresses: addresses.into(),
             current: Arc::new(AtomicUsize::new(first)),
+            moved: Arc::default(),
             uncertain: Arc::default(),
             silent: Arc::default(),
+        }
+    }
+
+    /// The server that is asked first, by its place in the list.
+    pub(super) fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    fn turn_to(&self, server: usize) {
+        if self.current.swap(server, Ordering::Relaxed) != server {
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Ends when another server than this one is asked first.
+    pub(super) async fn moved_from(&self, server: usize) {
+        loop {
+            let mut moved = pin!(self.moved.notified());
+            moved.as_mut().enable();
+            if self.current() != server {
+                return;
+            }
+            moved.await;
         }
     }
 
@@ -90,7 +116,7 @@ impl<R: Runtime> Servers<R> {
         body: &Bytes,
         timeout: Duration,
     ) -> Result<Response<Bytes>, CallError> {
-        let first = self.current.load(Ordering::Relaxed);
+        let first = self.current();
         let (mut failures, mut heard) = (Vec::new(), false);
         for step in 0..self.addresses.len() {
             let index = (first + step) % self.addresses.len();
@@ -105,14 +131,13 @@ impl<R: Runtime> Servers<R> {
                 }
                 decided => {
                     self.silent.store(false, Ordering::Relaxed);
-                    self.current.store(index, Ordering::Relaxed);
+                    self.turn_to(index);
                     return decided;
                 }
             }
         }
         // The next call begins one further: the first of the list may be the one that keeps callers waiting.
-        self.current
-            .store((first + 1) % self.addresses.len(), Ordering::Relaxed);
+        self.turn_to((first + 1) % self.addresses.len());
         self.silent.store(!heard, Ordering::Relaxed);
         Err(CallError::Unavailable(failures.join("; ")))
     }
@@ -128,7 +153,7 @@ impl<R: Runtime> Servers<R> {
         timeout: Duration,
     ) -> Result<Response<Bytes>, Forwarded> {
         let reads = matches!(wanted.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let first = self.current.load(Ordering::Relaxed);
+        let first = self.current();
         let mut failures = Vec::new();
         let mut refused = None;
         for step in 0..self.addresses.len() {
@@ -147,7 +172,7 @@ impl<R: Runtime> Servers<R> {
                     refused = Some(answer);
                 }
                 Ok(answer) => {
-                    self.current.store(index, Ordering::Relaxed);
+                    self.turn_to(index);
                     return Ok(answer);
                 }
                 Err(NetworkError::OutcomeUnknown { reason, .. }) if !reads => {
@@ -156,8 +181,7 @@ impl<R: Runtime> Servers<R> {
                 Err(error) => failures.push(error.to_string()),
             }
         }
-        self.current
-            .store((first + 1) % self.addresses.len(), Ordering::Relaxed);
+        self.turn_to((first + 1) % self.addresses.len());
         refused.ok_or_else(|| Forwarded::NotDone(failures.join("; ")))
     }
 
@@ -211,6 +235,7 @@ impl<R: Runtime> Servers<R> {
         let transient = !text.starts_with(ServerError::NEEDS_ALL)
             && (status.is_server_error()
                 || status == StatusCode::TOO_MANY_REQUESTS
+                || status == StatusCode::MISDIRECTED_REQUEST
                 || status == StatusCode::REQUEST_TIMEOUT);
         if transient {
             Err(CallError::Unavailable(format!("{address}: {status}: {text}")))
@@ -225,8 +250,13 @@ impl<R: Runtime> Servers<R> {
 
 /// Whether a server says that it did nothing, and that another one, or the same later, may.
 fn is_not_done(answer: &Response<Bytes>) -> bool {
-    // One that detects a loop is an agent, and no server.
-    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::LOOP_DETECTED].contains(&answer.status())
+    // One that detects a loop is an agent, and no server; a port may be for joining servers alone.
+    [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::LOOP_DETECTED,
+        StatusCode::MISDIRECTED_REQUEST,
+    ]
+    .contains(&answer.status())
         || (answer.status() == StatusCode::INTERNAL_SERVER_ERROR
             && answer.body().trim_ascii() == NOT_DONE.as_bytes())
 }

@@ -122,6 +122,35 @@ pub struct CheckDefinitionUpdate {
     pub notes: String,
 }
 
+impl CheckDefinitionUpdate {
+    /// The check of whether a node is alive, named and worded as Consul's.
+    ///
+    /// # Panics
+    /// Never: its id is a name.
+    pub fn aliveness(node: NodeName, definition: CheckDefinition, status: CheckStatus) -> Self {
+        CheckDefinitionUpdate {
+            id: CheckId::parse(Session::NODE_ALIVE).expect("a constant that is a name"),
+            namespace: Namespace::default(),
+            node,
+            name: "Serf Health Status".to_owned(),
+            instance: None,
+            definition,
+            status: Some(status),
+            output: match status {
+                CheckStatus::Passing => "Agent alive and reachable",
+                _ => "Agent not live or unreachable",
+            }
+            .to_owned(),
+            notes: String::new(),
+        }
+    }
+
+    /// Whether it is the check of whether its node is alive, which no agent's API shows.
+    pub fn is_aliveness(&self) -> bool {
+        self.instance.is_none() && self.id.as_str() == Session::NODE_ALIVE
+    }
+}
+
 /// What to remove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Deregister {

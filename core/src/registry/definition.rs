@@ -15,7 +15,7 @@ use serde::{
     ser::SerializeStruct as _,
 };
 
-use super::{Probe, extras::next};
+use super::{CheckId, Probe, extras::next};
 use crate::limits::CHECK_OUTPUT_BYTES_MAX;
 
 /// How a check is run. Zero durations mean "not given".
@@ -94,6 +94,33 @@ impl CheckDefinition {
     /// such a check and keeps its definition to itself, and nothing else tells it from one that a client registered.
     const OF_AGENT: Duration = Duration::from_nanos(2);
 
+    /// How ids of checks begin that were registered in the short form without one. Its outcomes are judged otherwise than in
+    /// Consul's form.
+    pub const SHORT_FORM_ID: &str = "chk:";
+
+    /// What is added to the interval of a check whose id does not tell its form.
+    const OF_OTHER_FORM: Duration = Duration::from_nanos(4);
+
+    /// The same, as it was registered with this id in the short form or in Consul's, at an agent's API of servers. Only what is run is
+    /// judged by its form.
+    #[must_use]
+    pub fn in_form(mut self, id: &CheckId, is_short: bool) -> Self {
+        let is_run = !matches!(self.probe, Probe::Ttl(_) | Probe::Alias { .. } | Probe::External);
+        if is_run && self.is_of_short_form(id) != is_short {
+            self.interval += CheckDefinition::OF_OTHER_FORM;
+        }
+        self
+    }
+
+    /// Whether it is one of the short form, with this id.
+    pub fn is_of_short_form(&self, id: &CheckId) -> bool {
+        id.as_str().starts_with(CheckDefinition::SHORT_FORM_ID) != self.is_of_other_form()
+    }
+
+    fn is_of_other_form(&self) -> bool {
+        self.interval.subsec_nanos() % 1_000 == 4
+    }
+
     /// Whether it is of a TTL check that was registered by itself.
     pub fn is_alone(&self) -> bool {
         self.ttl().is_some() && self.said_interval() == CheckDefinition::ALONE
@@ -115,9 +142,12 @@ impl CheckDefinition {
 
     /// The interval as it was said.
     pub fn said_interval(&self) -> Duration {
-        match self.is_of_agent() {
-            true => self.interval.saturating_sub(CheckDefinition::OF_AGENT),
-            false => self.interval,
+        if self.is_of_agent() {
+            self.interval.saturating_sub(CheckDefinition::OF_AGENT)
+        } else if self.is_of_other_form() {
+            self.interval.saturating_sub(CheckDefinition::OF_OTHER_FORM)
+        } else {
+            self.interval
         }
     }
 

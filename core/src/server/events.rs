@@ -16,7 +16,7 @@ use super::{
     signal::Signal,
     wiring::Inner,
 };
-use crate::{limits, runtime::Instant};
+use crate::{limits, registry::Namespace, runtime::Instant};
 
 /// Something that happened, in a client's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,28 @@ impl UserEvent {
         };
         half(0) ^ half(16)
     }
+
+    /// Whether it is for a node: for its name, and for a service on it. `any` says whether what it is given holds for the name and the
+    /// tags of a service there.
+    pub(crate) fn concerns(
+        &self,
+        node: &str,
+        any: impl FnOnce(&dyn Fn(&str, &[String]) -> bool) -> bool,
+    ) -> bool {
+        // A pattern that another server took and this one does not: better heard in vain than not at all.
+        let compiled = |pattern: &String| regex::Regex::new(pattern).ok().filter(|_| !pattern.is_empty());
+        let [of_node, of_service, of_tag] =
+            [&self.node_filter, &self.service_filter, &self.tag_filter].map(compiled);
+        let lets_pass = |regex: &Option<regex::Regex>, text: &str| {
+            regex.as_ref().is_none_or(|regex| regex.is_match(text))
+        };
+        lets_pass(&of_node, node)
+            && (of_service.is_none()
+                || any(&|service, tags| {
+                    lets_pass(&of_service, service)
+                        && (of_tag.is_none() || tags.iter().any(|tag| lets_pass(&of_tag, tag)))
+                }))
+    }
 }
 
 /// The events that a server heard of.
@@ -58,8 +80,8 @@ pub(super) struct Events {
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// Oldest first; at most [`limits::EVENTS_MAX`].
-    events: VecDeque<UserEvent>,
+    /// Oldest first, at most [`limits::EVENTS_MAX`], each with whether it was for the servers' shared node.
+    events: VecDeque<(UserEvent, bool)>,
     ltime: u64,
 }
 
@@ -74,17 +96,17 @@ impl Events {
     }
 
     /// Takes note of an event, once.
-    fn hear(&self, event: UserEvent) {
+    fn hear(&self, event: UserEvent, is_own: bool) {
         {
             let mut heard = self.lock();
             heard.ltime = heard.ltime.max(event.ltime);
-            if heard.events.iter().any(|known| known.id == event.id) {
+            if heard.events.iter().any(|(known, _)| known.id == event.id) {
                 return;
             }
             if heard.events.len() == limits::EVENTS_MAX {
                 heard.events.pop_front();
             }
-            heard.events.push_back(event);
+            heard.events.push_back((event, is_own));
         }
         self.news.bump();
     }
@@ -116,41 +138,28 @@ impl Inner {
         event
     }
 
-    /// Takes note of an event if it is for this server.
+    /// Takes note of an event.
     pub(super) fn hear(&self, event: UserEvent) {
-        if self.concerns(&event) {
-            self.shared.events.hear(event);
-        } else {
-            let mut heard = self.shared.events.lock();
-            heard.ltime = heard.ltime.max(event.ltime);
-        }
+        let is_own = self.concerns(&event);
+        self.shared.events.hear(event, is_own);
     }
 
+    /// Whether an event is for the servers' shared node, with what is registered there now.
     fn concerns(&self, event: &UserEvent) -> bool {
-        // A pattern that another server took and this one does not: better heard in vain than not at all.
-        let matches = |pattern: &str, text: &str| {
-            pattern.is_empty() || regex::Regex::new(pattern).map_or(true, |regex| regex.is_match(text))
-        };
         let node = &self.shared.config.agent_node;
-        if !matches(&event.node_filter, node.as_str()) {
-            return false;
-        }
-        if event.service_filter.is_empty() {
-            return true;
-        }
-        let registry = self.registry();
-        let namespace = crate::registry::Namespace::default();
-        registry.instances_of_node(&namespace, node).any(|instance| {
-            let tagged = event.tag_filter.is_empty()
-                || instance.tags.iter().any(|tag| matches(&event.tag_filter, tag));
-            matches(&event.service_filter, instance.service.as_str()) && tagged
+        event.concerns(node.as_str(), |matches| {
+            let registry = self.registry();
+            let namespace = Namespace::default();
+            let mut instances = registry.instances_of_node(&namespace, node);
+            instances.any(|instance| matches(instance.service.as_str(), &instance.tags))
         })
     }
 
-    /// The events that this server heard of, oldest first; of one name if it is given. With an index, waits until the
-    /// newest has another one, or until the deadline.
+    /// The events that this server heard of, oldest first: all, or those for the servers' shared node; of one name if it is
+    /// given. With an index, waits until the newest has another one, or until the deadline.
     pub(super) async fn events(
         &self,
+        all: bool,
         name: Option<&str>,
         index: Option<u64>,
         deadline: Instant,
@@ -159,8 +168,11 @@ impl Inner {
             let version = self.shared.events.news.version();
             let events: Vec<UserEvent> = {
                 let heard = self.shared.events.lock();
-                let named = |event: &&UserEvent| name.is_none_or(|name| event.name == name);
-                heard.events.iter().filter(named).cloned().collect()
+                let wanted = |(event, is_own): &&(UserEvent, bool)| {
+                    (all || *is_own) && name.is_none_or(|name| event.name == name)
+                };
+                let wanted = heard.events.iter().filter(wanted);
+                wanted.map(|(event, _)| event.clone()).collect()
             };
             let newest = events.last().map_or(1, UserEvent::index);
             let waits = index.is_some_and(|index| index > 0 && index == newest);
@@ -194,12 +206,12 @@ mod tests {
             ..UserEvent::default()
         };
         for n in 0..=limits::EVENTS_MAX {
-            events.hear(event(n));
-            events.hear(event(n));
+            events.hear(event(n), true);
+            events.hear(event(n), true);
         }
         let heard = events.lock();
         assert_eq!(heard.events.len(), limits::EVENTS_MAX);
-        assert_eq!(heard.events[0], event(1));
+        assert_eq!(heard.events[0], (event(1), true));
         assert_eq!(heard.ltime, limits::EVENTS_MAX as u64);
     }
 }

@@ -4,12 +4,14 @@
 //! on any server, parks blocking queries, and shares each view's bytes among all who wait for it.
 
 //!
-//! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server),
+//! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server)
+//! with [`admission`] (which of it, when it can't keep up),
 //! [`reads`], [`blocking`] and [`streams`] (what any server can do), with [`hub`] and [`views`]; [`countdown`], [`deadlines`],
 //! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`probes`]; [`membership`], [`silence`], [`upkeep`], [`autopilot`], [`upgrade`],
 //! [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
 //! and a network), [`standin`] (one without, for tests).
 
+mod admission;
 mod autopilot;
 mod blocking;
 mod countdown;
@@ -57,7 +59,7 @@ pub use self::{
     snapshot::SnapshotStream,
     start::{Bootstrap, Introduction, Running, StartConfig, StartError, start, wipe},
     streams::{StreamEnd, StreamEvent, WatchStream},
-    upkeep::{CONSUL_VERSION, agent_node},
+    upkeep::{CONSUL_VERSION, SERVERS_INSTANCE, agent_node},
     views::SharedView,
     wiring::{Finish, Wiring},
     words::{peer_answer, peer_request},
@@ -183,6 +185,8 @@ pub struct ServerConfig {
     pub stream_life: Duration,
     /// At least 1: see [`crate::limits::FORWARDS_IN_FLIGHT_MAX`].
     pub forwards_in_flight: usize,
+    /// At least 1: see [`crate::limits::WRITES_WHILE_SLOW_MAX`].
+    pub writes_while_slow: usize,
     /// At least 1: see [`crate::limits::DECISIONS_IN_FLIGHT_MAX`].
     pub decisions_in_flight: usize,
     /// At least 1: see [`crate::limits::EXPIRIES_PER_COMMAND_MAX`].
@@ -223,6 +227,7 @@ impl Default for ServerConfig {
             stream_keep_alive: limits::STREAM_KEEP_ALIVE,
             stream_life: limits::STREAM_LIFE,
             forwards_in_flight: limits::FORWARDS_IN_FLIGHT_MAX,
+            writes_while_slow: limits::WRITES_WHILE_SLOW_MAX,
             decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
             expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
             value_bytes_max: limits::VALUE_BYTES_MAX,
@@ -338,8 +343,10 @@ impl Server {
     /// No leader, outcome unknown, over a limit, stopped.
     pub async fn write(&self, command: Command) -> Result<Written, ServerError> {
         let limit = self.config().write_timeout;
+        let deadline = self.now() + limit;
         let command = self.0.in_written_version(command, limit).await?;
-        match self.0.send_errand(Errand::Write(command), limit).await? {
+        let left = deadline.saturating_since(self.now());
+        match self.0.send_errand(Errand::Write(command), left).await? {
             Outcome::Written(written) => Ok(written),
             other => Err(unexpected(&other)),
         }
@@ -459,16 +466,17 @@ impl Server {
         self.0.fire(event)
     }
 
-    /// The user events that this server heard of, oldest first, of one name if it is given; with the index of the newest.
-    /// With an index that is still that of the newest, waits for news first.
+    /// The user events that this server heard of, oldest first, all or those for the servers' shared node, of one name if it is
+    /// given; with the index of the newest. With an index that is still that of the newest, waits for news first.
     pub async fn events(
         &self,
+        all: bool,
         name: Option<&str>,
         index: Option<u64>,
         wait: Duration,
     ) -> (u64, Vec<UserEvent>) {
         let deadline = self.0.platform().now() + wait;
-        self.0.events(name, index, deadline).await
+        self.0.events(all, name, index, deadline).await
     }
 
     /// What this server knows of the cluster, at once.
@@ -478,6 +486,10 @@ impl Server {
     /// Digest of this server's state, with the log index it is of.
     pub fn digest(&self) -> (u64, u128) {
         self.0.shared.digests().newest()
+    }
+    /// What the leader knows of the cluster, asked within a second; `None` if there is none that answers.
+    pub async fn leaders_status(&self) -> Option<RaftStatus> {
+        self.0.leaders_status().await
     }
     /// Asks every member for its status, side by side, within a second.
     pub async fn cluster(&self) -> Vec<PeerReport> {
@@ -509,28 +521,27 @@ impl Server {
     /// # Errors
     /// No leader, refused, outcome unknown.
     pub async fn join(&self, id: ServerId, address: ServerAddress) -> Result<(), ServerError> {
-        self.change_members(Errand::Join(id, address)).await
+        self.change_members(Errand::Join(id, address), limits::MEMBERSHIP_REQUEST_TIMEOUT)
+            .await
     }
     /// Removes a member through the leader.
     ///
     /// # Errors
     /// No leader, refused, outcome unknown.
     pub async fn remove(&self, id: ServerId) -> Result<(), ServerError> {
-        self.change_members(Errand::Remove(id)).await
+        self.change_members(Errand::Remove(id), limits::MEMBERSHIP_REQUEST_TIMEOUT)
+            .await
     }
     /// Hands leadership on, through the leader.
     ///
     /// # Errors
     /// No leader, refused, outcome unknown.
     pub async fn transfer(&self, to: Option<ServerId>) -> Result<(), ServerError> {
-        self.change_members(Errand::Transfer(to)).await
+        self.change_members(Errand::Transfer(to), limits::TRANSFER_REQUEST_TIMEOUT)
+            .await
     }
-    async fn change_members(&self, errand: Errand) -> Result<(), ServerError> {
-        match self
-            .0
-            .send_errand(errand, limits::MEMBERSHIP_REQUEST_TIMEOUT)
-            .await?
-        {
+    async fn change_members(&self, errand: Errand, limit: Duration) -> Result<(), ServerError> {
+        match self.0.send_errand(errand, limit).await? {
             Outcome::Done => Ok(()),
             other => Err(unexpected(&other)),
         }

@@ -45,9 +45,6 @@ impl<P: Prober + fmt::Debug> ServerProber for P {
     }
 }
 
-/// How ids of checks begin that were registered in the short form: the two forms judge outcomes differently.
-const SHORT_FORM: &str = "chk:";
-
 /// Which checks a leader runs, and when. Pure: the clock and chance are passed in.
 #[derive(Debug, Default)]
 pub(super) struct ProbeTable {
@@ -95,9 +92,9 @@ pub(super) fn is_run_here(check: &Check, node: &NodeName, scripts: bool) -> bool
     check.node == *node && means_of(&check.id, &check.definition).is_some() && (scripts || !runs_program)
 }
 
-/// How outcomes of a check are judged, by its id.
-fn rules_of(id: &CheckId) -> Rules {
-    match id.as_str().starts_with(SHORT_FORM) {
+/// How outcomes of a check are judged, by its form.
+fn rules_of(id: &CheckId, definition: &CheckDefinition) -> Rules {
+    match definition.is_of_short_form(id) {
         true => Rules::Short,
         false => Rules::Consul,
     }
@@ -109,7 +106,7 @@ fn means_of(id: &CheckId, definition: &CheckDefinition) -> Option<Means> {
             node: node.clone(),
             instance: instance.clone(),
         }),
-        _ => probe_of(rules_of(id), definition).map(Means::Probe),
+        _ => probe_of(rules_of(id, definition), definition).map(Means::Probe),
     }
 }
 
@@ -340,7 +337,7 @@ impl Inner {
         };
         let outcome = prober.probe(probe.clone(), timeout_of(&run.definition)).await;
         let kept = run.definition.output_bytes_max();
-        let (result, output) = judge(rules_of(&run.key.id), &probe, outcome, kept);
+        let (result, output) = judge(rules_of(&run.key.id, &run.definition), &probe, outcome, kept);
         let status = running.shared.probes().count(run, result);
         if let (Some(status), Some(inner)) = (status, weak.upgrade()) {
             inner.report_probe(run, status, output).await;

@@ -28,10 +28,7 @@ use crate::{
 };
 
 /// The id of a server's instance on its node, as in Consul.
-const INSTANCE: &str = "consul";
-/// What the check of a server that answers says, and of one that does not: Consul's words.
-const ALIVE: &str = "Agent alive and reachable";
-const SILENT: &str = "Agent not live or unreachable";
+pub const SERVERS_INSTANCE: &str = "consul";
 /// The version of Consul whose API the servers speak: clients look for it in their meta.
 pub const CONSUL_VERSION: &str = "1.22.7";
 
@@ -176,7 +173,7 @@ fn server_instance(service: &ServiceName, node: NodeName, port: u16, voter: bool
     Instance {
         namespace: Namespace::default(),
         node,
-        id: InstanceId::parse(INSTANCE).expect("a constant that is a name"),
+        id: InstanceId::parse(SERVERS_INSTANCE).expect("a constant that is a name"),
         service: service.clone(),
         address: String::new(),
         port,
@@ -192,20 +189,7 @@ fn server_instance(service: &ServiceName, node: NodeName, port: u16, voter: bool
 }
 
 fn registration(node: Node, instance: Option<Instance>, status: CheckStatus) -> Registration {
-    let alive = CheckDefinitionUpdate {
-        id: CheckId::parse(Session::NODE_ALIVE).expect("a constant that is a name"),
-        namespace: Namespace::default(),
-        node: node.name.clone(),
-        name: "Serf Health Status".to_owned(),
-        instance: None,
-        definition: CheckDefinition::default(),
-        status: Some(status),
-        output: match status {
-            CheckStatus::Passing => ALIVE.to_owned(),
-            _ => SILENT.to_owned(),
-        },
-        notes: String::new(),
-    };
+    let alive = CheckDefinitionUpdate::aliveness(node.name.clone(), CheckDefinition::default(), status);
     Registration {
         node,
         keeps: Keeps::Nothing,
@@ -240,7 +224,7 @@ fn commands(registry: &Registry, wanted: Vec<Registration>, service: Option<&Ser
     let namespace = Namespace::default();
     let leftover = registry
         .instances_of_service(&namespace, service)
-        .filter(|instance| instance.id.as_str() == INSTANCE && !placed.contains(&instance.key()));
+        .filter(|instance| instance.id.as_str() == SERVERS_INSTANCE && !placed.contains(&instance.key()));
     let mut commands: Vec<Command> = leftover
         .map(|instance| match nodes.contains(&instance.node) {
             true => Deregister::Instance {

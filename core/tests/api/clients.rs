@@ -169,6 +169,8 @@ fn a_path_that_is_not_clean_is_sent_to_the_clean_one() {
         ("PUT /v1/agent//service/register", "/v1/agent/service/register"),
         ("GET /v1/kv//a", "/v1/kv/a"),
         ("GET /v1/nope//x", "/v1/nope/x"),
+        ("GET /v1/kv?recurse", "/v1/kv/?recurse"),
+        ("GET /v1/health/service", "/v1/health/service/"),
     ] {
         let answer = api.request(line, "");
         assert_eq!(answer.status, StatusCode::MOVED_PERMANENTLY, "{line}");

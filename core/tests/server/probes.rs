@@ -120,6 +120,36 @@ fn shown(platform: &TestPlatform, server: &Server, node: &str) -> (CheckStatus, 
 }
 
 #[test]
+fn a_check_is_judged_by_its_form_whatever_its_id() {
+    let short = json!({ "type": "http", "http": URL, "interval": "10s" });
+    let with_id = |check: &Value, id: &str| {
+        let mut check = check.clone();
+        check["CheckID"] = id.into();
+        check
+    };
+    for (check, id, expected) in [
+        (short.clone(), "chk:web-1:0", CheckStatus::Warning),
+        (with_id(&short, "named"), "named", CheckStatus::Warning),
+        (http(), "service:web-1", CheckStatus::Critical),
+        (with_id(&http(), "chk:mine"), "chk:mine", CheckStatus::Critical),
+    ] {
+        let (script, server, standin, platform) = alone();
+        script.set(URL, Some(404));
+        standin.apply(&web(NODE, &check));
+        platform.advance(FIRST);
+        let key = CheckKey {
+            id: CheckId::parse(id).unwrap(),
+            ..key(NODE)
+        };
+        let look = server.inspect(true, |registry| {
+            let check = registry.check(&key).expect("it is registered");
+            (check.status, check.definition.said_interval())
+        });
+        assert_eq!(platform.run(look).unwrap(), (expected, INTERVAL), "{id}");
+    }
+}
+
+#[test]
 fn a_check_follows_its_target_and_writes_only_what_is_news() {
     let (script, server, standin, platform) = alone();
     script.set(URL, Some(200));

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sider_core::registry::{CheckStatus, Namespace};
+use sider_core::registry::{CheckStatus, Namespace, Session};
 
 use super::{
-    INSTANCE_ADDRESS, PROBE_INTERVAL, PROBED, RENEWED_TTL, SERVICE, SPARE, TOLD_TTL, check_name, check_of,
-    said, services,
+    INSTANCE_ADDRESS, NODE_TTL, PROBE_INTERVAL, PROBED, RENEWED_TTL, SERVICE, SPARE, TOLD_TTL, check_name,
+    check_of, said, services,
 };
 use crate::{
     history::{AgentCheck, AgentInstance, AgentLooks, AgentPromise},
@@ -48,12 +48,18 @@ pub(super) fn wanted(plan: &AgentPlan) -> AgentPromise {
         instances.push(instance(Namespace::default(), id, it.port, looks, checks));
     }
     let name = services::OF_NODE.to_owned();
+    let alive = AgentCheck {
+        id: Session::NODE_ALIVE.to_owned(),
+        name: "Serf Health Status".to_owned(),
+        status: Some(CheckStatus::Passing),
+        output: Some("Agent alive and reachable".to_owned()),
+        ttl: Some(NODE_TTL),
+        interval: Duration::ZERO,
+    };
+    let of_node = of_node.map(|sort| check(name.clone(), name, sort, healthy));
     AgentPromise {
         instances,
-        node_checks: of_node
-            .map(|sort| check(name.clone(), name, sort, healthy))
-            .into_iter()
-            .collect(),
+        node_checks: [alive].into_iter().chain(of_node).collect(),
         leaving,
         ..AgentPromise::default()
     }

@@ -13,6 +13,8 @@ use crate::{
 
 /// In so many of a hundred worlds with an agent several clients take the same answer that it keeps.
 const WITH_A_SHARED_ANSWER: u64 = 60;
+/// In so many of a hundred several clients wait for the same at it, and it keeps nothing.
+const WITH_A_SHARED_WAIT: u64 = 40;
 /// An agent is asked no sooner than this after its start.
 const STARTS_MS: u64 = 300;
 
@@ -36,7 +38,10 @@ pub(super) fn draw(dice: &mut Dice, plans: &[Option<&AgentPlan>], pace: Pace, ac
         through.redirect(action);
     }
     if through.dice.chance(WITH_A_SHARED_ANSWER) {
-        through.share_an_answer(pace, actions);
+        through.share_an_answer(pace, actions, true);
+    }
+    if through.dice.chance(WITH_A_SHARED_WAIT) {
+        through.share_an_answer(pace, actions, false);
     }
     actions.sort_by_key(|action| (action.at_ms, action.client));
 }
@@ -112,8 +117,8 @@ impl Through<'_> {
         ])
     }
 
-    /// Several clients follow one answer, and others look at it now and then.
-    fn share_an_answer(&mut self, pace: Pace, actions: &mut Vec<Action>) {
+    /// Several clients follow one answer, which the agent keeps or not, and others look at it now and then.
+    fn share_an_answer(&mut self, pace: Pace, actions: &mut Vec<Action>, kept: bool) {
         let (agent, start_ms) = *self.dice.pick(&self.agents.clone());
         let ask = self.ask();
         let clients = clients(actions);
@@ -129,7 +134,10 @@ impl Through<'_> {
         for _ in 0..self.dice.between(2, 4) {
             let follow = Doing::Follow {
                 ask: ask.clone(),
-                freshness: Freshness::Cached,
+                freshness: match kept {
+                    true => Freshness::Cached,
+                    false => Freshness::Default,
+                },
                 wait_ms: *self.dice.pick(&[500, 2_000, 5_000]) * pace.stretch,
                 until_ms: pace.end_ms - 600,
                 servers: vec![agent],
@@ -140,7 +148,10 @@ impl Through<'_> {
         for _ in 0..self.dice.between(4, 12) {
             let read = Op::Read {
                 ask: ask.clone(),
-                freshness: self.of_what_is_kept(),
+                freshness: match kept {
+                    true => self.of_what_is_kept(),
+                    false => Freshness::Default,
+                },
             };
             let at_ms = self.dice.between(from_ms, pace.end_ms - 1_200);
             does(self.dice, at_ms, Doing::Chain(vec![(agent, read)]));

@@ -231,7 +231,8 @@ fn stays_alive(history: &History, agent: &AgentPromise) -> Result<(), Violation>
         };
         // What services report on expires when they fall silent.
         let renews = |id: &str| {
-            let mut checks = agent.instances.iter().flat_map(|it| &it.checks);
+            let of_instances = agent.instances.iter().flat_map(|it| &it.checks);
+            let mut checks = of_instances.chain(&agent.node_checks);
             checks.any(|it| it.id == id && it.ttl.is_some() && it.status.is_some())
         };
         let ours = expiries

@@ -57,9 +57,10 @@ pub(super) fn all_is_well(history: &History, agent: &AgentPromise, from: Time, u
             .all(|server| history.is_member(*server, until) == Some(true))
 }
 
-/// How long news take through an agent while all is well: as long as from a server, and the way to the agent's host and back.
+/// How long news take through an agent while all is well: as long as from a server, the way to the agent's host and back, and
+/// another to the server and back of who waited behind somebody else.
 pub(super) fn way_of_news(history: &History) -> Duration {
-    lateness(&history.bounds) + history.bounds.latency * 4
+    lateness(&history.bounds) + history.bounds.latency * 6
 }
 
 /// When somebody first asked an agent, in its life of this operation, for what it keeps since then.

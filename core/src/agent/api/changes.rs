@@ -15,7 +15,7 @@ use super::{NoOutcome, not_heard, outcome};
 use crate::{
     agent::{
         Shared,
-        local::{Change, CheckSpec, Local, Origin, Outcome},
+        local::{Change, CheckSpec, Local, LocalCheck, Origin, Outcome},
         registrations::{ParsedService, Registrar},
         store,
     },
@@ -406,7 +406,7 @@ impl<R: Runtime> Shared<R> {
     /// Removes a check from the disk, then from here.
     pub(super) async fn drop_check(&self, key: CheckKey) -> Result<Told, ApiError> {
         let _changing = self.changing.lock().await;
-        if self.local().check(&key).is_none() {
+        if self.local().check(&key).is_none_or(LocalCheck::is_aliveness) {
             return Err(ApiError::unknown_check(key.id.as_str()));
         }
         let batch = vec![store::remove_check(&key)];

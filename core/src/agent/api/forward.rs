@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use serde_json::Value;
 
+use super::{events, waits};
 use crate::{
     agent::{Shared, cache, servers::Forwarded},
     api::http::{
@@ -110,7 +111,13 @@ async fn send_on<R: Runtime>(shared: Arc<Shared<R>>, request: Request) -> Result
         let read = read_options(&Parameters::of(&wanted.uri)?)?;
         return cache::answer(&shared, &wanted, read).await;
     }
-    let answer = shared.servers.forward(&wanted, wanted.patience()).await;
+    let answer = match waits::index(&wanted) {
+        _ if wanted.method == Method::GET && wanted.uri.path() == "/v1/event/list" => {
+            events::list(&shared, &wanted).await
+        }
+        Some(index) => waits::forward(&shared, &wanted, index).await,
+        None => shared.servers.forward(&wanted, wanted.patience()).await,
+    };
     answer.map(into_response).map_err(no_answer)
 }
 
@@ -125,7 +132,7 @@ pub(in crate::agent) struct Wanted {
 
 impl Wanted {
     /// How long its answer may take.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         if self.uri.path() == "/v1/snapshot" {
             return RESTORE_STEP_TIMEOUT * 2;
         }
@@ -144,7 +151,7 @@ impl Wanted {
 }
 
 /// How long a blocking query asks to wait; what can't be understood is for the server to refuse.
-fn wait(uri: &Uri) -> Duration {
+pub(super) fn wait(uri: &Uri) -> Duration {
     let given = parameter(uri, "wait").and_then(|text| duration::parse(&text));
     let given = given
         .and_then(|nanos| u64::try_from(nanos).ok())
@@ -156,7 +163,7 @@ fn wait(uri: &Uri) -> Duration {
 }
 
 /// A parameter's value, as it is written.
-fn parameter(uri: &Uri, name: &str) -> Option<String> {
+pub(super) fn parameter(uri: &Uri, name: &str) -> Option<String> {
     let pairs = uri.query()?.split('&');
     let mut named = pairs.filter_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

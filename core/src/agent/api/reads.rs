@@ -18,7 +18,7 @@ use crate::{
         options::{Name, Parameters, read_options},
         reply::Reply,
     },
-    registry::{Check, CheckStatus, Filter, InstanceId, Record, ServiceName, Shape},
+    registry::{Check, CheckKey, CheckStatus, Filter, InstanceId, Record, ServiceName, Shape},
     runtime::{Instant, Runtime},
 };
 
@@ -83,7 +83,7 @@ pub(super) async fn checks<R: Runtime>(
     let filter = parameters.filter(Shape::Check, &shared.config.datacenter)?;
     let encoder = encoder(&shared.config);
     let local = shared.local();
-    let of_node = local.node_checks().map(|(_, check)| (check, None));
+    let of_node = shown_of_node(&local).map(|(_, check)| (check, None));
     let of_services = local.services().flat_map(|(_, service)| {
         local
             .checks_of(service)
@@ -170,7 +170,7 @@ pub(super) async fn this_agent<R: Runtime>(State(shared): State<Arc<Shared<R>>>)
     let stats = json!({
         "agent": {
             "services": local.services().count().to_string(),
-            "checks": local.checks().count().to_string(),
+            "checks": local.checks().filter(|(_, check)| !check.is_aliveness()).count().to_string(),
             "in_step": (!local.pending.is_any()).to_string(),
             "servers": config.servers.join(","),
         },
@@ -209,6 +209,11 @@ fn encoder(config: &AgentConfig) -> Encoder<'_> {
     }
 }
 
+/// The node's own checks, but for the one by which the servers know that it is alive: as in Consul, they alone show it.
+fn shown_of_node(local: &Local) -> impl Iterator<Item = (&CheckKey, &LocalCheck)> {
+    local.node_checks().filter(|(_, check)| !check.is_aliveness())
+}
+
 /// A check as the registry would have it.
 fn shown(check: &LocalCheck, now: Instant) -> Check {
     let update = &check.spec.update;
@@ -231,8 +236,7 @@ fn shown(check: &LocalCheck, now: Instant) -> Check {
 /// A service's health, in which its node's own checks count, and how it is shown.
 fn health(local: &Local, config: &AgentConfig, service: &LocalService, now: Instant) -> (CheckStatus, Value) {
     let encoder = encoder(config);
-    let checks: Vec<Check> = local
-        .node_checks()
+    let checks: Vec<Check> = shown_of_node(local)
         .chain(local.checks_of(service))
         .map(|(_, check)| shown(check, now))
         .collect();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
+    limits::AGENT_NODE_RENEWALS,
     probing::check::{Rules, Streak, cut},
     registry::{CheckDefinitionUpdate, CheckStatus, Instance, InstanceKey},
     runtime::Instant,
@@ -67,6 +68,21 @@ pub(super) fn expired(last: &str) -> String {
 }
 
 impl LocalCheck {
+    /// Whether it tells the servers that this host is alive: it is theirs to look at, and the agent's alone to renew.
+    pub(in crate::agent) fn is_aliveness(&self) -> bool {
+        self.heartbeat && self.spec.update.is_aliveness()
+    }
+
+    /// When the agent renews it next, if it is the agent's to renew.
+    pub(super) fn next_heartbeat(&self, now: Instant) -> Option<Instant> {
+        let ttl = self.spec.update.definition.ttl().filter(|_| self.heartbeat)?;
+        Some(match self.is_aliveness() {
+            // All that runs on the host hangs on it: servers that do not answer leave time for others.
+            true => now + ttl / AGENT_NODE_RENEWALS,
+            false => now + ttl * 2 / 3,
+        })
+    }
+
     /// When its TTL ends, if it has one and anything is known of it.
     pub(super) fn ttl_ends(&self) -> Option<Instant> {
         let (ttl, set_at) = (self.spec.update.definition.ttl()?, self.set_at?);

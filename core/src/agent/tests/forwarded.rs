@@ -76,6 +76,103 @@ fn checks_show_their_times_to_clients_and_their_definition_to_their_agent() {
 }
 
 #[test]
+fn queries_that_wait_for_the_same_wait_once_at_a_server() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    let set = |value: &str| {
+        assert_eq!(world.put(&agent, "/v1/kv/a", json!(value)).status, 200);
+        let told = world.get(&agent, "/v1/kv/a");
+        header(&told, "x-consul-index").to_owned()
+    };
+    let begin = |index: &str, wait: &str| {
+        let path = format!("/v1/kv/a?raw&index={index}&wait={wait}");
+        world.begin(&agent, &path)
+    };
+    let text = |told: &std::sync::Arc<std::sync::Mutex<Option<Told>>>| {
+        let told = told.lock().expect("no holder of this lock panics");
+        told.as_ref().map(|told| told.text.clone())
+    };
+    let index = set("one");
+    let waiting: Vec<_> = (0..5).map(|_| begin(&index, "60s")).collect();
+    assert_eq!(world.parked(), 1);
+    let other = world.begin(&agent, &format!("/v1/kv/b?index={index}&wait=60s"));
+    assert_eq!(world.parked(), 2, "of another key");
+    let index = set("two");
+    world.advance(SECOND);
+    for told in &waiting {
+        assert_eq!(text(told).as_deref(), Some("\"two\""));
+    }
+    assert_eq!((world.parked(), text(&other)), (1, None));
+
+    // The first waits for less than those behind it, of whom each keeps to its own time.
+    let short = begin(&index, "2s");
+    let (long, longer) = (begin(&index, "30s"), begin(&index, "60s"));
+    assert_eq!(world.parked(), 2);
+    world.advance(SECOND * 3);
+    assert_eq!(text(&short).as_deref(), Some("\"two\""));
+    assert_eq!((text(&long), text(&longer), world.parked()), (None, None, 2));
+    world.advance(SECOND * 30);
+    assert_eq!(text(&long).as_deref(), Some("\"two\""));
+    assert_eq!((text(&longer), world.parked()), (None, 2));
+    set("three");
+    world.advance(SECOND);
+    assert_eq!(text(&longer).as_deref(), Some("\"three\""));
+    assert_eq!(world.parked(), 1);
+}
+
+#[test]
+fn nobody_waits_behind_a_query_that_is_lost() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    assert_eq!(world.put(&agent, "/v1/kv/a", json!("one")).status, 200);
+    let told = world.get(&agent, "/v1/kv/a");
+    let index = header(&told, "x-consul-index").to_owned();
+    let path = format!("/v1/kv/a?raw&index={index}&wait=10s");
+    world.link(0, Link::Silent);
+    let lost = world.begin(&agent, &path);
+    world.link(0, Link::Up);
+    assert_eq!(world.put(&agent, "/v1/kv/a", json!("two")).status, 200);
+    let text = |told: &std::sync::Arc<std::sync::Mutex<Option<Told>>>| {
+        let told = told.lock().expect("no holder of this lock panics");
+        told.as_ref().map(|told| told.text.clone())
+    };
+    // It should have ended, and did not.
+    let behind = world.begin(&agent, &path);
+    world.advance(SECOND * 5);
+    assert_eq!((text(&lost), text(&behind)), (None, None));
+    let later = world.begin(&agent, &path);
+    world.advance(SECOND * 7);
+    assert_eq!((text(&lost), text(&later).as_deref()), (None, Some("\"two\"")));
+    assert_eq!(text(&behind).as_deref(), Some("\"two\""));
+}
+
+#[test]
+fn events_reach_the_node_that_they_are_for() {
+    let world = World::new();
+    let agent = world.start(json!([{"name": "web", "tags": ["v1"]}]));
+    for filter in [
+        "?node=nobody".to_owned(),
+        format!("?node={NODE}"),
+        "?service=web&tag=v2".to_owned(),
+        "?service=web&tag=v1".to_owned(),
+        String::new(),
+    ] {
+        let fired = world.put(&agent, &format!("/v1/event/fire/deploy{filter}"), Value::Null);
+        assert_eq!(fired.status, 200, "{fired:?}");
+    }
+    let told = world.get(&agent, "/v1/event/list?name=deploy").json;
+    let filters = told.as_array().into_iter().flatten().map(|event| {
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        (text("NodeFilter"), text("TagFilter"))
+    });
+    let expected = [(NODE, ""), ("", "v1"), ("", "")];
+    assert!(
+        filters.eq(expected.map(|(node, tag)| (node.to_owned(), tag.to_owned()))),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_session_that_names_no_node_is_of_this_host() {
     let world = World::new();
     let agent = world.start(json!([]));

@@ -618,6 +618,11 @@ impl World {
         Told::of(&self.platform.run(answer(agent.router(), request)))
     }
 
+    /// Queries that wait at the first server.
+    pub(super) fn parked(&self) -> usize {
+        self.servers[0].0.watchers()
+    }
+
     /// Begins to read something at the agent's own API. Its answer is there as soon as there is one.
     pub(super) fn begin(&self, agent: &Agent<TestRuntime>, path: &str) -> Arc<Mutex<Option<Told>>> {
         let told = Arc::new(Mutex::new(None));

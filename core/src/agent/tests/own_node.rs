@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::harness::{NODE, World, check_key};
+use super::harness::{Link, NODE, World, check_key};
 use crate::{
-    agent::{ConfigFile, ConfiguredCheck, ConfiguredService, bind_checks},
-    limits::AGENT_SYNC_INTERVAL,
-    registry::{Command, Keeps, Node, NodeName, Registration},
+    agent::{AgentConfig, ConfigFile, ConfiguredCheck, ConfiguredService, bind_checks},
+    limits::{AGENT_NODE_TTL, AGENT_SYNC_INTERVAL, EXPIRY_BOUND},
+    registry::{
+        CheckDefinition, CheckDefinitionUpdate, CheckStatus, Command, Deregister, Instance, InstanceId,
+        Keeps, Namespace, Node, NodeName, Registration, ServiceName,
+    },
     runtime::ProbeOutcome,
 };
 
@@ -16,8 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const ID: &str = "40e4a748-2192-161a-0510-9bf59fe950b5";
 
 fn own_node(world: &World) -> Node {
-    let name = NodeName::parse(NODE).expect("a valid name");
-    let node = world.look(|registry| registry.node(&name).cloned());
+    let node = world.look(|registry| registry.node(&own_node_name()).cloned());
     node.expect("it is registered")
 }
 
@@ -137,6 +139,123 @@ fn what_the_configuration_says_of_the_node_counts_when_it_is_read_again() {
     world.advance(SECOND);
     let held = world.look(|registry| registry.check(&check_key("taken")).cloned());
     assert!(held.is_some_and(|check| check.instance.is_none()));
+}
+
+#[test]
+fn servers_know_whether_a_host_is_alive() {
+    let services = json!([{"name": "web", "id": "web-1"}]);
+    let start = |world: &World| {
+        let config = AgentConfig {
+            node_ttl: Some(AGENT_NODE_TTL),
+            ..world.config(services.clone())
+        };
+        world.start_with(config).expect("the agent starts")
+    };
+    let world = World::new();
+    let agent = start(&world);
+    world.advance(SECOND);
+    let alive = ("passing", "Agent alive and reachable".to_owned());
+    assert_eq!(world.check("serfHealth"), Some(alive.clone()));
+    // It is the servers' to show, and the agent's alone to renew.
+    assert_eq!(world.get(&agent, "/v1/agent/checks").json, json!({}));
+    let health = world.get(&agent, "/v1/agent/health/service/id/web-1").json;
+    assert_eq!(health["Checks"], json!([]));
+    for path in ["check/pass", "check/fail", "check/deregister"] {
+        let path = format!("/v1/agent/{path}/serfHealth");
+        assert_eq!(world.put(&agent, &path, json!({})).status, 404, "{path}");
+    }
+    let own = json!({"ID": "serfHealth", "Name": "x", "TTL": "1h"});
+    let refused = world.put(&agent, "/v1/agent/check/register", own.clone());
+    assert_eq!(refused.status, 400, "{}", refused.text);
+    let of_service = json!({"Name": "db", "Check": {"CheckID": "serfHealth", "TTL": "1h"}});
+    let refused = world.put(&agent, "/v1/agent/service/register", of_service);
+    assert_eq!(refused.status, 400, "{}", refused.text);
+
+    // Reading the configuration again, a removal by others, and a server that is silent for a while change nothing.
+    let (configured, checks) = read(&services).expect("a valid configuration");
+    assert_eq!(world.platform.run(agent.reload(configured, checks)), Ok(()));
+    world.apply(&Command::Deregister(Deregister::Check(check_key("serfHealth"))));
+    world.advance(AGENT_NODE_TTL / 2);
+    assert_eq!(world.check("serfHealth"), Some(alive.clone()));
+    for second in 0..60 {
+        let silent = second % 20 < 6;
+        world.link(0, if silent { Link::Silent } else { Link::Up });
+        world.advance(SECOND);
+        assert_eq!(world.status("serfHealth"), "passing");
+    }
+
+    let world = world.restarted();
+    world.advance(AGENT_NODE_TTL + EXPIRY_BOUND);
+    assert_eq!(world.status("serfHealth"), "critical");
+    start(&world);
+    world.advance(SECOND);
+    assert_eq!(world.check("serfHealth"), Some(alive));
+}
+
+#[test]
+fn a_server_on_the_same_node_keeps_it_alive() {
+    let world = World::new();
+    let config = AgentConfig {
+        node_ttl: Some(AGENT_NODE_TTL),
+        ..world.config(json!([{"name": "web", "id": "web-1"}]))
+    };
+    world.start_with(config).expect("the agent starts");
+    world.advance(SECOND);
+    let registered = |check: CheckDefinitionUpdate, instance: Option<Instance>| {
+        let command = Command::Register(vec![Registration {
+            node: own_node(&world),
+            keeps: Keeps::Nothing,
+            instance,
+            checks: vec![check],
+            replace_checks: false,
+        }]);
+        world.apply(&command);
+    };
+    // As a leader enters its servers.
+    let alive =
+        CheckDefinitionUpdate::aliveness(own_node_name(), CheckDefinition::default(), CheckStatus::Passing);
+    let mut server = world.look(|registry| {
+        let (namespace, node) = (Namespace::default(), own_node_name());
+        let mut instances = registry.instances_of_node(&namespace, &node);
+        instances.next().cloned().expect("one is there")
+    });
+    server.id = InstanceId::parse("consul").expect("a valid id");
+    server.service = ServiceName::parse("consul").expect("a valid name");
+    registered(alive, Some(server));
+    world.advance(AGENT_SYNC_INTERVAL * 2);
+    let check = world.look(|registry| registry.check(&check_key("serfHealth")).cloned());
+    let check = check.expect("it is there");
+    assert_eq!(
+        (check.definition.ttl(), check.status),
+        (None, CheckStatus::Passing)
+    );
+    let services = world.look(|registry| {
+        let (namespace, node) = (Namespace::default(), own_node_name());
+        let instances = registry.instances_of_node(&namespace, &node);
+        instances
+            .map(|instance| instance.id.to_string())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(services, ["consul", "web-1"]);
+}
+
+#[test]
+fn a_configured_check_does_not_take_the_place_of_the_hosts() {
+    let world = World::new();
+    let taken = json!([{"name": "web", "checks": [{"type": "ttl", "ttl": "30s", "id": "serfHealth"}]}]);
+    let config = AgentConfig {
+        node_ttl: Some(AGENT_NODE_TTL),
+        ..world.config(taken)
+    };
+    let error = world.start_with(config).expect_err("it is refused").to_string();
+    assert!(
+        error.contains("serfHealth") && error.contains("agent's own"),
+        "{error}"
+    );
+}
+
+fn own_node_name() -> NodeName {
+    NodeName::parse(NODE).expect("a valid name")
 }
 
 #[test]

@@ -483,7 +483,7 @@ fn is_servers_own(server: &Server, instance: &Instance) -> bool {
 }
 
 /// Whether it is the check of whether the node is alive, which an agent's API does not show.
-fn is_aliveness(check: &Check) -> bool {
+pub(super) fn is_aliveness(check: &Check) -> bool {
     check.instance.is_none() && check.id.as_str() == Session::NODE_ALIVE
 }
 

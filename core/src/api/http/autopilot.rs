@@ -42,24 +42,26 @@ pub(super) fn routes() -> Router<Server> {
 
 /// `GET /v1/operator/autopilot/configuration`.
 async fn configuration(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
-    let stored = server
-        .inspect(options.stale(), |registry| {
-            key_value(registry, &AutopilotSettings::key())
-        })
-        .await?;
-    let (settings, create_index, modify_index) = match &stored {
-        None => (AutopilotSettings::default(), 0, 0),
-        Some(stored) => (
-            serde_json::from_slice(&stored.value)
-                .map_err(|error| ApiError::server_error(format!("stored settings can't be read: {error}")))?,
-            stored.create_index,
-            stored.modify_index,
-        ),
-    };
+    let (settings, (create_index, modify_index)) = stored_settings(&server, options.stale()).await?;
     let mut body = shown(&settings);
     body["CreateIndex"] = create_index.into();
     body["ModifyIndex"] = modify_index.into();
     Ok(Reply::json(&body))
+}
+
+/// The settings, which are the defaults if nobody stored any, with the indexes at which they were created and changed.
+async fn stored_settings(server: &Server, stale: bool) -> Result<(AutopilotSettings, (u64, u64)), ApiError> {
+    let stored = server
+        .inspect(stale, |registry| key_value(registry, &AutopilotSettings::key()))
+        .await?;
+    Ok(match &stored {
+        None => (AutopilotSettings::default(), (0, 0)),
+        Some(stored) => (
+            serde_json::from_slice(&stored.value)
+                .map_err(|error| ApiError::server_error(format!("stored settings can't be read: {error}")))?,
+            (stored.create_index, stored.modify_index),
+        ),
+    })
 }
 
 /// `PUT /v1/operator/autopilot/configuration`, with `?cas` if it was not changed since.
@@ -131,23 +133,25 @@ fn shown(settings: &AutopilotSettings) -> Value {
     })
 }
 
-/// One server as autopilot judges it: it is healthy if it answers and is not far behind.
+/// One server as autopilot judges it: it is healthy if it answers, has not lost its data, and is not far behind.
 struct Judged<'a> {
     report: &'a PeerReport,
     leader: bool,
     healthy: bool,
 }
 
-/// How many entries a healthy server may be behind: autopilot's default in Consul.
-const TRAILING_ENTRIES_MAX: u64 = 250;
-
-fn judge<'a>(status: &RaftStatus, reports: &'a [PeerReport]) -> Vec<Judged<'a>> {
+fn judge<'a>(
+    status: &RaftStatus,
+    reports: &'a [PeerReport],
+    settings: &AutopilotSettings,
+) -> Vec<Judged<'a>> {
     let known = |report: &PeerReport| report.status.as_ref().map(|status| status.last_log_index);
     let newest = reports.iter().filter_map(known).max().unwrap_or_default();
     let judged = reports.iter().map(|report| Judged {
         report,
         leader: leads(status, &report.id),
-        healthy: known(report).is_some_and(|last| last + TRAILING_ENTRIES_MAX >= newest),
+        healthy: !report.lost_its_data()
+            && known(report).is_some_and(|last| last + settings.max_trailing_logs >= newest),
     });
     judged.collect()
 }
@@ -166,7 +170,7 @@ fn judged_body(server: &Server, judged: &Judged<'_>, status_name: &str) -> Value
         "ID": report.id.0,
         "Name": server_name(server, &report.id),
         "Address": report.address.raft,
-        status_name: if status.is_some() { "alive" } else { "failed" },
+        status_name: if status.is_some() && !report.lost_its_data() { "alive" } else { "failed" },
         "Version": CONSUL_VERSION,
         "LastContact": format!("{}ms", status.and_then(|status| status.last_contact_ms).unwrap_or_default()),
         "LastTerm": status.map_or(0, |status| status.term),
@@ -181,7 +185,9 @@ fn judged_body(server: &Server, judged: &Judged<'_>, status_name: &str) -> Value
 async fn health(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
     let status = led_status(&server, &options)?;
     let reports = server.cluster().await;
-    let judged = judge(&status, &reports);
+    // This server's own view of them: whether it is healthy is asked where there is no leader, too.
+    let (settings, _) = stored_settings(&server, true).await?;
+    let judged = judge(&status, &reports, &settings);
     let servers = judged.iter().map(|judged| {
         let mut body = judged_body(&server, judged, "SerfStatus");
         body["Leader"] = judged.leader.into();
@@ -204,7 +210,9 @@ async fn health(State(server): State<Server>, options: Options) -> Result<Reply,
 async fn state(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
     let status = led_status(&server, &options)?;
     let reports = server.cluster().await;
-    let judged = judge(&status, &reports);
+    // This server's own view of them: whether it is healthy is asked where there is no leader, too.
+    let (settings, _) = stored_settings(&server, true).await?;
+    let judged = judge(&status, &reports, &settings);
     let servers: serde_json::Map<String, Value> = judged
         .iter()
         .map(|judged| {

@@ -93,10 +93,15 @@ fn pattern(options: &WriteOptions, name: &str) -> Result<String, ApiError> {
     }
 }
 
-/// `GET /v1/event/list`: those that this server heard of, oldest first; `?name` for one kind of them.
+/// The parameter with which agents ask for events of any node: they know best what is for their own.
+pub(crate) const OF_ANY_NODE: &str = "any-node";
+
+/// `GET /v1/event/list`: those for the servers' shared node that this server heard of, oldest first; `?name` for one kind of them.
 async fn list(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
     let name = options.parameters.text("name");
-    let (index, events) = server.events(name, options.read.index, options.read.wait).await;
+    let all = options.parameters.has(OF_ANY_NODE);
+    let read = &options.read;
+    let (index, events) = server.events(all, name, read.index, read.wait).await;
     let events: Vec<_> = events.iter().map(body).collect();
     Ok(Reply::json(&events).with_index(index))
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use smol_str::SmolStr;
 
 use super::{
+    agent::is_aliveness,
     error::{ApiError, echo},
     oneself::{self, BUILD_DATE, Member, Oneself},
     options::Options,
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::{
     raft::{Role, ServerAddress, ServerId},
+    registry::{CheckStatus, Command, Deregister, Namespace, NodeName, Refusal},
     server::{CONSUL_VERSION, Server},
 };
 
@@ -96,7 +98,7 @@ async fn members(State(server): State<Server>, options: Options) -> Result<Reply
             if wan {
                 name = format!("{name}.{}", server.config().datacenter);
             }
-            let alive = report.status.is_some();
+            let alive = report.status.is_some() && !report.lost_its_data();
             oneself::member(&member(&server, &name, &report.id, &report.address, alive))
         })
         .collect();
@@ -175,7 +177,8 @@ async fn join(
     Ok(Reply::empty())
 }
 
-/// `PUT /v1/agent/force-leave/{name}`: takes a member away that does not answer; one that does stays.
+/// `PUT /v1/agent/force-leave/{name}`: takes a server away that does not answer, or an agent's node that is not alive any more;
+/// what is alive stays.
 async fn force_leave(
     State(server): State<Server>,
     Path(name): Path<String>,
@@ -189,14 +192,41 @@ async fn force_leave(
         .iter()
         .find(|report| *report.id.0 == *bare || server_name(&server, &report.id) == bare);
     match named {
-        None => Err(ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("agent: No node found with name '{}'", echo(&name)),
-        )),
-        Some(report) if report.status.is_some() => Ok(Reply::empty()),
+        None => force_agent_out(&server, bare, &name).await,
+        Some(report) if report.status.is_some() && !report.lost_its_data() => Ok(Reply::empty()),
         Some(report) => {
             server.remove(report.id.clone()).await?;
             Ok(Reply::empty())
         }
+    }
+}
+
+/// Takes the node of an agent away of which the servers know that it is not alive, as Consul's take away failed members.
+async fn force_agent_out(server: &Server, bare: &str, name: &str) -> Result<Reply, ApiError> {
+    let node = NodeName::parse(bare).ok();
+    let alive = server
+        .inspect(false, |registry| {
+            let default = Namespace::default();
+            let checks = node
+                .iter()
+                .flat_map(|node| registry.checks_of_node(&default, node));
+            let mut alive = checks.filter(|check| is_aliveness(check));
+            alive.next().map(|check| check.status)
+        })
+        .await?;
+    match (node, alive) {
+        (Some(node), Some(CheckStatus::Critical)) => {
+            let gone = server.write(Command::Deregister(Deregister::Node(node))).await?;
+            match gone.reply {
+                // Somebody was faster.
+                Ok(_) | Err(Refusal::UnknownNode(_)) => Ok(Reply::empty()),
+                Err(refusal) => Err(refusal.into()),
+            }
+        }
+        (_, Some(_)) => Ok(Reply::empty()),
+        (_, None) => Err(ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("agent: No node found with name '{}'", echo(name)),
+        )),
     }
 }

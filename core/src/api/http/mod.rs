@@ -12,7 +12,8 @@
 //!   `SidecarService` is not registered.
 //! - Names of services are looked up without regard to the case of ASCII letters only.
 //! - A registration answers with its index and the ids of its checks, where Consul's answer is empty.
-//! - A check of any kind can be reported on, but for those that the servers run.
+//! - A check of any kind can be reported on, but for those that the servers run. (An agent refuses reports on what is no TTL check,
+//!   as Consul's do.)
 //! - In the namespace `default` answers are Consul's to the letter; elsewhere `Namespace` is added to what is in it.
 
 mod access;
@@ -28,7 +29,7 @@ mod coordinate;
 pub mod duration;
 pub mod encode;
 pub mod error;
-mod event;
+pub(crate) mod event;
 pub(crate) mod health;
 pub(crate) mod host;
 mod identity;
@@ -71,6 +72,9 @@ use crate::{
     registry::{Command, Reply as Outcome},
     server::Server,
 };
+
+/// Marks whatever an agent sends: no other agent sends it on.
+pub const FROM_AN_AGENT: HeaderName = HeaderName::from_static("x-sider-forwarded");
 
 /// The whole API of a server.
 pub fn router(server: Server) -> Router {

@@ -51,12 +51,14 @@ pub(super) fn led_status(server: &Server, options: &Options) -> Result<RaftStatu
     }
 }
 
-/// `GET /v1/operator/raft/configuration`: the members of the Raft cluster.
+/// `GET /v1/operator/raft/configuration`: the members of the Raft cluster. How far each of them is, the leader says.
 async fn configuration(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
     let status = led_status(&server, &options)?;
-    let matched = |id: &ServerId| match *id == status.id {
-        true => status.last_log_index,
-        false => status.matched.get(id).copied().unwrap_or_default(),
+    let told = server.leaders_status().await;
+    let told = told.as_ref().unwrap_or(&status);
+    let matched = |id: &ServerId| match *id == told.id {
+        true => told.last_log_index,
+        false => told.matched.get(id).copied().unwrap_or_default(),
     };
     let members = status.voters.iter().map(|member| (member, true));
     let members = members.chain(status.learners.iter().map(|member| (member, false)));

@@ -1,11 +1,45 @@
-//! Paths without empty, `.` and `..` parts, as Go's servers insist on: a request for another one is sent to the clean one.
+//! Paths without empty, `.` and `..` parts, and with the slash of a folder, as Go's servers insist on: a request for another one
+//! is sent to the clean one.
 
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri, header};
 
+/// Paths that go on behind a slash and mean nothing without it: Go's servers send those who forget it there.
+const FOLDERS: [&str; 26] = [
+    "/v1/agent/check/deregister",
+    "/v1/agent/check/fail",
+    "/v1/agent/check/pass",
+    "/v1/agent/check/update",
+    "/v1/agent/check/warn",
+    "/v1/agent/force-leave",
+    "/v1/agent/health/service/id",
+    "/v1/agent/health/service/name",
+    "/v1/agent/join",
+    "/v1/agent/service",
+    "/v1/agent/service/maintenance",
+    "/v1/catalog/connect",
+    "/v1/catalog/node",
+    "/v1/catalog/node-services",
+    "/v1/catalog/service",
+    "/v1/event/fire",
+    "/v1/health/checks",
+    "/v1/health/connect",
+    "/v1/health/node",
+    "/v1/health/service",
+    "/v1/health/state",
+    "/v1/kv",
+    "/v1/session/destroy",
+    "/v1/session/info",
+    "/v1/session/node",
+    "/v1/session/renew",
+];
+
 /// The answer to a request whose path is not clean: 301 to the same request with its clean path. `None` if it is clean.
 pub(crate) fn redirect(uri: &Uri) -> Option<Response> {
-    let path = clean(uri.path())?;
+    let path = match FOLDERS.contains(&uri.path()) {
+        true => format!("{}/", uri.path()),
+        false => clean(uri.path())?,
+    };
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = [(header::LOCATION, format!("{path}{query}"))];
     Some((StatusCode::MOVED_PERMANENTLY, location).into_response())

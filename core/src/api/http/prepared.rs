@@ -264,12 +264,13 @@ async fn execute(
     Path(name): Path<String>,
     options: Options,
 ) -> Result<Response, ApiError> {
+    // As in Consul, a limit that is not above 0 is none.
     let limit = match options.parameters.text("limit") {
         None => None,
-        Some(text) => Some(
-            text.parse::<usize>()
-                .map_err(|_| ApiError::bad_request("Invalid value for ?limit: expected a number"))?,
-        ),
+        Some(text) => text
+            .parse::<i64>()
+            .map(|limit| usize::try_from(limit).ok().filter(|limit| *limit > 0))
+            .map_err(|_| ApiError::server_error(format!("Bad limit: {:?}: expected a number", echo(text))))?,
     };
     // Definition and instances are of one moment: between two looks the query may become another one.
     let find = |registry: &Registry| match executed(registry, &name, &options) {

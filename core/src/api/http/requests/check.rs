@@ -101,6 +101,7 @@ pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError
         None => Form::Consul,
     };
     let id = CheckId::parse(fields.first_text(&["ID", "CheckID"])?.unwrap_or(name))?;
+    let definition = parse_definition(&fields, form, place.scripts)?.in_form(&id, form == Form::Short);
     let instance = fields.text("ServiceID")?.map(InstanceId::parse).transpose()?;
     let namespace = place.namespace(&fields)?;
     if instance.is_none() && namespace != Namespace::default() {
@@ -114,7 +115,7 @@ pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError
         node: place.node.name.clone(),
         name: fields.bounded_text("Name", CHECK_NAME_BYTES_MAX)?,
         instance,
-        definition: alone(parse_definition(&fields, form, place.scripts)?),
+        definition: alone(definition),
         status: status(&fields)?,
         output: String::new(),
         notes: fields.bounded_text("Notes", CHECK_NOTES_BYTES_MAX)?,
@@ -152,13 +153,14 @@ pub(super) fn parse_of_instance(
     if name.is_empty() {
         name = format!("Service '{}' check", instance.service);
     }
+    let definition = parse_definition(fields, form, scripts)?.in_form(&id, form == Form::Short);
     Ok(CheckDefinitionUpdate {
         id,
         namespace: instance.namespace.clone(),
         node: instance.node.clone(),
         name,
         instance: Some(instance.id.clone()),
-        definition: parse_definition(fields, form, scripts)?,
+        definition,
         status: status(fields)?,
         output: String::new(),
         notes: fields.bounded_text("Notes", CHECK_NOTES_BYTES_MAX)?,

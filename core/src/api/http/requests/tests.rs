@@ -59,7 +59,7 @@ fn show(registration: &Registration) -> String {
             check.name,
             check.instance.as_ref().map_or("its node", |id| id.as_str()),
             definition.probe,
-            definition.interval,
+            definition.said_interval(),
             definition.timeout,
             definition.success_before_passing,
             definition.failures_before_warning,
