@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sider_core::registry::{Check, CheckStatus, Instance, Namespace, Session};
+use sider_core::registry::{Check, CheckStatus, Instance, Namespace};
 
 use crate::{
     answers::{check_seen, instance_alone},
@@ -198,7 +198,7 @@ impl AgentAsk {
             AgentAsk::Checks => {
                 let checks = state.checks.iter();
                 let mut checks: Vec<CheckSeen> = checks
-                    .filter(|it| here(&it.namespace, it.node.as_str()) && !is_aliveness(it))
+                    .filter(|it| here(&it.namespace, it.node.as_str()) && !it.is_aliveness())
                     .map(|it| check_seen(state, it))
                     .collect();
                 checks.sort_by(|one, other| one.id.cmp(&other.id));
@@ -236,7 +236,7 @@ fn told(found: Vec<HealthSeen>, text: bool, missing: String) -> AgentSeen {
 
 fn health_of(state: &State, instance: &Instance) -> HealthSeen {
     let mut checks = state.checks_that_count(instance);
-    checks.retain(|check| !is_aliveness(check));
+    checks.retain(|check| !check.is_aliveness());
     HealthSeen {
         status: checks
             .iter()
@@ -257,11 +257,6 @@ fn without_kind(check: CheckSeen) -> CheckSeen {
         kind: String::new(),
         ..check
     }
-}
-
-/// Whether it is the check of whether a node is alive, which this API does not show.
-fn is_aliveness(check: &Check) -> bool {
-    check.instance.is_none() && check.id.as_str() == Session::NODE_ALIVE
 }
 
 /// An instance as this API shows it.

@@ -145,7 +145,7 @@ impl CheckDefinitionUpdate {
         }
     }
 
-    /// Whether it is the check of whether its node is alive, which no agent's API shows.
+    /// As [`Check::is_aliveness`].
     pub fn is_aliveness(&self) -> bool {
         self.instance.is_none() && self.id.as_str() == Session::NODE_ALIVE
     }

@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use super::{CheckDefinition, Extras, Locality};
+use super::{CheckDefinition, Extras, Locality, Session};
 use crate::limits::{CHECK_NAME_BYTES_MAX, NAME_BYTES_MAX};
 
 /// Why a name was refused.
@@ -508,6 +508,11 @@ impl Node {
 }
 
 impl Check {
+    /// Whether it is the check of whether its node is alive, which no agent's API shows.
+    pub fn is_aliveness(&self) -> bool {
+        self.instance.is_none() && self.id.as_str() == Session::NODE_ALIVE
+    }
+
     /// Whether a watcher would see no difference between the two: equal but for output and renewals, which change
     /// without an index.
     pub(super) fn looks_like(&self, other: &Check) -> bool {

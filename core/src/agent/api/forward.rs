@@ -111,10 +111,9 @@ async fn send_on<R: Runtime>(shared: Arc<Shared<R>>, request: Request) -> Result
         let read = read_options(&Parameters::of(&wanted.uri)?)?;
         return cache::answer(&shared, &wanted, read).await;
     }
+    let lists_events = wanted.method == Method::GET && wanted.uri.path() == "/v1/event/list";
     let answer = match waits::index(&wanted) {
-        _ if wanted.method == Method::GET && wanted.uri.path() == "/v1/event/list" => {
-            events::list(&shared, &wanted).await
-        }
+        _ if lists_events => events::list(&shared, &wanted).await,
         Some(index) => waits::forward(&shared, &wanted, index).await,
         None => shared.servers.forward(&wanted, wanted.patience()).await,
     };

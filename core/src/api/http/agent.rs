@@ -25,7 +25,7 @@ use crate::{
     registry::{
         Check, CheckId, CheckKey, CheckStatus, CheckTarget, Command, Deregister, Filter, Instance,
         InstanceId, InstanceKey, Namespace, Node, NodeName, Query, Record, Registration, Registry,
-        Reply as Outcome, ServiceName, Session, Shape, View,
+        Reply as Outcome, ServiceName, Shape, View,
     },
     server::{self, Renewal, Server, ServerConfig},
 };
@@ -363,7 +363,7 @@ async fn checks(State(server): State<Server>, options: Options) -> Result<Reply,
         .inspect(options.stale(), |registry| {
             let checks: BTreeMap<_, _> = registry
                 .checks_of_node(&options.namespace, encoder.agent_node)
-                .filter(|check| !is_aliveness(check))
+                .filter(|check| !check.is_aliveness())
                 .map(|check| (check, instance_of(registry, check)))
                 .filter(|(check, instance)| {
                     let service = instance.map(|instance| (&instance.service, instance.tags.as_slice()));
@@ -462,7 +462,7 @@ fn health_of(registry: &Registry, encoder: &Encoder<'_>, instance: &Instance) ->
     let default = Namespace::default();
     let of_node = registry
         .checks_of_node(&default, &key.node)
-        .filter(|check| check.instance.is_none() && !is_aliveness(check));
+        .filter(|check| check.instance.is_none() && !check.is_aliveness());
     let checks: Vec<&Check> = of_node.chain(registry.checks_of_instance(&key)).collect();
     let status = CheckStatus::aggregate(checks.iter().map(|check| check.status));
     let bodies: Vec<_> = checks
@@ -480,11 +480,6 @@ fn health_of(registry: &Registry, encoder: &Encoder<'_>, instance: &Instance) ->
 /// Whether an instance is a server's own, which the leader keeps: an agent's API does not show it, as in Consul.
 fn is_servers_own(server: &Server, instance: &Instance) -> bool {
     server.config().servers_service.as_ref() == Some(&instance.service)
-}
-
-/// Whether it is the check of whether the node is alive, which an agent's API does not show.
-pub(super) fn is_aliveness(check: &Check) -> bool {
-    check.instance.is_none() && check.id.as_str() == Session::NODE_ALIVE
 }
 
 /// The instance that a check belongs to.

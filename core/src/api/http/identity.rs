@@ -12,7 +12,6 @@ use serde_json::json;
 use smol_str::SmolStr;
 
 use super::{
-    agent::is_aliveness,
     error::{ApiError, echo},
     oneself::{self, BUILD_DATE, Member, Oneself},
     options::Options,
@@ -210,7 +209,7 @@ async fn force_agent_out(server: &Server, bare: &str, name: &str) -> Result<Repl
             let checks = node
                 .iter()
                 .flat_map(|node| registry.checks_of_node(&default, node));
-            let mut alive = checks.filter(|check| is_aliveness(check));
+            let mut alive = checks.filter(|check| check.is_aliveness());
             alive.next().map(|check| check.status)
         })
         .await?;
