@@ -148,10 +148,10 @@ pub const PEER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const PEER_IN_FLIGHT_MAX: usize = 1_024;
 /// Writes under way at one server, and as many renewals; more are 429.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 16_384;
-/// While a write has been under way at the leader for so long, only [`WRITES_WHILE_SLOW_MAX`] are let in.
-pub const WRITE_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Writes that a leader lets in while one of them has been under way for long; more are 429.
-pub const WRITES_WHILE_SLOW_MAX: usize = 1_024;
+/// Writes that a leader carries out at a time; more wait for their turn.
+pub const WRITES_AT_ONCE_MAX: usize = 1_024;
+/// A write that has waited for its turn at the leader for so long is 429.
+pub const WRITE_TURN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes of a request's head over HTTP; more is 431.
 pub const HTTP_HEAD_BYTES_MAX: usize = 32 * 1024;

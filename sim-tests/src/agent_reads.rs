@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sider_core::registry::{Check, CheckStatus, Instance, Namespace};
+use sider_core::registry::{CheckStatus, Instance, Namespace};
 
 use crate::{
     answers::{check_seen, instance_alone},

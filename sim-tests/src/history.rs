@@ -14,7 +14,7 @@ pub use self::{
     },
     fact::{AppliedEntry, Effect, Fact, Observed},
 };
-use sider_core::limits::{TOMBSTONES_MAX, WRITES_WHILE_SLOW_MAX};
+use sider_core::limits::{TOMBSTONES_MAX, WRITES_AT_ONCE_MAX};
 
 use crate::{content::Content, operation::Op, time::Time, truth::Truth};
 
@@ -123,8 +123,8 @@ pub struct Bounds {
     pub servers_listed: bool,
     /// Indexes that are kept of each kind of things that are gone.
     pub tombstones: usize,
-    /// Writes that a leader lets in while one of them has been under way for long.
-    pub writes_while_slow: usize,
+    /// Writes that a leader carries out at a time.
+    pub writes_at_once: usize,
     /// How long the leader leaves the parts of a restore alone that lays down no more of them.
     pub restore_idle: Duration,
 }
@@ -142,7 +142,7 @@ impl Default for Bounds {
             older_programs: false,
             servers_listed: false,
             tombstones: TOMBSTONES_MAX,
-            writes_while_slow: WRITES_WHILE_SLOW_MAX,
+            writes_at_once: WRITES_AT_ONCE_MAX,
             restore_idle: Duration::from_secs(3),
         }
     }

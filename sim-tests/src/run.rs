@@ -90,7 +90,7 @@ fn bounds(schedule: &Schedule) -> Bounds {
         older_programs: schedule.cluster.command_version < Command::NEWEST_VERSION,
         servers_listed: schedule.cluster.servers_listed,
         tombstones: options.raft.retention.tombstones,
-        writes_while_slow: options.server.writes_while_slow,
+        writes_at_once: options.server.writes_at_once,
         ..Bounds::default()
     }
 }
@@ -148,7 +148,7 @@ impl Squeeze {
         set(&mut raft.retention.key_versions, self.key_versions);
         set(&mut server.views, self.views);
         set(&mut server.forwards_in_flight, self.forwards_in_flight);
-        set(&mut server.writes_while_slow, self.writes_while_slow);
+        set(&mut server.writes_at_once, self.writes_at_once);
         set(&mut server.decisions_in_flight, self.decisions_in_flight);
         set(&mut server.expiries_per_command, self.expiries_per_command);
     }

@@ -122,9 +122,9 @@ pub struct Squeeze {
     /// Superseded versions of keys that are kept.
     #[serde(default)]
     pub key_versions: usize,
-    /// Writes that a server lets in while one of them has been under way for long.
+    /// Writes that a leader carries out at a time.
     #[serde(default)]
-    pub writes_while_slow: usize,
+    pub writes_at_once: usize,
 }
 
 fn first_version() -> u8 {

@@ -267,9 +267,9 @@ impl Inner {
         match errand {
             Errand::Write(command) => {
                 // A restore is begun by one at a time, and its parts are for nothing if one of them is refused.
-                let _admitted = match command {
+                let _turn = match command {
                     Command::Restore(_) => None,
-                    _ => Some(self.admit()?),
+                    _ => Some(self.admit(deadline).await?),
                 };
                 self.propose(command, deadline).await.map(Outcome::Written)
             }

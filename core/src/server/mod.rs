@@ -5,7 +5,7 @@
 
 //!
 //! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server)
-//! with [`admission`] (which of it, when it can't keep up),
+//! with [`admission`] (how much of it at a time),
 //! [`reads`], [`blocking`] and [`streams`] (what any server can do), with [`hub`] and [`views`]; [`countdown`], [`deadlines`],
 //! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`probes`]; [`membership`], [`silence`], [`upkeep`], [`autopilot`], [`upgrade`],
 //! [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
@@ -185,8 +185,8 @@ pub struct ServerConfig {
     pub stream_life: Duration,
     /// At least 1: see [`crate::limits::FORWARDS_IN_FLIGHT_MAX`].
     pub forwards_in_flight: usize,
-    /// At least 1: see [`crate::limits::WRITES_WHILE_SLOW_MAX`].
-    pub writes_while_slow: usize,
+    /// At least 1: see [`crate::limits::WRITES_AT_ONCE_MAX`].
+    pub writes_at_once: usize,
     /// At least 1: see [`crate::limits::DECISIONS_IN_FLIGHT_MAX`].
     pub decisions_in_flight: usize,
     /// At least 1: see [`crate::limits::EXPIRIES_PER_COMMAND_MAX`].
@@ -227,7 +227,7 @@ impl Default for ServerConfig {
             stream_keep_alive: limits::STREAM_KEEP_ALIVE,
             stream_life: limits::STREAM_LIFE,
             forwards_in_flight: limits::FORWARDS_IN_FLIGHT_MAX,
-            writes_while_slow: limits::WRITES_WHILE_SLOW_MAX,
+            writes_at_once: limits::WRITES_AT_ONCE_MAX,
             decisions_in_flight: limits::DECISIONS_IN_FLIGHT_MAX,
             expiries_per_command: limits::EXPIRIES_PER_COMMAND_MAX,
             value_bytes_max: limits::VALUE_BYTES_MAX,

@@ -67,8 +67,8 @@ impl Inner {
             ),
             passing(
                 "writes let in",
-                self.admission.len(),
-                limits::PROPOSALS_IN_FLIGHT_MAX,
+                taken(config.writes_at_once, self.turns.available_permits()),
+                config.writes_at_once,
             ),
             passing(
                 "writes forwarded",

@@ -18,7 +18,6 @@ use tokio::sync::Semaphore;
 
 use super::{
     Server, ServerConfig, ServerError,
-    admission::Admission,
     deadlines::Deadlines,
     divergence::DigestRing,
     errands::{Forwards, Route},
@@ -90,8 +89,8 @@ pub(super) struct Inner {
     pub(super) in_flight: AtomicUsize,
     /// Renewals under way here: as many.
     pub(super) renewals_in_flight: AtomicUsize,
-    /// The writes among the errands that are on their way into the log.
-    pub(super) admission: Admission,
+    /// Turns of writes at this leader: [`ServerConfig::writes_at_once`].
+    pub(super) turns: Semaphore,
     /// Servers being added by this one.
     pub(super) adopting: AtomicUsize,
     /// Streams open here: [`limits::STREAMS_MAX`].
@@ -164,6 +163,7 @@ impl Wiring {
     /// so as long as that was never written it gives way when another cluster adds this server.
     pub fn connect(self, consensus: Arc<dyn Consensus>, implicit: bool) -> Server {
         let inner = Arc::new(Inner {
+            turns: Semaphore::new(self.shared.config.writes_at_once),
             stamps: Stamps::new(consensus.status().id, self.shared.platform.random_u64()),
             route: Mutex::default(),
             receipts: Receipts::default(),
@@ -175,7 +175,6 @@ impl Wiring {
             implicit,
             in_flight: AtomicUsize::new(0),
             renewals_in_flight: AtomicUsize::new(0),
-            admission: Admission::default(),
             adopting: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             restoring: Semaphore::new(1),

@@ -228,7 +228,7 @@ fn squeeze(dice: &mut Dice, latency_us_max: u64) -> Squeeze {
         expiries_per_command: size(small(2, 4)),
         tombstones: size(small(1, 6)),
         key_versions: size(small(1, 20)),
-        writes_while_slow: size(small(1, 4)),
+        writes_at_once: size(small(6, 16)),
     }
 }
 

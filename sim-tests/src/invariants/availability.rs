@@ -77,7 +77,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
 
 /// Whether writes were not let in any more, as the answer says.
 pub(crate) fn is_refused_for_writes(history: &History, outcome: &Outcome) -> bool {
-    let limit = format!("the limit is {}", history.bounds.writes_while_slow);
+    let limit = format!("the limit is {}", history.bounds.writes_at_once);
     matches!(outcome, Outcome::Failed(reason) if reason.starts_with("too many ") && reason.ends_with(&limit))
 }
 

@@ -114,7 +114,7 @@ impl fmt::Display for Squeeze {
             (self.expiries_per_command, "checks that expire in a command"),
             (self.tombstones, "indexes of what is gone"),
             (self.key_versions, "superseded versions of keys"),
-            (self.writes_while_slow, "writes let in while one is slow"),
+            (self.writes_at_once, "writes at a time"),
         ];
         let set = limits.iter().filter(|(most, _)| *most > 0);
         let each: Vec<String> = set.map(|(most, what)| format!("{what}: {most}")).collect();
