@@ -114,8 +114,8 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
     Ok(translated)
 }
 
-/// What this node is called and what else is said of it, of which its meta is given back. A server among others has its name
-/// with Raft and in the catalog only: what is registered at it belongs to the node that all of them share.
+/// What this node is called and what else is said of it, of which its meta is given back. A server among others has its id, or
+/// else its name, with Raft and in the catalog only: what is registered at it belongs to the node that all of them share.
 fn translate_identity(
     keys: &mut Map<String, Value>,
     program: Program,
@@ -130,12 +130,12 @@ fn translate_identity(
         };
         meta.insert(key, text);
     }
-    flags.extend(name.clone().or_else(|| id.clone()).map(|id| ("raft_id", id)));
+    flags.extend(id.clone().or_else(|| name.clone()).map(|id| ("raft_id", id)));
     if program == Program::Server && names_others(flags) {
-        for (key, is_given) in [("node_id", id.is_some()), ("node_meta", !meta.is_empty())] {
+        if !meta.is_empty() {
             useless
                 .ignored
-                .extend(is_given.then(|| format!("{key} of a server among others")));
+                .push("node_meta of a server among others".to_owned());
         }
         return Ok(BTreeMap::new());
     }
