@@ -3,7 +3,7 @@
 //! Writes wait for those before them. If ever more are let in than can be carried out, each waits longer, until its client has
 //! given up and the work was for nothing. So no more than [`super::ServerConfig::writes_at_once`] are let in; the others wait
 //! for their turn, the first come first, and are refused when they have waited for [`limits::WRITE_TURN_WAIT_MAX`]. That wait
-//! costs next to nothing, and a refusal as much as a third of a write: to refuse at once would leave less for what is carried
+//! costs next to nothing, and a refusal about a quarter of a write: to refuse at once would leave less for what is carried
 //! out. Renewals of TTLs are not among them: writes never hold them back.
 
 use tokio::sync::SemaphorePermit;
