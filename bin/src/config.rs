@@ -24,6 +24,8 @@ pub struct ConfigFile {
     pub flags: BTreeMap<&'static str, String>,
     /// Meta of the node of registrations through `/v1/agent/*`.
     pub node_meta: BTreeMap<String, String>,
+    /// Autopilot's settings in a new cluster, as Consul's API has them.
+    pub autopilot: Option<Value>,
     /// Keys of Consul's that mean nothing here.
     pub ignored: Vec<String>,
 }
@@ -103,6 +105,7 @@ impl ConfigFile {
         let mut file = ConfigFile {
             flags: translated.flags,
             node_meta: translated.node_meta,
+            autopilot: translated.autopilot,
             ignored: translated.ignored,
             ..ConfigFile::default()
         };

@@ -14,17 +14,22 @@ use self::{
     take::{take_bool, take_number, take_section, take_text},
 };
 
-/// Keys by which a file is known to be Consul's.
-const MARKS: [&str; 9] = [
+/// Keys by which a file is known to be Consul's, besides those that mean nothing here.
+const MARKS: [&str; 14] = [
     "addresses",
+    "autopilot",
     "bind_addr",
     "bootstrap",
     "bootstrap_expect",
     "client_addr",
     "data_dir",
+    "limits",
     "node_name",
+    "performance",
     "ports",
+    "retry_join",
     "server",
+    "start_join",
 ];
 
 /// Where Consul serves its API.
@@ -41,6 +46,8 @@ pub(crate) struct Translated {
     pub(crate) flags: BTreeMap<&'static str, String>,
     /// Meta of the node.
     pub(crate) node_meta: BTreeMap<String, String>,
+    /// Autopilot's settings in a new cluster, as Consul's API has them.
+    pub(crate) autopilot: Option<Value>,
     /// Keys that were passed over.
     pub(crate) ignored: Vec<String>,
     /// Keys beneath others that nobody knows; those at the top are left in the file.
@@ -63,7 +70,7 @@ pub(crate) fn is_consuls(keys: &Map<String, Value>, program: Program) -> bool {
         (Program::Agent, "server") => keys.get("server").is_some_and(Value::is_boolean),
         (_, mark) => keys.contains_key(mark),
     };
-    MARKS.iter().any(is_mark)
+    MARKS.iter().any(is_mark) || known::IGNORED.iter().any(|key| keys.contains_key(*key))
 }
 
 /// Takes Consul's keys out of a file, if it is one of Consul's; what is left of it are keys of Sider's own.
@@ -98,6 +105,7 @@ pub(crate) fn translate(keys: &mut Map<String, Value>, program: Program) -> Resu
     translate_join(keys, program, flags)?;
     translated.node_meta = translate_identity(keys, program, flags, &mut useless)?;
     translate_raft(keys, program, &mut useless);
+    translated.autopilot = translate_autopilot(keys, program, &mut useless)?;
     translate_log(keys, flags)?;
     if let Some(scripts) = take_bool(keys, "enable_script_checks")? {
         flags.insert("enable_script_checks", scripts.to_string());
@@ -203,6 +211,41 @@ fn translate_join(
         flags.insert("join", others.join(","));
     }
     Ok(())
+}
+
+/// Autopilot's settings, under the names that Consul's API has for them. As in Consul, dead servers are removed unless the
+/// file says otherwise.
+fn translate_autopilot(
+    keys: &mut Map<String, Value>,
+    program: Program,
+    useless: &mut Useless,
+) -> Result<Option<Value>, String> {
+    if program == Program::Agent {
+        useless
+            .ignored
+            .extend(keys.remove("autopilot").map(|_| "autopilot".to_owned()));
+        return Ok(None);
+    }
+    let mut section = take_section(keys, "autopilot")?;
+    if section.is_empty() {
+        return Ok(None);
+    }
+    let mut settings = Map::new();
+    settings.insert("CleanupDeadServers".to_owned(), true.into());
+    for (of_file, of_api) in [
+        ("cleanup_dead_servers", "CleanupDeadServers"),
+        ("last_contact_threshold", "LastContactThreshold"),
+        ("max_trailing_logs", "MaxTrailingLogs"),
+        ("min_quorum", "MinQuorum"),
+        ("server_stabilization_time", "ServerStabilizationTime"),
+        ("redundancy_zone_tag", "RedundancyZoneTag"),
+        ("disable_upgrade_migration", "DisableUpgradeMigration"),
+        ("upgrade_version_tag", "UpgradeVersionTag"),
+    ] {
+        settings.extend(section.remove(of_file).map(|value| (of_api.to_owned(), value)));
+    }
+    useless.rest_of("autopilot", &section);
+    Ok(Some(Value::Object(settings)))
 }
 
 fn translate_log(

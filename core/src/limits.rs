@@ -53,7 +53,7 @@ pub const WEIGHT_MAX: u32 = 65_535;
 /// Shortest TTL of a check; less is 400.
 pub const TTL_MIN: Duration = Duration::from_millis(100);
 /// Longest TTL, interval or timeout of a check; more is 400.
-pub const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const TTL_MAX: Duration = Duration::from_secs(87_600 * 3600);
 /// Registrations of one batch, applied atomically; more is 413.
 pub const BATCH_REGISTRATIONS_MAX: usize = 1_000;
 /// Renewals of one batch call; more is 413.
@@ -363,5 +363,7 @@ pub const AGENT_ALIAS_IDLE: Duration = Duration::from_secs(5);
 pub const AGENT_ELSEWHERE_MAX: usize = 1_000;
 /// A leader or an agent looks this often at what a check is an alias of.
 pub const ALIAS_INTERVAL: Duration = Duration::from_secs(1);
+/// And a leader so soon after that changed.
+pub const ALIAS_PAUSE: Duration = Duration::from_millis(50);
 /// An agent looks at one alias so often, at most, for one change: aliases may stand for each other, in a circle.
 pub const ALIAS_LOOKS_MAX: usize = 8;

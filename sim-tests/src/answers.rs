@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use sider_core::registry::{Check, CheckStatus, Instance, NamedPort, Namespace, Node, Probe, ServiceName};
 
 use crate::{
+    authority::RootsSeen,
     content::{CheckSeen, Content, InstanceSeen, NodeFacts, NodeSeen},
     keys::{KeySeen, SessionSeen, key},
     maintenance,
@@ -98,6 +99,7 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
         Ask::SessionsOf(node) => Content::Sessions(sessions(state, |it| it.node == *node)),
         Ask::Session(id) => Content::Sessions(sessions(state, |it| it.id == *id)),
         Ask::Queries => Content::Queries(prepared::definitions(state)),
+        Ask::Roots => Content::Roots(RootsSeen::held(state)),
     }
 }
 

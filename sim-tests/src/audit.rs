@@ -161,6 +161,7 @@ fn asks(schedule: &Schedule) -> Vec<Ask> {
     let mut asks = asked(schedule);
     asks.extend([Ask::Services, Ask::Nodes, Ask::ChecksInState(None)]);
     asks.extend(prepares.then_some(Ask::Queries));
+    asks.extend(schedule.cluster.servers_listed.then_some(Ask::Roots));
     asks.extend(CheckStatus::ALL.map(|status| Ask::ChecksInState(Some(status))));
     let node_services = |node: &String| Ask::NodeServices {
         node: node.clone(),

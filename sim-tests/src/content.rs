@@ -8,6 +8,7 @@ use sider_core::registry::{Check, CheckStatus, Instance, Key, KeyValue, Node, Se
 
 use crate::{
     agent_reads::AgentSeen,
+    authority::RootsSeen,
     catalog_steps::Given,
     cluster_reads::ClusterSeen,
     keys::{self, KeySeen, SessionSeen},
@@ -46,6 +47,8 @@ pub enum Content {
     Created(String),
     /// Prepared queries, by id.
     Queries(Vec<Value>),
+    /// The cluster's certificate authority, or that it is not there.
+    Roots(Option<RootsSeen>),
     /// A prepared query, or that it is not there.
     Query(Option<Box<Value>>),
     /// What a prepared query gives.
@@ -242,6 +245,9 @@ impl Content {
             Ask::KeyNames(_) => keys::parse_names(value),
             Ask::Sessions | Ask::SessionsOf(_) | Ask::Session(_) => keys::parse_sessions(value),
             Ask::Queries => Ok(Content::Queries(value.as_array().ok_or("it is no list")?.clone())),
+            Ask::Roots => Ok(Content::Roots(Some(
+                RootsSeen::parse(value).ok_or("it tells of no authority")?,
+            ))),
         }
     }
 
@@ -275,6 +281,7 @@ impl Content {
             Content::Sessions(sessions) => sessions.len(),
             Content::Agent(seen) => seen.len(),
             Content::Queries(queries) => queries.len(),
+            Content::Roots(found) => usize::from(found.is_some()),
             Content::Query(found) => usize::from(found.is_some()),
             Content::Executed { instances, .. } => instances.len(),
             Content::Flag(_) | Content::Created(_) | Content::Snapshot(_) | Content::Cluster(_) => 1,

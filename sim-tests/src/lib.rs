@@ -3,7 +3,7 @@
 //! Reading order:
 //!
 //! 1. [`operation`] is what a client can ask; [`keys`], [`catalog_steps`], [`maintenance`], [`prepared`], [`autopilot`],
-//!    [`narrowing`], [`own_checks`], [`agent_reads`] and [`cluster_reads`] are parts of it; [`forwarding`] says what of it an
+//!    [`authority`], [`narrowing`], [`own_checks`], [`agent_reads`] and [`cluster_reads`] are parts of it; [`forwarding`] says what of it an
 //!    agent sends on; [`probes`] is what servers probe, [`aliases`] what
 //!    their checks follow. [`schedule`] is a whole run as a value, with its [`time`] and the
 //!    steps at which a [`trap`] snaps; [`generate`] draws one from a seed.
@@ -26,6 +26,8 @@ pub mod operation;
 pub mod keys;
 
 pub mod catalog_steps;
+
+pub mod authority;
 
 pub mod narrowing;
 

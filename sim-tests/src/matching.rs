@@ -21,6 +21,7 @@ use sider_core::registry::{
 use self::pairing::Pairing;
 use crate::{
     answers::extras,
+    authority,
     history::{Operation, Outcome, Record},
     invariants::servers,
     keys::KeyOp,
@@ -85,6 +86,9 @@ fn internal(record: &Record, entry: &Entry, before: &State, all_reports: &mut Re
     };
     match command {
         Command::RenewSessions(ids) => known(ids.iter().all(|id| is_renewed(record, id, entry.appended))),
+        Command::Transact(_) if record.bounds.servers_listed && authority::is_founding(command) => {
+            Some(Source::Internal)
+        }
         Command::ExpireChecks(_)
         | Command::DeregisterCritical(_)
         | Command::ExpireSessions(_)

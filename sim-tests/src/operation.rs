@@ -401,6 +401,8 @@ pub enum Ask {
     Session(String),
     /// `/v1/query`.
     Queries,
+    /// `/v1/connect/ca/roots`.
+    Roots,
 }
 
 /// How fresh an answer must be.

@@ -11,7 +11,7 @@ use sider_core::{
 use sider_runtime_sim::{Message, Options, SimTask, TraceLine, World, run_with};
 
 use crate::{
-    agency, audit,
+    agency, audit, authority,
     cluster::{Cluster, ClusterOptions, Formation},
     history::{Bounds, History, ServerNumber},
     invariants::{Violation, judge, servers},
@@ -113,6 +113,7 @@ pub fn cluster_options(shape: &Shape) -> ClusterOptions {
     raft.command_version = shape.command_version;
     let mut server = ServerConfig {
         servers_service: shape.servers_listed.then(servers::service),
+        make_authority: shape.servers_listed.then_some(authority::make),
         ..ServerConfig::default()
     };
     if let Some(squeeze) = shape.squeeze {

@@ -14,6 +14,7 @@ use sider_core::{
         CheckKey, Command, Namespace, NodeName, Operation, Refusal, Reply, Restore, ServiceName, SessionId,
         Topic,
     },
+    server::StoredAuthority,
 };
 
 use crate::{
@@ -402,6 +403,7 @@ impl Ask {
             Ask::SessionsOf(of) => Topic::SessionsOfNode(node(of)),
             Ask::Session(id) => Topic::Session(session(id)),
             Ask::Queries => Topic::KeyPrefix(prepared::directory()),
+            Ask::Roots => Topic::Key(StoredAuthority::key()),
             Ask::ChecksInState(None) => Topic::Checks(namespace),
             Ask::ChecksInState(Some(status)) => Topic::ChecksInState(namespace, *status),
         }

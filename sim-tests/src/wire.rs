@@ -573,6 +573,7 @@ fn path_of(ask: &Ask) -> (String, Vec<String>) {
         Ask::SessionsOf(node) => (format!("/v1/session/node/{node}"), vec![]),
         Ask::Session(id) => (format!("/v1/session/info/{id}"), vec![]),
         Ask::Queries => ("/v1/query".to_owned(), vec![]),
+        Ask::Roots => ("/v1/connect/ca/roots".to_owned(), vec![]),
     }
 }
 

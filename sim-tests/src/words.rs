@@ -116,6 +116,7 @@ pub fn content(content: &Content) -> String {
         Content::Flag(done) => done.to_string(),
         Content::Created(id) => id.clone(),
         Content::Queries(queries) => list(queries.iter().map(query)),
+        Content::Roots(found) => list(found.iter().map(|roots| &roots.trust_domain)),
         Content::Query(None) => "no such query".into(),
         Content::Query(Some(definition)) => query(definition),
         Content::Executed {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sider_core::limits::{META_PAIRS_MAX, META_VALUE_CHARS_MAX};
+use sider_core::limits::{META_PAIRS_MAX, META_VALUE_CHARS_MAX, TTL_MIN};
 
 use super::*;
 use crate::config_fuzz::Reader;

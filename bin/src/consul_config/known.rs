@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 /// Keys at the top.
-const IGNORED: [&str; 136] = [
+pub(super) const IGNORED: [&str; 135] = [
     "acl",
     "acl_agent_master_token",
     "acl_agent_token",
@@ -30,7 +30,6 @@ const IGNORED: [&str; 136] = [
     "auto_config",
     "auto_encrypt",
     "auto_reload_config",
-    "autopilot",
     "ca_path",
     "cache",
     "check_deregister_interval_min",
@@ -222,6 +221,7 @@ impl Useless {
     pub(super) fn rest_of(&mut self, name: &str, section: &Map<String, Value>) {
         let known: &[&str] = match name {
             "addresses" => &ADDRESSES,
+            "autopilot" => &[],
             "limits" => &LIMITS,
             "performance" => &PERFORMANCE,
             "ports" => &PORTS,

@@ -205,7 +205,7 @@ fn each_program_takes_its_own_files() {
 
 #[test]
 fn a_file_of_siders_own_is_left_alone() {
-    let (translated, rest) = translated(json!({"http": ":1", "limits": 5})).unwrap();
+    let (translated, rest) = translated(json!({"http": ":1", "timing": 5})).unwrap();
     assert_eq!(translated, Translated::default());
     assert_eq!(rest.len(), 2);
 }
@@ -270,4 +270,51 @@ fn servers_among_others_share_a_node_and_keep_their_names_for_themselves() {
         assert!(translated.node_meta.is_empty());
         assert_eq!(translated.ignored, ["node_meta of a server among others"]);
     }
+}
+
+#[test]
+fn any_key_that_only_consul_has_marks_its_files() {
+    for key in [
+        "retry_join",
+        "limits",
+        "performance",
+        "autopilot",
+        "telemetry",
+        "server",
+    ] {
+        let mut keys = Map::new();
+        keys.insert(key.to_owned(), Value::Null);
+        let by_servers = is_consuls(&keys, Program::Server);
+        assert!(by_servers, "{key}");
+    }
+    for key in [
+        "datacenter",
+        "log_level",
+        "enable_script_checks",
+        "peers",
+        "nobodys",
+    ] {
+        let mut keys = Map::new();
+        keys.insert(key.to_owned(), Value::Null);
+        assert!(!is_consuls(&keys, Program::Server), "{key}");
+    }
+}
+
+#[test]
+fn settings_of_autopilot_have_the_names_of_consuls_api() {
+    let file = json!({ "autopilot": { "min_quorum": 3, "last_contact_threshold": "1s", "foo": 1 } });
+    let (of_server, _) = translated(file.clone()).unwrap();
+    let expected = json!({ "CleanupDeadServers": true, "MinQuorum": 3, "LastContactThreshold": "1s" });
+    assert_eq!(
+        (of_server.autopilot, of_server.unknown),
+        (Some(expected), vec!["autopilot.foo".to_owned()])
+    );
+    let Value::Object(mut keys) = file else {
+        panic!("an object")
+    };
+    let of_agent = translate(&mut keys, Program::Agent).unwrap();
+    assert_eq!(
+        (of_agent.autopilot, of_agent.ignored),
+        (None, vec!["autopilot".to_owned()])
+    );
 }

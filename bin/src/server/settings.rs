@@ -15,10 +15,10 @@ use sider_core::{
 };
 use sider_runtime_tokio::{telemetry::LogFormat, tls::TlsFiles};
 
-pub(crate) use self::sources::parse_datacenter;
 use self::sources::{
     Sources, parse_count, parse_folder, parse_id, parse_listener, parse_log_format, reachable,
 };
+pub(crate) use self::sources::{parse_datacenter, parse_ttl};
 use super::reload;
 use crate::{
     config::{ConfigFile, Peer, Timing},

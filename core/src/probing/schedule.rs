@@ -30,6 +30,17 @@ impl<K: Ord + Clone> Schedule<K> {
         self.queue.insert((at, key));
     }
 
+    /// Makes `key` due at `at` at the latest, if it is due at all; whether it is.
+    pub(crate) fn bring_forward(&mut self, key: &K, at: Instant) -> bool {
+        let Some(before) = self.due.get(key) else {
+            return false;
+        };
+        if *before > at {
+            self.set(key.clone(), at);
+        }
+        true
+    }
+
     /// Forgets `key`.
     pub(crate) fn remove(&mut self, key: &K) {
         if let Some(at) = self.due.remove(key) {

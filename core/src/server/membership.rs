@@ -202,6 +202,11 @@ impl Inner {
         ))
     }
 
+    /// Whether this server, which leads, would give up its cluster for another one.
+    pub(super) fn may_give_way(&self, status: &RaftStatus) -> bool {
+        self.implicit && status.voters.len() + status.learners.len() <= 1 && self.unused()
+    }
+
     /// Whether nobody ever wrote anything but this server itself.
     fn unused(&self) -> bool {
         let config = &self.shared.config;

@@ -7,7 +7,7 @@
 //! Reading order: [`wiring`] (the parts and who holds whom), [`errands`] (what only a leader can do, from any server)
 //! with [`admission`] (how much of it at a time),
 //! [`reads`], [`blocking`] and [`streams`] (what any server can do), with [`hub`] and [`views`]; [`countdown`], [`deadlines`],
-//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`probes`]; [`membership`], [`silence`], [`upkeep`], [`autopilot`], [`upgrade`],
+//! [`renewals`], [`session_renewals`] and [`expiry`] (time); [`probes`]; [`membership`], [`silence`], [`upkeep`], [`founding`], [`autopilot`], [`upgrade`],
 //! [`snapshot`], [`divergence`], [`metrics`]; [`peer`] (messages), [`start`] (a server on a disk
 //! and a network), [`standin`] (one without, for tests).
 
@@ -20,6 +20,7 @@ mod divergence;
 mod errands;
 mod events;
 mod expiry;
+mod founding;
 mod host;
 mod hub;
 mod membership;
@@ -52,6 +53,7 @@ pub use self::{
     autopilot::AutopilotSettings,
     countdown::{Countdown, Due},
     events::UserEvent,
+    founding::StoredAuthority,
     host::{Host, LogLevel},
     occupancy::Occupancy,
     platform::{Platform, RuntimePlatform},
@@ -203,6 +205,8 @@ pub struct ServerConfig {
     pub servers_service: Option<ServiceName>,
     /// Makes a certificate authority for a trust domain, where something can.
     pub make_authority: Option<MakeAuthority>,
+    /// Autopilot's settings in a new cluster; Consul's, with which no dead server is removed, if there are none.
+    pub autopilot: Option<AutopilotSettings>,
     /// Runs checks of the node of registrations through `/v1/agent/…`; without it nobody does, and reports on them are taken.
     pub prober: Option<Arc<dyn ServerProber>>,
     /// The process around this server, where there is one.
@@ -236,6 +240,7 @@ impl Default for ServerConfig {
             script_checks: false,
             servers_service: None,
             make_authority: None,
+            autopilot: None,
             prober: None,
             host: None,
             restore_idle: limits::RESTORE_IDLE_MAX,

@@ -51,6 +51,8 @@ pub(super) struct ProbeTable {
     /// The term that this server leads in, as far as the table knows.
     term: Option<u64>,
     checks: BTreeMap<CheckKey, Watched>,
+    /// Those of them that are aliases, with the node of what they stand for.
+    aliases: BTreeMap<CheckKey, NodeName>,
     schedule: Schedule<CheckKey>,
     running: usize,
     generations: u64,
@@ -62,6 +64,8 @@ struct Watched {
     streak: Streak,
     /// Tells a run of this check from a run of one that it replaced.
     generation: u64,
+    /// Whether what it is an alias of changed while it was looked at.
+    again: bool,
 }
 
 /// How a check's status is found.
@@ -172,8 +176,33 @@ impl ProbeTable {
             {
                 news |= self.look_at(key, registry.check(key), config, now, &mut random);
             }
+            news |= self.look_at_aliases_of(event, now);
         }
         news
+    }
+
+    /// Has aliases looked at soon of what something happened to. Gives whether there are any.
+    fn look_at_aliases_of(&mut self, event: &Event, now: Instant) -> bool {
+        let node = match event {
+            // Aliases may stand for each other, in a circle: those are looked at from time to time.
+            Event::CheckStatusChanged { check, .. } if self.aliases.contains_key(check) => return false,
+            Event::CheckRegistered(check)
+            | Event::CheckDeregistered(check)
+            | Event::CheckStatusChanged { check, .. } => &check.node,
+            Event::InstanceRegistered(instance) | Event::InstanceDeregistered(instance) => &instance.node,
+            Event::NodeRegistered(node) | Event::NodeDeregistered(node) => node,
+            _ => return false,
+        };
+        let mut any = false;
+        for (alias, _) in self.aliases.iter().filter(|(_, of)| *of == node) {
+            any = true;
+            if !self.schedule.bring_forward(alias, now + limits::ALIAS_PAUSE)
+                && let Some(watched) = self.checks.get_mut(alias)
+            {
+                watched.again = true;
+            }
+        }
+        any
     }
 
     /// Takes a check on, or lets it go. One that is defined as before goes on as before. Gives whether it is a new one.
@@ -187,6 +216,7 @@ impl ProbeTable {
     ) -> bool {
         let Some(check) = check.filter(|check| is_run_here(check, node, scripts)) else {
             self.checks.remove(key);
+            self.aliases.remove(key);
             self.schedule.remove(key);
             return false;
         };
@@ -202,8 +232,16 @@ impl ProbeTable {
             definition: check.definition.clone(),
             streak: Streak::default(),
             generation: self.generations,
+            again: false,
         };
         self.checks.insert(key.clone(), watched);
+        match &check.definition.probe {
+            registry::Probe::Alias { node, .. } => {
+                let of = aliased_node(key, node).unwrap_or_else(|| key.node.clone());
+                self.aliases.insert(key.clone(), of);
+            }
+            _ => drop(self.aliases.remove(key)),
+        }
         // An alias asks nobody, so there is nothing to spread over time.
         let delay = match check.definition.probe {
             registry::Probe::Alias { .. } => Duration::ZERO,
@@ -254,10 +292,18 @@ impl ProbeTable {
     /// A run has ended, however: plans the next one.
     fn ended(&mut self, run: &Run, now: Instant) {
         self.running = self.running.saturating_sub(1);
-        if self.is_current(run) {
-            self.schedule
-                .set(run.key.clone(), now + period_of(&run.definition));
+        if !self.is_current(run) {
+            return;
         }
+        let again = self
+            .checks
+            .get_mut(&run.key)
+            .map(|watched| std::mem::take(&mut watched.again));
+        let pause = match again {
+            Some(true) => limits::ALIAS_PAUSE,
+            _ => period_of(&run.definition),
+        };
+        self.schedule.set(run.key.clone(), now + pause);
     }
 
     /// When the next run is due that may be begun.
@@ -369,13 +415,17 @@ impl Inner {
     }
 }
 
+/// The node of what a check is an alias of; `None` if there can be none of that name.
+fn aliased_node(own: &CheckKey, node: &str) -> Option<NodeName> {
+    match node {
+        "" => Some(own.node.clone()),
+        node => NodeName::parse(node).ok(),
+    }
+}
+
 /// The status of what a check is an alias of, and what there is to say about it, in Consul's words.
 fn alias(registry: &Registry, own: &CheckKey, node: &str, instance: &str) -> (CheckStatus, String) {
-    let node = match node {
-        "" => Ok(own.node.clone()),
-        node => NodeName::parse(node),
-    };
-    let Ok(node) = node else {
+    let Some(node) = aliased_node(own, node) else {
         return (
             CheckStatus::Critical,
             "Aliased node could not be found".to_owned(),

@@ -72,7 +72,8 @@ impl Inner {
                 });
             }
         }
-        self.linearize(self.shared.config.read_timeout).await?;
+        // In a box: who waits for minutes would have room for it all the while.
+        self.linearize(self.shared.config.read_timeout).boxed().await?;
         // Halted while it waited: the state is not to be shown.
         self.serving()?;
         Ok(Freshness {

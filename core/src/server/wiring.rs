@@ -186,6 +186,7 @@ impl Wiring {
         expiry::begin(&inner);
         super::divergence::begin(&inner);
         super::upkeep::begin(&inner);
+        super::founding::begin(&inner);
         super::probes::begin(&inner);
         super::autopilot::begin(&inner);
         super::upgrade::begin(&inner);

@@ -7,6 +7,7 @@ mod blocking;
 mod clients;
 mod divergence;
 mod expiry;
+mod founding;
 mod membership;
 mod metrics;
 mod probes;

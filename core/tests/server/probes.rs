@@ -320,3 +320,36 @@ fn a_report_on_a_check_that_servers_run_is_refused() {
     let renewed = platform.run(server.renew(vec![report("node-1")])).unwrap();
     assert_eq!(renewed.outcomes, [Ok(())]);
 }
+
+#[test]
+fn an_alias_follows_at_once_what_it_stands_for() {
+    let (_script, server, standin, platform) = alone();
+    standin.apply(&web(NODE, &json!({ "TTL": "1h", "Status": "passing" })));
+    let place = Place {
+        node: plain_node(NodeName::parse(NODE).unwrap(), "10.0.0.1"),
+        namespace: None,
+        scripts: true,
+    };
+    let alias = json!({ "Name": "also", "Check": { "AliasService": "web-1" } });
+    standin.apply(&Command::Register(vec![parse_service(&alias, &place).unwrap()]));
+    let status = || {
+        let look = server.inspect(true, |registry| {
+            let of = CheckKey {
+                id: CheckId::parse("service:also").unwrap(),
+                ..key(NODE)
+            };
+            registry.check(&of).expect("it is registered").status
+        });
+        platform.run(look).unwrap()
+    };
+    platform.advance(limits::ALIAS_INTERVAL / 2);
+    assert_eq!(status(), CheckStatus::Passing);
+    let renewal = Renewal {
+        target: CheckTarget::Check(key(NODE)),
+        status: CheckStatus::Critical,
+        output: None,
+    };
+    platform.run(server.renew(vec![renewal])).unwrap();
+    platform.advance(limits::ALIAS_PAUSE * 2);
+    assert_eq!(status(), CheckStatus::Critical);
+}

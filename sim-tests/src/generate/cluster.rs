@@ -3,7 +3,7 @@
 use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, clients};
 use crate::{
     cluster_reads::ClusterAsk,
-    operation::Op,
+    operation::{Ask, Freshness, Op},
     schedule::{Action, Doing, Shape},
 };
 
@@ -12,8 +12,14 @@ const WITH_QUESTIONS: u64 = 30;
 /// Kinds of events.
 const EVENTS: [&str; 2] = ["deploy", "drain"];
 
+/// In so many of a hundred worlds whose servers are in their catalog somebody asks for the certificate authority.
+const WITH_ROOTS: u64 = 40;
+
 /// In some worlds clients ask about the servers, all along and in the calm of the end, and fire events.
 pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {
+    if cluster.servers_listed && dice.chance(WITH_ROOTS) {
+        draw_roots(dice, cluster, pace, actions);
+    }
     if !dice.chance(WITH_QUESTIONS) {
         return;
     }
@@ -55,6 +61,39 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut V
         });
     }
     actions.sort_by_key(|action| (action.at_ms, action.client));
+}
+
+/// Clients ask for the certificate authority: as soon as there is anybody to be asked, which may make it, and later; and one
+/// waits for another one, which only a restore brings.
+fn draw_roots(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut Vec<Action>) {
+    let clients = clients(actions);
+    let mut add = |dice: &mut Dice, at_ms, what| {
+        actions.push(Action {
+            at_ms,
+            client: u8::try_from(dice.between(0, clients)).unwrap_or(0),
+            patience_ms: PATIENT_MS,
+            what,
+        });
+    };
+    for nth in 0..dice.between(2, 6) {
+        let at_ms = match nth {
+            0 | 1 => BEGIN_MS,
+            _ => dice.between(BEGIN_MS, pace.end_ms - 1_200),
+        };
+        let freshness = *dice.pick(&[Freshness::Default, Freshness::Consistent, Freshness::Stale]);
+        let ask = Ask::Roots;
+        let read = (dice.server(cluster), Op::Read { ask, freshness });
+        add(dice, at_ms, Doing::Chain(vec![read]));
+    }
+    let at_ms = dice.between(BEGIN_MS, BEGIN_MS + 3_000);
+    let follow = Doing::Follow {
+        ask: Ask::Roots,
+        freshness: Freshness::Default,
+        wait_ms: *dice.pick(&[1_000, 4_000]) * pace.stretch,
+        until_ms: pace.end_ms - 600,
+        servers: (0..cluster.servers).collect(),
+    };
+    add(dice, at_ms, follow);
 }
 
 fn question(dice: &mut Dice) -> ClusterAsk {

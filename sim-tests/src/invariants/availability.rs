@@ -10,7 +10,7 @@ use crate::{
     cluster::RAFT_PORT,
     cluster_reads::ClusterAsk,
     history::{CUT_OFF, Fact, FaultKind, History, LEFT, Operation, Outcome, ServerNumber},
-    operation::Op,
+    operation::{Ask, Op},
     time::{Time, drift_of},
 };
 
@@ -92,6 +92,8 @@ pub(super) fn needs_an_upgrade(history: &History, operation: &Operation) -> bool
         Op::Autopilot(_) => 2,
         Op::Prepared(op) if op.is_logged() => 2,
         Op::Keys(op) if op.is_logged() => 2,
+        // Whoever is asked for an authority before there is one makes it.
+        Op::Read { ask: Ask::Roots, .. } | Op::Wait { ask: Ask::Roots, .. } => 2,
         _ => 1,
     };
     let written = truth
@@ -228,7 +230,7 @@ mod tests {
     use sider_core::registry::CheckStatus;
 
     use super::{super::story::Story, *};
-    use crate::operation::{Apart, Ask, Freshness};
+    use crate::operation::{Apart, Freshness};
 
     fn story() -> Story {
         let mut story = Story::new();

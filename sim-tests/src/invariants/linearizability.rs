@@ -129,7 +129,10 @@ fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) ->
         Op::Wait {
             ask, index, wait_ms, ..
         } if *index > 0 => {
-            let at_least = |wait: Duration| wait.saturating_sub(drift_of(wait, history.bounds.drift_ppm));
+            // Who waits at an agent behind another one does so by the clock of the agent's host.
+            let agents = history.agent_of(operation).map_or(0, |agent| agent.drift_ppm);
+            let drift_ppm = history.bounds.drift_ppm.max(agents);
+            let at_least = |wait: Duration| wait.saturating_sub(drift_of(wait, drift_ppm));
             let over = operation.invoked + at_least(Duration::from_millis(*wait_ms));
             if answer.index.is_some_and(|it| it <= *index) {
                 return over;
@@ -309,6 +312,7 @@ mod tests {
         *,
     };
     use crate::{
+        agency,
         history::{Fact, ServerNumber, Streamed},
         operation::Freshness,
     };
@@ -431,6 +435,23 @@ mod tests {
         // It is answered at its timeout with what was there when it began.
         story.move_to(wait, 1, 1_100);
         assert!(complaint(story).contains("was gone"));
+    }
+
+    #[test]
+    fn a_wait_that_ends_early_is_not_unless_an_agents_clock_ran_fast() {
+        let ends_early = |drift_ppm: u32| {
+            let mut story = Story::new();
+            story.wait_ms(100);
+            story.agent(&agency::node(0));
+            story.record().agents[0].drift_ppm = drift_ppm;
+            let wait = story.wait_for(ServerNumber::AGENTS, web(), 1, 1_000);
+            story.stretch(wait, 0, 900);
+            story.wait_ms(910);
+            story.register("web-1", 1);
+            check(&story.finish())
+        };
+        assert!(ends_early(50_000).is_err_and(|it| it.what.contains("index 1 was gone")));
+        assert_eq!(ends_early(150_000), Ok(()));
     }
 
     /// A wait is woken by a registration that its server applies only 50 ms after others did, and answers with that.

@@ -7,6 +7,7 @@
 pub mod agent_api;
 pub mod agents;
 pub mod aliases;
+pub mod authority;
 pub mod autopilot;
 pub mod availability;
 pub mod backups;
@@ -69,7 +70,7 @@ pub type Check = fn(&History) -> Result<(), Violation>;
 
 /// All of them. The first ones that fail explain those after them: a log that is not the same everywhere makes
 /// nonsense of everything.
-pub const ALL: [(&str, Check); 40] = [
+pub const ALL: [(&str, Check); 41] = [
     ("no_panic", no_panic),
     (election_safety::NAME, election_safety::check),
     (leader_completeness::NAME, leader_completeness::check),
@@ -106,6 +107,7 @@ pub const ALL: [(&str, Check); 40] = [
     (membership::NAME, membership::check),
     (autopilot::NAME, autopilot::check),
     (servers::NAME, servers::check),
+    (authority::NAME, authority::check),
     (leaks::NAME, leaks::check),
     (recovery::NAME, recovery::check),
     (cluster_api::NAME, cluster_api::check),

@@ -82,7 +82,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
 }
 
 /// What the leader needs to see a change and to write it down.
-fn prompt(history: &History) -> Duration {
+pub(super) fn prompt(history: &History) -> Duration {
     let look = UPKEEP_INTERVAL + drift_of(UPKEEP_INTERVAL, history.bounds.drift_ppm);
     look + history.bounds.latency * 12 + Duration::from_millis(700)
 }
@@ -93,7 +93,7 @@ fn silence(history: &History) -> Duration {
 }
 
 /// The points of a span from `prompt` after its beginning, and after each restore in it.
-fn judged(history: &History, from: Time, until: Time) -> Vec<(Point, Time)> {
+pub(super) fn judged(history: &History, from: Time, until: Time) -> Vec<(Point, Time)> {
     let truth = history.truth();
     let restores: Vec<Time> = truth.restored().map(|at| truth.entries[at].applied).collect();
     let settled = |at: Time| {

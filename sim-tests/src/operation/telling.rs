@@ -58,6 +58,7 @@ impl fmt::Display for Ask {
             Ask::SessionsOf(node) => write!(f, "sessions of {node}"),
             Ask::Session(id) => write!(f, "session {id}"),
             Ask::Queries => f.write_str("prepared queries"),
+            Ask::Roots => f.write_str("the certificate authority"),
             Ask::ChecksInState(None) => f.write_str("checks"),
             Ask::ChecksInState(Some(status)) => write!(f, "checks that are {}", status.as_str()),
             Ask::Elsewhere(ask) => write!(f, "{ask} in {ELSEWHERE}"),

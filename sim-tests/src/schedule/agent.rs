@@ -209,6 +209,17 @@ impl AgentTrouble {
     }
 }
 
+impl AgentPlan {
+    /// By how much the host's clock ever runs wrong, in parts per million.
+    pub fn drift_ppm_max(&self) -> u32 {
+        let drifts = self.troubles.iter().map(|it| match it.what {
+            AgentTrouble::Drift(ppm) => ppm.unsigned_abs(),
+            _ => 0,
+        });
+        drifts.max().unwrap_or(0)
+    }
+}
+
 impl fmt::Display for AgentPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seldom = if self.seldom { ", compares seldom" } else { "" };

@@ -11,7 +11,7 @@ use sider_core::{
     api::http::{
         body::Fields,
         duration,
-        requests::{parse_node_id, parse_own_meta},
+        requests::{parse_autopilot_settings, parse_node_id, parse_own_meta},
     },
     limits,
     raft::{RaftConfig, ServerAddress, ServerId},
@@ -204,6 +204,16 @@ impl<'a> Sources<'a> {
             config.agent_node_id = id;
         }
         config.agent_node_meta = parse_own_meta(&fields).map_err(named)?.unwrap_or_default();
+        if let Some(autopilot) = &self.file.autopilot {
+            let settings = parse_autopilot_settings(autopilot);
+            config.autopilot = Some(settings.map_err(|error| {
+                format!(
+                    "config file {}: autopilot: {}",
+                    self.path,
+                    ConfigError::from(error)
+                )
+            })?);
+        }
         if self.bool(None, "register_servers")? == Some(false) {
             config.servers_service = None;
         }
@@ -211,7 +221,7 @@ impl<'a> Sources<'a> {
         config.value_bytes_max = self.body_bytes("kv_max_value_size", config.value_bytes_max)?;
         config.transaction_bytes_max = self.body_bytes("txn_max_req_len", config.transaction_bytes_max)?;
         if let Some(ttl) = self.text(&None, "session_ttl_min") {
-            config.session_ttl_min = ttl.check(parse_ttl)?;
+            config.session_ttl_min = ttl.check(|text| parse_ttl(text, limits::SESSION_TTL_MAX))?;
         }
         if let Some(datacenter) = self.text(&flags.datacenter, "datacenter") {
             config.datacenter = datacenter.check(parse_datacenter)?;
@@ -258,17 +268,15 @@ pub(super) fn parse_id(text: &str) -> Result<ServerId, String> {
     Ok(ServerId(text.into()))
 }
 
-fn parse_ttl(text: &str) -> Result<Duration, String> {
+/// A TTL of at most so long.
+///
+/// # Errors
+/// It is no time, or too short or too long.
+pub(crate) fn parse_ttl(text: &str, most: Duration) -> Result<Duration, String> {
     let nanos = duration::parse(text).and_then(|nanos| u64::try_from(nanos).ok());
     let ttl = nanos.map(Duration::from_nanos);
-    ttl.filter(|ttl| (limits::TTL_MIN..=limits::SESSION_TTL_MAX).contains(ttl))
-        .ok_or_else(|| {
-            format!(
-                "{text:?}: expected a time from {:?} to {:?}",
-                limits::TTL_MIN,
-                limits::SESSION_TTL_MAX
-            )
-        })
+    ttl.filter(|ttl| (limits::TTL_MIN..=most).contains(ttl))
+        .ok_or_else(|| format!("{text:?}: expected a time from {:?} to {most:?}", limits::TTL_MIN))
 }
 
 /// A datacenter's name.

@@ -72,7 +72,7 @@ async fn configure(
 ) -> Result<Reply, ApiError> {
     let write = KeyWrite {
         key: AutopilotSettings::key(),
-        value: to_bytes(&settings(&body)?),
+        value: to_bytes(&parse_autopilot_settings(&body)?),
         flags: 0,
     };
     let operation = match kv::number(&options.parameters, "cas")? {
@@ -88,7 +88,10 @@ async fn configure(
 }
 
 /// The settings of a body, what it leaves out being Consul's defaults, but for what is a flag.
-fn settings(body: &Value) -> Result<AutopilotSettings, ApiError> {
+///
+/// # Errors
+/// A field is of the wrong kind.
+pub fn parse_autopilot_settings(body: &Value) -> Result<AutopilotSettings, ApiError> {
     let fields = Fields::of(body)?;
     let usual = AutopilotSettings::default();
     let period = |name: &str, usual: u64| -> Result<u64, ApiError> {

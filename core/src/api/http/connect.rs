@@ -1,16 +1,14 @@
 //! `/v1/connect/ca/roots` and `/v1/agent/connect/ca/roots`: the cluster's own certificate authority.
 //!
-//! It is made when it is first asked for, by whichever server is asked, and kept under a reserved key: of two that are
-//! made at once, one stays. Core can't make one, since it has no chance of its own: what runs the server does.
+//! A leader makes it ([`crate::server::StoredAuthority`]). Where it is asked for before that, whichever server is asked does.
 
 use axum::{Router, extract::State};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{encode::to_bytes, error::ApiError, options::Options, read, reply::Reply};
 use crate::{
-    registry::{Command, Key, KeyWrite, Operation, Query, View},
-    server::{Answer, Authority, Server},
+    registry::{KeyValue, Query, View},
+    server::{Answer, Consistency, ReadOptions, Server, StoredAuthority},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -19,24 +17,22 @@ pub(super) fn routes() -> Router<Server> {
         .route("/v1/agent/connect/ca/roots", read(roots))
 }
 
-/// What is stored.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    trust_domain: String,
-    authority: Authority,
-}
-
 async fn roots(State(server): State<Server>, options: Options) -> Result<Reply, ApiError> {
-    let key = Key::reserved("connect/ca").expect("a constant that is short enough");
-    let mut answer = server.read(Query::Key(key.clone()), options.read).await?;
+    let query = Query::Key(StoredAuthority::key());
+    let mut answer = server.read(&query, options.read).await?;
     if first(&answer).is_none() {
-        make(&server, key.clone()).await?;
-        answer = server.read(Query::Key(key), options.read).await?;
+        make(&server).await?;
+        // Also who reads stale sees what was made.
+        let read = ReadOptions {
+            consistency: Consistency::Linearizable,
+            ..options.read
+        };
+        answer = server.read(query, read).await?;
     }
     let Some(found) = first(&answer) else {
         return Err(ApiError::server_error("CA not initialized"));
     };
-    let Stored {
+    let StoredAuthority {
         trust_domain,
         authority,
     } = serde_json::from_slice(&found.value)
@@ -66,7 +62,7 @@ async fn roots(State(server): State<Server>, options: Options) -> Result<Reply, 
     Ok(reply)
 }
 
-fn first(answer: &Answer) -> Option<&crate::registry::KeyValue> {
+fn first(answer: &Answer) -> Option<&KeyValue> {
     match &answer.view.view {
         View::Keys(found) => found.first().map(AsRef::as_ref),
         _ => None,
@@ -74,27 +70,13 @@ fn first(answer: &Answer) -> Option<&crate::registry::KeyValue> {
 }
 
 /// Makes an authority unless there is one.
-async fn make(server: &Server, key: Key) -> Result<(), ApiError> {
-    let Some(make) = server.config().make_authority else {
-        return Err(ApiError::server_error(
-            "Connect must be enabled in order to use this endpoint",
-        ));
-    };
-    let trust_domain = format!("{}.consul", server.new_uuid());
-    let authority = make(&trust_domain)
-        .map_err(|error| ApiError::server_error(format!("an authority can't be made: {error}")))?;
-    let stored = Stored {
-        trust_domain,
-        authority,
-    };
-    let write = KeyWrite {
-        key,
-        value: to_bytes(&stored),
-        flags: 0,
-    };
+async fn make(server: &Server) -> Result<(), ApiError> {
+    let made = server
+        .new_authority()
+        .ok_or_else(|| ApiError::server_error("Connect must be enabled in order to use this endpoint"))?;
+    let command =
+        made.map_err(|error| ApiError::server_error(format!("an authority can't be made: {error}")))?;
     // If another one came before, that one stays.
-    server
-        .write(Command::Transact(vec![Operation::SetKeyIf(write, 0)]))
-        .await?;
+    server.write(command).await?;
     Ok(())
 }

@@ -15,6 +15,7 @@ mod txn;
 
 use std::collections::BTreeMap;
 
+pub use super::autopilot::parse_autopilot_settings;
 pub use catalog::{
     encode_registration, parse_catalog_deregistration, parse_catalog_registration, parse_node_id,
     parse_own_meta,
