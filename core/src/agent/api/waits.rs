@@ -164,13 +164,12 @@ pub(super) async fn forward<R: Runtime>(
 async fn ended<R: Runtime>(shared: &Shared<R>, question: &str, parked: &Arc<Parked>) {
     let mut told = pin!(parked.ended.notified());
     told.as_mut().enable();
-    let waits = |parked: &Arc<Parked>| {
-        let waits = shared.waits.lock();
-        waits
-            .get(question)
-            .is_some_and(|there| Arc::ptr_eq(there, parked))
-    };
-    if waits(parked) {
+    let waits = shared
+        .waits
+        .lock()
+        .get(question)
+        .is_some_and(|there| Arc::ptr_eq(there, parked));
+    if waits {
         told.await;
     }
 }

@@ -52,11 +52,10 @@ pub(super) fn routes() -> Router<Server> {
 
 /// To a read that failed Consul's catalog adds the headers of one of which nothing is known.
 async fn without_freshness(response: Response) -> Response {
-    let response = later::awaited(response).await;
-    match response.status() {
+    later::mapped(response, |response| match response.status() {
         StatusCode::INTERNAL_SERVER_ERROR => reply::unknown_freshness(response),
         _ => response,
-    }
+    })
 }
 
 /// `PUT /v1/catalog/register`: a node, with a service and checks if there are any.

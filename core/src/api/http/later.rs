@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::future::{BoxFuture, Either, FutureExt as _};
 
 use super::{
     encode::Encoder,
@@ -43,10 +43,22 @@ pub(super) async fn read(
             Err(error) => ApiError::from(error).into_response(),
         }
     };
+    Ok(standing_for(answer.boxed()))
+}
+
+fn standing_for(answer: BoxFuture<'static, Response>) -> Response {
     let mut response = Response::default();
-    let later = Later(Arc::new(Mutex::new(Some(answer.boxed()))));
+    let later = Later(Arc::new(Mutex::new(Some(answer))));
     response.extensions_mut().insert(later);
-    Ok(response)
+    response
+}
+
+/// What becomes of a response, or of the one that it stands for.
+pub(super) fn mapped(response: Response, change: fn(Response) -> Response) -> Response {
+    match stood_for(response) {
+        Either::Left(response) => change(response),
+        Either::Right(answer) => standing_for(answer.map(change).boxed()),
+    }
 }
 
 /// The same with the view's own bytes, which all who ask the same are given.
@@ -64,12 +76,11 @@ pub(super) async fn encoded(
     read(server, query, options, reply).await
 }
 
-/// The response that this one stands for; itself, if it stands for none.
-pub(super) async fn awaited(mut response: Response) -> Response {
+/// The response that this one stands for, to be waited for; itself, if it stands for none.
+pub(super) fn stood_for(mut response: Response) -> Either<Response, BoxFuture<'static, Response>> {
     let Some(Later(answer)) = response.extensions_mut().remove() else {
-        return response;
+        return Either::Left(response);
     };
-    drop(response);
     let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-    answer.expect("an answer is waited for once").await
+    Either::Right(answer.expect("an answer is waited for once"))
 }

@@ -164,7 +164,7 @@ async fn unknown_path() -> Response {
 }
 
 /// Adds what every answer has in common, and counts it. A service and no function: that would hold the request, more than
-/// once, for as long as a query waits.
+/// once, for as long as a query waits. What is in a box here is gone by then.
 #[derive(Clone)]
 struct Finish<S> {
     inner: S,
@@ -192,13 +192,17 @@ where
         let of_api = request.uri().path().starts_with("/v1/");
         let pretty = of_api && pretty::is_asked_for(request.uri().query());
         let answer = match path::redirect(request.uri()) {
-            Some(moved) => Either::Left(ready(Ok(moved))),
-            None => Either::Right(self.inner.call(request)),
+            Some(moved) => ready(Ok(moved)).boxed(),
+            None => self.inner.call(request).boxed(),
         };
-        let finish = async move |Ok(response): Result<Response, Infallible>| {
-            let mut response = later::awaited(response).await;
+        let finished = async move {
+            let Ok(response) = answer.await;
+            let mut response = match later::stood_for(response) {
+                Either::Left(response) => response,
+                Either::Right(answer) => answer.await,
+            };
             if pretty {
-                response = pretty::indent(response).await;
+                response = pretty::indent(response).boxed().await;
             }
             if of_api {
                 add_common_headers(&mut response);
@@ -212,7 +216,7 @@ where
             server.count_request(&route, method, response.status().as_u16(), took);
             Ok(response)
         };
-        answer.then(finish).boxed()
+        finished.boxed()
     }
 }
 

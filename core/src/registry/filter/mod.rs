@@ -184,9 +184,9 @@ fn test(comparison: &Match, shape: Shape, regex_bytes: usize) -> Result<Test, Fi
     };
     match (comparison.operator, sample) {
         (Operator::Equal, Field::Text(_) | Field::Absent) => Ok(Test::Text(value.clone())),
-        (Operator::Equal, Field::Number(_)) => {
-            value.parse().map(Test::Number).map_err(|_| unsuited("a number"))
-        }
+        (Operator::Equal, Field::Number(_)) => whole_number(value)
+            .map(Test::Number)
+            .ok_or_else(|| unsuited("a number")),
         (Operator::Equal, Field::Bool(_)) => match value.as_str() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Test::Bool(true)),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Test::Bool(false)),
@@ -206,6 +206,35 @@ fn test(comparison: &Match, shape: Shape, regex_bytes: usize) -> Result<Test, Fi
             .map_err(|error| FilterError(one_line(&error))),
         _ => Err(mismatch()),
     }
+}
+
+/// A number as Go's literals have it: with a sign, a base before it, and underscores between its digits.
+fn whole_number(text: &str) -> Option<i64> {
+    let (sign, digits) = match text.strip_prefix(['-', '+']) {
+        Some(digits) => (&text[..1], digits),
+        None => ("", text),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (base, digits) = match lower.get(..2) {
+        Some("0x") => (16, &lower[2..]),
+        Some("0o") => (8, &lower[2..]),
+        Some("0b") => (2, &lower[2..]),
+        Some(_) if lower.starts_with('0') => (8, &lower[1..]),
+        _ => (10, lower.as_str()),
+    };
+    let has_base = digits.len() < lower.len();
+    // Each stands between digits, or behind the base.
+    let digits = match digits.strip_prefix('_') {
+        Some(rest) if has_base => rest,
+        _ => digits,
+    };
+    let is_number = digits
+        .split('_')
+        .all(|part| !part.is_empty() && part.chars().all(|digit| digit.is_digit(base)));
+    let number = format!("{sign}{}", digits.replace('_', ""));
+    is_number
+        .then(|| i64::from_str_radix(&number, base).ok())
+        .flatten()
 }
 
 /// What is wrong with a regular expression, without the picture of it.

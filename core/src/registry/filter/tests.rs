@@ -319,3 +319,30 @@ fn whatever_is_asked_is_answered_or_refused() {
     }
     assert!(understood > 100, "{understood} of them mean something");
 }
+
+#[test]
+fn numbers_are_written_as_in_go() {
+    for (text, number) in [
+        ("80", Some(80)),
+        ("0", Some(0)),
+        ("+7", Some(7)),
+        ("0x51", Some(81)),
+        ("-0X_1f", Some(-31)),
+        ("0b11", Some(3)),
+        ("0o17", Some(15)),
+        ("017", Some(15)),
+        ("1_000", Some(1_000)),
+        ("", None),
+        ("-", None),
+        ("--1", None),
+        ("08", None),
+        ("0x", None),
+        ("_1", None),
+        ("1__0", None),
+        ("1_", None),
+        ("0é", None),
+        ("99999999999999999999", None),
+    ] {
+        assert_eq!(whole_number(text), number, "{text}");
+    }
+}

@@ -295,11 +295,11 @@ fn bad_checks_are_refused_with_a_reason() {
     );
     check(
         json!({"TTL": "1ms"}),
-        expect!["Request decode failed: Check.TTL: expected a duration from 100ms to 720h0m0s"],
+        expect!["Request decode failed: Check.TTL: expected a duration from 100ms to 87600h0m0s"],
     );
     check(
-        json!({"TTL": "721h"}),
-        expect!["Request decode failed: Check.TTL: expected a duration from 100ms to 720h0m0s"],
+        json!({"TTL": "87601h"}),
+        expect!["Request decode failed: Check.TTL: expected a duration from 100ms to 87600h0m0s"],
     );
     check(
         json!({"TTL": "10s", "HTTP": "http://h:1/", "Interval": "10s"}),
