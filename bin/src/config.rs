@@ -24,7 +24,7 @@ pub struct ConfigFile {
     pub flags: BTreeMap<&'static str, String>,
     /// Meta of the node of registrations through `/v1/agent/*`.
     pub node_meta: BTreeMap<String, String>,
-    /// Autopilot's settings in a new cluster, as Consul's API has them.
+    /// Autopilot's settings as long as none are stored, as Consul's API has them.
     pub autopilot: Option<Value>,
     /// Keys of Consul's that mean nothing here.
     pub ignored: Vec<String>,

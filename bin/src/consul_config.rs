@@ -15,21 +15,32 @@ use self::{
 };
 
 /// Keys by which a file is known to be Consul's, besides those that mean nothing here.
-const MARKS: [&str; 14] = [
+const MARKS: [&str; 25] = [
     "addresses",
+    "advertise_addr",
     "autopilot",
     "bind_addr",
     "bootstrap",
     "bootstrap_expect",
+    "ca_file",
+    "cert_file",
     "client_addr",
     "data_dir",
+    "key_file",
     "limits",
+    "log_json",
     "node_name",
     "performance",
     "ports",
+    "raft_snapshot_interval",
+    "raft_snapshot_threshold",
+    "raft_trailing_logs",
     "retry_join",
     "server",
     "start_join",
+    "tls",
+    "verify_incoming",
+    "verify_incoming_https",
 ];
 
 /// Where Consul serves its API.
@@ -46,7 +57,7 @@ pub(crate) struct Translated {
     pub(crate) flags: BTreeMap<&'static str, String>,
     /// Meta of the node.
     pub(crate) node_meta: BTreeMap<String, String>,
-    /// Autopilot's settings in a new cluster, as Consul's API has them.
+    /// Autopilot's settings as long as none are stored, as Consul's API has them.
     pub(crate) autopilot: Option<Value>,
     /// Keys that were passed over.
     pub(crate) ignored: Vec<String>,
@@ -213,8 +224,8 @@ fn translate_join(
     Ok(())
 }
 
-/// Autopilot's settings, under the names that Consul's API has for them. As in Consul, dead servers are removed unless the
-/// file says otherwise.
+/// Autopilot's settings, under the names that Consul's API has for them. Dead servers are removed only if the file says so: here
+/// that is for good.
 fn translate_autopilot(
     keys: &mut Map<String, Value>,
     program: Program,
@@ -231,7 +242,6 @@ fn translate_autopilot(
         return Ok(None);
     }
     let mut settings = Map::new();
-    settings.insert("CleanupDeadServers".to_owned(), true.into());
     for (of_file, of_api) in [
         ("cleanup_dead_servers", "CleanupDeadServers"),
         ("last_contact_threshold", "LastContactThreshold"),

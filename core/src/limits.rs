@@ -127,6 +127,8 @@ pub const LEADER_SILENCE_MAX: Duration = Duration::from_secs(1);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A linearizable read waits this long for its read index; then it fails with `No cluster leader`.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(3);
+/// A leader leaves a follower that did not take entries alone for so many heartbeats at most, before it sends them again.
+pub const REPLICATION_PAUSE_HEARTBEATS: u64 = 2;
 /// One attempt of a call to a peer.
 pub const PEER_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A change of nothing but a check's output is held back this long at most.
@@ -210,7 +212,10 @@ pub const APPENDING_SERVERS_MAX: usize = 64;
 /// Rows of a checkpoint read from disk in one go.
 pub const SNAPSHOT_ROWS_PER_READ: usize = 256;
 /// Times that a chunk of a snapshot is sent before the transfer starts over.
-pub const SNAPSHOT_CHUNK_ATTEMPTS: usize = 5;
+pub const SNAPSHOT_CHUNK_ATTEMPTS: usize = 6;
+/// How long the first chunk of a snapshot is waited for at first; twice as long each time that none came, up to
+/// [`PEER_CALL_TIMEOUT`].
+pub const SNAPSHOT_CHUNK_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a follower may take to install a snapshot after its last chunk; then the transfer starts over.
 pub const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Linearizable reads waiting for a read index at the leader; more are refused.

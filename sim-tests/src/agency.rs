@@ -122,7 +122,7 @@ fn promise(world: &World, cluster: &Cluster, number: usize, plan: &AgentPlan) ->
         servers: (0..cluster.len()).map(recorder::number).collect(),
         address: ADDRESS.to_owned(),
         seldom: plan.seldom,
-        drift_ppm: plan.drift_ppm_max(),
+        fast_ppm: plan.fast_ppm_max(),
         started: now(world),
         // The last thing that is planned to change what must be in the registry; what takes longer is told later.
         settled: Time::ms(

@@ -1,9 +1,10 @@
-//! The cluster's certificate authority: how a simulated one is made, what clients are told of it, and what is stored.
+//! What a cluster begins with: its certificate authority, how a simulated one is made, what clients are told of it and what is
+//! stored; and autopilot's first settings.
 
 use serde_json::Value;
 use sider_core::{
     registry::{Command, Operation},
-    server::{Authority, StoredAuthority},
+    server::{Authority, AutopilotSettings, StoredAuthority},
 };
 
 use crate::model::State;
@@ -20,6 +21,14 @@ pub fn make(trust_domain: &str) -> Result<Authority, String> {
         not_before: "2026-01-01T00:00:00Z".into(),
         not_after: "2036-01-01T00:00:00Z".into(),
     })
+}
+
+/// Autopilot's settings in a file of all servers: none is removed, as without any.
+pub fn first_settings() -> AutopilotSettings {
+    AutopilotSettings {
+        cleanup_dead_servers: false,
+        ..AutopilotSettings::default()
+    }
 }
 
 /// An authority as clients are told of it.
@@ -63,10 +72,12 @@ impl RootsSeen {
     }
 }
 
-/// Whether a command stores an authority unless there is one: a leader's, or that of a server that was asked.
+/// Whether a command stores an authority, or autopilot's settings, unless there are any: a leader's, or that of a server that
+/// was asked for the authority.
 pub fn is_founding(command: &Command) -> bool {
     let Command::Transact(operations) = command else {
         return false;
     };
-    matches!(operations.as_slice(), [Operation::SetKeyIf(write, 0)] if write.key == StoredAuthority::key())
+    matches!(operations.as_slice(), [Operation::SetKeyIf(write, 0)]
+        if write.key == StoredAuthority::key() || write.key == AutopilotSettings::key())
 }

@@ -114,6 +114,7 @@ pub fn cluster_options(shape: &Shape) -> ClusterOptions {
     let mut server = ServerConfig {
         servers_service: shape.servers_listed.then(servers::service),
         make_authority: shape.servers_listed.then_some(authority::make),
+        autopilot: shape.servers_listed.then(authority::first_settings),
         ..ServerConfig::default()
     };
     if let Some(squeeze) = shape.squeeze {

@@ -64,6 +64,10 @@ regressions! {
     /// for the answer to what takes seconds.
     a_transfer_that_gets_lost_holds_nobody_up: "a-transfer-is-lost-on-its-way";
 
+    /// The first part of a snapshot got lost while the leader was cut off. It was waited for for two seconds, though the follower answered
+    /// heartbeats long before; then the library left the follower alone for as long as an election takes, and again after its first answer.
+    a_lost_part_of_a_snapshot_is_soon_sent_again: "a-chunk-is-lost-on-its-way";
+
     /// A client waited for a session by a name that was given to one only later, and then above the index of what it had seen before:
     /// that there was none.
     what_was_seen_of_one_session_says_nothing_of_another: "a-name-gets-its-session";

@@ -280,6 +280,8 @@ fn any_key_that_only_consul_has_marks_its_files() {
         "performance",
         "autopilot",
         "telemetry",
+        "log_json",
+        "tls",
         "server",
     ] {
         let mut keys = Map::new();
@@ -304,7 +306,7 @@ fn any_key_that_only_consul_has_marks_its_files() {
 fn settings_of_autopilot_have_the_names_of_consuls_api() {
     let file = json!({ "autopilot": { "min_quorum": 3, "last_contact_threshold": "1s", "foo": 1 } });
     let (of_server, _) = translated(file.clone()).unwrap();
-    let expected = json!({ "CleanupDeadServers": true, "MinQuorum": 3, "LastContactThreshold": "1s" });
+    let expected = json!({ "MinQuorum": 3, "LastContactThreshold": "1s" });
     assert_eq!(
         (of_server.autopilot, of_server.unknown),
         (Some(expected), vec!["autopilot.foo".to_owned()])

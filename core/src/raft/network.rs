@@ -417,9 +417,11 @@ impl<R: Runtime> Peer<R> {
             end: None,
         };
         let mut outgoing = Outgoing::new(&snapshot, self.chunk_bytes);
+        // What one chunk took is known for the next.
+        let mut patience = limits::SNAPSHOT_CHUNK_PATIENCE;
         while let Some((sequence, rows, end)) = outgoing.next().await.map_err(unreadable::<R>)? {
             (chunk.sequence, chunk.end) = (sequence, end);
-            match self.send_chunk(&chunk, rows).await? {
+            match self.send_chunk(&chunk, rows, &mut patience).await? {
                 ChunkAnswer::Accepted => {}
                 ChunkAnswer::Installed(vote) => {
                     let (term, last) = (chunk.vote.leader_id.term, chunk.header.meta.last_log_id);
@@ -438,13 +440,19 @@ impl<R: Runtime> Peer<R> {
 
     /// Sends a chunk until it is answered: it may be lost, or its answer. Without an answer it gives up after a bounded
     /// number of times, and while the follower is busy (with installing, after the last one) after a bounded time.
-    async fn send_chunk(&self, chunk: &Chunk, rows: Bytes) -> Result<ChunkAnswer, RpcError<R>> {
+    async fn send_chunk(
+        &self,
+        chunk: &Chunk,
+        rows: Bytes,
+        patience: &mut Duration,
+    ) -> Result<ChunkAnswer, RpcError<R>> {
         let begun = R::now();
         let mut unanswered = 0;
         loop {
             let message = PeerMessage::SnapshotChunk(Box::new(chunk.clone()));
-            // Short also for the last one, which may take long: if it is lost, nothing else would tell.
-            let result = match self.ask(message, &rows, limits::PEER_CALL_TIMEOUT).await {
+            // Short also for the last one, which may take long: if it is lost, nothing else would tell, and meanwhile the
+            // follower gets nothing.
+            let result = match self.ask(message, &rows, *patience).await {
                 Ok(Answer::SnapshotChunk(answer)) => Ok(answer),
                 Ok(other) => Err(self.unexpected(other)),
                 Err(error) => Err(error),
@@ -456,6 +464,7 @@ impl<R: Runtime> Peer<R> {
                 }
                 Err(RPCError::Network(_)) => {
                     unanswered += 1;
+                    *patience = (*patience * 2).min(limits::PEER_CALL_TIMEOUT);
                     unanswered < limits::SNAPSHOT_CHUNK_ATTEMPTS
                 }
                 _ => false,

@@ -512,6 +512,7 @@ fn millis_since<R: Runtime>(at: Instant) -> u64 {
 fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let election_max = millis(config.election_max);
+    let heartbeat = millis(config.heartbeat).max(1);
     Config {
         cluster_name: "sider".to_string(),
         heartbeat_interval: millis(config.heartbeat),
@@ -528,7 +529,12 @@ fn openraft_config(config: &RaftConfig) -> Result<Config, StartError> {
         // A leader without a quorum falls silent for a while, so that a part of the cluster that could elect another
         // one does: without it, a server that both sides still hear keeps the old leader in office for ever.
         quorum_loss_probe_interval: Some(election_max.saturating_mul(2)),
-        backoff: format!("{}ms ...{election_max}ms", millis(config.heartbeat).max(1)),
+        // From one heartbeat on, and never long: the library does not end a pause when the follower answers heartbeats again,
+        // or has taken a snapshot.
+        backoff: format!(
+            "{heartbeat}ms ...{}ms",
+            heartbeat * limits::REPLICATION_PAUSE_HEARTBEATS
+        ),
         ..Config::default()
     }
     .validate()

@@ -19,7 +19,7 @@ impl Inner {
     pub(super) async fn read(
         self: &Arc<Self>,
         query: &Query,
-        options: ReadOptions,
+        options: &ReadOptions,
     ) -> Result<Answer, ServerError> {
         match options.index {
             None | Some(0) => {
@@ -45,7 +45,7 @@ impl Inner {
         self: &Arc<Self>,
         query: &Query,
         index: u64,
-        options: ReadOptions,
+        options: &ReadOptions,
     ) -> Result<Answer, ServerError> {
         let timeout = self.platform().now() + options.wait + self.spread(options.wait);
         // Registered before the index is looked at: a change from here on wakes.

@@ -1,5 +1,5 @@
-//! What the leader stores when a cluster begins, under reserved keys: a certificate authority of its own, and autopilot's
-//! first settings where a file names them. What a restore took away is stored anew; what is there stays as it is.
+//! What the leader stores, under reserved keys, as long as it is not there: a certificate authority of the cluster's own, and
+//! autopilot's settings where a file names them. That is when the cluster begins, and after a restore that took them away.
 //!
 //! A cluster of one that would still give way to another has nothing of it until it is first written to. Core has no
 //! certificates of its own: [`ServerConfig::make_authority`](super::ServerConfig::make_authority) makes them.
@@ -70,13 +70,14 @@ impl Inner {
         if status.role != Role::Leader || self.shared.halted().is_some() || self.may_give_way(&status) {
             return;
         }
-        let (lacks_authority, lacks_settings, written) = {
+        let (lacks_authority, lacks_settings) = {
             let registry = self.registry();
-            (
-                lacks(&registry, StoredAuthority::key()),
-                lacks(&registry, AutopilotSettings::key()),
-                registry.command_version(),
-            )
+            // Not before every member reads what has keys.
+            if Command::Transact(Vec::new()).least_version() > registry.command_version() {
+                return;
+            }
+            let authority = lacks(&registry, StoredAuthority::key());
+            (authority, lacks(&registry, AutopilotSettings::key()))
         };
         let authority = lacks_authority
             .then(|| Server(self.clone()).new_authority())
@@ -88,10 +89,6 @@ impl Inner {
         let settings = self.shared.config.autopilot.as_ref().filter(|_| lacks_settings);
         let settings = settings.map(|settings| stored_if_missing(AutopilotSettings::key(), settings));
         for command in authority.into_iter().chain(settings) {
-            // Once every member reads it.
-            if command.least_version() > written {
-                continue;
-            }
             let proposed = self.consensus.propose_in_term(status.term, command);
             let deadline = self.platform().now() + limits::WRITE_TIMEOUT;
             // What did not come about is found missing the next time.

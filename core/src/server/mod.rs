@@ -205,7 +205,7 @@ pub struct ServerConfig {
     pub servers_service: Option<ServiceName>,
     /// Makes a certificate authority for a trust domain, where something can.
     pub make_authority: Option<MakeAuthority>,
-    /// Autopilot's settings in a new cluster; Consul's, with which no dead server is removed, if there are none.
+    /// Autopilot's settings as long as none are stored; without them Consul's, with which no dead server is removed.
     pub autopilot: Option<AutopilotSettings>,
     /// Runs checks of the node of registrations through `/v1/agent/…`; without it nobody does, and reports on them are taken.
     pub prober: Option<Arc<dyn ServerProber>>,
@@ -365,7 +365,7 @@ impl Server {
         query: impl Borrow<Query> + Send,
         options: ReadOptions,
     ) -> Result<Answer, ServerError> {
-        self.0.read(query.borrow(), options).await
+        self.0.read(query.borrow(), &options).await
     }
     /// Gives what a query answers now, unless the client has that, and then each time that it differs, for as long as
     /// the stream is kept. The options' index is that of what the client has; their wait means nothing here.

@@ -1,8 +1,10 @@
 //! Draws what clients do with prepared queries.
 
+use sider_core::registry::CheckStatus;
+
 use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, clients};
 use crate::{
-    operation::{Ask, Freshness, Op},
+    operation::{Ask, Freshness, Op, Report, ReportForm, Target},
     prepared::{PreparedOp, SUFFIX, Wanted},
     schedule::{Action, Doing, Shape},
 };
@@ -65,6 +67,20 @@ pub(super) fn draw(dice: &mut Dice, cluster: &Shape, pace: Pace, actions: &mut V
             });
         }
     }
+    if mostly_writes {
+        for _ in 0..plan.dice.between(3, 9) {
+            let at_ms = plan.dice.between(BEGIN_MS + 1_500, pace.heal_ms + 300);
+            for (after_ms, op) in plan.race() {
+                let to = plan.dice.server(plan.cluster);
+                actions.push(Action {
+                    at_ms: at_ms + after_ms,
+                    client: u8::try_from(plan.dice.between(0, clients)).unwrap_or(0),
+                    patience_ms: PATIENT_MS,
+                    what: Doing::Chain(vec![(to, op)]),
+                });
+            }
+        }
+    }
     if plan.dice.chance(50) {
         actions.push(Action {
             at_ms: plan.dice.between(BEGIN_MS, BEGIN_MS + 3_000),
@@ -104,6 +120,38 @@ impl Plan<'_> {
             ignored_checks: if self.dice.chance(25) { vec![check] } else { vec![] },
             version: self.version,
         }
+    }
+
+    /// A query is executed at several servers while its definition changes, and right after that the health of what it found
+    /// before: an answer that is made of two moments shows.
+    fn race(&mut self) -> Vec<(u64, Op)> {
+        let query = self.some_query();
+        let update = Op::Prepared(PreparedOp::Update {
+            query: query.clone(),
+            wanted: self.wanted(),
+        });
+        let mut ops = vec![(self.dice.between(0, 3), update)];
+        let id = format!("web-{}", self.dice.between(0, 4));
+        ops.extend([CheckStatus::Critical, CheckStatus::Passing].map(|status| {
+            let report = Report {
+                target: Target::Instance(id.clone()),
+                status,
+                output: None,
+            };
+            let op = Op::Report {
+                form: ReportForm::Batch,
+                reports: vec![report],
+            };
+            (self.dice.between(1, 8), op)
+        }));
+        for _ in 0..3 {
+            let op = PreparedOp::Execute {
+                query: query.clone(),
+                limit: 0,
+            };
+            ops.push((self.dice.between(0, 4), Op::Prepared(op)));
+        }
+        ops
     }
 
     fn create(&mut self) -> Op {

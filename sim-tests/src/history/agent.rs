@@ -42,8 +42,8 @@ pub struct AgentPromise {
     pub blips: Vec<Time>,
     /// What befell it and its host.
     pub outages: Vec<Outage>,
-    /// By how much its host's clock ever runs wrong, in parts per million.
-    pub drift_ppm: u32,
+    /// By how much its host's clock ever runs fast, in parts per million.
+    pub fast_ppm: u32,
     /// When its host's wall clock was set to another time.
     pub jumps: Vec<Time>,
     /// What its services asked of it, and when that was carried out.

@@ -130,7 +130,7 @@ fn confirmed_after(history: &History, operation: &Operation, answer: &Answer) ->
             ask, index, wait_ms, ..
         } if *index > 0 => {
             // Who waits at an agent behind another one does so by the clock of the agent's host.
-            let agents = history.agent_of(operation).map_or(0, |agent| agent.drift_ppm);
+            let agents = history.agent_of(operation).map_or(0, |agent| agent.fast_ppm);
             let drift_ppm = history.bounds.drift_ppm.max(agents);
             let at_least = |wait: Duration| wait.saturating_sub(drift_of(wait, drift_ppm));
             let over = operation.invoked + at_least(Duration::from_millis(*wait_ms));
@@ -439,11 +439,11 @@ mod tests {
 
     #[test]
     fn a_wait_that_ends_early_is_not_unless_an_agents_clock_ran_fast() {
-        let ends_early = |drift_ppm: u32| {
+        let ends_early = |fast_ppm: u32| {
             let mut story = Story::new();
             story.wait_ms(100);
             story.agent(&agency::node(0));
-            story.record().agents[0].drift_ppm = drift_ppm;
+            story.record().agents[0].fast_ppm = fast_ppm;
             let wait = story.wait_for(ServerNumber::AGENTS, web(), 1, 1_000);
             story.stretch(wait, 0, 900);
             story.wait_ms(910);

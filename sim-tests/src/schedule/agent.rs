@@ -210,10 +210,10 @@ impl AgentTrouble {
 }
 
 impl AgentPlan {
-    /// By how much the host's clock ever runs wrong, in parts per million.
-    pub fn drift_ppm_max(&self) -> u32 {
+    /// By how much the host's clock ever runs fast, in parts per million.
+    pub fn fast_ppm_max(&self) -> u32 {
         let drifts = self.troubles.iter().map(|it| match it.what {
-            AgentTrouble::Drift(ppm) => ppm.unsigned_abs(),
+            AgentTrouble::Drift(ppm) => u32::try_from(ppm).unwrap_or(0),
             _ => 0,
         });
         drifts.max().unwrap_or(0)

@@ -20,13 +20,16 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// An agent that goes on has told the servers by then, beside what messages take.
 const AGAIN: Duration = Duration::from_millis(1_200);
 /// A call to a server that does not answer may keep an agent for so long.
-const CALL: Duration = Duration::from_secs(3);
+pub(super) const CALL: Duration = Duration::from_secs(3);
 /// So long before it is looked whether all is calm: requests that failed before may still be carried out until then.
 const BEFORE: Duration = Duration::from_secs(2);
 
-/// Whether nothing else was the matter with an agent from a while before an outage until a moment.
-fn alone(agent: &AgentPromise, place: usize, until: Time) -> bool {
-    let from = agent.outages[place].from - IN_STEP;
+/// So long it is looked whether what left comes back by itself.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+
+/// Whether nothing else was the matter with an agent from so long before an outage until a moment.
+fn alone(agent: &AgentPromise, place: usize, before: Duration, until: Time) -> bool {
+    let from = agent.outages[place].from - before;
     let others = agent.outages.iter().enumerate().filter(|(at, _)| *at != place);
     agent.started < from && !others.into_iter().any(|(_, it)| it.overlaps(from, until))
 }
@@ -50,7 +53,7 @@ pub(super) fn go_without_saying(history: &History, agent: &AgentPromise) -> Resu
         let ended = outage.until.unwrap_or(history.ended).min(history.ended);
         let span = (outage.from - BEFORE, due);
         let judged = due < ended
-            && alone(agent, place, due)
+            && alone(agent, place, IN_STEP, due)
             && servers_are_sound(history, span.0, span.1)
             && !is_meddled_with(history, agent, span);
         if !judged {
@@ -120,7 +123,7 @@ pub(super) fn come_to_an_end(history: &History, agent: &AgentPromise) -> Result<
         };
         let due = until + waits + called + AGAIN + history.bounds.latency * 20;
         let judged = due < history.ended
-            && alone(agent, place, due)
+            && alone(agent, place, IN_STEP, due)
             && servers_are_sound(history, from, due)
             && !is_meddled_with(history, agent, (from, due));
         if !judged {
@@ -155,8 +158,9 @@ pub(super) fn leave_nothing(history: &History, agent: &AgentPromise) -> Result<(
             continue;
         };
         let until = outage.until.unwrap_or(history.ended).min(history.ended);
-        let span = (outage.from - IN_STEP, until);
-        let judged = alone(agent, place, until)
+        let until = until.min(at + AFTERWARDS);
+        let span = (outage.from - BEFORE, until);
+        let judged = alone(agent, place, BEFORE, until)
             && servers_are_sound(history, span.0, span.1)
             && !is_meddled_with(history, agent, span);
         if !judged {
