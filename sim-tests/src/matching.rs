@@ -86,9 +86,7 @@ fn internal(record: &Record, entry: &Entry, before: &State, all_reports: &mut Re
     };
     match command {
         Command::RenewSessions(ids) => known(ids.iter().all(|id| is_renewed(record, id, entry.appended))),
-        Command::Transact(_) if record.bounds.servers_listed && authority::is_founding(command) => {
-            Some(Source::Internal)
-        }
+        Command::Transact(_) if authority::is_founding(command) => Some(Source::Internal),
         Command::ExpireChecks(_)
         | Command::DeregisterCritical(_)
         | Command::ExpireSessions(_)
