@@ -201,6 +201,9 @@ fn lost_are_shown(history: &History, server: ServerNumber) -> Result<(), Violati
             if due > until.min(*started) || history.is_member(server, due) != Some(true) {
                 continue;
             }
+            if !others_are_enough(history, server, due) {
+                continue;
+            }
             let state = truth.state(truth.applied_until(due));
             let status = alive(&state, server).map(|check| check.status);
             let restored = |at: usize| (*stopped..=due).contains(&truth.entries[at].applied);
@@ -212,6 +215,14 @@ fn lost_are_shown(history: &History, server: ServerNumber) -> Result<(), Violati
         }
     }
     Ok(())
+}
+
+/// Whether a majority of the members is left without this one: else nobody can write that it is down.
+fn others_are_enough(history: &History, server: ServerNumber, at: Time) -> bool {
+    let mut members = history.servers();
+    members.retain(|it| history.is_member(*it, at) != Some(false));
+    let sound = |it: &&ServerNumber| **it != server && !history.is_broken(**it, at);
+    members.iter().filter(sound).count() * 2 > members.len()
 }
 
 /// When it has been calm for so long that every server is shown as it is, nothing more is written.
@@ -488,6 +499,14 @@ mod tests {
         let mut story = story(&ALL_WELL, 1);
         story.observe(3, Fact::Stopped { by_itself: None });
         story
+    }
+
+    #[test]
+    fn nobody_can_show_a_loss_without_a_majority() {
+        let mut story = loses_the_third();
+        story.fault(crate::history::FaultKind::Lasting, 2, 0);
+        story.wait_ms(10_000);
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     /// A server is lost for good, and shown so.
