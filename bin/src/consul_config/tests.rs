@@ -274,7 +274,7 @@ fn servers_among_others_share_a_node_and_keep_their_names_for_themselves() {
 
 #[test]
 fn any_key_that_only_consul_has_marks_its_files() {
-    for key in [
+    let of_consul = [
         "retry_join",
         "limits",
         "performance",
@@ -283,22 +283,19 @@ fn any_key_that_only_consul_has_marks_its_files() {
         "log_json",
         "tls",
         "server",
-    ] {
-        let mut keys = Map::new();
-        keys.insert(key.to_owned(), Value::Null);
-        let by_servers = is_consuls(&keys, Program::Server);
-        assert!(by_servers, "{key}");
-    }
-    for key in [
+    ];
+    let of_both_or_nobody = [
         "datacenter",
         "log_level",
         "enable_script_checks",
         "peers",
         "nobodys",
-    ] {
-        let mut keys = Map::new();
-        keys.insert(key.to_owned(), Value::Null);
-        assert!(!is_consuls(&keys, Program::Server), "{key}");
+    ];
+    let marked = of_consul.map(|key| (key, true));
+    let unmarked = of_both_or_nobody.map(|key| (key, false));
+    for (key, marks) in marked.into_iter().chain(unmarked) {
+        let keys = [(key.to_owned(), Value::Null)].into_iter().collect();
+        assert_eq!(is_consuls(&keys, Program::Server), marks, "{key}");
     }
 }
 

@@ -563,6 +563,42 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_may_be_held_up_by_a_server_that_is_silent_for_good() {
+        let expires = |silent: bool| {
+            let mut story = story(Critical);
+            if silent {
+                story.fault(FaultKind::Lasting, 2, 0);
+            }
+            story.register("web-1", 1);
+            story.report("chk:web-1:0", Passing);
+            story.wait_ms(5_000);
+            story.expire("chk:web-1:0");
+            story.wait_ms(7_000);
+            check(&story.finish())
+        };
+        assert!(expires(false).is_err_and(|it| it.what.contains("expired though its agent runs")));
+        assert_eq!(expires(true), Ok(()));
+    }
+
+    #[test]
+    fn who_compares_seldom_may_be_overtaken_when_a_fault_is_over() {
+        let ends = |seldom: bool, late_ms: u64| {
+            let mut story = story(Critical);
+            story.record().agents[0].seldom = seldom;
+            story.register("web-1", 1);
+            story.fault(FaultKind::Lasting, 2, 0);
+            story.wait_ms(late_ms);
+            story.report("chk:web-1:0", Passing);
+            check(&healed(story).finish())
+        };
+        assert_eq!(ends(true, 10), Ok(()));
+        for (seldom, late_ms) in [(false, 10), (true, 1_000)] {
+            let violation = ends(seldom, late_ms).expect_err("it is passing");
+            assert!(violation.what.contains("is passing in the end, not critical"));
+        }
+    }
+
+    #[test]
     fn expiring_under_faults_is_fine() {
         let mut story = story(Critical);
         story.register("web-1", 1);
