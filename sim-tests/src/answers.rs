@@ -62,7 +62,7 @@ fn answer_in(state: &State, here: &Namespace, ask: &Ask) -> Content {
         Ask::NodeChecks(node) => checks(
             state,
             |check| check.node.as_str() == node && state.namespaces_of_check(check).contains(here),
-            |check| (check.instance.is_some(), String::new(), check.id.to_string()),
+            |check| (check.id.to_string(), check.instance.is_some()),
         ),
         Ask::ServiceChecks(service) => checks(
             state,
@@ -374,12 +374,17 @@ fn narrowed(state: &State, here: &Namespace, ask: &Ask, by: &Narrowing) -> Conte
         Content::Instances(instances) => {
             let shape = Shape::of(ask).expect("a list of instances has a shape");
             instances.retain(|it| by.keeps_instance(shape, it));
+            by.order(instances, |it| &it.node);
         }
-        Content::Nodes(nodes) => nodes.retain(|it| by.keeps_listed_node(it)),
+        Content::Nodes(nodes) => {
+            nodes.retain(|it| by.keeps_listed_node(it));
+            by.order(nodes, |it| &it.name);
+        }
         Content::NodeServices(Some(found)) => found.1.retain(|it| by.keeps_instance(Shape::Service, it)),
         // Whose pairs are asked for is the node of each; a list of one node's checks does not ask.
         Content::Checks(checks) => {
             checks.retain(|it| by.keeps_check(it) && (by.node_meta.is_empty() || on_node(&it.node)));
+            by.order(checks, |it| &it.node);
         }
         _ => {}
     }

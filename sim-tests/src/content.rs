@@ -463,7 +463,10 @@ pub fn given_instance(service: &Value) -> Result<InstanceSeen, String> {
         address: text(service, "Address")?,
         port: port(service, "Port")?,
         weights: weights(service, "Weights")?,
-        tags: texts(service, "Tags")?,
+        tags: match service.get("Tags") {
+            Some(Value::Null) => Vec::new(),
+            _ => texts(service, "Tags")?,
+        },
         tag_override: flag(service, "EnableTagOverride")?,
         tagged_addresses: tagged_addresses(service, "TaggedAddresses")?,
         meta: map(service, "Meta")?,

@@ -39,13 +39,20 @@ pub fn is_kept(ask: &Ask) -> bool {
     path.starts_with("/v1/catalog/") || path.starts_with("/v1/health/")
 }
 
-/// What servers get to see of an operation: an agent names its own node for a session that names none.
+/// What servers get to see of an operation: an agent names its own node for a session that names none, and as what is near.
 pub fn understood(server: u8, op: &Op) -> Op {
     let mut op = op.clone();
-    if let (Some(agent), Op::Keys(KeyOp::CreateSession(new))) = (ServerNumber(server).agent(), &mut op)
-        && new.node.is_empty()
-    {
-        new.node = agency::node(agent);
+    let Some(agent) = ServerNumber(server).agent() else {
+        return op;
+    };
+    match &mut op {
+        Op::Keys(KeyOp::CreateSession(new)) if new.node.is_empty() => new.node = agency::node(agent),
+        Op::Read { ask, .. } | Op::Wait { ask, .. } => {
+            if let Some(near) = ask.near_mut() {
+                *near = agency::node(agent);
+            }
+        }
+        _ => {}
     }
     op
 }

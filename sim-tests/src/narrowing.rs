@@ -1,5 +1,5 @@
-//! What narrows an answer: a filter expression and pairs of node meta, as values, as they stand in a request, and what they
-//! leave of an answer, worked out from what a client would see of it without them.
+//! What narrows an answer or orders it: a filter expression, pairs of node meta, and the node that comes first; as values, as
+//! they stand in a request, and what they make of an answer, worked out from what a client would see of it without them.
 
 use std::fmt;
 
@@ -18,6 +18,9 @@ pub struct Narrowing {
     pub filter: Option<Filter>,
     /// `?node-meta`, repeated: only what is on nodes that have all of these pairs.
     pub node_meta: Vec<(String, String)>,
+    /// `?near`, as the agent of this node sends it on: what is on it comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<String>,
 }
 
 /// A boolean expression over what an answer lists.
@@ -205,7 +208,15 @@ impl Narrowing {
         if let (Some(filter), Some(shape)) = (&self.filter, Shape::of(ask)) {
             parameters.push(format!("filter={}", escaped(&filter.written(shape))));
         }
+        parameters.extend(self.near.iter().map(|_| "near=_agent".to_owned()));
         parameters
+    }
+
+    /// Puts what is on the node that comes first there; all else keeps its order.
+    pub fn order<T>(&self, list: &mut [T], node: impl Fn(&T) -> &str) {
+        if let Some(near) = &self.near {
+            list.sort_by_key(|it| node(it) != near);
+        }
     }
 
     /// Whether what is on this node is kept.
@@ -434,7 +445,7 @@ mod tests {
     fn kept(filter: Filter) -> bool {
         let narrowing = Narrowing {
             filter: Some(filter),
-            node_meta: Vec::new(),
+            ..Narrowing::default()
         };
         narrowing.keeps_instance(Shape::Health, &tagged())
     }

@@ -571,4 +571,13 @@ impl Ask {
             ask => (Namespace::default(), ask),
         }
     }
+
+    /// The node that is to be near, if it names one.
+    pub fn near_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Ask::Elsewhere(ask) => ask.near_mut(),
+            Ask::Narrowed { by, .. } => by.near.as_mut(),
+            _ => None,
+        }
+    }
 }

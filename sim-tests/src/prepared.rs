@@ -74,6 +74,9 @@ pub struct Wanted {
     pub tags: Vec<String>,
     /// Checks that do not count.
     pub ignored_checks: Vec<String>,
+    /// The node whose instances come first; empty if none do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub near: String,
     /// Tells it from every other definition.
     pub version: u32,
 }
@@ -92,6 +95,7 @@ impl Wanted {
                 "OnlyPassing": self.only_passing,
                 "Tags": self.tags,
                 "IgnoreCheckIDs": self.ignored_checks,
+                "Near": self.near,
             },
             "DNS": { "TTL": self.ttl() },
         })
@@ -126,7 +130,7 @@ impl Wanted {
                 "Failover": { "NearestN": 0, "Datacenters": null, "Targets": null },
                 "OnlyPassing": self.only_passing,
                 "IgnoreCheckIDs": list(&self.ignored_checks),
-                "Near": "",
+                "Near": self.near,
                 "Tags": list(&self.tags),
                 "NodeMeta": null,
                 "ServiceMeta": null,
@@ -309,7 +313,8 @@ pub fn is_there(state: &State, id: &str) -> bool {
     definitions(state).iter().any(|it| it["ID"] == id)
 }
 
-/// Whether this may be answered to a question in a state. Instances come in any order, and a limit leaves any of them out.
+/// Whether this may be answered to a question in a state. Instances come in any order, but for those of the node that is to come
+/// first, and a limit leaves any of the last ones out.
 pub fn is_answer(state: &State, op: &PreparedOp, told: Option<&Content>) -> bool {
     let PreparedOp::Execute { query, limit } = op else {
         return expected(state, op).as_ref() == told;
@@ -333,15 +338,28 @@ pub fn is_answer(state: &State, op: &PreparedOp, told: Option<&Content>) -> bool
         ) => {
             let most = if *limit == 0 { there.len() } else { *limit };
             let count = there.len().min(most);
+            let near = near(state, query);
+            let close = there.iter().filter(|it| it.node == near).count();
             // Each of those that are there at most once.
             let is_there = |one: &InstanceSeen| {
                 let place = there.iter().position(|other| other == one);
                 place.map(|place| there.swap_remove(place)).is_some()
             };
-            service == *told_service && ttl == *told_ttl && told.len() == count && told.iter().all(is_there)
+            service == *told_service
+                && ttl == *told_ttl
+                && told.len() == count
+                && told.iter().take(close).all(|it| it.node == near)
+                && told.iter().all(is_there)
         }
         (other, told) => other.as_ref() == told,
     }
+}
+
+/// The node whose instances come first in what a query finds.
+fn near(state: &State, query: &str) -> String {
+    let definition = resolve(&definitions(state), query).unwrap_or_default();
+    let near = definition["Service"]["Near"].as_str();
+    near.unwrap_or_default().to_owned()
 }
 
 /// What must be answered to a question in a state, instances in their order.
@@ -437,6 +455,9 @@ impl fmt::Display for Wanted {
         let kind = if self.template { "template " } else { "" };
         write!(f, "{kind}{name}: {} version {}", self.service, self.version)?;
         f.write_str(if self.only_passing { " passing" } else { "" })?;
+        if !self.near.is_empty() {
+            write!(f, " near {}", self.near)?;
+        }
         self.tags.iter().try_for_each(|tag| write!(f, " tag={tag}"))?;
         self.ignored_checks
             .iter()

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use serde_json::{Value, json};
 use sider_core::{
+    api::http::FROM_AN_AGENT,
     registry::{CheckStatus, Namespace},
     runtime::NetworkError,
 };
@@ -26,6 +27,9 @@ use crate::{
 const PROBED: &str = "10.9.8.7:80";
 
 /// The request that asks for an operation.
+///
+/// # Panics
+/// Never: simulated names are valid in a header.
 pub fn request(op: &Op) -> Request<Bytes> {
     match op {
         Op::Register { form, services } => match (form, services.as_slice()) {
@@ -85,7 +89,9 @@ pub fn request(op: &Op) -> Request<Bytes> {
         Op::RegisterCheck(check) => check.request(),
         Op::Prepared(op) => op.request(),
         Op::Autopilot(op) => put("/v1/operator/autopilot/configuration", Some(op.body())),
-        Op::Read { ask, freshness } => fresh(*freshness, get(&read_path(ask, *freshness, None))),
+        Op::Read { ask, freshness } => {
+            fresh(*freshness, sent_on(ask, get(&read_path(ask, *freshness, None))))
+        }
         Op::Wait {
             ask,
             freshness,
@@ -93,12 +99,23 @@ pub fn request(op: &Op) -> Request<Bytes> {
             wait_ms,
         } => fresh(
             *freshness,
-            get(&read_path(ask, *freshness, Some((*index, *wait_ms)))),
+            sent_on(ask, get(&read_path(ask, *freshness, Some((*index, *wait_ms))))),
         ),
     }
 }
 
 /// The same request, with what its head says of how fresh a kept answer must be.
+/// As the agent sends it on whose node is to be near.
+fn sent_on(ask: &Ask, mut request: Request<Bytes>) -> Request<Bytes> {
+    if let (_, Ask::Narrowed { by, .. }) = ask.place()
+        && let Some(node) = &by.near
+    {
+        let node = HeaderValue::from_str(node).expect("simulated names are valid in a header");
+        request.headers_mut().insert(FROM_AN_AGENT, node);
+    }
+    request
+}
+
 fn fresh(freshness: Freshness, mut request: Request<Bytes>) -> Request<Bytes> {
     let control = match freshness {
         Freshness::CachedWithin(seconds) => HeaderValue::from_str(&format!("max-age={seconds}")).ok(),

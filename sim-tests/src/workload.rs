@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use sider_core::limits::WAIT_SPREAD_DIVISOR;
+use sider_core::{api::http::FROM_AN_AGENT, limits::WAIT_SPREAD_DIVISOR};
 use sider_runtime_sim::World;
 
 use crate::{
@@ -140,10 +140,14 @@ impl Player {
             _ => Duration::ZERO,
         };
         let limit = wait + wait / WAIT_SPREAD_DIVISOR + patience;
-        let request = match (&op, self.files.last()) {
+        let mut request = match (&op, self.files.last()) {
             (Op::Restore { damage }, Some(file)) => wire::restore(damage.done_to(&file)),
             _ => wire::request(&op),
         };
+        if ServerNumber(server).agent().is_some() {
+            // It says itself which node it is of.
+            request.headers_mut().remove(FROM_AN_AGENT);
+        }
         let answer = self.client.send_to(server, request, limit).await;
         if let (Op::Save, Ok(answer)) = (&op, &answer)
             && answer.status().is_success()

@@ -163,9 +163,10 @@ impl<R: Runtime> Servers<R> {
             *request.method_mut() = wanted.method.clone();
             *request.uri_mut() = wanted.uri.clone();
             *request.headers_mut() = wanted.headers.clone();
-            request
-                .headers_mut()
-                .insert(FROM_AN_AGENT, HeaderValue::from_static("agent"));
+            let headers = request.headers_mut();
+            headers
+                .entry(FROM_AN_AGENT)
+                .or_insert(HeaderValue::from_static("agent"));
             match self.network.http(address, request, timeout).await {
                 Ok(answer) if is_not_done(&answer) => {
                     failures.push(format!("{address}: {}", answer.status()));

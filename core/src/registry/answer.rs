@@ -368,9 +368,12 @@ fn node_checks(
     let of_instances = tables
         .checks_of_node(namespace, name)
         .filter(|check| check.instance.is_some());
-    own.chain(of_instances)
+    let checks = own.chain(of_instances);
+    let mut listed: Vec<ListedCheck> = checks
         .filter_map(|check| annotate(tables, check, filters))
-        .collect()
+        .collect();
+    listed.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
+    listed
 }
 
 /// A check with the name and tags of its service.

@@ -107,7 +107,7 @@ fn bad_registrations() {
             PUT /v1/catalog/register {"Address":"1.1.1.1"}
                 500 Must provide node
             PUT /v1/catalog/register {"Node":"n"}
-                400 Must provide address if SkipNodeUpdate is not set
+                500 Must provide address if SkipNodeUpdate is not set
             PUT /v1/catalog/register {"Node":"n","Address":"a","Datacenter":"nope"}
                 500 No path to datacenter
             PUT /v1/catalog/register?dc=nope {"Node":"n","Address":"a"}

@@ -173,7 +173,7 @@ fn a_path_that_is_not_clean_is_sent_to_the_clean_one() {
         ("GET /v1/health/service", "/v1/health/service/"),
     ] {
         let answer = api.request(line, "");
-        assert_eq!(answer.status, StatusCode::MOVED_PERMANENTLY, "{line}");
+        assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT, "{line}");
         assert_eq!(answer.header("location"), location, "{line}");
     }
 }
@@ -268,6 +268,22 @@ fn a_query_gives_its_instances_in_any_order_and_any_of_them_within_a_limit() {
     }
     assert!(orders.len() > 4, "{orders:?}");
     assert_eq!(firsts.len(), 4, "{firsts:?}");
+}
+
+#[test]
+fn a_query_gives_first_what_is_on_the_node_that_it_is_near_to() {
+    let api = Api::new();
+    for node in ["a", "b", "zz"] {
+        let body = json!({"Node": node, "Address": "10.0.0.1", "Service": {"Service": "web", "ID": node}});
+        api.put("/v1/catalog/register", &body);
+    }
+    api.put(REGISTER, &json!({"Name": "web", "ID": "own"}));
+    let query = json!({"Name": "near", "Service": {"Service": "web", "Near": "_agent"}}).to_string();
+    assert_eq!(api.request("POST /v1/query", &query).status, StatusCode::OK);
+    for _ in 0..20 {
+        assert_eq!(executed(&api, "/v1/query/near/execute?limit=1"), ["own"]);
+        assert_eq!(executed(&api, "/v1/query/near/execute?near=b")[0], "b");
+    }
 }
 
 #[test]

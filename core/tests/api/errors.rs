@@ -30,7 +30,7 @@ fn bodies() {
             PUT /v1/agent/service/register {bad json
                 400 Request decode failed: invalid character 'b' looking for beginning of object key string
             PUT /v1/agent/service/register null
-                400 Request decode failed: the body: expected an object, got null
+                400 Missing service name
             PUT /v1/agent/service/register {"Name":5}
                 400 Request decode failed: Name: expected a string, got 5
             PUT /v1/agent/service/register {"Name":"x","Port":70000}
@@ -42,7 +42,7 @@ fn bodies() {
             PUT /v1/agent/service/register {"Name":"x","Check":{"Args":["/bin/true"],"Interval":"1s"}}
                 500 Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true
             PUT /v1/agent/check/register {"Name":"x","TTL":"5s","Status":"unknown-status"}
-                400 Status for checks must 'passing', 'warning', 'critical'
+                400 Bad check status
             GET /v1/agent/services
                 200 @1 {}
         "#]],

@@ -253,12 +253,15 @@ fn uri(chance: &mut Chance) -> String {
 }
 
 /// What a client did wrong and Consul has a 500 for, by the words that it begins with.
-const CONSULS_500: [&str; 10] = [
+const CONSULS_500: [&str; 13] = [
     "No path to datacenter",
     "Failed to create boolean expression evaluator",
     "Failed to compile regular expression",
     "Scripts are disabled on this agent",
     "Must provide node",
+    "Must provide address",
+    "Must provide service name (Service.Service)",
+    "Bad node ID",
     "Missing serviceID",
     "sameness groups are not supported",
     "Invalid prepared query",

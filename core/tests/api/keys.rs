@@ -112,7 +112,7 @@ fn mistakes_about_keys() {
             POST /v1/kv/k x
                 405 method POST not allowed
             PUT /v1/kv//k x
-                301 
+                307 
             GET /v1/kv/%zz
                 400 Invalid path: expected two hexadecimal digits behind each %
         "#]],
@@ -204,7 +204,7 @@ fn transactions() {
             PUT /v1/txn [{"KV": {"Verb": "set", "Key": "q", "Value": "!!!"}}]
                 400 Failed to parse body: illegal base64 data at input byte 0
             PUT /v1/txn [{"Node": {"Verb": "set", "Node": {"Node": "n", "Address": "9.9.9.9"}}}, {"Service": {"Verb": "set", "Node": "n", "Service": {"ID": "s", "Service": "web", "Port": 3}}}]
-                200 @3 {"Results":[{"Node":{"ID":"","Node":"n","Address":"9.9.9.9","Datacenter":"dc1","TaggedAddresses":null,"Meta":null,"CreateIndex":3,"ModifyIndex":3}},{"Service":{"ID":"s","Service":"web","Tags":[],"Address":"","Meta":null,"Port":3,"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"Proxy":{"Mode":"","MeshGateway":{},"Expose":{}},"Connect":{},"PeerName":"","CreateIndex":3,"ModifyIndex":3}}],"Errors":null}
+                200 @3 {"Results":[{"Node":{"ID":"","Node":"n","Address":"9.9.9.9","Datacenter":"dc1","TaggedAddresses":null,"Meta":null,"CreateIndex":3,"ModifyIndex":3}},{"Service":{"ID":"s","Service":"web","Tags":null,"Address":"","Meta":null,"Port":3,"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,"Proxy":{"Mode":"","MeshGateway":{},"Expose":{}},"Connect":{},"PeerName":"","CreateIndex":3,"ModifyIndex":3}}],"Errors":null}
             PUT /v1/txn [{"Node": {"Verb": "delete-cas", "Node": {"Node": "n", "ModifyIndex": 9}}}]
                 409 {"Results":null,"Errors":[{"OpIndex":0,"What":"failed to delete node \"n\", index is stale"}]}
             PUT /v1/txn [{"Node": {"Verb": "delete", "Node": {"Node": "n"}}}, {"KV": {"Verb": "delete-tree", "Key": "t"}}]

@@ -201,7 +201,7 @@ fn what_is_wrong_is_said_before_it_begins() {
         ("/v1/watch/service/web", Some("x"), 400),
         ("/v1/watch/service/web", Some("-1"), 400),
         ("/v1/watch/service/web?filter=nonsense", None, 500),
-        ("/v1/watch/kv//a", None, 301),
+        ("/v1/watch/kv//a", None, 307),
         ("/v1/watch/nothing", None, 404),
     ] {
         let reader = Reader::of(&api, path, id);

@@ -125,7 +125,9 @@ pub(crate) fn answer(registry: &Registry, query: &Query) -> View {
             let of_instances = everything.checks(|check, _| {
                 check.namespace == *namespace && check.node == *node && check.instance.is_some()
             });
-            View::Checks(own.into_iter().chain(of_instances).collect())
+            let mut all: Vec<_> = own.into_iter().chain(of_instances).collect();
+            all.sort_by(|(one, _), (other, _)| one.id.cmp(&other.id));
+            View::Checks(all)
         }
         Query::ServiceChecks {
             namespace,

@@ -36,6 +36,7 @@ impl Plan<'_> {
                 .then(|| ("rack".to_owned(), rack.to_owned()))
                 .into_iter()
                 .collect(),
+            near: (by_node && !with_meta && rack == "south").then(|| NODES[1].to_owned()),
         };
         Ask::Narrowed {
             ask: Box::new(ask),

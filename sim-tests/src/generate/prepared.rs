@@ -2,7 +2,7 @@
 
 use sider_core::registry::CheckStatus;
 
-use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, clients};
+use super::{BEGIN_MS, Dice, PATIENT_MS, Pace, clients, work::NODES};
 use crate::{
     operation::{Ask, Freshness, Op, Report, ReportForm, Target},
     prepared::{PreparedOp, SUFFIX, Wanted},
@@ -118,6 +118,10 @@ impl Plan<'_> {
                 false => vec![],
             },
             ignored_checks: if self.dice.chance(25) { vec![check] } else { vec![] },
+            near: match self.version % 3 {
+                0 => String::new(),
+                host => NODES[host as usize - 1].to_owned(),
+            },
             version: self.version,
         }
     }

@@ -122,7 +122,7 @@ fn names_are_unique(history: &History) -> Result<(), Violation> {
 
 #[cfg(test)]
 mod tests {
-    use sider_core::registry::{Command, Key, KeyWrite, Operation as KeyOperation};
+    use sider_core::registry::{Command, Key, KeyWrite, NodeName, Operation as KeyOperation};
 
     use super::{super::story::Story, *};
     use crate::{
@@ -141,13 +141,14 @@ mod tests {
             only_passing: false,
             tags: vec![],
             ignored_checks: vec![],
+            near: String::new(),
             version: 1,
         }
     }
 
-    fn prepare(id: &str, name: &str) -> Command {
+    fn prepare(id: &str, wanted: &Wanted) -> Command {
         let key = |name: &str| Key::reserved(name).expect("short");
-        let value = wanted(name).stored(id).to_string().into();
+        let value = wanted.stored(id).to_string().into();
         Command::Transact(vec![KeyOperation::SetKey(KeyWrite {
             key: key(&format!("query/{id}")),
             value,
@@ -157,9 +158,18 @@ mod tests {
 
     /// An instance that passes, and a query that finds it.
     fn story() -> Story {
+        story_near("")
+    }
+
+    /// The same, with a node that comes first.
+    fn story_near(node: &str) -> Story {
         let mut story = Story::new();
         story.register_passing("web-1", 1);
-        story.commit(prepare(ID, "near"));
+        let wanted = Wanted {
+            near: node.into(),
+            ..wanted("near")
+        };
+        story.commit(prepare(ID, &wanted));
         story
     }
 
@@ -238,9 +248,28 @@ mod tests {
 
     /// What is answered when the story has been told so far and three instances are there, changed as a test wants.
     fn of_three(limit: usize, change: impl FnOnce(&mut Vec<InstanceSeen>)) -> Result<(), Violation> {
-        let mut story = story();
+        of_three_near("", limit, change)
+    }
+
+    /// The same, where the last one is on the node `yonder`.
+    fn of_three_near(
+        node: &str,
+        limit: usize,
+        change: impl FnOnce(&mut Vec<InstanceSeen>),
+    ) -> Result<(), Violation> {
+        let mut story = story_near(node);
         story.register_passing("web-2", 2);
-        story.register_passing("web-3", 3);
+        let mut last = Story::registration("web-3", 3);
+        if let Command::Register(registrations) = &mut last {
+            let other = NodeName::parse("yonder").expect("a name");
+            registrations[0].node.name = other.clone();
+            registrations[0]
+                .instance
+                .iter_mut()
+                .for_each(|it| it.node = other.clone());
+            registrations[0].checks.clear();
+        }
+        story.commit(last);
         story.wait_ms(5);
         let Some(Content::Executed {
             service,
@@ -270,6 +299,16 @@ mod tests {
         assert_eq!(of_three(0, |them| them.reverse()), Ok(()));
         assert_eq!(of_three(2, |them| drop(them.remove(0))), Ok(()));
         assert_eq!(of_three(9, |them| them.rotate_left(1)), Ok(()));
+    }
+
+    #[test]
+    fn the_node_that_is_near_comes_first() {
+        let last_first = |them: &mut Vec<InstanceSeen>| them.rotate_right(1);
+        assert_eq!(of_three_near("yonder", 0, last_first), Ok(()));
+        assert!(of_three_near("yonder", 0, |_| ()).is_err());
+        assert_eq!(of_three_near("yonder", 1, |them| drop(them.drain(..2))), Ok(()));
+        assert!(of_three_near("yonder", 1, |them| them.truncate(1)).is_err());
+        assert_eq!(of_three_near("nobody", 1, |them| them.truncate(1)), Ok(()));
     }
 
     #[test]
@@ -328,7 +367,7 @@ mod tests {
     #[test]
     fn two_queries_of_one_name_are_not() {
         let mut story = story();
-        story.commit(prepare("another", "near"));
+        story.commit(prepare("another", &wanted("near")));
         ask(&mut story, execute("nobody"), told(Some(prepared::not_there())));
         assert!(complaint(story).contains("two queries are called near"));
     }

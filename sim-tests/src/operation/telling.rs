@@ -44,6 +44,7 @@ impl fmt::Display for Ask {
                 by.node_meta
                     .iter()
                     .try_for_each(|(key, value)| write!(f, " on nodes with {key}:{value}"))?;
+                by.near.iter().try_for_each(|node| write!(f, " near {node}"))?;
                 match (&by.filter, Shape::of(ask)) {
                     (Some(filter), Some(shape)) => write!(f, " where {}", filter.written(shape)),
                     _ => Ok(()),

@@ -279,6 +279,22 @@ pub(super) fn by_node_meta(h: &History) -> u64 {
     found.count() as u64
 }
 
+/// A question names a node that comes first, and its answer would begin with another one.
+pub(super) fn by_nearness(h: &History) -> u64 {
+    let found = narrowings(h).filter(|(op, ask, by)| {
+        let told = op.answer().and_then(|it| it.content.as_ref());
+        let first = |content: &Content| match content {
+            Content::Instances(all) => all.first().map(|it| it.node.clone()),
+            Content::Nodes(all) => all.first().map(|it| it.name.clone()),
+            Content::Checks(all) => all.first().map(|it| it.node.clone()),
+            _ => None,
+        };
+        let whole = h.truth().content(ask, h.truth().applied_until(op.returned));
+        by.near.is_some() && told.and_then(first) == by.near && first(&whole) != by.near
+    });
+    found.count() as u64
+}
+
 /// The agent's API is asked for health, and answers with this status code.
 pub(super) fn agent_health(h: &History, status: u16) -> u64 {
     let told = h.operations.iter().filter(|op| {

@@ -156,6 +156,7 @@ table! {
     Usual "a node gets another name": catalog::renamed;
     Usual "a node gets another name with instances on it": catalog::renamed_with_instances;
     Usual "what is on nodes with some meta is found": catalog::by_node_meta;
+    Usual "what is on the node that is asked for comes first": catalog::by_nearness;
 
     // Backups and upgrades.
     Usual "a backup is saved": whole::saved;

@@ -11,14 +11,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::Value;
 
 use super::{events, waits};
 use crate::{
     agent::{Shared, cache, servers::Forwarded},
     api::http::{
-        duration,
+        FROM_AN_AGENT, duration,
         error::ApiError,
         options::{Parameters, read_options},
     },
@@ -26,6 +26,7 @@ use crate::{
         AGENT_FORWARD_SLACK, AGENT_FORWARD_TIMEOUT, BODY_BYTES_MAX, RESTORE_BYTES_MAX, RESTORE_STEP_TIMEOUT,
         WAIT_DEFAULT, WAIT_MAX,
     },
+    registry::NodeName,
     runtime::Runtime,
 };
 
@@ -99,7 +100,7 @@ async fn send_on<R: Runtime>(shared: Arc<Shared<R>>, request: Request) -> Result
     })?;
     let wanted = Wanted {
         body: own_node(&shared, &head.uri, body),
-        headers: kept_headers(&head.headers),
+        headers: kept_headers(&head.headers, &shared.config.node),
         method: head.method,
         uri: head.uri,
     };
@@ -171,12 +172,15 @@ pub(super) fn parameter(uri: &Uri, name: &str) -> Option<String> {
     named.next()
 }
 
-fn kept_headers(headers: &HeaderMap) -> HeaderMap {
+/// Those that mean something to a server, and who sends them on.
+fn kept_headers(headers: &HeaderMap, node: &NodeName) -> HeaderMap {
+    let sender = HeaderValue::from_bytes(node.as_str().as_bytes()).ok();
+    let sender = sender.map(|node| (FROM_AN_AGENT, node));
     let kept = HEADERS.into_iter().filter_map(|name| {
         let value = headers.get(&name)?.clone();
         Some((name, value))
     });
-    kept.collect()
+    kept.chain(sender).collect()
 }
 
 /// A session that names no node is one of this host, and not of the servers' shared node.

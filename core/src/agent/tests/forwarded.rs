@@ -30,6 +30,27 @@ fn keys_and_lists_of_the_cluster_are_a_servers() {
 }
 
 #[test]
+fn near_to_the_agent_is_its_own_node() {
+    let world = World::new();
+    let agent = world.start(json!([{"name": "web", "id": "web-1", "port": 80}]));
+    for node in ["a", "zz"] {
+        let body = json!({"Node": node, "Address": "10.0.0.1", "Service": {"Service": "web"}});
+        assert_eq!(world.put(&agent, "/v1/catalog/register", body).status, 200);
+    }
+    world.advance(SECOND);
+    for path in [
+        "/v1/health/service/web?near=_agent",
+        "/v1/health/service/web?near=_agent&cached",
+    ] {
+        assert_eq!(world.get(&agent, path).json[0]["Node"]["Node"], NODE, "{path}");
+    }
+    assert_eq!(
+        world.get(&agent, "/v1/health/service/web").json[0]["Node"]["Node"],
+        "a"
+    );
+}
+
+#[test]
 fn a_path_that_is_not_clean_is_sent_to_the_clean_one() {
     let world = World::new();
     let agent = world.start(json!([]));
@@ -38,7 +59,7 @@ fn a_path_that_is_not_clean_is_sent_to_the_clean_one() {
         ("/v1/agent/./services", "/v1/agent/services"),
     ] {
         let told = world.get(&agent, path);
-        assert_eq!((told.status, header(&told, "location")), (301, clean));
+        assert_eq!((told.status, header(&told, "location")), (307, clean));
     }
 }
 

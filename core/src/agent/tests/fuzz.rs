@@ -339,7 +339,7 @@ fn assert_is_answered(world: &World, agent: &Agent<TestRuntime>, asked: &Asked) 
         || CONSULS.iter().any(|words| told.text.starts_with(words));
     let fine = (200..300).contains(&told.status) || (400..500).contains(&told.status);
     assert!(
-        fine || health || odd && told.status == 301 || known && told.status >= 500,
+        fine || health || odd && told.status == 307 || known && told.status >= 500,
         "{asked:?}: {} {}",
         told.status,
         told.text

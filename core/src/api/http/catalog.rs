@@ -8,7 +8,7 @@ use super::{
     commit,
     encode::Encoder,
     error::ApiError,
-    later,
+    health, later,
     options::{Name, Options, WriteOptions},
     read,
     reply::{self, Reply},
@@ -37,6 +37,7 @@ pub(super) fn routes() -> Router<Server> {
             read(async || ApiError::bad_request("Missing service name")),
         )
         .route("/v1/catalog/connect/{*name}", read(connect))
+        .route("/v1/catalog/gateway-services/{*name}", read(health::no_gateways))
         .route(
             "/v1/catalog/node/",
             read(async || ApiError::bad_request("Missing node name")),

@@ -271,7 +271,7 @@ impl<'a> Encoder<'a> {
             kind: instance.kind(),
             id: instance.id.as_str(),
             service: instance.service.as_str(),
-            tags: &instance.tags,
+            tags: Some(&instance.tags),
             address: &instance.address,
             tagged_addresses: self.tagged_addresses(instance),
             meta: some_unless_empty(&instance.meta),

@@ -33,6 +33,7 @@ pub(super) fn routes() -> Router<Server> {
             read(async || ApiError::bad_request("Missing service name")),
         )
         .route("/v1/health/connect/{*name}", read(connect))
+        .route("/v1/health/ingress/{*name}", read(no_gateways))
         .route(
             "/v1/health/checks/",
             read(async || ApiError::bad_request("Missing service name")),
@@ -76,6 +77,23 @@ async fn connect(
     };
     let query = options.filtered(query, Shape::Health, &server)?;
     instances(server, query, &options).await
+}
+
+/// `GET /v1/health/ingress/{name}`, and `/v1/catalog/gateway-services/{name}`: there are no gateways, so nothing is behind one.
+pub(super) async fn no_gateways(
+    State(server): State<Server>,
+    Name(service): Name<ServiceName>,
+    options: Options,
+) -> Result<Response, ApiError> {
+    let query = Query::Connect {
+        service,
+        checks: false,
+        passing: false,
+        tags: Vec::new(),
+        node_meta: Vec::new(),
+    };
+    let nothing = |_: &Server, answer: &Answer, shown| Reply::shown(answer, shown, Bytes::from_static(b"[]"));
+    later::read(server, query, &options, nothing).await
 }
 
 /// Instances with their nodes and checks.

@@ -4,7 +4,7 @@
 //! `operator`, `autopilot`, `connect`, `snapshot`, `access`, `cluster`, `batch`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
 //! headers), [`path`] (what is sent to a clean path), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
-//! [`reply`] (headers of answers), `later` (those that are waited for), [`error`] (errors in one line), [`duration`] (Go's durations).
+//! [`reply`] (headers of answers), `later` (those that are waited for), `near` (those that begin with a node's), [`error`] (errors in one line), [`duration`] (Go's durations).
 //!
 //! Where this API differs from Consul's, on purpose:
 //! - `POST` is the same as `PUT`, but for keys and prepared queries. A port outside of 0 to 65535 is refused.
@@ -36,6 +36,7 @@ mod identity;
 pub(crate) mod kv;
 mod later;
 pub(crate) mod maintenance;
+mod near;
 pub(crate) mod oneself;
 mod operation;
 mod operator;
@@ -73,7 +74,7 @@ use crate::{
     server::Server,
 };
 
-/// Marks whatever an agent sends: no other agent sends it on.
+/// Marks whatever an agent sends: no other agent sends it on. Its value is the agent's node where a client asks.
 pub const FROM_AN_AGENT: HeaderName = HeaderName::from_static("x-sider-forwarded");
 
 /// The whole API of a server.
@@ -147,7 +148,11 @@ where
 fn wrong_method(method: &Method, allowed: &'static str) -> Response {
     let allow = (header::ALLOW, HeaderValue::from_static(allowed));
     if method == Method::OPTIONS {
-        return (StatusCode::OK, [allow]).into_response();
+        let kind = (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=utf-8"),
+        );
+        return (StatusCode::OK, [allow, kind]).into_response();
     }
     let mut error = ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -191,6 +196,7 @@ where
         let route = request.extensions().get::<MatchedPath>().cloned();
         let of_api = request.uri().path().starts_with("/v1/");
         let pretty = of_api && pretty::is_asked_for(request.uri().query());
+        let near = near::wanted(request.uri(), request.headers());
         let answer = match path::redirect(request.uri()) {
             Some(moved) => ready(Ok(moved)).boxed(),
             None => self.inner.call(request).boxed(),
@@ -201,6 +207,9 @@ where
                 Either::Left(response) => response,
                 Either::Right(answer) => answer.await,
             };
+            if let Some(node) = near {
+                response = near::sort(response, &node).boxed().await;
+            }
             if pretty {
                 response = pretty::indent(response).boxed().await;
             }

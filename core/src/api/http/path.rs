@@ -34,7 +34,7 @@ const FOLDERS: [&str; 26] = [
     "/v1/session/renew",
 ];
 
-/// The answer to a request whose path is not clean: 301 to the same request with its clean path. `None` if it is clean.
+/// The answer to a request whose path is not clean: 307 to the same request with its clean path. `None` if it is clean.
 pub(crate) fn redirect(uri: &Uri) -> Option<Response> {
     let path = match FOLDERS.contains(&uri.path()) {
         true => format!("{}/", uri.path()),
@@ -42,7 +42,7 @@ pub(crate) fn redirect(uri: &Uri) -> Option<Response> {
     };
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = [(header::LOCATION, format!("{path}{query}"))];
-    Some((StatusCode::MOVED_PERMANENTLY, location).into_response())
+    Some((StatusCode::TEMPORARY_REDIRECT, location).into_response())
 }
 
 /// A path without empty, `.` and `..` parts; `None` if it has none.

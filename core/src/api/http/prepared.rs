@@ -10,13 +10,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
     body::JsonBody,
     encode::{Encoder, to_bytes},
     error::{ApiError, echo},
+    near,
     options::{Options, WriteOptions},
     prepared_definition::{self as definition, Definition},
     read,
@@ -258,10 +259,11 @@ async fn explain(
     Ok(Reply::read(&answer, &options, to_bytes(&body)).into_response())
 }
 
-/// `GET /v1/query/{id}/execute`, by id or name; `?limit`.
+/// `GET /v1/query/{id}/execute`, by id or name; `?limit`, `?near`.
 async fn execute(
     State(server): State<Server>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     options: Options,
 ) -> Result<Response, ApiError> {
     // As in Consul, a limit that is not above 0 is none.
@@ -296,6 +298,10 @@ async fn execute(
     let mut wanted: Vec<InstanceHealth> = wanted.cloned().collect();
     // In any order, so that those who take the first one, or the first few, spread over all.
     server.shuffle(&mut wanted);
+    if let Some(near) = options.parameters.text("near").or(definition.near()) {
+        let node = near::node(near, &headers, &server.config().agent_node);
+        wanted.sort_by_key(|entry| !entry.node.name.as_str().eq_ignore_ascii_case(node));
+    }
     wanted.truncate(limit.unwrap_or(usize::MAX));
     let nodes = Encoder::new(server.config()).service_health(&View::Instances(wanted));
     let mut body = meta(&answer, &options);

@@ -128,6 +128,11 @@ impl Definition {
         self.0["Service"]["Service"].as_str().unwrap_or_default()
     }
 
+    /// The node whose instances come first.
+    pub(super) fn near(&self) -> Option<&str> {
+        self.0["Service"]["Near"].as_str().filter(|near| !near.is_empty())
+    }
+
     pub(super) fn only_passing(&self) -> bool {
         self.0["Service"]["OnlyPassing"] == true
     }

@@ -81,9 +81,7 @@ impl Reply {
             EFFECTIVE_CONSISTENCY,
             HeaderValue::from_static(options.consistency),
         );
-        reply
-            .headers
-            .insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
+        reply = reply.with_backend();
         if options.cached {
             // Views are shared, so this one may be of an earlier request; but none is older than what is asked for.
             let cache = if answer.view.is_reused() { "HIT" } else { "MISS" };
@@ -153,6 +151,14 @@ impl Reply {
             .insert(KNOWN_LEADER, HeaderValue::from_static(known_leader));
         self.headers
             .insert(LAST_CONTACT, HeaderValue::from(last_contact_ms));
+        self
+    }
+
+    /// The same with how it was come by, as Consul's reads say it.
+    #[must_use]
+    pub fn with_backend(mut self) -> Self {
+        self.headers
+            .insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
         self
     }
 

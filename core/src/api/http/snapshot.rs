@@ -37,6 +37,7 @@ async fn save(State(server): State<Server>, options: Options) -> Result<Response
     let mut response = Reply::text("")
         .with_index(snapshot.index())
         .with_freshness(known_leader, last_contact_ms)
+        .with_backend()
         .into_response();
     let headers = response.headers_mut();
     headers.insert(

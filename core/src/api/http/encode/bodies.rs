@@ -36,7 +36,7 @@ pub(super) struct ServiceBody<'a> {
     #[serde(rename = "ID")]
     pub(super) id: &'a str,
     pub(super) service: &'a str,
-    pub(super) tags: &'a [String],
+    pub(super) tags: Option<&'a [String]>,
     pub(super) address: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tagged_addresses: Option<BTreeMap<String, AddressBody>>,

@@ -194,19 +194,21 @@ impl<'a> Encoder<'a> {
     where
         'a: 'b,
     {
+        // As in Consul, a transaction says `null` of tags where there are none.
         match given {
             OperationResult::Key(found) | OperationResult::KeyMeta(found) => {
                 ResultBody::Key(KeyBody::new(found))
             }
             OperationResult::Node(node) => ResultBody::Node(self.node(node)),
-            OperationResult::Instance(instance) => ResultBody::Service(Box::new(self.service(instance))),
+            OperationResult::Instance(instance) => {
+                let mut body = self.service(instance);
+                body.tags = body.tags.filter(|tags| !tags.is_empty());
+                ResultBody::Service(Box::new(body))
+            }
             OperationResult::Check((check, service)) => {
                 let service = service.as_ref().map(|(name, tags)| (name, tags.as_slice()));
                 let mut body = self.check(check, service);
-                // A transaction does not say that there are none.
-                if service.is_none() {
-                    body.service_tags = None;
-                }
+                body.service_tags = body.service_tags.filter(|tags| !tags.is_empty());
                 ResultBody::Check(Box::new(body))
             }
         }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{
     address, body_namespace,
     check::{
-        alone, cut_output, parse_args, parse_common, parse_described_http, parse_described_tcp, parse_newer,
-        parse_ttl, status,
+        BAD_STATUS, alone, cut_output, parse_args, parse_common, parse_described_http, parse_described_tcp,
+        parse_newer, parse_status_of, parse_ttl,
     },
     extras, meta, service,
 };
@@ -45,7 +45,7 @@ pub fn parse_catalog_registration(
         None => None,
         Some(service) if service.first_text(&["Service", "Name"])?.is_none() => {
             if service.text("ID")?.is_some() {
-                return Err(ApiError::bad_request(
+                return Err(ApiError::server_error(
                     "Must provide service name (Service.Service) when service ID is provided",
                 ));
             }
@@ -81,11 +81,13 @@ pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> R
     };
     let address = address(fields, "Address")?;
     if address.is_empty() && !known {
-        return Err(ApiError::bad_request(
+        return Err(ApiError::server_error(
             "Must provide address if SkipNodeUpdate is not set",
         ));
     }
-    let id = parse_node_id(fields, "ID")?.unwrap_or_default();
+    let id = parse_node_id(fields, "ID")
+        .map_err(|_| bad_node_id(fields))?
+        .unwrap_or_default();
     let tagged_addresses = fields.text_map("TaggedAddresses")?;
     if tagged_addresses.len() > TAGGED_ADDRESSES_MAX {
         return Err(fields.error(
@@ -140,8 +142,22 @@ pub fn parse_node_id(fields: &Fields<'_>, name: &str) -> Result<Option<String>, 
     }
 }
 
+/// What is wrong with the id of a node, in Consul's words.
+fn bad_node_id(fields: &Fields<'_>) -> ApiError {
+    match fields.text("ID") {
+        Ok(Some(id)) if id.len() == UUID_CHARS => {
+            ApiError::server_error("Bad node ID: uuid is improperly formatted")
+        }
+        Ok(_) => ApiError::server_error("Bad node ID: uuid string is wrong length"),
+        Err(error) => error,
+    }
+}
+
+/// Characters of a UUID as it is written.
+const UUID_CHARS: usize = 36;
+
 fn is_uuid(text: &str) -> bool {
-    text.len() == 36
+    text.len() == UUID_CHARS
         && text.bytes().enumerate().all(|(position, byte)| match position {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
@@ -216,7 +232,7 @@ pub(super) fn parse_check(
             Some(definition) => parse_definition(&definition)?,
             None => CheckDefinition::default(),
         },
-        status: status(fields)?,
+        status: parse_status_of(fields, BAD_STATUS)?,
         output: cut_output(fields.text("Output")?.unwrap_or_default()),
         notes: fields.bounded_text("Notes", CHECK_NOTES_BYTES_MAX)?,
     })

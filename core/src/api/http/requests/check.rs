@@ -116,7 +116,7 @@ pub fn parse_check(body: &Value, place: &Place) -> Result<Registration, ApiError
         name: fields.bounded_text("Name", CHECK_NAME_BYTES_MAX)?,
         instance,
         definition: alone(definition),
-        status: status(&fields)?,
+        status: parse_status_of(&fields, "Bad check status")?,
         output: String::new(),
         notes: fields.bounded_text("Notes", CHECK_NOTES_BYTES_MAX)?,
     };
@@ -161,7 +161,7 @@ pub(super) fn parse_of_instance(
         name,
         instance: Some(instance.id.clone()),
         definition,
-        status: status(fields)?,
+        status: parse_status_of(fields, BAD_STATUS)?,
         output: String::new(),
         notes: fields.bounded_text("Notes", CHECK_NOTES_BYTES_MAX)?,
     })
@@ -499,16 +499,20 @@ pub fn parse_status(word: &str) -> Option<CheckStatus> {
     }
 }
 
-/// `Status` of a registration.
-pub(super) fn status(fields: &Fields<'_>) -> Result<Option<CheckStatus>, ApiError> {
+/// What is said of a status that is none, but where a check is registered by itself.
+pub(super) const BAD_STATUS: &str = "Status for checks must 'passing', 'warning', 'critical'";
+
+/// `Status` of a registration, with what is said of another word.
+pub(super) fn parse_status_of(
+    fields: &Fields<'_>,
+    complaint: &'static str,
+) -> Result<Option<CheckStatus>, ApiError> {
     let Some(word) = fields.text("Status")? else {
         return Ok(None);
     };
     match parse_status(word) {
         Some(status) => Ok(Some(status)),
-        None => Err(ApiError::bad_request(
-            "Status for checks must 'passing', 'warning', 'critical'",
-        )),
+        None => Err(ApiError::bad_request(complaint)),
     }
 }
 

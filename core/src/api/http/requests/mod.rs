@@ -134,9 +134,14 @@ fn address(fields: &Fields<'_>, name: &str) -> Result<String, ApiError> {
 /// A port; 0 when it is absent.
 fn port(fields: &Fields<'_>, name: &str) -> Result<u16, ApiError> {
     // In the words of Go's decoder: clients that send text here look for them.
-    if let Some(Value::String(_)) = fields.get(name)? {
+    let wrong = match fields.get(name)? {
+        Some(Value::String(_)) => Some("string".to_owned()),
+        Some(Value::Number(number)) if number.is_f64() => Some(format!("number {number}")),
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
         return Err(super::body::decode_error(format!(
-            "json: cannot unmarshal string into Go struct field .Alias.{name} of type int"
+            "json: cannot unmarshal {wrong} into Go struct field .Alias.{name} of type int"
         )));
     }
     let port = fields.number(name, 0..=u32::from(u16::MAX))?.unwrap_or_default();

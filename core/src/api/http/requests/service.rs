@@ -58,6 +58,9 @@ const FIELDS: [&str; 22] = [
 /// # Errors
 /// 400 that names the field, what is wrong with it and what was expected.
 pub fn parse_service(body: &Value, place: &Place) -> Result<Registration, ApiError> {
+    if body.is_null() {
+        return Err(ApiError::bad_request("Missing service name"));
+    }
     let fields = Fields::of(body)?;
     fields.refuse_unknown(&FIELDS)?;
     let namespace = place.namespace(&fields)?;
