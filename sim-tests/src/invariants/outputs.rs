@@ -1,14 +1,18 @@
 //! The output of a check is the newest that was reported (`renewals.rs`): one that the leader held back is not written over
-//! a newer one, none is written that nobody reported, and while all is calm an acknowledged one is there when the time for
-//! which outputs are held back is over.
+//! a newer one or over the word of an expiry, none is written that nobody reported, and while all is calm an acknowledged one is
+//! there when the time for which outputs are held back is over.
 //!
 //! Outputs change without an index and without an operation of their own in the log, so no other judge looks at their order.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use sider_core::{
     limits::{EXPIRY_BOUND, OUTPUT_HOLD},
-    registry::{CheckKey, CheckTarget, CheckUpdate, Command, InstanceId},
+    registry::{Check, CheckKey, CheckStatus, CheckTarget, CheckUpdate, Command, InstanceId},
 };
 
 use super::Violation;
@@ -16,7 +20,7 @@ use crate::{
     history::{History, Operation, Outcome},
     matching::is_shared_check,
     operation::{Op, Target},
-    time::drift_of,
+    time::{Time, drift_of},
     truth::Entry,
 };
 
@@ -32,12 +36,16 @@ const UNDER_WAY: Duration = Duration::from_millis(500);
 /// An output came from nowhere, came back, or never came.
 pub fn check(history: &History) -> Result<(), Violation> {
     let told = told(history);
-    for entry in &history.truth().entries {
-        let Some((Command::UpdateChecks(updates), _)) = &entry.command else {
-            continue;
-        };
-        for update in updates {
-            held_back(history, &told, entry, update)?;
+    let mut expired = BTreeMap::new();
+    for (position, entry) in history.truth().entries.iter().enumerate() {
+        match &entry.command {
+            Some((Command::UpdateChecks(updates), _)) => updates
+                .iter()
+                .try_for_each(|update| held_back(history, &told, (position, entry), update, &expired))?,
+            Some((Command::ExpireChecks(expiries), _)) => {
+                expired.extend(expiries.iter().map(|expiry| (&expiry.check, entry.applied)));
+            }
+            _ => {}
         }
     }
     told.iter().try_for_each(|it| it.arrives(history, &told))
@@ -69,12 +77,13 @@ fn told(history: &History) -> Vec<Reported<'_>> {
     told
 }
 
-/// Judges an output that was written by itself: it was held back.
+/// Judges an output that was written by itself: it was held back. `expired` says when a check was last told to expire.
 fn held_back(
     history: &History,
     told: &[Reported<'_>],
-    entry: &Entry,
+    (position, entry): (usize, &Entry),
     update: &CheckUpdate,
+    expired: &BTreeMap<&CheckKey, Time>,
 ) -> Result<(), Violation> {
     let (None, Some(output), CheckTarget::Check(key)) = (update.status, &update.output, &update.target)
     else {
@@ -97,6 +106,25 @@ fn held_back(
         );
         return Err(Violation::new(NAME, entry.applied, what));
     };
+    let is_expired =
+        |check: &Check| check.status == CheckStatus::Critical && check.output.starts_with("TTL expired");
+    if let Some(at) = expired.get(key)
+        && history
+            .truth()
+            .state(position)
+            .check(key)
+            .is_some_and(|check| is_expired(check))
+        && last < *at
+        && *at + UNDER_WAY < entry.appended
+        && history.truth().calm_between(*at, entry.applied)
+    {
+        let what = format!(
+            "entry {} sets the output of {} back to {output:?}, though it expired at {at}",
+            entry.log_index, key.id
+        );
+        let operations = from.iter().map(|it| it.operation.id);
+        return Err(Violation::of(NAME, entry.applied, operations, what));
+    }
     let newer = told.iter().filter(about).find(|it| {
         it.is_acknowledged()
             && matches!(it.target, Target::Check(_))
@@ -226,8 +254,6 @@ fn is_of_clients(key: &CheckKey) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sider_core::registry::CheckStatus;
-
     use super::{super::story::Story, *};
 
     const CHECK: &str = "chk:web-1:0";
@@ -277,6 +303,31 @@ mod tests {
         story.write_output(CHECK, "one");
         story.wait_ms(10_000);
         assert!(complaint(story).contains("back to \"one\""));
+    }
+
+    #[test]
+    fn an_older_one_over_the_word_of_an_expiry_is_not() {
+        let expired = |report_again: bool, after_ms: u64| {
+            let mut story = story();
+            story.report_output(CHECK, "one");
+            story.wait_ms(2_000);
+            story.expire(CHECK);
+            story.wait_ms(10);
+            if report_again {
+                story.report_output(CHECK, "one");
+            }
+            story.wait_ms(after_ms);
+            story.write_output(CHECK, "one");
+            story.wait_ms(10_000);
+            story
+        };
+        assert!(complaint(expired(false, 1_000)).contains("though it expired at"));
+        assert_eq!(check(&expired(false, 300).finish()), Ok(()), "it was under way");
+        assert_eq!(
+            check(&expired(true, 1_000).finish()),
+            Ok(()),
+            "it was reported again"
+        );
     }
 
     #[test]

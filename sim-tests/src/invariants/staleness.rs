@@ -7,12 +7,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sider_core::limits::LEADER_SILENCE_MAX;
+use sider_core::limits::{LEADER_SILENCE_MAX, WAIT_MAX};
 
 use super::Violation;
 use crate::{
     history::{Disk, Fact, Heard, History, Operation, ServerNumber, Told},
-    operation::Freshness,
+    operation::{Freshness, Op},
     time::{Time, drift_of},
 };
 
@@ -136,9 +136,8 @@ fn contact_was_in(
     started: Time,
 ) -> Result<(), String> {
     let in_this_life = heard >= started;
-    // The answer was made at some moment after the request was sent.
-    let at_most =
-        |ago: Duration| operation.invoked - ago - drift_of(ago, history.bounds.drift_ppm) - ROUNDING;
+    let made = made_after(history, operation);
+    let at_most = |ago: Duration| made - ago - drift_of(ago, history.bounds.drift_ppm) - ROUNDING;
     // Who never heard of a leader counts from his start.
     let known_from = if in_this_life { heard } else { started + LOADING };
     if known_from < at_most(told.last_contact) {
@@ -154,6 +153,19 @@ fn contact_was_in(
         ));
     }
     Ok(())
+}
+
+/// The answer was made at some moment after the request was sent; to who waited and was told of nothing new, when the wait was
+/// over.
+fn made_after(history: &History, operation: &Operation) -> Time {
+    let told = operation.answer().and_then(|answer| answer.index);
+    match operation.op {
+        Op::Wait { index, wait_ms, .. } if told == Some(index) && operation.streamed.is_none() => {
+            let wait = Duration::from_millis(wait_ms).min(WAIT_MAX);
+            operation.invoked + wait - drift_of(wait, history.bounds.drift_ppm)
+        }
+        _ => operation.invoked,
+    }
 }
 
 /// While all is well a member hears of its leader all the time.
@@ -280,6 +292,34 @@ mod tests {
     #[test]
     fn a_contact_that_was_not_is_not() {
         assert!(complaint(stale(false, 100, 5_000)).contains("said to be 100ms ago"));
+    }
+
+    #[test]
+    fn a_contact_from_before_a_wait_that_told_nothing_new_is_not() {
+        let waited = |newer: u64| {
+            let mut story = Story::new();
+            story.wait_ms(20_000);
+            story.fault(FaultKind::Disturbing, 3, 9_000);
+            let wait = story.wait_for(3, Ask::Services, 0, 4_000);
+            let index = story.index_of(wait).expect("a read has an index");
+            story.stretch(wait, 0, 4_000);
+            let operation = story.operation(wait);
+            operation.heard = Some(Heard::At(operation.invoked));
+            if let Op::Wait {
+                freshness, index: of, ..
+            } = &mut operation.op
+            {
+                (*freshness, *of) = (Freshness::Stale, index - newer);
+            }
+            story.tell(wait, true, 20, "stale");
+            story
+        };
+        assert!(complaint(waited(0)).contains("said to be 20ms ago"));
+        assert_eq!(
+            check(&waited(1).finish()),
+            Ok(()),
+            "it may have been answered at once"
+        );
     }
 
     #[test]
