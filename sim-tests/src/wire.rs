@@ -104,7 +104,6 @@ pub fn request(op: &Op) -> Request<Bytes> {
     }
 }
 
-/// The same request, with what its head says of how fresh a kept answer must be.
 /// As the agent sends it on whose node is to be near.
 fn sent_on(ask: &Ask, mut request: Request<Bytes>) -> Request<Bytes> {
     if let (_, Ask::Narrowed { by, .. }) = ask.place()
@@ -116,6 +115,7 @@ fn sent_on(ask: &Ask, mut request: Request<Bytes>) -> Request<Bytes> {
     request
 }
 
+/// The same request, with what its head says of how fresh a kept answer must be.
 fn fresh(freshness: Freshness, mut request: Request<Bytes>) -> Request<Bytes> {
     let control = match freshness {
         Freshness::CachedWithin(seconds) => HeaderValue::from_str(&format!("max-age={seconds}")).ok(),

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::api::forward::Wanted;
 use crate::{
-    api::http::FROM_AN_AGENT,
+    api::http::{AN_AGENT, FROM_AN_AGENT},
     runtime::{Network, NetworkError, Runtime},
     server::ServerError,
 };
@@ -166,7 +166,7 @@ impl<R: Runtime> Servers<R> {
             let headers = request.headers_mut();
             headers
                 .entry(FROM_AN_AGENT)
-                .or_insert(HeaderValue::from_static("agent"));
+                .or_insert(HeaderValue::from_static(AN_AGENT));
             match self.network.http(address, request, timeout).await {
                 Ok(answer) if is_not_done(&answer) => {
                     failures.push(format!("{address}: {}", answer.status()));
@@ -215,7 +215,7 @@ impl<R: Runtime> Servers<R> {
             .method(method)
             .uri(path)
             .header(CONTENT_TYPE, "application/json")
-            .header(FROM_AN_AGENT, "agent")
+            .header(FROM_AN_AGENT, AN_AGENT)
             .body(body.clone())
             .map_err(|error| CallError::Refused {
                 status: StatusCode::BAD_REQUEST,

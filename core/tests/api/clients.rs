@@ -271,6 +271,47 @@ fn a_query_gives_its_instances_in_any_order_and_any_of_them_within_a_limit() {
 }
 
 #[test]
+fn a_name_that_means_something_to_the_reader_of_json_is_no_key() {
+    let api = Api::new();
+    let name = "$serde_json::private::RawValue";
+    let node = json!({"Node": "n", "Address": "a", "TaggedAddresses": {"a": "1", name: "x"}});
+    let query = json!({"Name": "q", "Service": {"Service": "web", "NodeMeta": {name: "x"}}});
+    let steps = json!([{"Node": {"Verb": "set", "Node": node}}]);
+    for (line, body) in [
+        ("PUT /v1/catalog/register", &node),
+        ("POST /v1/query", &query),
+        ("PUT /v1/txn", &steps),
+    ] {
+        let answer = api.request(line, &body.to_string());
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{line}: {}", answer.body);
+        assert!(answer.body.contains("can't be a key"), "{line}: {}", answer.body);
+    }
+}
+
+#[test]
+fn there_are_no_gateways_and_no_access_control() {
+    let api = Api::new();
+    for path in ["/v1/health/ingress/web", "/v1/catalog/gateway-services/gate"] {
+        let answer = api.get(path);
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (StatusCode::OK, "[]"),
+            "{path}"
+        );
+        assert!(!answer.header("x-consul-index").is_empty(), "{path}");
+    }
+    bad(&api, "GET /v1/health/ingress/", "", "Missing service name");
+    bad(
+        &api,
+        "GET /v1/catalog/gateway-services/",
+        "",
+        "Missing gateway name",
+    );
+    let path = "GET /v1/acl/replication";
+    refused(&api, path, "", StatusCode::UNAUTHORIZED, "ACL support disabled");
+}
+
+#[test]
 fn a_query_gives_first_what_is_on_the_node_that_it_is_near_to() {
     let api = Api::new();
     for node in ["a", "b", "zz"] {

@@ -20,7 +20,7 @@ use crate::{
     history::{History, Operation, Outcome},
     matching::is_shared_check,
     operation::{Op, Target},
-    time::{Time, drift_of},
+    time::drift_of,
     truth::Entry,
 };
 
@@ -43,7 +43,14 @@ pub fn check(history: &History) -> Result<(), Violation> {
                 .iter()
                 .try_for_each(|update| held_back(history, &told, (position, entry), update, &expired))?,
             Some((Command::ExpireChecks(expiries), _)) => {
-                expired.extend(expiries.iter().map(|expiry| (&expiry.check, entry.applied)));
+                let state = history.truth().state(position);
+                let is_alive = |key| {
+                    state
+                        .check(key)
+                        .is_some_and(|it| it.status != CheckStatus::Critical)
+                };
+                let keys = expiries.iter().map(|expiry| &expiry.check);
+                expired.extend(keys.filter(|key| is_alive(key)).map(|key| (key, entry)));
             }
             _ => {}
         }
@@ -77,13 +84,13 @@ fn told(history: &History) -> Vec<Reported<'_>> {
     told
 }
 
-/// Judges an output that was written by itself: it was held back. `expired` says when a check was last told to expire.
+/// Judges an output that was written by itself: it was held back. `expired` says what last told a check to expire.
 fn held_back(
     history: &History,
     told: &[Reported<'_>],
     (position, entry): (usize, &Entry),
     update: &CheckUpdate,
-    expired: &BTreeMap<&CheckKey, Time>,
+    expired: &BTreeMap<&CheckKey, &Entry>,
 ) -> Result<(), Violation> {
     let (None, Some(output), CheckTarget::Check(key)) = (update.status, &update.output, &update.target)
     else {
@@ -108,19 +115,20 @@ fn held_back(
     };
     let is_expired =
         |check: &Check| check.status == CheckStatus::Critical && check.output.starts_with("TTL expired");
-    if let Some(at) = expired.get(key)
+    if let Some(expiry) = expired.get(key)
         && history
             .truth()
             .state(position)
             .check(key)
             .is_some_and(|check| is_expired(check))
-        && last < *at
-        && *at + UNDER_WAY < entry.appended
-        && history.truth().calm_between(*at, entry.applied)
+        && last < expiry.earliest
+        && from.iter().all(|it| it.is_acknowledged())
+        && expiry.applied + UNDER_WAY < entry.appended
+        && history.truth().calm_between(expiry.earliest, entry.applied)
     {
         let what = format!(
-            "entry {} sets the output of {} back to {output:?}, though it expired at {at}",
-            entry.log_index, key.id
+            "entry {} sets the output of {} back to {output:?}, though it expired at {}",
+            entry.log_index, key.id, expiry.applied
         );
         let operations = from.iter().map(|it| it.operation.id);
         return Err(Violation::of(NAME, entry.applied, operations, what));

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use super::{
     duration,
     error::{ApiError, echo},
+    plain::Plain,
 };
 use crate::{
     limits::{BODY_BYTES_MAX, BODY_DRAIN_BYTES_MAX, KEPT_JSON_LEVELS_MAX},
@@ -56,13 +57,14 @@ impl FromRequest<Server> for TransactionBody {
     async fn from_request(request: Request, server: &Server) -> Result<Self, ApiError> {
         let bytes = read(request).await?;
         check_length(&bytes, server.config().transaction_bytes_max, "txn_max_req_len")?;
-        let parsed = serde_json::from_slice(&bytes).map_err(|error| {
+        let parsed = serde_json::from_slice(&bytes).map_err(|error: serde_json::Error| {
             let reason = match error.is_eof() {
                 true => "unexpected EOF".to_owned(),
                 false => error.to_string(),
             };
             ApiError::bad_request(format!("Failed to parse body: {reason}"))
         })?;
+        let Plain(parsed) = parsed;
         Ok(TransactionBody(parsed))
     }
 }
@@ -168,7 +170,10 @@ pub fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     if bytes.trim_ascii().is_empty() {
         return Err(decode_error("EOF"));
     }
-    serde_json::from_slice(bytes).map_err(|error| decode_error(syntax_error(bytes, &error)))
+    match serde_json::from_slice(bytes) {
+        Ok(Plain(value)) => Ok(value),
+        Err(error) => Err(decode_error(syntax_error(bytes, &error))),
+    }
 }
 
 /// What is wrong with a text that is no JSON, in the words of Go's decoder where it has some for it.

@@ -37,6 +37,10 @@ pub(super) fn routes() -> Router<Server> {
             read(async || ApiError::bad_request("Missing service name")),
         )
         .route("/v1/catalog/connect/{*name}", read(connect))
+        .route(
+            "/v1/catalog/gateway-services/",
+            read(async || ApiError::bad_request("Missing gateway name")),
+        )
         .route("/v1/catalog/gateway-services/{*name}", read(health::no_gateways))
         .route(
             "/v1/catalog/node/",
@@ -66,9 +70,23 @@ async fn register(
     JsonBody(body): JsonBody,
 ) -> Result<Reply, ApiError> {
     let datacenter = &server.config().datacenter;
-    let registration = parse_catalog_registration(&body, options.namespace.as_ref(), datacenter)?;
+    let registration = parse_catalog_registration(&body, options.namespace.as_ref(), datacenter);
+    let registration = registration.map_err(told_by_a_server)?;
     let (index, _) = commit(&server, Command::Register(vec![registration])).await?;
     Ok(Reply::json(&true).with_index(index))
+}
+
+/// What Consul's agents leave to its servers to find, whose errors have no other status.
+fn told_by_a_server(mut error: ApiError) -> ApiError {
+    let of_servers = [
+        "Bad node ID: ",
+        "Must provide address ",
+        "Must provide service name ",
+    ];
+    if of_servers.iter().any(|words| error.message.starts_with(words)) {
+        error.status = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    error
 }
 
 /// `PUT /v1/catalog/deregister`: a node, a service or a check. As in Consul it is no error if there is none.

@@ -3,7 +3,7 @@
 //! One file for each resource: `agent`, `maintenance`, `identity` (with `oneself`), `host`, `catalog`, `health`, `kv`, `watch`, `session`, `txn`, `prepared`, `event`,
 //! `operator`, `autopilot`, `connect`, `snapshot`, `access`, `cluster`, `batch`, `operation`. Their handlers
 //! hold no policy: they parse, make one call on [`Server`], and encode. What they share: [`options`] (path, query,
-//! headers), [`path`] (what is sent to a clean path), [`body`] (JSON by fields), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
+//! headers), [`path`] (what is sent to a clean path), [`body`] (JSON by fields), `plain` (JSON without a name that means something to its reader), [`requests`] (bodies as typed values), [`encode`] (answers in Consul's shapes),
 //! [`reply`] (headers of answers), `later` (those that are waited for), `near` (those that begin with a node's), [`error`] (errors in one line), [`duration`] (Go's durations).
 //!
 //! Where this API differs from Consul's, on purpose:
@@ -42,6 +42,7 @@ mod operation;
 mod operator;
 pub mod options;
 pub(crate) mod path;
+mod plain;
 mod prepared;
 mod prepared_definition;
 pub(crate) mod pretty;
@@ -76,6 +77,8 @@ use crate::{
 
 /// Marks whatever an agent sends: no other agent sends it on. Its value is the agent's node where a client asks.
 pub const FROM_AN_AGENT: HeaderName = HeaderName::from_static("x-sider-forwarded");
+/// Its value where the agent asks for itself.
+pub(crate) const AN_AGENT: &str = "agent";
 
 /// The whole API of a server.
 pub fn router(server: Server) -> Router {

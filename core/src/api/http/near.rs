@@ -6,9 +6,8 @@ use std::borrow::Cow;
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, Uri, header};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::{FROM_AN_AGENT, options::Parameters};
+use super::{AN_AGENT, FROM_AN_AGENT, options::Parameters};
 use crate::registry::NodeName;
 
 /// What paths begin with whose answers are lists with a node in each entry, and are ordered by Consul, too.
@@ -46,9 +45,10 @@ pub(super) fn node<'a>(value: &'a str, headers: &'a HeaderMap, own: &'a NodeName
     }
 }
 
-/// The node of the agent that sent a request on.
+/// The node of the agent that sent a request on, as it says: nothing but an order hangs on it.
 fn sender(headers: &HeaderMap) -> Option<&str> {
-    std::str::from_utf8(headers.get(FROM_AN_AGENT)?.as_bytes()).ok()
+    let sender = std::str::from_utf8(headers.get(FROM_AN_AGENT)?.as_bytes()).ok()?;
+    (sender != AN_AGENT).then_some(sender)
 }
 
 /// Moves a node's entries to the front of a list; the others stay in their order, and what is no list stays as it is.
@@ -86,16 +86,35 @@ enum OfNode<'a> {
 }
 
 fn sorted(list: &[u8], node: &str) -> Option<Vec<u8>> {
-    let entries: Vec<&RawValue> = serde_json::from_slice(list).ok()?;
-    let is_near = |entry: &&RawValue| match serde_json::from_str(entry.get()) {
+    let is_near = |entry: &&[u8]| match serde_json::from_slice(entry) {
         Ok(Entry {
             node: OfNode::Named(name) | OfNode::Whole { name },
         }) => name.eq_ignore_ascii_case(node),
         Err(_) => false,
     };
-    let (mut first, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_near);
+    let (mut first, others): (Vec<_>, Vec<_>) = entries(list)?.into_iter().partition(is_near);
     first.extend(others);
-    serde_json::to_vec(&first).ok()
+    Some([&b"["[..], &first.join(&b','), &b"]"[..]].concat())
+}
+
+/// The entries of a list, as they are written; `None` if it is none. `list` must be compact and valid.
+fn entries(list: &[u8]) -> Option<Vec<&[u8]>> {
+    let inner = list.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    let mut depth = 0_usize;
+    let (mut in_string, mut escaped) = (false, false);
+    let mut between = |byte: &u8| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        *byte == b',' && depth == 0 && !in_string
+    };
+    // Nothing is one empty part, too, and is put together again as nothing.
+    Some(inner.split(|byte| between(byte)).collect())
 }
 
 #[cfg(test)]
@@ -110,11 +129,15 @@ mod tests {
 
     #[test]
     fn a_nodes_entries_come_first_and_keep_their_order() {
+        let odd = r#"[{"x":"],[\\","Node":"b"},{"y":[{"z":"\\\"}"}],"Node":"a"}]"#;
+        let expected = r#"[{"y":[{"z":"\\\"}"}],"Node":"a"},{"x":"],[\\","Node":"b"}]"#;
+        assert_eq!(sorted_text(odd, "a").as_deref(), Some(expected));
         let list = r#"[{"Node":"b","x":1},{"Node":"a \"\u00e4\"","x":2},{"Node":"b","x":3},{"Node":"c"}]"#;
         let expected =
             r#"[{"Node":"a \"\u00e4\"","x":2},{"Node":"b","x":1},{"Node":"b","x":3},{"Node":"c"}]"#;
         assert_eq!(sorted_text(list, "a \"ä\"").as_deref(), Some(expected));
         assert_eq!(sorted_text(list, "nobody").as_deref(), Some(list));
+        assert_eq!(sorted_text("[]", "a").as_deref(), Some("[]"));
         let list = r#"[{"Node":{"ID":"","Node":"b"}},{"Node":{"ID":"","Node":"a"},"Service":{"Node":"b"}}]"#;
         let expected =
             r#"[{"Node":{"ID":"","Node":"a"},"Service":{"Node":"b"}},{"Node":{"ID":"","Node":"b"}}]"#;
@@ -153,5 +176,7 @@ mod tests {
         }
         assert_eq!(node("_agent", &headers, &own), "höst");
         assert_eq!(node("other", &headers, &own), "other");
+        headers.insert(FROM_AN_AGENT, HeaderValue::from_static(AN_AGENT));
+        assert_eq!(near("/v1/catalog/nodes?near=_agent", &headers), None);
     }
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri, header};
 
 /// Paths that go on behind a slash and mean nothing without it: Go's servers send those who forget it there.
-const FOLDERS: [&str; 26] = [
+const FOLDERS: [&str; 28] = [
     "/v1/agent/check/deregister",
     "/v1/agent/check/fail",
     "/v1/agent/check/pass",
@@ -18,12 +18,14 @@ const FOLDERS: [&str; 26] = [
     "/v1/agent/service",
     "/v1/agent/service/maintenance",
     "/v1/catalog/connect",
+    "/v1/catalog/gateway-services",
     "/v1/catalog/node",
     "/v1/catalog/node-services",
     "/v1/catalog/service",
     "/v1/event/fire",
     "/v1/health/checks",
     "/v1/health/connect",
+    "/v1/health/ingress",
     "/v1/health/node",
     "/v1/health/service",
     "/v1/health/state",

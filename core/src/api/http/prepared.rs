@@ -306,7 +306,8 @@ async fn execute(
     let nodes = Encoder::new(server.config()).service_health(&View::Instances(wanted));
     let mut body = meta(&answer, &options);
     body["Service"] = definition.service().into();
-    body["Nodes"] = serde_json::from_slice(&nodes).expect("what was just encoded is JSON");
+    body["Nodes"] = serde_json::from_slice(&nodes)
+        .map_err(|error| ApiError::server_error(format!("what was found can't be shown: {error}")))?;
     body["DNS"] = definition.dns().clone();
     body["Datacenter"] = server.config().datacenter.clone().into();
     body["PeerName"] = "".into();

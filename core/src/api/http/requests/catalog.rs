@@ -45,7 +45,7 @@ pub fn parse_catalog_registration(
         None => None,
         Some(service) if service.first_text(&["Service", "Name"])?.is_none() => {
             if service.text("ID")?.is_some() {
-                return Err(ApiError::server_error(
+                return Err(ApiError::bad_request(
                     "Must provide service name (Service.Service) when service ID is provided",
                 ));
             }
@@ -81,7 +81,7 @@ pub(super) fn parse_node(fields: &Fields<'_>, meta_name: &str, known: bool) -> R
     };
     let address = address(fields, "Address")?;
     if address.is_empty() && !known {
-        return Err(ApiError::server_error(
+        return Err(ApiError::bad_request(
             "Must provide address if SkipNodeUpdate is not set",
         ));
     }
@@ -146,9 +146,9 @@ pub fn parse_node_id(fields: &Fields<'_>, name: &str) -> Result<Option<String>, 
 fn bad_node_id(fields: &Fields<'_>) -> ApiError {
     match fields.text("ID") {
         Ok(Some(id)) if id.len() == UUID_CHARS => {
-            ApiError::server_error("Bad node ID: uuid is improperly formatted")
+            ApiError::bad_request("Bad node ID: uuid is improperly formatted")
         }
-        Ok(_) => ApiError::server_error("Bad node ID: uuid string is wrong length"),
+        Ok(_) => ApiError::bad_request("Bad node ID: uuid string is wrong length"),
         Err(error) => error,
     }
 }

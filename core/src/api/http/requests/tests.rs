@@ -489,11 +489,11 @@ fn catalog_registrations() {
     );
     check_refused(
         parse(json!({"Node": "n"})),
-        expect!["500 Must provide address if SkipNodeUpdate is not set"],
+        expect!["Must provide address if SkipNodeUpdate is not set"],
     );
     check_refused(
         parse(json!({"Node": "n", "Address": "a", "ID": "not-a-uuid"})),
-        expect!["500 Bad node ID: uuid string is wrong length"],
+        expect!["Bad node ID: uuid string is wrong length"],
     );
     check_refused(
         parse(json!({"Node": "n", "Address": "a", "Datacenter": "nope"})),
@@ -501,7 +501,7 @@ fn catalog_registrations() {
     );
     check_refused(
         parse(json!({"Node": "n", "Address": "a", "Service": {"ID": "q"}})),
-        expect!["500 Must provide service name (Service.Service) when service ID is provided"],
+        expect!["Must provide service name (Service.Service) when service ID is provided"],
     );
     check_refused(
         parse(json!({"Node": "n", "Address": "a", "Check": {"Status": "passing"}})),
