@@ -123,6 +123,7 @@ def wakes(settings):
                 "last woken, ms": figures["last_ms"],
                 "processor time of a wake-up, µs": figures["processor_us"],
                 "memory, MB": [(idle + watchers * figures["bytes_per_watch"]) / 1e6],
+                "the same after wakes, MB": [(idle + watchers * figures["bytes_per_watch_again"]) / 1e6],
             }
 
 
@@ -182,7 +183,7 @@ CHARTS = [
     ("restart", "state", "Snapshot and restart against instances", "seconds",
      ["snapshot file, s", "restart after kill -9, s"], "restart after kill -9, s"),
     ("memory-instances", "state", "Memory against instances", "MB", ["memory, MB", "memory after the restart, MB"], "memory, MB"),
-    ("memory-watchers", "wakes", "Memory against watchers", "MB", ["memory, MB"], "memory, MB"),
+    ("memory-watchers", "wakes", "Memory against watchers", "MB", ["memory, MB", "the same after wakes, MB"], "memory, MB"),
     ("servers", "servers", "Throughput against servers", "per second",
      ["registrations, 1/s", "renewals, 1/s", "queries, linearizable, 1/s", "queries, stale, 1/s"], None),
 ]  # fmt: skip

@@ -15,11 +15,10 @@ keeps the figures.
 import argparse
 import json
 import tempfile
-import threading
 import time
 
 from programs import build_generator, find_sider, generate, number
-from servers import Sider, call
+from servers import Sider, Watched
 
 TTL_S = 5
 CHECKS = 2_000
@@ -39,23 +38,12 @@ def offered(settings, cluster, address, rate, connections):
         {"name": "renewals", "kind": "renew", "rate": CHECKS, "c": CHECKS, "n": CHECKS, "prefix": "r"},
         {"name": "queries", "kind": "query", "rate": 200, "c": 64, "services": 200, "prefix": "r"},
     ]  # fmt: skip
-    most, ended = [0], threading.Event()
-
-    def watch():
-        while not ended.wait(0.1):
-            most[0] = max(most[0], *(server.memory() for server in cluster.servers))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with Watched(cluster.servers) as watched:
         figures = generate(
             settings.generator, "offers", address, processor=1, offers=json.dumps(offers), n=CHECKS, services=200, prefix="r",
             ttl=f"{TTL_S}s", warm="5s", d=f"{settings.seconds}s",
         )  # fmt: skip
-    finally:
-        ended.set()
-        watcher.join()
-    figures["most_mb"] = most[0] / 1e6
+    figures["most_mb"], figures["expired"] = watched.most / 1e6, watched.expired
     return figures
 
 
@@ -68,14 +56,11 @@ def measure(settings, size):
         generate(settings.generator, "fill", address, n=50_000, services=SERVICES, prefix="o", ttl="600s")
         peak = offered(settings, cluster, address, 1e6, 256)
         before = terms(cluster)
-        expired = sum(cluster.metrics(server)["sider_check_expired_total"] for server in cluster.servers)
         begun = time.monotonic()
         over = offered(settings, cluster, address, 3 * peak["registrations"]["rate"], CONNECTIONS)
         over["took_s"] = time.monotonic() - begun
         over["terms"] = [before, terms(cluster)]
-        over["expired"] = sum(cluster.metrics(server)["sider_check_expired_total"] for server in cluster.servers) - expired
         over["led"] = cluster.leader().address == address
-        assert call(address, "GET", "/v1/status/leader")
         return peak, over
 
 

@@ -52,23 +52,14 @@ def build_generator():
     return str(program)
 
 
-def generate(generator, kind, address, processor=None, meanwhile=None, timeout=900, **flags):
-    """One run of the generator; gives what it printed last. `meanwhile` is called when it begins to measure, with the
-    process."""
+def generate(generator, kind, address, processor=None, **flags):
+    """One run of the generator; gives what it printed last."""
     command = ["taskset", "-c", str(processor)] if processor is not None else []
     command += [generator, kind, "-addr", address] + [f"-{flag}={value}" for flag, value in flags.items()]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        if meanwhile:
-            if process.stdout.readline():
-                meanwhile(process)
-        output, problem = process.communicate(timeout=timeout)
-    finally:
-        process.kill()
-        process.wait()
-    if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {problem.strip()}")
-    figures = json.loads(output.splitlines()[-1])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    figures = json.loads(done.stdout.splitlines()[-1])
     if figures.get("errors"):
         print(f"  {kind} {flags}: {figures['errors']} errors, {figures['problem']}", flush=True)
     return figures

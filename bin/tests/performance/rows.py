@@ -1,6 +1,5 @@
 """What is measured: each row gives pairs of figures, etcd's and Sider's, taken in turn."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable
 
+from programs import generate
 from servers import Etcd, Sider, free_port
 
 KINDS = (Sider, Etcd)
@@ -39,17 +39,9 @@ class Row:
 
 def load(settings, cluster, kind, address=None, **flags):
     """One run of the generator."""
-    command = [settings.generator, kind, "-proto", "etcd" if cluster.kind == "etcd" else "http"]
-    command += ["-addr", address or cluster.servers[0].address]
-    for flag, value in {"d": f"{settings.seconds}s", **flags}.items():
-        command += [f"-{flag}={value}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
-    figures = json.loads(done.stdout)
-    if figures.get("errors"):
-        print(f"  {cluster.kind} {kind} {flags}: {figures['errors']} errors, {figures['problem']}", flush=True)
-    return figures
+    proto = "etcd" if cluster.kind == "etcd" else "http"
+    address = address or cluster.servers[0].address
+    return generate(settings.generator, kind, address, **{"proto": proto, "d": f"{settings.seconds}s", **flags})
 
 
 def in_turn(settings, clusters, measure, runs=None):
@@ -107,21 +99,22 @@ def renewals(settings):
 
 def watchers(settings):
     memory = Row("memory per parked watch, one connection each", "bytes", 8 * 1024, absolute=True, more_is_better=False)
+    again = Row("the same after three wakes", "bytes", 8 * 1024, absolute=True, more_is_better=False)
     wake = Row(f"last of {settings.watchers} watchers woken (etcd: shared streams)", "ms", 34, absolute=True, more_is_better=False)
-    pairs, wakes = [], []
+    pairs = []
     for _ in range(settings.runs):
         figures = []
         for kind in KINDS:
             with kind(settings.folder) as cluster:
                 cluster.start()
                 n, pid = settings.watchers, cluster.servers[0].process.pid
-                alone = load(settings, cluster, "watch", c=n, n=n, pid=pid, rounds=1)
+                alone = load(settings, cluster, "watch", c=n, n=n, pid=pid, rounds=3)
                 shared = load(settings, cluster, "watch", c=16, n=n, rounds=3) if kind is Etcd else alone
-                figures.append((alone["bytes_per_watch"], sorted(shared["last_ms"])[len(shared["last_ms"]) // 2]))
-        pairs.append([figure[0] for figure in figures])
-        wakes.append([figure[1] for figure in figures])
-    yield memory, pairs
-    yield wake, wakes
+                last = sorted(shared["last_ms"])[1]
+                figures.append((alone["bytes_per_watch"], alone["bytes_per_watch_again"], last))
+        pairs.append(figures)
+    for place, row in enumerate((memory, again, wake)):
+        yield row, [[figure[place] for figure in figures] for figures in pairs]
 
 
 def starts(settings):

@@ -195,3 +195,38 @@ class Etcd(Cluster):
             if status["leader"] == status["header"]["member_id"]:
                 return server
         raise RuntimeError("etcd has no leader")
+
+
+class Watched:
+    """What Sider's servers say of themselves while a load runs, and not after it: then nothing is renewed any more."""
+
+    def __init__(self, servers):
+        self.servers = servers
+        self.most = 0  # Resident bytes of one of them.
+        self.expired = 0  # Checks, at each of them.
+        self.ended = threading.Event()
+        self.threads = [threading.Thread(target=watch) for watch in (self.watch_memory, self.watch_expiries)]
+
+    def __enter__(self):
+        self.before = self.count()
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        for thread in self.threads:
+            thread.join()
+
+    def count(self):
+        return sum(Sider.metrics(server)["sider_check_expired_total"] for server in self.servers)
+
+    def watch_memory(self):
+        while not self.ended.wait(0.1):
+            self.most = max(self.most, *(server.memory() for server in self.servers))
+
+    def watch_expiries(self):
+        while not self.ended.wait(0.5):
+            expired = self.count() - self.before
+            if not self.ended.is_set():
+                self.expired = expired

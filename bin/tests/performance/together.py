@@ -18,22 +18,10 @@ import tempfile
 import time
 
 from programs import build_generator, find_sider, generate, number
-from servers import Sider
+from servers import Sider, Watched
 
 TTL_S = 3
 PATIENCE_S = 5  # What could not be sent for so long is not sent, and counts as not done.
-
-
-class Memory:
-    """Resident bytes of a server while the loads run, at most."""
-
-    def __init__(self, server):
-        self.server, self.most = server, 0
-
-    def watch(self, process):
-        while process.poll() is None:
-            self.most = max(self.most, self.server.memory())
-            time.sleep(0.2)
 
 
 def offers(scale, woken):
@@ -57,14 +45,13 @@ def measure(settings, generator, folder):
     with Sider(folder) as cluster:
         server = cluster.start().servers[0]
         time.sleep(1)
-        idle, memory = server.memory(), Memory(server)
+        idle = server.memory()
         load = {"offers": json.dumps(offers(scale, settings.woken)), "pid": server.process.pid, "n": 10_000 // scale, "services": 1_000 // scale, "prefix": "t"}
-        figures = generate(
-            generator, "offers", cluster.addresses(), meanwhile=memory.watch, ttl=f"{TTL_S}s", warm="10s", d=f"{seconds}s", **load
-        )
-        counted = cluster.metrics(server)
-        figures["idle_mb"], figures["most_mb"] = idle / 1e6, memory.most / 1e6
-        figures["expired"] = counted["sider_check_expired_total"]
+        with Watched(cluster.servers) as watched:
+            figures = generate(
+                generator, "offers", cluster.addresses(), ttl=f"{TTL_S}s", warm="10s", d=f"{seconds}s", **load
+            )
+        figures["idle_mb"], figures["most_mb"], figures["expired"] = idle / 1e6, watched.most / 1e6, watched.expired
         return figures
 
 
@@ -80,7 +67,7 @@ def table(figures):
     polls = figures["polls"]
     if polls["wakes"] > 0:
         latencies = " | ".join(number(polls[quantile]) for quantile in ("p50_ms", "p99_ms", "max_ms"))
-        print(f"| polls woken, from the write on | | {number(polls['wakes'] / figures['seconds'])} | {latencies} | |")
+        print(f"| polls woken, from when the write was due | | {number(polls['wakes'] / figures['seconds'])} | {latencies} | |")
     late = figures["renewals"]["late_p99_ms"]
     beyond = figures["checks_beyond_ttl"]
     print(f"\nMemory: {figures['idle_mb']:.0f} MB idle, {figures['parked_mb']:.0f} MB when all is registered and parked, "

@@ -117,7 +117,7 @@ func (etcdTarget) renew(worker int) operation {
 }
 
 // The watchers share the connections, and those of one connection its stream.
-func (etcdTarget) watch() func(int) (time.Duration, time.Duration) {
+func (etcdTarget) watch() (func(), func(int) (time.Duration, time.Duration)) {
 	writer, key := dial(0), "/watched"
 	put := func(round int) {
 		_, err := writer.Put(always, key, fmt.Sprint(round))
@@ -129,17 +129,19 @@ func (etcdTarget) watch() func(int) (time.Duration, time.Duration) {
 		clients[i] = dial(i)
 	}
 	woken := make(chan time.Time, *number)
-	for i := range *number {
-		changes := clients[i%len(clients)].Watch(always, key)
-		go func() {
-			for change := range changes {
-				if len(change.Events) > 0 {
-					woken <- time.Now()
+	park := sync.OnceFunc(func() {
+		for i := range *number {
+			changes := clients[i%len(clients)].Watch(always, key)
+			go func() {
+				for change := range changes {
+					if len(change.Events) > 0 {
+						woken <- time.Now()
+					}
 				}
-			}
-		}()
-	}
-	return func(round int) (time.Duration, time.Duration) {
+			}()
+		}
+	})
+	return park, func(round int) (time.Duration, time.Duration) {
 		return wakes(func() { put(round) }, woken)
 	}
 }

@@ -2,11 +2,12 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -14,49 +15,91 @@ import (
 
 type httpTarget struct{}
 
-// A connection that requests are written to by hand: the generator shares the processors with the server.
+// A connection that requests are written to by hand, and answers read: the generator shares the processors with the server.
 type connection struct {
-	socket net.Conn
-	reader *bufio.Reader
-	host   string
+	socket  net.Conn
+	reader  *bufio.Reader
+	host    string
+	request []byte // The room of the last one.
 }
 
-func connect(address string) *connection {
+// What came back. The content is there until the next request, and only if it fits into the connection's buffer.
+type answer struct {
+	status  int
+	index   int64
+	length  int
+	content []byte
+}
+
+var errClosed = errors.New("the connection was closed")
+
+func connect(address string) *connection { return connectReading(address, 4096) }
+
+// connectReading keeps contents of so many bytes.
+func connectReading(address string, room int) *connection {
 	dialer := dialer()
 	socket, err := dialer.Dial("tcp", address)
 	must(err)
-	return &connection{socket, bufio.NewReaderSize(socket, 4096), address}
+	return &connection{socket: socket, reader: bufio.NewReaderSize(socket, room), host: address}
 }
 
-// send gives the body of the answer if `keep`, and its index.
-func (c *connection) send(method, path, body string, keep bool) ([]byte, string, error) {
-	length := ""
-	if body != "" || method != "GET" {
-		length = fmt.Sprintf("Content-Length: %d\r\n", len(body))
+// send writes one request and reads its answer, of whatever status.
+func (c *connection) send(method, path, body string) (got answer, err error) {
+	c.request = fmt.Appendf(c.request[:0], "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s", method, path, c.host, len(body), body)
+	if _, err = c.socket.Write(c.request); err != nil {
+		return got, err
 	}
-	_, err := fmt.Fprintf(c.socket, "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n%s", method, path, c.host, length, body)
+	line, err := c.reader.ReadSlice('\n')
 	if err != nil {
-		return nil, "", err
+		return got, err
 	}
-	answer, err := http.ReadResponse(c.reader, nil)
-	if err != nil {
-		return nil, "", err
+	if len(line) < 12 {
+		return got, fmt.Errorf("no status: %q", line)
 	}
-	defer answer.Body.Close()
-	var content []byte
-	if keep || answer.StatusCode != 200 {
-		content, err = io.ReadAll(answer.Body)
-	} else {
-		_, err = io.Copy(io.Discard, answer.Body)
+	got.status, err = strconv.Atoi(string(line[9:12]))
+	got.length = -1
+	closes := false
+	for err == nil {
+		line, err = c.reader.ReadSlice('\n')
+		if err != nil || len(line) <= 2 {
+			break
+		}
+		name, value, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(": "))
+		switch {
+		case len(name) == 14 && bytes.EqualFold(name, []byte("content-length")):
+			got.length, err = strconv.Atoi(string(value))
+		case len(name) == 7 && bytes.EqualFold(name, []byte("x-index")):
+			got.index, err = strconv.ParseInt(string(value), 10, 64)
+		case len(name) == 10 && bytes.EqualFold(name, []byte("connection")):
+			closes = bytes.EqualFold(value, []byte("close"))
+		}
 	}
-	if err == nil && answer.StatusCode != 200 {
-		err = fmt.Errorf("status %d: %.100s", answer.StatusCode, content)
+	if err == nil && got.length < 0 {
+		err = fmt.Errorf("status %d without a length", got.status)
 	}
-	return content, answer.Header.Get("X-Index"), err
+	if err == nil && got.length <= c.reader.Size() {
+		got.content, err = c.reader.Peek(got.length)
+	}
+	if err == nil {
+		_, err = c.reader.Discard(got.length)
+	}
+	if err == nil && closes {
+		err = errClosed
+	}
+	return got, err
+}
+
+// ask is [send] for which another status than 200 is an error.
+func (c *connection) ask(method, path, body string) (answer, error) {
+	got, err := c.send(method, path, body)
+	if err == nil && got.status != 200 {
+		err = fmt.Errorf("status %d: %.100s", got.status, got.content)
+	}
+	return got, err
 }
 
 func (c *connection) do(method, path, body string) error {
-	_, _, err := c.send(method, path, body, false)
+	_, err := c.ask(method, path, body)
 	return err
 }
 
@@ -89,7 +132,7 @@ var prepare = sync.OnceFunc(func() {
 
 func (httpTarget) query(worker int) operation {
 	prepare()
-	c := connect(addressOf(worker))
+	c := connectReading(addressOf(worker), 4096+1024*(*number))
 	path := fmt.Sprintf("/v1/health/service/prepared-%s?passing=1", *prefix)
 	if *stale {
 		path += "&stale"
@@ -97,9 +140,9 @@ func (httpTarget) query(worker int) operation {
 	until := time.Now().Add(5 * time.Second)
 	for {
 		var found []any
-		body, _, err := c.send("GET", path, "", true)
+		got, err := c.ask("GET", path, "")
 		must(err)
-		must(json.Unmarshal(body, &found))
+		must(json.Unmarshal(got.content, &found))
 		if len(found) == *number {
 			break
 		}
@@ -126,7 +169,7 @@ func (httpTarget) renew(worker int) operation {
 	}
 }
 
-func (httpTarget) watch() func(int) (time.Duration, time.Duration) {
+func (httpTarget) watch() (func(), func(int) (time.Duration, time.Duration)) {
 	writer := connect(addressOf(0))
 	register := func(round int) {
 		must(writer.do("PUT", "/v1/agent/service/register", instance("watched", fmt.Sprintf("w-%d", round), 1)))
@@ -139,21 +182,16 @@ func (httpTarget) watch() func(int) (time.Duration, time.Duration) {
 	}
 	woken := make(chan time.Time, *number)
 	park := func() {
-		_, index, err := writer.send("GET", path, "", false)
+		now, err := writer.ask("GET", path, "")
 		must(err)
 		for _, c := range connections {
 			go func() {
-				must(c.do("GET", path+"?wait=300s&index="+index, ""))
+				must(c.do("GET", fmt.Sprintf("%s?wait=300s&index=%d", path, now.index), ""))
 				woken <- time.Now()
 			}()
 		}
 	}
-	park()
-	return func(round int) (time.Duration, time.Duration) {
-		if round > 1 {
-			park()
-			time.Sleep(settling())
-		}
+	return park, func(round int) (time.Duration, time.Duration) {
 		return wakes(func() { register(round) }, woken)
 	}
 }

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/bits"
 	"net"
-	"os"
 	"sort"
 	"strconv"
 	"strings"
@@ -52,79 +50,26 @@ func newTally() tally {
 	return tally{statuses: map[int]int64{}, done: map[int64]int64{}, declined: map[int64]int64{}}
 }
 
-var errClosed = errors.New("the connection was closed")
-
-// exchange sends a request and reads the answer with as little work as can be; `content` is of the next call's buffer.
-func (c *connection) exchange(request []byte) (status int, index int64, content []byte, err error) {
-	if _, err = c.socket.Write(request); err != nil {
-		return 0, 0, nil, err
-	}
-	line, err := c.reader.ReadSlice('\n')
-	if err != nil {
-		return 0, 0, nil, err
-	}
-	if len(line) < 12 {
-		return 0, 0, nil, fmt.Errorf("no status: %q", line)
-	}
-	status, err = strconv.Atoi(string(line[9:12]))
-	length, closes := -1, false
-	for err == nil {
-		line, err = c.reader.ReadSlice('\n')
-		if err != nil || len(line) <= 2 {
-			break
-		}
-		name, value, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(": "))
-		switch {
-		case len(name) == 14 && bytes.EqualFold(name, []byte("content-length")):
-			length, err = strconv.Atoi(string(value))
-		case len(name) == 7 && bytes.EqualFold(name, []byte("x-index")):
-			index, err = strconv.ParseInt(string(value), 10, 64)
-		case len(name) == 10 && bytes.EqualFold(name, []byte("connection")):
-			closes = bytes.EqualFold(value, []byte("close"))
-		}
-	}
-	if err == nil && length < 0 {
-		err = fmt.Errorf("status %d without a length", status)
-	}
-	if err != nil {
-		return status, 0, nil, err
-	}
-	if length <= c.reader.Size() {
-		content, err = c.reader.Peek(length)
-	}
-	if err == nil {
-		_, err = c.reader.Discard(length)
-	}
-	if err == nil && closes {
-		err = errClosed
-	}
-	return status, index, content, err
-}
-
-func write(buffer []byte, method, path, host, body string) []byte {
-	return fmt.Appendf(buffer[:0], "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s", method, path, host, len(body), body)
-}
-
 // The request n of an offer.
-func (o *offer) request(buffer []byte, n int64, host string) []byte {
+func (o *offer) request(n int64) (method, path, body string) {
 	id := o.First + n
 	switch o.Kind {
 	case "renew":
-		return write(buffer, "PUT", fmt.Sprintf("/v1/agent/check/pass/chk:%s-%d:0", o.Prefix, n%o.Number), host, "")
+		return "PUT", fmt.Sprintf("/v1/agent/check/pass/chk:%s-%d:0", o.Prefix, n%o.Number), ""
 	case "register":
 		if o.Number > 0 {
 			id = scattered(n, o.Number)
 		}
 		// The port differs each time: else a registration would change nothing.
 		body := instanceOf(fmt.Sprintf("%s-%d", o.Prefix, id%o.Services), fmt.Sprintf("%s-%d", o.Prefix, id), n, o.TTL)
-		return write(buffer, "PUT", "/v1/agent/service/register", host, body)
+		return "PUT", "/v1/agent/service/register", body
 	case "deregister":
-		return write(buffer, "PUT", fmt.Sprintf("/v1/agent/service/deregister/%s-%d", o.Prefix, id), host, "")
+		return "PUT", fmt.Sprintf("/v1/agent/service/deregister/%s-%d", o.Prefix, id), ""
 	case "query":
-		return write(buffer, "GET", fmt.Sprintf("/v1/health/service/%s-%d?passing=1", o.Prefix, n%o.Services), host, "")
+		return "GET", fmt.Sprintf("/v1/health/service/%s-%d?passing=1", o.Prefix, n%o.Services), ""
 	}
 	fail("unknown kind of offer:", o.Kind)
-	return nil
+	return
 }
 
 // scattered takes the numbers below `among` in turn, neighbours far from each other.
@@ -213,8 +158,6 @@ func offers() {
 	// What comes later than at once has a delay of more than this.
 	time.Sleep(time.Until(begun.Add(min(*warm, 3500*time.Millisecond))))
 	parked := resident()
-	time.Sleep(time.Until(measured))
-	must(json.NewEncoder(os.Stdout).Encode(map[string]any{"measuring": true}))
 	time.Sleep(time.Until(until))
 	streaming.Store(false)
 	group.Wait()
@@ -266,7 +209,6 @@ func (o *offer) run(connections []*connection, begun, measured, until time.Time)
 }
 
 func (t *tally) work(o *offer, c *connection, sequence *atomic.Int64, begun, measured, until time.Time) {
-	var buffer []byte
 	for {
 		n := sequence.Add(1) - 1
 		due := begun.Add(time.Duration(float64(n) / o.Rate * float64(time.Second)))
@@ -282,33 +224,32 @@ func (t *tally) work(o *offer, c *connection, sequence *atomic.Int64, begun, mea
 			}
 			continue
 		}
-		buffer = o.request(buffer, n, c.host)
-		status, index, content, err := c.exchange(buffer)
+		got, err := c.send(o.request(n))
 		answered := time.Now()
 		if err != nil {
 			t.problem = err.Error()
 			c.socket.Close()
 			*c = *connect(c.host)
 		}
-		if status == 200 && err == nil && o.Kind == "renew" && o.Prefix == *prefix {
+		if got.status == 200 && err == nil && o.Kind == "renew" && o.Prefix == *prefix {
 			renewals[n%o.Number].note(sent, answered)
 		}
-		if status == 200 && (o.Kind == "register" || o.Kind == "deregister") {
-			changes.Store(index, due)
+		if got.status == 200 && (o.Kind == "register" || o.Kind == "deregister") {
+			changes.Store(got.index, due)
 		}
 		second := int64(answered.Sub(measured).Seconds())
 		within := !answered.Before(measured) && answered.Before(until)
-		if within && status == 200 {
+		if within && got.status == 200 {
 			t.done[second]++
-		} else if within && status != 0 {
+		} else if within && got.status != 0 {
 			t.declined[second]++
 		}
 		if !counts {
 			continue
 		}
-		t.statuses[status]++
+		t.statuses[got.status]++
 		t.late = append(t.late, sent.Sub(due))
-		switch status {
+		switch got.status {
 		case 200:
 			t.accepted = append(t.accepted, answered.Sub(due))
 			t.sent = append(t.sent, answered.Sub(sent))
@@ -316,34 +257,32 @@ func (t *tally) work(o *offer, c *connection, sequence *atomic.Int64, begun, mea
 			t.refused = append(t.refused, answered.Sub(due))
 			t.refusedSent = append(t.refusedSent, answered.Sub(sent))
 		default:
-			t.problem = fmt.Sprintf("status %d: %.100s", status, content)
+			t.problem = fmt.Sprintf("status %d: %.100s", got.status, got.content)
 		}
 	}
 }
 
 // poll asks for a service's health, again and again, each time for what is newer than the last answer.
 func (t *tally) poll(o *offer, worker int64, c *connection, measured, until time.Time) {
-	var buffer []byte
 	index := int64(0)
 	// Not all at the same moment.
 	time.Sleep(time.Duration(worker) * 200 * time.Microsecond)
 	for streaming.Load() {
 		path := fmt.Sprintf("/v1/health/service/%s-%d?wait=300s&index=%d", o.Prefix, worker%o.Services, index)
-		buffer = write(buffer, "GET", path, c.host, "")
 		must(c.socket.SetReadDeadline(until.Add(200 * time.Millisecond)))
-		status, newer, _, err := c.exchange(buffer)
+		got, err := c.send("GET", path, "")
 		at := time.Now()
 		if failure := net.Error(nil); errors.As(err, &failure) && failure.Timeout() {
 			return
 		}
-		if err != nil || status != 200 {
-			t.problem = fmt.Sprintf("a poll ended: status %d, %v", status, err)
+		if err != nil || got.status != 200 {
+			t.problem = fmt.Sprintf("a poll ended: status %d, %v", got.status, err)
 			return
 		}
 		if index > 0 && at.After(measured) {
-			t.polls = append(t.polls, wake{newer, at})
+			t.polls = append(t.polls, wake{got.index, at})
 		}
-		index = newer
+		index = got.index
 	}
 }
 
@@ -445,9 +384,9 @@ func expire() {
 // passing looks whether an instance passes, service by service until one has some.
 func passing(c *connection) bool {
 	for service := range *services {
-		body, _, err := c.send("GET", fmt.Sprintf("/v1/health/service/%s-%d?passing=1&stale", *prefix, service), "", true)
+		got, err := c.ask("GET", fmt.Sprintf("/v1/health/service/%s-%d?passing=1&stale", *prefix, service), "")
 		must(err)
-		if len(body) > 4 {
+		if got.length > 4 {
 			return true
 		}
 	}
