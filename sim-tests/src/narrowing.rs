@@ -208,7 +208,9 @@ impl Narrowing {
         if let (Some(filter), Some(shape)) = (&self.filter, Shape::of(ask)) {
             parameters.push(format!("filter={}", escaped(&filter.written(shape))));
         }
-        parameters.extend(self.near.iter().map(|_| "near=_agent".to_owned()));
+        if self.near.is_some() {
+            parameters.push("near=_agent".to_owned());
+        }
         parameters
     }
 

@@ -289,6 +289,41 @@ fn a_name_that_means_something_to_the_reader_of_json_is_no_key() {
 }
 
 #[test]
+fn what_a_catalog_registration_lacks_is_a_servers_error_there_alone() {
+    let api = Api::new();
+    for (body, reason) in [
+        (
+            json!({"Node": "n"}),
+            "Must provide address if SkipNodeUpdate is not set",
+        ),
+        (
+            json!({"Node": "n", "Address": "a", "ID": "7"}),
+            "Bad node ID: uuid string is wrong length",
+        ),
+        (
+            json!({"Node": "n", "Address": "a", "Service": {"ID": "q"}}),
+            "Must provide service name (Service.Service) when service ID is provided",
+        ),
+    ] {
+        let line = "PUT /v1/catalog/register";
+        refused(
+            &api,
+            line,
+            &body.to_string(),
+            StatusCode::INTERNAL_SERVER_ERROR,
+            reason,
+        );
+        let answer = api.request("PUT /v1/batch/register", &json!([body]).to_string());
+        assert_ne!(
+            answer.status,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "{}",
+            answer.body
+        );
+    }
+}
+
+#[test]
 fn there_are_no_gateways_and_no_access_control() {
     let api = Api::new();
     for path in ["/v1/health/ingress/web", "/v1/catalog/gateway-services/gate"] {

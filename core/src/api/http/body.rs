@@ -57,14 +57,13 @@ impl FromRequest<Server> for TransactionBody {
     async fn from_request(request: Request, server: &Server) -> Result<Self, ApiError> {
         let bytes = read(request).await?;
         check_length(&bytes, server.config().transaction_bytes_max, "txn_max_req_len")?;
-        let parsed = serde_json::from_slice(&bytes).map_err(|error: serde_json::Error| {
+        let Plain(parsed) = serde_json::from_slice(&bytes).map_err(|error| {
             let reason = match error.is_eof() {
                 true => "unexpected EOF".to_owned(),
                 false => error.to_string(),
             };
             ApiError::bad_request(format!("Failed to parse body: {reason}"))
         })?;
-        let Plain(parsed) = parsed;
         Ok(TransactionBody(parsed))
     }
 }

@@ -3,11 +3,11 @@
 
 use std::borrow::Cow;
 
-use axum::{body::Body, response::Response};
-use http::{HeaderMap, Uri, header};
+use axum::response::Response;
+use http::{HeaderMap, Uri};
 use serde::Deserialize;
 
-use super::{AN_AGENT, FROM_AN_AGENT, options::Parameters};
+use super::{AN_AGENT, FROM_AN_AGENT, options::Parameters, reply::rewritten};
 use crate::registry::NodeName;
 
 /// What paths begin with whose answers are lists with a node in each entry, and are ordered by Consul, too.
@@ -56,16 +56,7 @@ pub(super) async fn sort(response: Response, node: &str) -> Response {
     if !response.status().is_success() {
         return response;
     }
-    let (mut parts, body) = response.into_parts();
-    // Our bodies are complete in memory: reading one can't fail.
-    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
-    match sorted(&bytes, node) {
-        Some(sorted) => {
-            parts.headers.remove(header::CONTENT_LENGTH);
-            Response::from_parts(parts, Body::from(sorted))
-        }
-        None => Response::from_parts(parts, Body::from(bytes)),
-    }
+    rewritten(response, |list| sorted(list, node)).await
 }
 
 /// An entry of a list: of a node, or with one in it.

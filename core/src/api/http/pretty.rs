@@ -1,7 +1,9 @@
 //! `?pretty`: JSON with indentation. Works on the encoded bytes, so that the order of fields stays.
 
-use axum::{body::Body, response::Response};
+use axum::response::Response;
 use http::header;
+
+use super::reply::rewritten;
 
 /// Whether a query string has the parameter `pretty`.
 pub(crate) fn is_asked_for(query: Option<&str>) -> bool {
@@ -20,15 +22,7 @@ pub(crate) async fn indent(response: Response) -> Response {
     if !json {
         return response;
     }
-    let (mut parts, body) = response.into_parts();
-    match axum::body::to_bytes(body, usize::MAX).await {
-        Ok(bytes) => {
-            parts.headers.remove(header::CONTENT_LENGTH);
-            Response::from_parts(parts, Body::from(indented(&bytes)))
-        }
-        // Our bodies are complete in memory: reading one can't fail.
-        Err(_) => Response::from_parts(parts, Body::empty()),
-    }
+    rewritten(response, |json| Some(indented(json))).await
 }
 
 /// Indents by four spaces, as Consul does. `json` must be compact and valid.

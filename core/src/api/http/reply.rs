@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::Body,
+    body::{Body, to_bytes},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -196,6 +196,20 @@ impl Reply {
     pub fn content_type(&mut self, content_type: &'static str) {
         self.headers
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+}
+
+/// A response with another body, made of its own; as it is if none can be made of that.
+pub(crate) async fn rewritten(response: Response, change: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Response {
+    let (mut parts, body) = response.into_parts();
+    // Our bodies are complete in memory: reading one can't fail.
+    let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    match change(&bytes) {
+        Some(changed) => {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            Response::from_parts(parts, Body::from(changed))
+        }
+        None => Response::from_parts(parts, Body::from(bytes)),
     }
 }
 
