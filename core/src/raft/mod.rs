@@ -266,10 +266,31 @@ impl RaftStatus {
     /// The leader, unless it was silent for [`limits::LEADER_SILENCE_MAX`], or was never heard of since this server runs:
     /// then nobody knows whether it still leads.
     pub fn known_leader(&self) -> Option<&(ServerId, ServerAddress)> {
-        let heard = self
-            .last_contact_ms
-            .is_some_and(|contact| Duration::from_millis(contact) <= limits::LEADER_SILENCE_MAX);
-        self.leader.as_ref().filter(|_| heard)
+        let standing = Standing::new(self.leader.is_some(), self.last_contact_ms, 0);
+        self.leader.as_ref().filter(|_| standing.known_leader)
+    }
+}
+
+/// What of [`RaftStatus`] single requests need.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// See [`RaftStatus::known_leader`].
+    pub known_leader: bool,
+    /// See [`RaftStatus::last_contact_ms`].
+    pub last_contact: Option<Duration>,
+    /// How many members there are, this server among them or not.
+    pub members: usize,
+}
+
+impl Standing {
+    pub(crate) fn new(led: bool, last_contact_ms: Option<u64>, members: usize) -> Self {
+        let last_contact = last_contact_ms.map(Duration::from_millis);
+        let heard = last_contact.is_some_and(|contact| contact <= limits::LEADER_SILENCE_MAX);
+        Standing {
+            known_leader: led && heard,
+            last_contact,
+            members,
+        }
     }
 }
 
@@ -302,6 +323,8 @@ pub trait Consensus: Send + Sync + 'static {
     fn registry(&self) -> &RwLock<Registry>;
     /// What is known now.
     fn status(&self) -> RaftStatus;
+    /// The part of [`Self::status`] that single requests need.
+    fn standing(&self) -> Standing;
     /// Sends a message to the [`PeerService`] of another server.
     fn call_peer<'a>(
         &'a self,

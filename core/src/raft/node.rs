@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{
     ApplyListener, Committed, Consensus, MembershipError, PeerService, ProposeError, RaftConfig, RaftStatus,
-    ReadIndexError, ServerAddress, ServerId,
+    ReadIndexError, ServerAddress, ServerId, Standing,
     background::{checkpoint_regularly, role, watch_leadership},
     checkpoint::Checkpoints,
     codec::{FORMAT_VERSION, StoreError},
@@ -433,6 +433,17 @@ impl<R: Runtime> Consensus for RaftNode<R> {
             voters,
             learners,
         }
+    }
+
+    fn standing(&self) -> Standing {
+        let watched = self.raft.metrics();
+        let metrics = watched.borrow_watched();
+        let members = metrics.membership_config.membership().nodes().count();
+        Standing::new(
+            metrics.current_leader.is_some(),
+            self.last_contact(&metrics),
+            members,
+        )
     }
 
     fn call_peer<'a>(

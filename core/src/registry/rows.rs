@@ -308,7 +308,9 @@ struct KeyWriter(Vec<u8>);
 
 impl KeyWriter {
     fn new(kind: u8) -> Self {
-        KeyWriter(vec![kind])
+        let mut bytes = Vec::with_capacity(KEY_BYTES_USUAL);
+        bytes.push(kind);
+        KeyWriter(bytes)
     }
 
     fn byte(mut self, byte: u8) -> Self {
@@ -331,13 +333,21 @@ impl KeyWriter {
     }
 
     fn finish(self) -> Bytes {
-        Bytes::from(self.0)
+        Bytes::copy_from_slice(&self.0)
     }
 }
 
+/// Room that most keys and most rows fit in, in bytes: they are copied from there into what is as long as they are.
+const KEY_BYTES_USUAL: usize = 128;
+const ROW_BYTES_USUAL: usize = 1024;
+
 pub(super) fn encode(version: u8, content: &impl Serialize) -> Bytes {
-    let bytes = postcard::to_extend(content, vec![version]);
-    Bytes::from(bytes.expect("what the registry holds can be serialised, and memory does not refuse it"))
+    let mut room = Vec::with_capacity(ROW_BYTES_USUAL);
+    room.push(version);
+    let bytes = postcard::to_extend(content, room);
+    Bytes::copy_from_slice(
+        &bytes.expect("what the registry holds can be serialised, and memory does not refuse it"),
+    )
 }
 
 /// Whether [`encode`] gives these bytes.

@@ -62,10 +62,8 @@ impl Inner {
         let differs = |known: &Answer, answer: &Answer| {
             answer.index > index && (behind(known) || !answer.view.same_content(&known.view))
         };
-        while self.platform().until(timeout, parked.woken()).await.is_some() {
+        while let Some(begun) = self.platform().until(timeout, parked.woken()).await {
             self.serving()?;
-            let coalesced = self.platform().now() + limits::COALESCE_WINDOW;
-            self.platform().sleep_until(coalesced.min(timeout)).await;
             // The state here knows of every change that woke: if it shows none, no round to the leader is needed.
             let now = self.evaluate(query, freshness);
             if !differs(&known, &now) {
@@ -74,7 +72,7 @@ impl Inner {
                 }
                 continue;
             }
-            let freshness = self.settle(options.consistency).await?;
+            let freshness = self.settle_after(options.consistency, begun).await?;
             let answer = self.evaluate(query, freshness);
             if differs(&known, &answer) {
                 return Ok(answer);

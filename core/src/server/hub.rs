@@ -1,13 +1,16 @@
 //! Where blocking queries are parked, by the topic of what they ask.
 //!
 //! A waiter registers *before* it looks at the topic's index: a change between the look and the wait then finds it
-//! registered, and no wake is lost. A wake says "look again", no more: it may be folded with others, or turn out to
-//! change nothing for this waiter. Waiters of a topic are woken in the order of their arrival.
+//! registered, and no wake is lost. A change stirs its topic, and what stirs it within [`limits::COALESCE_WINDOW`] makes one
+//! wake. A wake says "look again", no more: it may turn out to change nothing for this waiter. Waiters of a topic are
+//! woken in the order of their arrival.
+//!
+//! [`limits::COALESCE_WINDOW`]: crate::limits::COALESCE_WINDOW
 //!
 //! A waiter costs one map entry here and a copy of its topic, a few hundred bytes. Dropping [`Parked`] frees them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     ops::Bound,
     pin::Pin,
@@ -29,11 +32,14 @@ struct State {
     next_waiter: u64,
     waiters: usize,
     topics: BTreeMap<Topic, BTreeMap<u64, Waiter>>,
+    /// Topics that changed and whose waiters are about to be woken.
+    stirred: BTreeSet<Topic>,
 }
 
 #[derive(Debug, Default)]
 struct Waiter {
-    woken: bool,
+    /// How many read rounds had begun when it was woken.
+    woken: Option<u64>,
     waker: Option<Waker>,
 }
 
@@ -70,29 +76,43 @@ impl Hub {
         })
     }
 
-    /// Wakes who waits for one of `topics`.
-    pub(super) fn wake(&self, topics: &[Topic]) {
-        let mut wakers = Vec::new();
-        {
-            let mut state = self.lock();
-            if state.topics.is_empty() {
-                return;
-            }
-            for topic in topics {
-                state.wake(topic.folded().as_ref().unwrap_or(topic), &mut wakers);
-                if let Topic::Key(key) = topic {
-                    state.wake_prefixes_of(key, &mut wakers);
-                }
+    /// Notes that these topics changed: gives those that are waited for and to be [woken](Self::wake), but for those that
+    /// are about to be already.
+    pub(super) fn stir(&self, topics: &[Topic]) -> Vec<Topic> {
+        let mut stirred = Vec::new();
+        let mut state = self.lock();
+        if state.topics.is_empty() {
+            return stirred;
+        }
+        for topic in topics {
+            state.stir(topic.folded().as_ref().unwrap_or(topic), &mut stirred);
+            if let Topic::Key(key) = topic {
+                state.stir_prefixes_of(key, &mut stirred);
             }
         }
+        stirred
+    }
+
+    /// Wakes who waits for one of these, as [`Self::stir`] gave them. `begun`: how many read rounds have begun.
+    pub(super) fn wake(&self, stirred: &[Topic], begun: u64) {
+        let mut wakers = Vec::new();
+        let mut state = self.lock();
+        for topic in stirred {
+            state.stirred.remove(topic);
+            let waiters = state.topics.get_mut(topic).into_iter().flatten();
+            waiters.for_each(|(_, waiter)| waiter.wake(begun, &mut wakers));
+        }
+        drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Wakes everyone: the whole state was replaced, or the server stops.
-    pub(super) fn wake_all(&self) {
+    pub(super) fn wake_all(&self, begun: u64) {
         let mut wakers = Vec::new();
         for waiters in self.lock().topics.values_mut() {
-            waiters.values_mut().for_each(|waiter| waiter.wake(&mut wakers));
+            waiters
+                .values_mut()
+                .for_each(|waiter| waiter.wake(begun, &mut wakers));
         }
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -113,14 +133,14 @@ impl Hub {
 }
 
 impl State {
-    fn wake(&mut self, topic: &Topic, wakers: &mut Vec<Waker>) {
-        if let Some(waiters) = self.topics.get_mut(topic) {
-            waiters.values_mut().for_each(|waiter| waiter.wake(wakers));
+    fn stir(&mut self, topic: &Topic, stirred: &mut Vec<Topic>) {
+        if self.topics.contains_key(topic) && self.stirred.insert(topic.clone()) {
+            stirred.push(topic.clone());
         }
     }
 
-    /// Wakes who waits for any prefix of a key. Costs what is waited for, not the key's length.
-    fn wake_prefixes_of(&mut self, key: &Key, wakers: &mut Vec<Waker>) {
+    /// Stirs all prefixes of a key. Costs what is waited for, not the key's length.
+    fn stir_prefixes_of(&mut self, key: &Key, stirred: &mut Vec<Topic>) {
         let mut below = Bound::Included(Topic::KeyPrefix(key.clone()));
         loop {
             let candidate = self.topics.range((Bound::Unbounded, below.as_ref())).next_back();
@@ -129,7 +149,7 @@ impl State {
             };
             if key.starts_with(prefix) {
                 let topic = topic.clone();
-                self.wake(&topic, wakers);
+                self.stir(&topic, stirred);
                 below = Bound::Excluded(topic);
             } else {
                 // No prefix of the key lies between what it has in common with this one and this one.
@@ -141,8 +161,8 @@ impl State {
 }
 
 impl Waiter {
-    fn wake(&mut self, wakers: &mut Vec<Waker>) {
-        self.woken = true;
+    fn wake(&mut self, begun: u64, wakers: &mut Vec<Waker>) {
+        self.woken = Some(begun);
         wakers.extend(self.waker.take());
     }
 }
@@ -157,7 +177,8 @@ pub(super) struct Parked {
 
 impl Parked {
     /// Ends when the topic was woken since the last call of this function ended, or since the waiter registered. What
-    /// is read after it ended holds the change that woke; a later change wakes anew.
+    /// is read after it ended holds the change that woke; a later change wakes anew. Gives how many read rounds had begun
+    /// at the wake.
     pub(super) fn woken(&self) -> Woken<'_> {
         Woken(self)
     }
@@ -184,9 +205,9 @@ impl Drop for Parked {
 pub(super) struct Woken<'a>(&'a Parked);
 
 impl Future for Woken<'_> {
-    type Output = ();
+    type Output = u64;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u64> {
         let parked = self.0;
         let mut state = parked.hub.lock();
         let waiter = state
@@ -194,9 +215,8 @@ impl Future for Woken<'_> {
             .get_mut(&parked.topic)
             .and_then(|waiters| waiters.get_mut(&parked.id))
             .expect("registered until dropped");
-        if waiter.woken {
-            waiter.woken = false;
-            return Poll::Ready(());
+        if let Some(begun) = waiter.woken.take() {
+            return Poll::Ready(begun);
         }
         match &mut waiter.waker {
             Some(waker) => waker.clone_from(context.waker()),
@@ -227,17 +247,37 @@ mod tests {
         parked.woken().poll_unpin(&mut context).is_ready()
     }
 
+    fn change(hub: &Hub, topic: Topic) {
+        hub.wake(&hub.stir(&[topic]), 0);
+    }
+
     #[test]
     fn a_wake_between_registering_and_waiting_is_not_lost() {
         let hub = Arc::new(Hub::new(10));
         let parked = hub.park(topic("web")).expect("below the limit");
-        hub.wake(&[topic("web")]);
+        change(&hub, topic("web"));
         assert!(is_woken(&parked));
         assert!(!is_woken(&parked), "one wake ends one wait");
-        hub.wake(&[topic("db")]);
+        change(&hub, topic("db"));
         assert!(!is_woken(&parked));
-        hub.wake_all();
+        hub.wake_all(0);
         assert!(is_woken(&parked));
+    }
+
+    #[test]
+    fn changes_of_a_topic_are_folded_until_its_waiters_are_woken() {
+        let hub = Arc::new(Hub::new(10));
+        let first = hub.park(topic("web")).expect("below the limit");
+        let stirred = hub.stir(&[topic("web"), topic("db")]);
+        assert_eq!(stirred, [topic("web")], "nobody waits for the other");
+        let late = hub.park(topic("web")).expect("below the limit");
+        assert!(hub.stir(&[topic("web")]).is_empty(), "about to be woken already");
+        assert!(!is_woken(&first));
+        hub.wake(&stirred, 7);
+        let mut context = Context::from_waker(noop_waker_ref());
+        assert_eq!(first.woken().poll_unpin(&mut context), Poll::Ready(7));
+        assert!(is_woken(&late));
+        assert_eq!(hub.stir(&[topic("web")]), stirred, "a later change wakes anew");
     }
 
     #[test]
@@ -257,7 +297,7 @@ mod tests {
             })
             .collect();
         for written in names {
-            hub.wake(&[Topic::Key(key(written))]);
+            change(&hub, Topic::Key(key(written)));
             for (prefix, parked) in &parked {
                 assert_eq!(
                     is_woken(parked),

@@ -57,8 +57,14 @@ pub(super) struct Metrics {
 
 #[derive(Clone, Debug, Default)]
 struct Http {
-    requests: BTreeMap<(String, String, u16), u64>,
-    durations: BTreeMap<String, Histogram>,
+    routes: BTreeMap<String, Route>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Route {
+    /// How many there were of each method and status.
+    requests: BTreeMap<(&'static str, u16), u64>,
+    durations: Histogram,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -97,22 +103,18 @@ impl Metrics {
     }
 
     /// Takes note of a request that was answered. Routes beyond [`limits::METRIC_ROUTES_MAX`] count as `other`.
-    pub(super) fn count_request(&self, route: &str, method: &str, status: u16, took: Duration) {
+    pub(super) fn count_request(&self, route: &str, method: &'static str, status: u16, took: Duration) {
         let mut http = self.http();
-        let known = http.durations.contains_key(route);
-        let route = if known || http.durations.len() < limits::METRIC_ROUTES_MAX {
-            route
-        } else {
-            "other"
+        // Most are known: their names are not copied.
+        let route = match http.routes.contains_key(route) {
+            true => http.routes.get_mut(route).expect("it was there just now"),
+            false if http.routes.len() < limits::METRIC_ROUTES_MAX => {
+                http.routes.entry(route.to_owned()).or_default()
+            }
+            false => http.routes.entry("other".to_owned()).or_default(),
         };
-        // A client may send any word as a method.
-        let method = match method {
-            "GET" | "HEAD" | "PUT" | "POST" | "DELETE" | "OPTIONS" | "PATCH" => method,
-            _ => "other",
-        };
-        let request = (route.to_owned(), method.to_owned(), status);
-        *http.requests.entry(request).or_default() += 1;
-        http.durations.entry(route.to_owned()).or_default().observe(took);
+        *route.requests.entry((method, status)).or_default() += 1;
+        route.durations.observe(took);
     }
 
     fn fsync(&self) -> MutexGuard<'_, Histogram> {
@@ -269,20 +271,22 @@ impl Scrape {
         let name = "sider_http_requests";
         let mut requests =
             encoder.encode_descriptor(name, "HTTP requests answered", None, MetricType::Counter)?;
-        for ((path, method, status), count) in &self.http.requests {
-            let status = status.to_string();
-            let labels = [("path", path.as_str()), ("method", method), ("status", &status)];
-            requests
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, u64, f64>(count, None)?;
+        for (path, route) in &self.http.routes {
+            for ((method, status), count) in &route.requests {
+                let status = status.to_string();
+                let labels = [("path", path.as_str()), ("method", method), ("status", &status)];
+                requests
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, u64, f64>(count, None)?;
+            }
         }
         let name = "sider_http_request_duration_seconds";
         let help = "Duration of HTTP requests, waits of blocking queries included, in seconds";
         let mut durations = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        for (path, histogram) in &self.http.durations {
+        for (path, Route { durations: took, .. }) in &self.http.routes {
             durations
                 .encode_family(&[("path", path.as_str())])?
-                .encode_histogram::<NoLabelSet>(histogram.sum, histogram.count, &histogram.buckets(), None)?;
+                .encode_histogram::<NoLabelSet>(took.sum, took.count, &took.buckets(), None)?;
         }
         Ok(())
     }

@@ -49,6 +49,7 @@ use std::{borrow::Borrow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::upkeep::split_address;
 pub use self::{
     autopilot::AutopilotSettings,
     countdown::{Countdown, Due},
@@ -61,7 +62,7 @@ pub use self::{
     snapshot::SnapshotStream,
     start::{Bootstrap, Introduction, Running, StartConfig, StartError, start, wipe},
     streams::{StreamEnd, StreamEvent, WatchStream},
-    upkeep::{CONSUL_VERSION, SERVERS_INSTANCE, agent_node},
+    upkeep::{CONSUL_VERSION, SERVERS_INSTANCE},
     views::SharedView,
     wiring::{Finish, Wiring},
     words::{peer_answer, peer_request},
@@ -570,8 +571,8 @@ impl Server {
     pub fn metrics_text(&self) -> String {
         self.0.metrics_text()
     }
-    /// Takes note of an HTTP request that was answered.
-    pub fn count_request(&self, route: &str, method: &str, status: u16, took: Duration) {
+    /// Takes note of an HTTP request that was answered. `method` is one of a few: clients must not be able to make up series.
+    pub fn count_request(&self, route: &str, method: &'static str, status: u16, took: Duration) {
         self.0.shared.metrics.count_request(route, method, status, took);
     }
     /// The clock, for measuring requests.

@@ -52,7 +52,7 @@ impl Inner {
             passing("topics waited for", shared.hub.topics(), limits::WATCHERS_MAX),
             passing(
                 "reads that wait for the leader",
-                self.rounds.waiting(),
+                self.shared.rounds.waiting(),
                 limits::LINEARIZABLE_READS_MAX,
             ),
             passing(

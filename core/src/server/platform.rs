@@ -1,8 +1,14 @@
 //! The clock, tasks and chance that a server needs, without naming its runtime.
 
-use std::{future::Future, marker::PhantomData, pin::pin, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    marker::PhantomData,
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
-use futures_util::future::{BoxFuture, Either, FutureExt as _, select};
+use futures_util::future::{BoxFuture, FutureExt as _};
 
 use crate::runtime::{Instant, Runtime};
 
@@ -51,10 +57,16 @@ impl<R: Runtime> Platform for RuntimePlatform<R> {
 impl dyn Platform {
     /// Ends with the output, or with `None` at the deadline. The future is polled first, always.
     pub(super) async fn until<F: Future>(&self, deadline: Instant, future: F) -> Option<F::Output> {
-        match select(pin!(future), self.sleep_until(deadline)).await {
-            Either::Left((output, _)) => Some(output),
-            Either::Right(_) => None,
-        }
+        let (mut future, mut sleep) = (pin!(future), None);
+        // What is there at once needs no timer.
+        poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => sleep
+                .get_or_insert_with(|| self.sleep_until(deadline))
+                .poll_unpin(context)
+                .map(|()| None),
+        })
+        .await
     }
 
     /// Sleeps for `duration`.

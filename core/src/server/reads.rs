@@ -3,7 +3,8 @@
 //! A linearizable read needs a *read index*: a log index such that a state with it applied holds every write that was
 //! acknowledged before the read began. The leader finds it by a round to a quorum, a follower asks the leader. One
 //! round serves all reads that were waiting when it began, and no read that came later: a round that was under way
-//! already may have looked before that read's caller heard of the latest write.
+//! already may have looked before that read's caller heard of the latest write. Who was woken by a change and looks again is
+//! served by any round that began after the wake.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -23,6 +24,7 @@ use crate::{
     limits,
     raft::ReadIndexError,
     registry::{Query, Registry},
+    runtime::Instant,
 };
 
 /// The reads that wait for a read index.
@@ -36,6 +38,10 @@ struct State {
     /// Whether a task makes rounds.
     running: bool,
     waiting: Vec<Waiting>,
+    /// How many rounds began.
+    begun: u64,
+    /// The newest round that gave a read index: how many had begun with it, and the index.
+    ended: Option<(u64, u64)>,
 }
 
 type Waiting = oneshot::Sender<Result<u64, ServerError>>;
@@ -58,22 +64,38 @@ enum RoundFailure {
 impl Inner {
     /// Ends when this server's state is as fresh as is asked for.
     pub(super) async fn settle(self: &Arc<Self>, consistency: Consistency) -> Result<Freshness, ServerError> {
+        self.settle_after(consistency, u64::MAX).await
+    }
+
+    /// As [`Self::settle`], as of a moment at which [`ReadRounds::begun`] gave `begun`: a round that began after it will do.
+    pub(super) async fn settle_after(
+        self: &Arc<Self>,
+        consistency: Consistency,
+        begun: u64,
+    ) -> Result<Freshness, ServerError> {
         self.serving()?;
         if let Consistency::Stale { max_stale } = consistency {
-            let status = self.consensus.status();
-            let contact = status.last_contact_ms.map(Duration::from_millis);
+            let standing = self.consensus.standing();
+            let contact = standing.last_contact;
             let fresh_enough = max_stale.is_none_or(|max| contact.is_some_and(|contact| contact <= max));
             if fresh_enough {
                 return Ok(Freshness {
-                    known_leader: status.known_leader().is_some(),
+                    known_leader: standing.known_leader,
                     // Never heard of one: as long as this server runs.
                     last_contact: contact
                         .unwrap_or_else(|| self.platform().now().saturating_since(self.shared.started)),
                 });
             }
         }
-        // In a box: who waits for minutes would have room for it all the while.
-        self.linearize(self.shared.config.read_timeout).boxed().await?;
+        // In boxes: who waits for minutes would have room for them all the while.
+        let limit = self.shared.config.read_timeout;
+        match self.shared.rounds.read_index_after(begun) {
+            Some(read_index) => {
+                let deadline = self.platform().now() + limit;
+                self.catch_up(read_index, deadline).boxed().await?;
+            }
+            None => self.linearize(limit).boxed().await?,
+        }
         // Halted while it waited: the state is not to be shown.
         self.serving()?;
         Ok(Freshness {
@@ -122,6 +144,10 @@ impl Inner {
             Some(Err(_)) => return Err(ServerError::Stopped("its reads were given up".into())),
             None => return Err(ServerError::NoLeader),
         };
+        self.catch_up(read_index, deadline).await
+    }
+
+    async fn catch_up(&self, read_index: u64, deadline: Instant) -> Result<(), ServerError> {
         let applied = self.consensus.wait_applied(read_index);
         match self.platform().until(deadline, applied).await {
             Some(Ok(())) => Ok(()),
@@ -150,7 +176,7 @@ impl Inner {
     /// Waits for the next round, and sees to it that there is one.
     fn join_round(self: &Arc<Self>) -> Result<oneshot::Receiver<Result<u64, ServerError>>, ServerError> {
         let (sender, receiver) = oneshot::channel();
-        let mut state = self.rounds.lock();
+        let mut state = self.shared.rounds.lock();
         if state.waiting.len() >= limits::LINEARIZABLE_READS_MAX {
             return Err(ServerError::OverLimit {
                 what: "reads that wait for the leader",
@@ -171,8 +197,8 @@ impl Inner {
     async fn make_rounds(self: Arc<Self>) {
         let mut served: Vec<Waiting> = Vec::new();
         loop {
-            {
-                let mut state = self.rounds.lock();
+            let number = {
+                let mut state = self.shared.rounds.lock();
                 served.append(&mut state.waiting);
                 // Who gave up needs no round. The others' time limits bound this loop.
                 served.retain(|reader| !reader.is_closed());
@@ -180,10 +206,15 @@ impl Inner {
                     state.running = false;
                     return;
                 }
-            }
+                state.begun += 1;
+                state.begun
+            };
             let seen = self.shared.leadership.version();
             let result = match self.round(seen).await {
-                Ok(read_index) => Ok(read_index),
+                Ok(read_index) => {
+                    self.shared.rounds.lock().ended = Some((number, read_index));
+                    Ok(read_index)
+                }
                 Err(RoundFailure::Stopped(reason)) => Err(ServerError::Stopped(reason)),
                 Err(RoundFailure::Again) => {
                     self.lose_route();
@@ -240,6 +271,17 @@ impl ReadRounds {
     /// How many reads wait for the next round.
     pub(super) fn waiting(&self) -> usize {
         self.lock().waiting.len()
+    }
+
+    /// How many rounds began.
+    pub(super) fn begun(&self) -> u64 {
+        self.lock().begun
+    }
+
+    /// What the newest round gave, if that began after so many.
+    fn read_index_after(&self, begun: u64) -> Option<u64> {
+        let (_, read_index) = self.lock().ended.filter(|(number, _)| *number > begun)?;
+        Some(read_index)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -167,32 +167,30 @@ impl Watcher {
         let speaks = (platform.now() + inner.shared.config.stream_keep_alive).min(self.ends);
         // Looked at in each round: what changes all the time without any difference must not keep it from speaking.
         while platform.now() < speaks {
-            if platform.until(speaks, self.parked.woken()).await.is_none() {
+            let Some(begun) = platform.until(speaks, self.parked.woken()).await else {
                 break;
-            }
+            };
             inner.serving()?;
-            let coalesced = platform.now() + limits::COALESCE_WINDOW;
-            platform.sleep_until(coalesced.min(speaks)).await;
             // The state here knows of every change that woke: if it shows none, no round to the leader is needed.
             let now = inner.evaluate(&self.query, LOCAL);
             if self.differs(&now) {
-                if let Some(answer) = self.look(&inner).await? {
+                if let Some(answer) = self.look(&inner, begun).await? {
                     return Ok(self.give(answer));
                 }
             } else if self.is_behind() {
                 self.known = now;
             }
         }
-        match self.look(&inner).await? {
+        match self.look(&inner, u64::MAX).await? {
             Some(answer) => Ok(self.give(answer)),
             None if platform.now() >= self.ends => Err(StreamEnd::LivedOut),
             None => Ok(StreamEvent::Unchanged),
         }
     }
 
-    /// What is there, as freshly as was asked for, if the client does not have it.
-    async fn look(&mut self, inner: &Arc<Inner>) -> Result<Option<Answer>, ServerError> {
-        let freshness = inner.settle(self.consistency).await?;
+    /// What is there, as freshly as [`Inner::settle_after`] makes it, if the client does not have it.
+    async fn look(&mut self, inner: &Arc<Inner>, begun: u64) -> Result<Option<Answer>, ServerError> {
+        let freshness = inner.settle_after(self.consistency, begun).await?;
         let answer = inner.evaluate(&self.query, freshness);
         Ok(self.differs(&answer).then_some(answer))
     }

@@ -13,7 +13,7 @@ use std::{
 use futures_util::future::FutureExt as _;
 
 use super::{
-    node_id,
+    Server, ServerConfig, node_id,
     silence::{Heard, Silence},
     wiring::{Inner, Shared},
 };
@@ -85,7 +85,12 @@ impl Inner {
             return Vec::new();
         };
         let alone = status.voters.len() + status.learners.len() <= 1;
-        let mut wanted = vec![registration(agent_node(config), None, CheckStatus::Passing)];
+        let mut members = status.voters.values().chain(status.learners.values());
+        let known = registry
+            .node(&config.agent_node)
+            .filter(|node| members.any(|member| split_address(&member.raft).0 == node.address));
+        let shared = agent_node(config, known.map(|node| node.address.as_str()));
+        let mut wanted = vec![registration(shared.clone(), None, CheckStatus::Passing)];
         let mut add = |id: &ServerId, address: &ServerAddress, voter: bool| {
             let name = id.0.to_string();
             let (host, port) = split_address(&address.raft);
@@ -98,7 +103,7 @@ impl Inner {
                     };
                     server_node(parsed, node_id(&name), address)
                 }
-                _ => agent_node(config),
+                _ => shared.clone(),
             };
             let instance = server_instance(service, node.name.clone(), port, voter, *id == status.id);
             if node.name == config.agent_node {
@@ -140,15 +145,42 @@ fn status_of(heard: Heard, registry: &Registry, node: &NodeName) -> CheckStatus 
     }
 }
 
-/// The node of registrations through `/v1/agent/*`, as every server registers it.
-pub fn agent_node(config: &super::ServerConfig) -> Node {
-    let mut node = server_node(
+/// The node of registrations through `/v1/agent/*`, as every server registers it; `address` is this server's own if it is
+/// none.
+pub(super) fn agent_node(config: &ServerConfig, address: Option<&str>) -> Node {
+    let (name, address) = (
         config.agent_node.clone(),
-        config.agent_node_id.clone(),
-        &config.agent_node_address,
+        address.unwrap_or(&config.agent_node_address),
     );
+    if config.servers_service.is_none() {
+        return Node::plain(name, address);
+    }
+    let mut node = server_node(name, config.agent_node_id.clone(), address);
     node.meta.extend(config.agent_node_meta.clone());
     node
+}
+
+impl Server {
+    /// The node of registrations through `/v1/agent/…`, which all servers share. Its address is that of the server that led
+    /// when it was first there, as long as that is a member.
+    pub fn agent_node(&self) -> Node {
+        let (config, registry) = (self.config(), self.0.registry());
+        let known = registry.node(&config.agent_node);
+        agent_node(config, known.map(|node| node.address.as_str()))
+    }
+
+    /// Says where an instance is that was registered through this server and without an address: here. Where this server is
+    /// alone, its node says so.
+    pub fn locate(&self, registration: &mut Registration) {
+        let own = &self.config().agent_node_address;
+        let Some(instance) = &mut registration.instance else {
+            return;
+        };
+        let by_node = || registration.node.address == *own && self.0.consensus.standing().members == 1;
+        if instance.address.is_empty() && !by_node() {
+            instance.address.clone_from(own);
+        }
+    }
 }
 
 fn server_node(name: NodeName, id: String, address: &str) -> Node {
@@ -200,7 +232,7 @@ fn registration(node: Node, instance: Option<Instance>, status: CheckStatus) -> 
 }
 
 /// The host and the port of an address; port 0 where it has none.
-fn split_address(address: &str) -> (&str, u16) {
+pub(crate) fn split_address(address: &str) -> (&str, u16) {
     match address.rsplit_once(':') {
         Some((host, port)) => (host.trim_matches(['[', ']']), port.parse().unwrap_or(0)),
         None => (address, 0),

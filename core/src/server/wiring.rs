@@ -38,7 +38,7 @@ use crate::{
     limits,
     observe::{Observation, Observer, SharedObserver},
     raft::{ApplyListener, Consensus, PeerService, ServerAddress},
-    registry::{Applied, Command, NodeName, Registry},
+    registry::{Applied, Command, NodeName, Registry, Topic},
     runtime::Instant,
 };
 
@@ -59,6 +59,7 @@ pub(super) struct Shared {
     /// This server's own addresses.
     pub(super) address: ServerAddress,
     pub(super) hub: Arc<Hub>,
+    pub(super) rounds: Arc<ReadRounds>,
     pub(super) views: Views,
     /// Changes of leadership and membership, and the end.
     pub(super) leadership: Signal,
@@ -80,7 +81,6 @@ pub(super) struct Shared {
 pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) consensus: Arc<dyn Consensus>,
-    pub(super) rounds: ReadRounds,
     /// Who leads, with the version of [`Shared::leadership`] at which that was looked up.
     pub(super) route: Mutex<Option<(u64, Route)>>,
     /// Whether nobody asked for the cluster of one that this server may lead: then it gives way to another cluster.
@@ -126,6 +126,7 @@ impl Wiring {
                 platform,
                 address,
                 hub: Arc::new(Hub::new(limits::WATCHERS_MAX)),
+                rounds: Arc::default(),
                 views: Views::new(config.views),
                 config,
                 leadership: Signal::default(),
@@ -171,7 +172,6 @@ impl Wiring {
             decisions: Arc::new(Semaphore::new(self.shared.config.decisions_in_flight)),
             shared: self.shared,
             consensus,
-            rounds: ReadRounds::default(),
             implicit,
             in_flight: AtomicUsize::new(0),
             renewals_in_flight: AtomicUsize::new(0),
@@ -230,7 +230,25 @@ impl Shared {
             .expect("no holder of this lock panics")
             .get_or_insert_with(|| reason.to_owned());
         self.leadership.bump();
-        self.hub.wake_all();
+        self.hub.wake_all(self.rounds.begun());
+    }
+
+    /// Wakes who waits for one of `topics`, once what changes meanwhile is there, too. By a task of its own: here the state
+    /// is locked, and thousands may wait.
+    fn wake_soon(&self, topics: &[Topic]) {
+        let stirred = self.hub.stir(topics);
+        if stirred.is_empty() {
+            return;
+        }
+        let (hub, rounds) = (self.hub.clone(), self.rounds.clone());
+        let window = self
+            .platform
+            .sleep_until(self.platform.now() + limits::COALESCE_WINDOW);
+        let wake = async move {
+            window.await;
+            hub.wake(&stirred, rounds.begun());
+        };
+        self.platform.spawn(wake.boxed());
     }
 
     /// Serves again, after a halt that turned out to be for nothing.
@@ -329,7 +347,7 @@ impl ApplyListener for Shared {
                 self.probes_changed.bump();
             }
         }
-        self.hub.wake(&applied.topics);
+        self.wake_soon(&applied.topics);
     }
 
     fn replaced(&self, registry: &Registry, log_index: u64) {
@@ -338,7 +356,7 @@ impl ApplyListener for Shared {
         self.deadlines().follow();
         self.probes().follow();
         self.views.clear();
-        self.hub.wake_all();
+        self.hub.wake_all(self.rounds.begun());
     }
 
     fn leadership_changed(&self) {

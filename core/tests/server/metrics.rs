@@ -12,7 +12,7 @@ fn every_metric_has_its_name() {
     platform.advance(secs(2) + limits::EXPIRY_BOUND);
     server.count_request("/v1/health/service/{name}", "GET", 200, millis(3));
     server.count_request("/v1/health/service/{name}", "GET", 200, millis(30));
-    server.count_request("/v1/health/service/{name}", "BREW", 405, millis(1));
+    server.count_request("/v1/health/service/{name}", "other", 405, millis(1));
     let reader = server.clone();
     let _watch =
         platform.start(async move { reader.read(health("db", &[], false), after(1, secs(60))).await });

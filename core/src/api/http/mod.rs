@@ -54,6 +54,7 @@ mod txn;
 mod watch;
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
     task::{Context, Poll},
 };
@@ -221,10 +222,11 @@ where
             }
             let took = server.now().saturating_since(began);
             // Paths that are no route share one label: clients must not be able to make up series.
-            let route = route.map_or_else(
-                || "unmatched".to_owned(),
-                |route| route.as_str().replace("{*", "{"),
-            );
+            let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+            let route = match route.contains("{*") {
+                true => Cow::Owned(route.replace("{*", "{")),
+                false => Cow::Borrowed(route),
+            };
             server.count_request(&route, method, response.status().as_u16(), took);
             Ok(response)
         };

@@ -64,7 +64,6 @@ impl Parameters {
 
     /// Every value of a parameter.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        let name = name.to_owned();
         self.0
             .iter()
             .filter(move |(key, _)| *key == name)

@@ -31,7 +31,7 @@ use crate::{
     observe::{NoObserver, SharedObserver},
     raft::{
         ApplyListener, Committed, Consensus, DiskId, MembershipError, PeerService, ProposeError, RaftStatus,
-        ReadIndexError, Role, ServerAddress, ServerId,
+        ReadIndexError, Role, ServerAddress, ServerId, Standing,
     },
     registry::{Applied, Command, Registry},
     runtime::NetworkError,
@@ -471,6 +471,11 @@ impl Consensus for Standin {
             elections: state.term,
             fatal: state.stopped.clone(),
         }
+    }
+
+    fn standing(&self) -> Standing {
+        let state = self.state();
+        Standing::new(state.leader.is_some(), state.last_contact_ms, state.voters.len())
     }
 
     fn call_peer<'a>(
