@@ -85,6 +85,8 @@ pub const OPERATIONS_PER_TRANSACTION_MAX: usize = 128;
 pub const TRANSACTION_BYTES_MAX: usize = 512 * 1024;
 /// Shortest TTL of a session; less is an error.
 pub const SESSION_TTL_MIN: Duration = Duration::from_secs(10);
+/// A session that is not renewed ends after so many of its TTLs, as in Consul: clients count on it.
+pub const SESSION_TTL_FACTOR: u32 = 2;
 /// Longest TTL of a session; more is an error.
 pub const SESSION_TTL_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Delay of the locks of a session that names none.

@@ -55,6 +55,9 @@ pub enum KeyOp {
     },
 }
 
+/// A session that is not renewed ends after so many of its TTLs, as `docs/HTTP_API.md` says.
+pub const SESSION_TTLS: u32 = 2;
+
 /// A session to create.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

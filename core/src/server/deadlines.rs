@@ -193,10 +193,11 @@ impl Deadlines {
         self.reaping.remove(key);
     }
 
-    /// Gives a session its full TTL, if it has one.
+    /// Gives a session its full time, if it has a TTL.
     fn start_session(&mut self, id: &SessionId, registry: &Registry, now: Instant) {
         if let Some(ttl) = registry.session(id).and_then(|session| session.ttl) {
-            self.sessions.start(id.clone(), now, ttl);
+            self.sessions
+                .start(id.clone(), now, ttl * limits::SESSION_TTL_FACTOR);
         }
     }
 

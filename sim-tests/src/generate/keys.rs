@@ -5,7 +5,7 @@ use super::{
     work::{NODES, Plan},
 };
 use crate::{
-    keys::{KeyOp, LAST_SEEN, NewSession, Step},
+    keys::{KeyOp, LAST_SEEN, NewSession, SESSION_TTLS, Step},
     matching::SHARED_NODE,
     operation::{Ask, CatalogEntry, Freshness, Op},
 };
@@ -19,7 +19,8 @@ impl Plan<'_> {
     pub(super) fn lockers(&mut self) {
         for number in 0..self.dice.between(1, 4) {
             let name = format!("locker-{number}");
-            let ttl_ms = *self.dice.pick(&[0, 1_000, 1_500, 2_500]) * self.pace.stretch;
+            let ttl_ms = *self.dice.pick(&[0, 500, 750, 1_250]) * self.pace.stretch;
+            let lasts_ms = ttl_ms * u64::from(SESSION_TTLS);
             let new = self.new_session(name.clone(), ttl_ms);
             let mut at_ms = self.dice.between(BEGIN_MS, BEGIN_MS + 1_500);
             let lock = |plan: &mut Self| {
@@ -32,14 +33,14 @@ impl Plan<'_> {
             let step = if ttl_ms == 0 {
                 900 * self.pace.stretch
             } else {
-                ttl_ms * 2 / 3
+                lasts_ms * 2 / 3
             };
             let mut left = 12;
             // Some come too late by a hair: while the session expires.
             let late = ttl_ms > 0 && self.dice.chance(25);
             while at_ms < until && left > 0 {
                 at_ms += match late {
-                    true => ttl_ms + self.dice.between(0, 150),
+                    true => lasts_ms + self.dice.between(0, 150),
                     false => step,
                 };
                 left -= 1;
@@ -203,7 +204,7 @@ impl Plan<'_> {
         let op = match self.dice.index(4) {
             0 | 1 => {
                 let name = format!("session-{}", self.version());
-                let ttl_ms = *self.dice.pick(&[0, 1_000, 2_000]) * self.pace.stretch;
+                let ttl_ms = *self.dice.pick(&[0, 500, 1_000]) * self.pace.stretch;
                 KeyOp::CreateSession(self.new_session(name, ttl_ms))
             }
             2 => KeyOp::RenewSession {

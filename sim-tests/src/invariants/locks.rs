@@ -11,7 +11,7 @@ use super::Violation;
 use crate::{
     content::Content,
     history::{History, Operation, Outcome},
-    keys::{KeyOp, NewSession, Step},
+    keys::{KeyOp, NewSession, SESSION_TTLS, Step},
     operation::Op,
     time::{self, Time},
 };
@@ -93,7 +93,7 @@ fn held_until(history: &History, holder: &Acquired<'_>) -> Option<Time> {
         let mut renewals: Vec<Time> = renewals.map(|it| it.invoked).collect();
         renewals.sort();
         for renewed in renewals {
-            alive_until = alive_until.max(renewed + least(history, session.ttl_ms));
+            alive_until = alive_until.max(renewed + least(history, session.ttl_ms * u64::from(SESSION_TTLS)));
         }
         until = until.min(alive_until + least(history, session.lock_delay_ms));
     }
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn after_the_holder_may_be_dead_is_fine() {
         let mut story = Story::new();
-        let (one, other) = two(&mut story, 1_000, 500);
+        let (one, other) = two(&mut story, 500, 500);
         grant(&mut story, &one);
         story.wait_ms(1_700);
         grant(&mut story, &other);
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn within_the_delay_of_a_lock_is_not() {
         let mut story = Story::new();
-        let (one, other) = two(&mut story, 1_000, 500);
+        let (one, other) = two(&mut story, 500, 500);
         grant(&mut story, &one);
         story.keys(KeyOp::RenewSession { session: one });
         story.wait_ms(1_200);
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_renewal_after_a_restore_says_nothing_of_before() {
         let mut story = Story::new();
-        let (one, other) = two(&mut story, 1_000, 0);
+        let (one, other) = two(&mut story, 500, 0);
         grant(&mut story, &one);
         let (_, file) = story.save();
         story.wait_ms(1_200);
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_renewal_keeps_the_lock() {
         let mut story = Story::new();
-        let (one, other) = two(&mut story, 1_000, 0);
+        let (one, other) = two(&mut story, 500, 0);
         grant(&mut story, &one);
         story.wait_ms(800);
         story.keys(KeyOp::RenewSession { session: one });

@@ -1,6 +1,6 @@
 //! A session that is renewed lives, one that is not renewed ends; and its locks stay untaken for their delay (SPEC §6).
 //!
-//! As for checks: a session ends for want of a renewal not before its full TTL since the last acknowledged renewal was
+//! As for checks: a session ends for want of a renewal not before twice its TTL since the last acknowledged renewal was
 //! sent, since its creation, since a restore that brought it back, and since its leader's election. A lock can be taken again not before its delay has passed
 //! since its holder's session ended, and since the leader's election. While it is calm, neither comes later than by the
 //! stated bound. All with what clocks may drift.
@@ -15,7 +15,7 @@ use sider_core::{
 use super::Violation;
 use crate::{
     history::History,
-    keys::KeyOp,
+    keys::{KeyOp, SESSION_TTLS},
     operation::Op,
     time::{self, Time, drift_of},
     truth::{Entry, Point},
@@ -71,10 +71,10 @@ fn not_early(history: &History, position: Point, entry: &Entry, id: &SessionId) 
     let Some(session) = before.session(id).filter(|_| after.session(id).is_none()) else {
         return Ok(());
     };
-    let ttl = session.ttl.unwrap_or(Duration::MAX);
+    let lasts = session.ttl.map_or(Duration::MAX, |ttl| ttl * SESSION_TTLS);
     let what = format!("session {}", session.name);
-    let early = |since: &str, at: Time| match entry.applied < at + least(history, ttl) {
-        true => Err(too_early(entry, &what, ttl, since, at)),
+    let early = |since: &str, at: Time| match entry.applied < at + least(history, lasts) {
+        true => Err(too_early(entry, &what, lasts, since, at)),
         false => Ok(()),
     };
     early(
@@ -163,11 +163,11 @@ fn not_late(history: &History, from: Time, until: Time) -> Result<(), Violation>
         delays.dedup();
     }
     for session in seen {
-        if let Some(ttl) = session.ttl {
+        if let Some(lasts) = session.ttl.map(|ttl| ttl * SESSION_TTLS) {
             let alive = |state: &crate::model::State| state.session(&session.id).is_some();
             let signs = signs_of_life(history, &session.id, from, until);
             let what = format!("session {}", session.name);
-            over_in_time(history, (from, until), ttl, signs, alive, &what)?;
+            over_in_time(history, (from, until), lasts, signs, alive, &what)?;
         }
     }
     for (key, delay, since) in delays {
@@ -249,7 +249,8 @@ mod tests {
     use super::{super::story::Story, *};
     use crate::keys::Step;
 
-    const TTL: u64 = 2_000;
+    const TTL: u64 = 1_000;
+    const LASTS: u64 = 2_000;
 
     fn complaint(story: Story) -> String {
         check(&story.finish()).expect_err("not in time").what
@@ -276,7 +277,7 @@ mod tests {
         let session = story.session("s", TTL, 0);
         story.wait_ms(1_500);
         renew(&mut story, &session);
-        story.wait_ms(TTL + 100);
+        story.wait_ms(LASTS + 100);
         story.expire_session(&session);
         story.wait_ms(5_000);
         assert_eq!(check(&story.finish()), Ok(()));
@@ -286,7 +287,7 @@ mod tests {
     fn soon_after_its_creation_is_not() {
         let mut story = Story::new();
         let session = story.session("s", TTL, 0);
-        story.wait_ms(TTL - 100);
+        story.wait_ms(LASTS - 100);
         story.expire_session(&session);
         assert!(complaint(story).contains("after its creation"));
     }
@@ -297,7 +298,7 @@ mod tests {
         let session = story.session("s", TTL, 0);
         story.wait_ms(1_500);
         renew(&mut story, &session);
-        story.wait_ms(TTL - 100);
+        story.wait_ms(LASTS - 100);
         story.expire_session(&session);
         assert!(complaint(story).contains("after a renewal that was acknowledged"));
     }
@@ -306,7 +307,7 @@ mod tests {
     fn soon_after_an_election_is_not() {
         let mut story = Story::new();
         let session = story.session("s", TTL, 0);
-        story.wait_ms(TTL - 500);
+        story.wait_ms(LASTS - 500);
         story.elect(2, 2);
         story.wait_ms(600);
         story.expire_session(&session);
@@ -318,7 +319,7 @@ mod tests {
         let mut story = Story::new();
         story.wait_ms(5_000);
         story.session("s", TTL, 0);
-        story.wait_ms(TTL + 5_000);
+        story.wait_ms(LASTS + 5_000);
         assert!(complaint(story).contains("session s (2s) goes on"));
     }
 
@@ -327,7 +328,7 @@ mod tests {
         let mut story = Story::new();
         let session = story.session("s", TTL, 0);
         for _ in 0..8 {
-            story.wait_ms(TTL - 300);
+            story.wait_ms(LASTS - 300);
             renew(&mut story, &session);
         }
         assert_eq!(check(&story.finish()), Ok(()));
@@ -339,9 +340,9 @@ mod tests {
         story.wait_ms(5_000);
         let session = story.session("s", TTL, 0);
         let (_, file) = story.save();
-        story.wait_ms(TTL);
+        story.wait_ms(LASTS);
         story.restore(&file);
-        story.wait_ms(TTL + 100);
+        story.wait_ms(LASTS + 100);
         story.expire_session(&session);
         assert_eq!(check(&story.finish()), Ok(()));
     }
@@ -351,9 +352,9 @@ mod tests {
         let mut story = Story::new();
         let session = story.session("s", TTL, 0);
         let (_, file) = story.save();
-        story.wait_ms(TTL);
+        story.wait_ms(LASTS);
         story.restore(&file);
-        story.wait_ms(TTL - 100);
+        story.wait_ms(LASTS - 100);
         story.expire_session(&session);
         assert!(complaint(story).contains("after a restore"));
     }
@@ -364,7 +365,7 @@ mod tests {
             let mut story = Story::new();
             let session = story.session("s", TTL, 0);
             let (_, file) = story.save();
-            story.wait_ms(TTL + 100);
+            story.wait_ms(LASTS + 100);
             let renewal = KeyOp::RenewSession {
                 session: session.clone(),
             };
@@ -390,7 +391,7 @@ mod tests {
     fn a_renewal_long_after_its_end_is_fine() {
         let mut story = Story::new();
         let session = story.session("s", TTL, 0);
-        story.wait_ms(TTL + 100);
+        story.wait_ms(LASTS + 100);
         story.expire_session(&session);
         story.wait_ms(5_000);
         renew(&mut story, &session);
