@@ -118,4 +118,8 @@ regressions! {
     /// did not change any more, so no removal of its instance was planned; the servers took the instance away, and the
     /// agent registered it again, for ever.
     what_was_critical_before_it_was_probed_leaves_too: "adopted-status-never-leaves";
+
+    /// A query that waited at an agent was lost on its way to the server. Whoever came later for the same waited behind it to the end,
+    /// though what they waited for was there before they came.
+    who_comes_behind_a_lost_query_is_told_what_is_there: "behind-a-lost-wait";
 }

@@ -143,11 +143,10 @@ impl<'a> Wait<'a> {
     /// back since: the server can't know, so it answers.
     fn came_late(&self, before: Point) -> bool {
         let truth = self.history.truth();
-        let looked = truth.looked_by(
-            self.operation.server,
-            self.operation.invoked,
-            lateness(&self.history.bounds),
-        );
+        // What is sent to a server that is cut off is sent again when that is over.
+        let arrived =
+            self.undisturbed_from(self.operation.invoked, Duration::ZERO, stops_a_server, SENT_AGAIN);
+        let looked = truth.looked_by(self.operation.server, arrived, lateness(&self.history.bounds));
         let known = truth.most_applied_at(self.operation.server, looked.min(self.operation.returned));
         truth.index_at(&self.ask.topic(), known) > truth.index_at(&self.ask.topic(), before)
     }
@@ -222,9 +221,8 @@ impl<'a> Wait<'a> {
         }
         if stale {
             // It needs nobody: only what stops the server itself, or its way to the client, puts it off.
-            // What a connection lost is sent again a second later, and then once more.
             let sent_again = match self.operation.streamed {
-                Some(_) => Duration::from_millis(2_500),
+                Some(_) => SENT_AGAIN,
                 None => Duration::ZERO,
             };
             let from = self.undisturbed_from(seen_by_all, late, stops_a_server, sent_again);
@@ -298,6 +296,9 @@ impl<'a> Wait<'a> {
         (at < self.arrived).then_some((point, at))
     }
 }
+
+/// What a connection lost is sent again a second later, and then once more.
+const SENT_AGAIN: Duration = Duration::from_millis(2_500);
 
 /// Which bound an answer is owed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -412,6 +413,19 @@ mod tests {
         story.stretch(wait, 2_000, 0);
         story.wait_ms(5_000);
         assert!(complaint(story).contains("without any difference"));
+    }
+
+    #[test]
+    fn what_reached_a_server_late_may_be_ended_by_what_came_before() {
+        let mut story = story();
+        story.fault(FaultKind::Disturbing, 2, 4_500);
+        story.wait_ms(4_000);
+        story.register("web-1", 1);
+        story.wait_ms(1_000);
+        let wait = story.wait_for(2, green(), 1, 9_000);
+        story.stretch(wait, 4_900, 0);
+        story.wait_ms(5_000);
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]

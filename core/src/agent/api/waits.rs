@@ -2,8 +2,8 @@
 //! of that one here. Then each asks by itself, and is answered at once where there is news; so the answer of each is as fresh
 //! as if it had waited at a server, and a server holds one query for all of them.
 //!
-//! Nobody hangs on one that is lost: who waits behind it goes on without it when the agent has turned to another server, or when
-//! it should have ended.
+//! Nobody hangs on one that is lost: who comes to wait behind it asks first whether there is news already, and goes on without it
+//! when the agent has turned to another server, or when it should have ended.
 
 use std::{
     collections::BTreeMap,
@@ -128,6 +128,7 @@ pub(super) async fn forward<R: Runtime>(
     // Servers spread the ends of those that wait there.
     let deadline = R::now() + wait(&wanted.uri);
     let mut asked = wanted.clone();
+    let mut looked = false;
     loop {
         let now = R::now();
         let left = deadline.saturating_since(now);
@@ -147,6 +148,17 @@ pub(super) async fn forward<R: Runtime>(
             }
             Place::Behind(parked) => parked,
         };
+        if !looked {
+            looked = true;
+            let now = Wanted {
+                uri: changed(&wanted.uri, None),
+                ..wanted.clone()
+            };
+            let answer = shared.servers.forward(&now, wanted.patience()).await?;
+            if index_of(&answer) != Some(index) {
+                return Ok(answer);
+            }
+        }
         let ended = pin!(ended(shared, &question, &parked));
         let moved = pin!(shared.servers.moved_from(parked.server));
         let until = deadline.min(parked.due).saturating_since(now);
