@@ -37,7 +37,7 @@ use tokio::{
 
 use self::files::{AgentFiles, Files, Leaves, Registered, read_files, registered_by};
 use crate::{
-    flags,
+    consul_config, flags,
     host::{self, ProcessHost},
     server::settings::{parse_datacenter, parse_ttl},
 };
@@ -358,12 +358,7 @@ async fn serve(plan: Plan) -> Result<(), String> {
     if let Some(http) = &http {
         http.set_router(Some(agent.router()));
     }
-    if !plan.ignored.is_empty() {
-        tracing::warn!(
-            "keys of the config files that mean nothing here: {}",
-            plan.ignored.join(", ")
-        );
-    }
+    consul_config::warn_of_ignored(&plan.ignored);
     if plan.names_no_server {
         tracing::warn!(
             "no server is named: {servers} is asked; name the servers' HTTP addresses in retry_join, or by -server"

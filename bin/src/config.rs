@@ -57,7 +57,7 @@ pub struct Timing {
 }
 
 /// Flags that the file may set too.
-const FLAGS: [&str; 20] = [
+const FLAGS: [&str; 21] = [
     "http",
     "https",
     "tls_cert",
@@ -78,6 +78,7 @@ const FLAGS: [&str; 20] = [
     "datacenter",
     "node",
     "register_servers",
+    "servers_service",
 ];
 
 impl ConfigFile {

@@ -43,6 +43,17 @@ const MARKS: [&str; 25] = [
     "verify_incoming_https",
 ];
 
+/// How keys begin that keep others out in Consul.
+const PROTECTING: [&str; 7] = [
+    "acl",
+    "allow_write_http_from",
+    "encrypt",
+    "http_config",
+    "tls.grpc",
+    "tls.internal_rpc",
+    "verify_",
+];
+
 /// Where Consul serves its API.
 const HTTP_PORT: u64 = 8500;
 /// Where Consul's servers speak to each other.
@@ -63,6 +74,27 @@ pub(crate) struct Translated {
     pub(crate) ignored: Vec<String>,
     /// Keys beneath others that nobody knows; those at the top are left in the file.
     pub(crate) unknown: Vec<String>,
+}
+
+/// Tells of keys that were passed over, and apart of those whose absence lets others in.
+pub(crate) fn warn_of_ignored(ignored: &[String]) {
+    let (protecting, other): (Vec<&String>, Vec<&String>) = ignored
+        .iter()
+        .partition(|key| PROTECTING.iter().any(|start| key.starts_with(start)));
+    let listed = |keys: &[&String]| keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", ");
+    if !other.is_empty() {
+        tracing::warn!(
+            "keys of the config files that mean nothing here: {}",
+            listed(&other)
+        );
+    }
+    if !protecting.is_empty() {
+        tracing::warn!(
+            "NOT PROTECTED: {} mean nothing here. What they keep out in Consul, they do not here: whoever reaches a port may \
+             read and write, and servers do not encrypt what they say to each other",
+            listed(&protecting)
+        );
+    }
 }
 
 /// Which program reads the file.

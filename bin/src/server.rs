@@ -43,6 +43,7 @@ use self::{
     settings::{Settings, Start},
 };
 use crate::{
+    consul_config,
     flags::{self, ServerFlags},
     host::{self, ProcessHost},
 };
@@ -171,12 +172,7 @@ impl Host {
                 .unwrap_or_default()
                 .into(),
         };
-        let reloader = Reloader::new(
-            settings.config_paths.clone(),
-            &settings.server,
-            settings.data.as_deref(),
-            tls,
-        )?;
+        let reloader = Reloader::new(settings.config_paths.clone(), settings.data.as_deref(), tls)?;
         Ok(Host {
             http,
             reloader: Arc::new(reloader),
@@ -190,12 +186,14 @@ impl Host {
     /// Runs servers on this host until one is told to stop.
     async fn serve(self, settings: &Settings, signals: &mut Signals) -> Result<(), String> {
         let folder = settings.data.clone().unwrap_or_else(|| PathBuf::from("."));
+        let (host, _) = address::split(&self.address.raft)?;
         let process = ProcessHost::new(folder, self.reloader.clone(), self.leave.clone());
         let mut config = StartConfig {
             raft: settings.raft_config(self.address.clone()),
             server: ServerConfig {
                 prober: Some(Arc::new(ProcessProber::default())),
                 host: Some(Arc::new(process)),
+                agent_node_address: host.to_owned(),
                 ..settings.server.clone()
             },
             bootstrap: match settings.start {
@@ -334,12 +332,7 @@ impl Host {
             role = ?status.role,
             "serving"
         );
-        if !settings.ignored.is_empty() {
-            tracing::warn!(
-                "keys of the config file that mean nothing here: {}",
-                settings.ignored.join(", ")
-            );
-        }
+        consul_config::warn_of_ignored(&settings.ignored);
         if !settings.missing.is_empty() {
             tracing::info!("{}: not built in yet, so off", settings.missing.join(" and "));
         }

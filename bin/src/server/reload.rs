@@ -18,8 +18,8 @@ use sider_core::{
         requests::{Place, parse_check, parse_service, plain_node},
     },
     limits::BATCH_REGISTRATIONS_MAX,
-    registry::{CheckKey, Command, Deregister, InstanceKey, Registration},
-    server::{Server, ServerConfig, agent_node},
+    registry::{CheckKey, Command, Deregister, InstanceKey, Node, Registration},
+    server::{Server, ServerConfig},
 };
 use sider_runtime_tokio::tls::Tls;
 
@@ -41,7 +41,6 @@ const KEPT: &str = "from-config-files.json";
 #[derive(Debug)]
 pub(super) struct Reloader {
     paths: Vec<PathBuf>,
-    place: Place,
     tls: Option<Tls>,
     server: Mutex<Option<HiddenServer>>,
     /// Where it is kept what was registered from the files; `None` where nothing is kept.
@@ -84,13 +83,12 @@ enum NotDone {
 }
 
 impl Reloader {
-    /// For a server of this configuration, which keeps in the folder `data` what it registered.
+    /// For a server that keeps in the folder `data` what it registered.
     ///
     /// # Errors
     /// What an earlier run kept can't be read.
     pub(super) fn new(
         paths: Vec<PathBuf>,
-        config: &ServerConfig,
         data: Option<&Path>,
         tls: Option<Tls>,
     ) -> Result<Reloader, String> {
@@ -98,7 +96,6 @@ impl Reloader {
         let registered = kept.as_deref().map_or(Ok(Registered::default()), read_kept)?;
         Ok(Reloader {
             paths,
-            place: place(config),
             tls,
             server: Mutex::default(),
             kept,
@@ -159,13 +156,18 @@ impl Reloader {
         let mut registered = self.registered.lock().await;
         let merged = read_merged(&self.paths).map_err(NotDone::Refused)?;
         ConfigFile::of(&merged).map_err(NotDone::Refused)?;
-        let wanted = parse(&merged, &self.place).map_err(NotDone::Refused)?;
-        let count = wanted.registrations.len();
         let Some(server) = self.server() else {
             return Err(NotDone::Unavailable(
                 "the server is starting or stopping".to_owned(),
             ));
         };
+        let place = place(server.agent_node(), server.config().script_checks);
+        let mut wanted = parse(&merged, &place).map_err(NotDone::Refused)?;
+        wanted
+            .registrations
+            .iter_mut()
+            .for_each(|registration| server.locate(registration));
+        let count = wanted.registrations.len();
         let before = registered.clone();
         registered.instances.extend(wanted.keys.instances.clone());
         registered.checks.extend(wanted.keys.checks.clone());
@@ -244,14 +246,11 @@ fn read_kept(path: &Path) -> Result<Registered, String> {
 }
 
 /// Where services and checks of the files go.
-fn place(config: &ServerConfig) -> Place {
+fn place(node: Node, scripts: bool) -> Place {
     Place {
-        node: match config.servers_service {
-            Some(_) => agent_node(config),
-            None => plain_node(config.agent_node.clone(), &config.agent_node_address),
-        },
+        node,
         namespace: None,
-        scripts: config.script_checks,
+        scripts,
     }
 }
 
@@ -260,7 +259,8 @@ fn place(config: &ServerConfig) -> Place {
 /// # Errors
 /// One line that names the file and the service or the check.
 pub(super) fn validate(merged: &Merged, config: &ServerConfig) -> Result<(), String> {
-    parse(merged, &place(config)).map(drop)
+    let node = plain_node(config.agent_node.clone(), &config.agent_node_address);
+    parse(merged, &place(node, config.script_checks)).map(drop)
 }
 
 fn parse(merged: &Merged, place: &Place) -> Result<Wanted, String> {

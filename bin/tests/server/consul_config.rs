@@ -258,7 +258,10 @@ async fn servers_that_expect_each_other_become_one_cluster_by_themselves() {
     }
     for number in 0..servers.len() {
         let path = format!("/v1/health/service/at-{number}?passing");
-        let passing = |found: &Value| found[0]["Node"]["Node"] == "sider";
+        let passing = |found: &Value| {
+            let own = &found[0]["Node"]["Address"];
+            found[0]["Node"]["Node"] == "sider" && *own != "" && found[0]["Service"]["Address"] == *own
+        };
         until(&servers[0], &path, passing).await;
         let path = format!("/v1/agent/service/deregister/at-{number}");
         let other = (number + 1) % servers.len();
@@ -276,4 +279,32 @@ async fn servers_that_expect_each_other_become_one_cluster_by_themselves() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(again.get("/v1/raft/introduction").await["Expected"], json!({}));
     assert_eq!(servers[0].instances("web").await, ["web-1"]);
+}
+
+#[tokio::test]
+async fn a_server_is_where_it_says_and_its_service_has_the_name_that_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let (http, raft) = (free_port(), free_port());
+    let path = folder.path().join("server.json");
+    let config = json!({
+        "server": true, "bootstrap": true, "node_name": "solo", "bind_addr": "127.0.0.5", "client_addr": "127.0.0.1",
+        "data_dir": folder.path().join("data"), "ports": {"http": http, "server": raft, "serf_lan": -1},
+        "servers_service": "registry",
+    });
+    std::fs::write(&path, config.to_string()).unwrap();
+    let flags = ["-config-file", &path.display().to_string()];
+    let server = Server::start(&flags, "solo", &format!("127.0.0.1:{http}")).await;
+    server.ready().await;
+    server
+        .put("/v1/agent/service/register", &json!({"Name": "web"}))
+        .await
+        .unwrap();
+    for service in ["web", "registry"] {
+        let path = format!("/v1/health/service/{service}");
+        until(&server, &path, |found| {
+            found[0]["Node"]["Address"] == "127.0.0.5" && found[0]["Service"]["Address"] == ""
+        })
+        .await;
+    }
+    assert_eq!(server.get("/v1/catalog/service/consul").await, json!([]));
 }

@@ -115,7 +115,10 @@ fn node(
 ) {
     let same = held.node.node.as_ref().is_some_and(|node| {
         let own = local.node();
-        node.address == own.address && node.id == own.id && node.meta == own.meta
+        node.address == own.address
+            && node.id == own.id
+            && node.meta == own.meta
+            && node.tagged_addresses == own.tagged_addresses
     });
     if !same {
         findings.insert(Finding::Differs(Change::Node));
@@ -270,7 +273,8 @@ mod tests {
     /// What servers answer when they hold just that, changed as a test wants.
     fn held(change: impl FnOnce(&mut Value, &mut Value)) -> Held {
         let mut node = json!({
-            "Node": {"Node": "host", "Address": "10.0.0.1", "Meta": null},
+            "Node": {"Node": "host", "Address": "10.0.0.1", "Meta": null, "TaggedAddresses": {
+                "lan": "10.0.0.1", "lan_ipv4": "10.0.0.1", "wan": "10.0.0.1", "wan_ipv4": "10.0.0.1"}},
             "Services": [{"ID": "api", "Service": "api", "Port": 80, "Tags": ["a"], "Meta": null,
                 "Weights": {"Passing": 1, "Warning": 1}}],
         });
@@ -376,7 +380,7 @@ mod tests {
         local.adopt(&check("probe"), CheckStatus::Critical, String::new());
         let differs = || vec![Finding::Differs(service("api"))];
         type Alter = Box<dyn FnOnce(&mut Value, &mut Value)>;
-        let cases: [(&str, Alter, Vec<Finding>); 12] = [
+        let cases: [(&str, Alter, Vec<Finding>); 13] = [
             (
                 "port",
                 Box::new(|node, _| node["Services"][0]["Port"] = json!(81)),
@@ -437,6 +441,11 @@ mod tests {
             (
                 "the node",
                 Box::new(|node, _| node["Node"]["Address"] = json!("10.0.0.2")),
+                vec![Finding::Differs(Change::Node)],
+            ),
+            (
+                "one of its other addresses",
+                Box::new(|node, _| node["Node"]["TaggedAddresses"]["lan"] = json!("6.6.6.6")),
                 vec![Finding::Differs(Change::Node)],
             ),
             (

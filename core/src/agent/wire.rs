@@ -196,6 +196,8 @@ pub(super) struct HeldNodeAddress {
     #[serde(default)]
     pub(super) address: String,
     #[serde(default, deserialize_with = "null_is_default")]
+    pub(super) tagged_addresses: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "null_is_default")]
     pub(super) meta: BTreeMap<String, String>,
 }
 

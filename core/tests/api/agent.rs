@@ -1,9 +1,78 @@
 //! `/v1/agent/…` and `/v1/batch/…`.
 
+use std::sync::Arc;
+
 use expect_test::expect;
-use serde_json::json;
+use serde_json::{Value, json};
+use sider_core::{
+    api::http as sider_http,
+    observe::NoObserver,
+    server::{
+        ServerConfig,
+        standin::{self, TestPlatform},
+    },
+};
 
 use crate::support::{Api, check};
+
+/// A server alone, whose registrations are of a node at `address`.
+fn at(address: &str, id: &str, platform: &Arc<TestPlatform>) -> Api {
+    let config = ServerConfig {
+        agent_node_address: address.to_owned(),
+        ..ServerConfig::default()
+    };
+    let (server, standin) = standin::member_of(config, id, platform, Arc::new(NoObserver), false);
+    let router = sider_http::router(server);
+    let platform = platform.clone();
+    Api {
+        router,
+        standin,
+        platform,
+    }
+}
+
+#[test]
+fn what_is_registered_without_an_address_is_where_its_server_is() {
+    let platform = TestPlatform::new();
+    let (one, other) = (
+        at("10.0.0.1", "one", &platform),
+        at("10.0.0.2", "other", &platform),
+    );
+    one.standin.lead(1);
+    let addresses = |service: &str| {
+        let found = one.get(&format!("/v1/health/service/{service}")).json();
+        let text = |value: &Value| value.as_str().expect("an address").to_owned();
+        (
+            text(&found[0]["Node"]["Address"]),
+            text(&found[0]["Service"]["Address"]),
+        )
+    };
+    let expected = |node: &str, instance: &str| (node.to_owned(), instance.to_owned());
+    one.put("/v1/agent/service/register", &json!({"Name": "alone"}));
+    assert_eq!(addresses("alone"), expected("10.0.0.1", ""), "its node says it");
+
+    one.standin.replicate_to(&other.standin);
+    one.standin.connect(&other.standin);
+    other.standin.follow(1, Some(&one.standin));
+    other.put("/v1/agent/service/register", &json!({"Name": "far"}));
+    assert_eq!(
+        addresses("far"),
+        expected("10.0.0.1", "10.0.0.2"),
+        "the node stays where it is"
+    );
+    other.put(
+        "/v1/batch/register",
+        &json!([{"Name": "batch"}, {"Name": "told", "Address": "10.9.9.9"}]),
+    );
+    assert_eq!(addresses("batch"), expected("10.0.0.1", "10.0.0.2"));
+    assert_eq!(addresses("told"), expected("10.0.0.1", "10.9.9.9"));
+    one.put("/v1/agent/service/register", &json!({"Name": "near"}));
+    assert_eq!(
+        addresses("near"),
+        expected("10.0.0.1", "10.0.0.1"),
+        "no node of several says it"
+    );
+}
 
 #[test]
 fn an_instance_from_registration_to_deregistration() {

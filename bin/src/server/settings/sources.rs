@@ -187,8 +187,12 @@ impl<'a> Sources<'a> {
     }
 
     pub(super) fn server_config(&self, flags: &ServerFlags) -> Result<ServerConfig, String> {
+        let service = match self.text(&None, "servers_service") {
+            Some(name) => name.check(|text| ServiceName::parse(text).map_err(|error| error.to_string()))?,
+            None => ServiceName::parse("consul").expect("a constant that is a name"),
+        };
         let mut config = ServerConfig {
-            servers_service: Some(ServiceName::parse("consul").expect("a constant that is a name")),
+            servers_service: Some(service),
             make_authority: Some(authority::make),
             ..ServerConfig::default()
         };

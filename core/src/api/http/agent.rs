@@ -17,17 +17,17 @@ use super::{
     reply::Reply,
     requests::{
         InstanceReference, Place, parse_check, parse_check_update, parse_deregistration, parse_heartbeat,
-        parse_service, plain_node,
+        parse_service,
     },
     write,
 };
 use crate::{
     registry::{
         Check, CheckId, CheckKey, CheckStatus, CheckTarget, Command, Deregister, Filter, Instance,
-        InstanceId, InstanceKey, Namespace, Node, NodeName, Query, Record, Registration, Registry,
+        InstanceId, InstanceKey, Namespace, NodeName, Query, Record, Registration, Registry,
         Reply as Outcome, ServiceName, Shape, View,
     },
-    server::{self, Renewal, Server, ServerConfig},
+    server::{Renewal, Server},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -74,21 +74,12 @@ pub(super) fn routes() -> Router<Server> {
         .route("/v1/agent/health/service/name/{*name}", read(health_by_name))
 }
 
-/// The node of registrations through this API. It is registered as the leader registers it, where the leader does.
-pub(super) fn server_node(config: &ServerConfig) -> Node {
-    match config.servers_service {
-        Some(_) => server::agent_node(config),
-        None => plain_node(config.agent_node.clone(), &config.agent_node_address),
-    }
-}
-
 /// Where registrations through this API go.
 pub(super) fn place(server: &Server, options: &WriteOptions) -> Place {
-    let config = server.config();
     Place {
-        node: server_node(config),
+        node: server.agent_node(),
         namespace: options.namespace.clone(),
-        scripts: config.script_checks,
+        scripts: server.config().script_checks,
     }
 }
 
@@ -100,6 +91,7 @@ async fn register(
 ) -> Result<Reply, ApiError> {
     let mut registration = parse_service(&body, &place(&server, &options))?;
     registration.replace_checks |= options.parameters.flag("replace-existing-checks")?;
+    server.locate(&mut registration);
     commit_registration(&server, registration).await
 }
 

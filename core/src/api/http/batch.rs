@@ -35,12 +35,11 @@ async fn register(
     let items = items(&body, "Registrations")?;
     within(items.len(), BATCH_REGISTRATIONS_MAX, "registrations")?;
     let place = place(&server, &options);
-    let datacenter = &server.config().datacenter;
     let registrations = items
         .iter()
         .enumerate()
         .map(|(position, item)| {
-            parse_registration(item, &place, datacenter).map_err(|error| ApiError {
+            parse_registration(item, &place, &server).map_err(|error| ApiError {
                 message: format!("registration {position}: {}", error.message),
                 ..error
             })
@@ -58,12 +57,13 @@ async fn register(
 }
 
 /// A registration that names its node is in the catalog's form, another in the agent's.
-fn parse_registration(item: &Value, place: &Place, datacenter: &str) -> Result<Registration, ApiError> {
+fn parse_registration(item: &Value, place: &Place, server: &Server) -> Result<Registration, ApiError> {
     if Fields::of(item)?.has("Node")? {
-        parse_catalog_registration(item, place.namespace.as_ref(), datacenter)
-    } else {
-        parse_service(item, place)
+        return parse_catalog_registration(item, place.namespace.as_ref(), &server.config().datacenter);
     }
+    let mut registration = parse_service(item, place)?;
+    server.locate(&mut registration);
+    Ok(registration)
 }
 
 /// `PUT /v1/batch/renew`: a list of check ids or of objects, and an answer for each.

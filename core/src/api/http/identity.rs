@@ -22,7 +22,7 @@ use super::{
 use crate::{
     raft::{Role, ServerAddress, ServerId},
     registry::{CheckStatus, Command, Deregister, Namespace, NodeName, Refusal},
-    server::{CONSUL_VERSION, Server},
+    server::{CONSUL_VERSION, Server, split_address},
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -76,7 +76,7 @@ async fn own(State(server): State<Server>) -> Reply {
         is_server: true,
         join: &server.address().raft,
         member: member(&server, &name, &status.id, server.address(), true),
-        meta: json!({ "consul-network-segment": "", "consul-version": CONSUL_VERSION }),
+        meta: json!(server.agent_node().meta),
         stats,
     }))
 }
@@ -125,14 +125,6 @@ fn member<'a>(
         id: &id.0,
         more_tags,
         is_alive,
-    }
-}
-
-/// The host and the port of an address; port 0 where it has none.
-pub(super) fn split_address(address: &str) -> (&str, u16) {
-    match address.rsplit_once(':') {
-        Some((host, port)) => (host.trim_matches(['[', ']']), port.parse().unwrap_or(0)),
-        None => (address, 0),
     }
 }
 

@@ -47,7 +47,7 @@ async fn create(
     let session = parse_session(body.as_ref(), config, server.new_session_id())?;
     let id = session.id.clone();
     // The servers' own node is there as soon as anybody needs it.
-    let node = (session.node == config.agent_node).then(|| super::agent::server_node(config));
+    let node = (session.node == config.agent_node).then(|| server.agent_node());
     let written = server
         .write(Command::CreateSession(Box::new(NewSession { session, node })))
         .await?;
