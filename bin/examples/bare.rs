@@ -1,4 +1,5 @@
-//! The floor: a server that answers shared bytes, 6 KB at `/10` and 60 KB at `/100`, on the HTTP stack of `sds-server`.
+//! The floor: a server that answers shared bytes, at `/10` and `/100` as many as a query of so many instances is answered with, on
+//! the HTTP stack of `sds-server`.
 //! Nothing that does more can be faster. `bin/tests/performance/run.py floor` measures it.
 
 use axum::{Router, routing::get};
@@ -12,8 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         get(move || std::future::ready(body.clone()))
     };
     let router = Router::new()
-        .route("/10", body(6 * 1024))
-        .route("/100", body(60 * 1024));
+        .route("/10", body(12_806))
+        .route("/100", body(129_503));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let server = HttpServer::start(address::listen(&address).await?)?;

@@ -43,15 +43,17 @@ const MARKS: [&str; 25] = [
     "verify_incoming_https",
 ];
 
-/// How keys begin that keep others out in Consul.
-const PROTECTING: [&str; 7] = [
+/// What the names of keys have in them, or begin with, that keep others out in Consul.
+const PROTECTING: [&str; 9] = [
     "acl",
     "allow_write_http_from",
+    "auto_encrypt",
     "encrypt",
-    "http_config",
+    "serf_lan_allowed_cidrs",
+    "serf_wan_allowed_cidrs",
     "tls.grpc",
     "tls.internal_rpc",
-    "verify_",
+    "unix_sockets",
 ];
 
 /// Where Consul serves its API.
@@ -78,9 +80,8 @@ pub(crate) struct Translated {
 
 /// Tells of keys that were passed over, and apart of those whose absence lets others in.
 pub(crate) fn warn_of_ignored(ignored: &[String]) {
-    let (protecting, other): (Vec<&String>, Vec<&String>) = ignored
-        .iter()
-        .partition(|key| PROTECTING.iter().any(|start| key.starts_with(start)));
+    let (protecting, other): (Vec<&String>, Vec<&String>) =
+        ignored.iter().partition(|key| is_protecting(key));
     let listed = |keys: &[&String]| keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", ");
     if !other.is_empty() {
         tracing::warn!(
@@ -95,6 +96,11 @@ pub(crate) fn warn_of_ignored(ignored: &[String]) {
             listed(&protecting)
         );
     }
+}
+
+fn is_protecting(key: &str) -> bool {
+    let name = key.strip_prefix("http_config.").unwrap_or(key);
+    PROTECTING.iter().any(|start| name.starts_with(start)) || name.contains("verify_")
 }
 
 /// Which program reads the file.

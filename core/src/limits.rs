@@ -356,6 +356,8 @@ pub const AGENT_FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
 pub const AGENT_FORWARD_SLACK: Duration = Duration::from_secs(10);
 /// A blocking query of an agent's that is this late is lost: nobody waits behind it any more.
 pub const AGENT_WAIT_SLACK: Duration = Duration::from_secs(1);
+/// Who comes to wait behind a blocking query that was sent this long ago asks first whether it is lost.
+pub const AGENT_WAIT_DOUBT: Duration = Duration::from_secs(1);
 /// Answers that an agent keeps for `?cached`; one that is asked for beyond is fetched and not kept.
 pub const AGENT_CACHE_ENTRIES_MAX: usize = 1_000;
 /// An answer that nobody asked for in this time is kept no longer.

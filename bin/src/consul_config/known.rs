@@ -211,8 +211,14 @@ impl Useless {
     /// Takes Consul's keys that mean nothing here out of the top of a file.
     pub(super) fn take_ignored(&mut self, keys: &mut Map<String, Value>) {
         for key in IGNORED {
-            if keys.remove(key).is_some() {
-                self.ignored.push(key.to_owned());
+            match keys.remove(key) {
+                None => {}
+                // Some of its keys keep others out, others don't.
+                Some(Value::Object(section)) if key == "http_config" => {
+                    self.ignored
+                        .extend(section.keys().map(|name| format!("{key}.{name}")));
+                }
+                Some(_) => self.ignored.push(key.to_owned()),
             }
         }
     }

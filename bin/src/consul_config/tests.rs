@@ -317,3 +317,33 @@ fn settings_of_autopilot_have_the_names_of_consuls_api() {
         (None, vec!["autopilot".to_owned()])
     );
 }
+
+#[test]
+fn what_keeps_others_out_in_consul_is_known() {
+    let file = json!({
+        "server": true, "acl": {"enabled": true}, "encrypt": "k", "pid_file": "p", "ui_config": {"enabled": true},
+        "http_config": {"allow_write_http_from": ["127.0.0.0/8"], "response_headers": {}},
+        "tls": {"internal_rpc": {"verify_incoming": true}}, "verify_outgoing": true, "domain": "c.",
+    });
+    let ignored = translated(file).expect("it can be read").0.ignored;
+    let mut protecting: Vec<&str> = ignored
+        .iter()
+        .map(String::as_str)
+        .filter(|key| is_protecting(key))
+        .collect();
+    protecting.sort_unstable();
+    assert_eq!(
+        protecting,
+        [
+            "acl",
+            "encrypt",
+            "http_config.allow_write_http_from",
+            "tls.internal_rpc",
+            "verify_outgoing"
+        ]
+    );
+    assert!(
+        ignored.iter().any(|key| key == "http_config.response_headers"),
+        "{ignored:?}"
+    );
+}

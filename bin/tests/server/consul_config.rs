@@ -223,12 +223,14 @@ async fn servers_that_expect_each_other_become_one_cluster_by_themselves() {
         .iter()
         .map(|(http, _)| format!("127.0.0.1:{http}"))
         .collect();
+    let hosts = ["127.0.0.2", "127.0.0.3", "127.0.0.4"];
     let start = async |number: usize| {
         let (id, (http, raft)) = (ids[number], ports[number]);
         let path = folder.path().join(format!("{id}.json"));
         let config = json!({
             "server": true, "bootstrap_expect": 3, "retry_join": join, "node_name": id,
             "data_dir": folder.path().join(id), "ports": {"http": http, "server": raft, "serf_lan": -1},
+            "bind_addr": hosts[number], "client_addr": "127.0.0.1",
         });
         std::fs::write(&path, config.to_string()).unwrap();
         Server::start(&["-config-file", &path.display().to_string()], id, &join[number]).await
@@ -259,8 +261,7 @@ async fn servers_that_expect_each_other_become_one_cluster_by_themselves() {
     for number in 0..servers.len() {
         let path = format!("/v1/health/service/at-{number}?passing");
         let passing = |found: &Value| {
-            let own = &found[0]["Node"]["Address"];
-            found[0]["Node"]["Node"] == "sider" && *own != "" && found[0]["Service"]["Address"] == *own
+            found[0]["Node"]["Node"] == "sider" && found[0]["Service"]["Address"] == hosts[number]
         };
         until(&servers[0], &path, passing).await;
         let path = format!("/v1/agent/service/deregister/at-{number}");

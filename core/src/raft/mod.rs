@@ -266,9 +266,12 @@ impl RaftStatus {
     /// The leader, unless it was silent for [`limits::LEADER_SILENCE_MAX`], or was never heard of since this server runs:
     /// then nobody knows whether it still leads.
     pub fn known_leader(&self) -> Option<&(ServerId, ServerAddress)> {
-        let standing = Standing::new(self.leader.is_some(), self.last_contact_ms, 0);
-        self.leader.as_ref().filter(|_| standing.known_leader)
+        self.leader.as_ref().filter(|_| was_heard(self.last_contact_ms))
     }
+}
+
+fn was_heard(last_contact_ms: Option<u64>) -> bool {
+    last_contact_ms.is_some_and(|contact| Duration::from_millis(contact) <= limits::LEADER_SILENCE_MAX)
 }
 
 /// What of [`RaftStatus`] single requests need.
@@ -278,17 +281,15 @@ pub struct Standing {
     pub known_leader: bool,
     /// See [`RaftStatus::last_contact_ms`].
     pub last_contact: Option<Duration>,
-    /// How many members there are, this server among them or not.
+    /// How many members there are, with and without a vote.
     pub members: usize,
 }
 
 impl Standing {
     pub(crate) fn new(led: bool, last_contact_ms: Option<u64>, members: usize) -> Self {
-        let last_contact = last_contact_ms.map(Duration::from_millis);
-        let heard = last_contact.is_some_and(|contact| contact <= limits::LEADER_SILENCE_MAX);
         Standing {
-            known_leader: led && heard,
-            last_contact,
+            known_leader: led && was_heard(last_contact_ms),
+            last_contact: last_contact_ms.map(Duration::from_millis),
             members,
         }
     }

@@ -303,6 +303,10 @@ fn row_name(key: &[u8]) -> String {
     name
 }
 
+/// Room that most keys and most rows fit in, in bytes: they are copied from there into what is as long as they are.
+const KEY_BYTES_USUAL: usize = 128;
+const ROW_BYTES_USUAL: usize = 1024;
+
 /// Writes keys that sort like the tuples of texts that they hold.
 struct KeyWriter(Vec<u8>);
 
@@ -336,10 +340,6 @@ impl KeyWriter {
         Bytes::copy_from_slice(&self.0)
     }
 }
-
-/// Room that most keys and most rows fit in, in bytes: they are copied from there into what is as long as they are.
-const KEY_BYTES_USUAL: usize = 128;
-const ROW_BYTES_USUAL: usize = 1024;
 
 pub(super) fn encode(version: u8, content: &impl Serialize) -> Bytes {
     let mut room = Vec::with_capacity(ROW_BYTES_USUAL);

@@ -167,30 +167,31 @@ impl Watcher {
         let speaks = (platform.now() + inner.shared.config.stream_keep_alive).min(self.ends);
         // Looked at in each round: what changes all the time without any difference must not keep it from speaking.
         while platform.now() < speaks {
-            let Some(begun) = platform.until(speaks, self.parked.woken()).await else {
+            if platform.until(speaks, self.parked.woken()).await.is_none() {
                 break;
-            };
+            }
             inner.serving()?;
             // The state here knows of every change that woke: if it shows none, no round to the leader is needed.
             let now = inner.evaluate(&self.query, LOCAL);
             if self.differs(&now) {
-                if let Some(answer) = self.look(&inner, begun).await? {
+                if let Some(answer) = self.look(&inner).await? {
                     return Ok(self.give(answer));
                 }
             } else if self.is_behind() {
                 self.known = now;
             }
         }
-        match self.look(&inner, u64::MAX).await? {
+        match self.look(&inner).await? {
             Some(answer) => Ok(self.give(answer)),
             None if platform.now() >= self.ends => Err(StreamEnd::LivedOut),
             None => Ok(StreamEvent::Unchanged),
         }
     }
 
-    /// What is there, as freshly as [`Inner::settle_after`] makes it, if the client does not have it.
-    async fn look(&mut self, inner: &Arc<Inner>, begun: u64) -> Result<Option<Answer>, ServerError> {
-        let freshness = inner.settle_after(self.consistency, begun).await?;
+    /// What is there, as freshly as was asked for, if the client does not have it. A client that is slow may come long after
+    /// the wake: no round of then will do.
+    async fn look(&mut self, inner: &Arc<Inner>) -> Result<Option<Answer>, ServerError> {
+        let freshness = inner.settle(self.consistency).await?;
         let answer = inner.evaluate(&self.query, freshness);
         Ok(self.differs(&answer).then_some(answer))
     }

@@ -86,6 +86,7 @@ impl Inner {
         };
         let alone = status.voters.len() + status.learners.len() <= 1;
         let mut members = status.voters.values().chain(status.learners.values());
+        // It stays at a member's: it must not move with the leadership.
         let known = registry
             .node(&config.agent_node)
             .filter(|node| members.any(|member| split_address(&member.raft).0 == node.address));
@@ -161,8 +162,8 @@ pub(super) fn agent_node(config: &ServerConfig, address: Option<&str>) -> Node {
 }
 
 impl Server {
-    /// The node of registrations through `/v1/agent/…`, which all servers share. Its address is that of the server that led
-    /// when it was first there, as long as that is a member.
+    /// The node of registrations through `/v1/agent/…`, which all servers share: at the address that it has, which the leader looks
+    /// after where servers are in their catalog; at this server's own if it is not there.
     pub fn agent_node(&self) -> Node {
         let (config, registry) = (self.config(), self.0.registry());
         let known = registry.node(&config.agent_node);

@@ -246,6 +246,7 @@ impl Shared {
             .sleep_until(self.platform.now() + limits::COALESCE_WINDOW);
         let wake = async move {
             window.await;
+            // What is folded in from here on is applied already, though no later round need know of it.
             hub.wake(&stirred, rounds.begun());
         };
         self.platform.spawn(wake.boxed());

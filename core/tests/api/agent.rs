@@ -1,12 +1,13 @@
 //! `/v1/agent/…` and `/v1/batch/…`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use expect_test::expect;
 use serde_json::{Value, json};
 use sider_core::{
     api::http as sider_http,
     observe::NoObserver,
+    registry::ServiceName,
     server::{
         ServerConfig,
         standin::{self, TestPlatform},
@@ -17,9 +18,13 @@ use crate::support::{Api, check};
 
 /// A server alone, whose registrations are of a node at `address`.
 fn at(address: &str, id: &str, platform: &Arc<TestPlatform>) -> Api {
+    with(ServerConfig::default(), address, id, platform)
+}
+
+fn with(config: ServerConfig, address: &str, id: &str, platform: &Arc<TestPlatform>) -> Api {
     let config = ServerConfig {
         agent_node_address: address.to_owned(),
-        ..ServerConfig::default()
+        ..config
     };
     let (server, standin) = standin::member_of(config, id, platform, Arc::new(NoObserver), false);
     let router = sider_http::router(server);
@@ -29,6 +34,44 @@ fn at(address: &str, id: &str, platform: &Arc<TestPlatform>) -> Api {
         standin,
         platform,
     }
+}
+
+#[test]
+fn the_shared_node_stays_where_it_is_as_long_as_that_is_a_members() {
+    let platform = TestPlatform::new();
+    let in_catalog = |id: &str| {
+        let config = ServerConfig {
+            servers_service: Some(ServiceName::parse("consul").expect("a name")),
+            ..ServerConfig::default()
+        };
+        // Servers of these tests are reached at their ids.
+        with(config, id, id, &platform)
+    };
+    let (one, other) = (in_catalog("one"), in_catalog("other"));
+    let address = |api: &Api| {
+        platform.advance(Duration::from_secs(5));
+        let found = api.get("/v1/catalog/node/sider").json();
+        found["Node"]["Address"].as_str().map(str::to_owned)
+    };
+    one.standin.connect(&other.standin);
+    one.standin.replicate_to(&other.standin);
+    one.standin.lead(1);
+    other.standin.follow(1, Some(&one.standin));
+    assert_eq!(address(&one).as_deref(), Some("one"));
+    one.standin.follow(2, Some(&other.standin));
+    other.standin.lead(2);
+    assert_eq!(
+        address(&other).as_deref(),
+        Some("one"),
+        "it does not move with the leadership"
+    );
+    let removed = other.request("DELETE /v1/operator/raft/peer?id=one", "");
+    assert_eq!(removed.status, 200, "{}", removed.body);
+    assert_eq!(
+        address(&other).as_deref(),
+        Some("other"),
+        "nobody is there any more"
+    );
 }
 
 #[test]

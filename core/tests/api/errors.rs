@@ -261,3 +261,15 @@ fn an_unknown_outcome_says_so() {
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     expect!["outcome unknown: a test lost it"].assert_eq(&answer.body);
 }
+
+#[test]
+fn methods_that_nobody_knows_share_one_label() {
+    let api = Api::new();
+    assert_eq!(api.request("BREW /v1/catalog/nodes", "").status, 405);
+    let metrics = api.get("/metrics").body;
+    assert!(
+        metrics.contains(r#"{path="/v1/catalog/nodes",method="other",status="405"} 1"#),
+        "{metrics}"
+    );
+    assert!(!metrics.contains("BREW"));
+}

@@ -139,13 +139,18 @@ impl Story {
     }
 
     pub(super) fn fault(&mut self, kind: FaultKind, server: u8, for_ms: u64) {
+        self.fault_called("a fault", kind, server, for_ms);
+    }
+
+    /// The same, by the words that tell of it.
+    pub(super) fn fault_called(&mut self, what: &str, kind: FaultKind, server: u8, for_ms: u64) {
         let until = self.now + Duration::from_millis(for_ms);
         let servers = vec![ServerNumber(server)];
         self.record.faults.push(FaultSpan {
             from: self.now,
             until,
             servers,
-            what: "a fault".into(),
+            what: what.into(),
             kind,
         });
     }

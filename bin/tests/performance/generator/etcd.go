@@ -23,7 +23,7 @@ func dial(worker int) *etcd.Client {
 }
 
 func grant(client *etcd.Client) (etcd.LeaseID, error) {
-	lease, err := client.Grant(always, 600)
+	lease, err := client.Grant(always, 86_400)
 	if err != nil {
 		return 0, err
 	}

@@ -132,7 +132,7 @@ var prepare = sync.OnceFunc(func() {
 
 func (httpTarget) query(worker int) operation {
 	prepare()
-	c := connectReading(addressOf(worker), 4096+1024*(*number))
+	c := connectReading(addressOf(worker), 4096+2048*(*number))
 	path := fmt.Sprintf("/v1/health/service/prepared-%s?passing=1", *prefix)
 	if *stale {
 		path += "&stale"

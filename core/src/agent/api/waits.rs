@@ -2,11 +2,12 @@
 //! of that one here. Then each asks by itself, and is answered at once where there is news; so the answer of each is as fresh
 //! as if it had waited at a server, and a server holds one query for all of them.
 //!
-//! Nobody hangs on one that is lost: who comes to wait behind it asks first whether there is news already, and goes on without it
-//! when the agent has turned to another server, or when it should have ended.
+//! Nobody hangs on one that is lost: who comes long after it asks first whether there is news already, and whoever waits behind it
+//! goes on without it when the agent has turned to another server, or when it should have ended.
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,14 +17,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::select;
+use futures_util::future::{Either, select};
 use http::{HeaderValue, Response, Uri, header};
 use tokio::sync::Notify;
 
 use super::forward::{Wanted, parameter, wait};
 use crate::{
     agent::{Shared, cache::index_of, servers::Forwarded},
-    limits::{AGENT_WAIT_SLACK, WAIT_SPREAD_DIVISOR},
+    limits::{AGENT_WAIT_DOUBT, AGENT_WAIT_SLACK, WAIT_SPREAD_DIVISOR},
     runtime::{Instant, Runtime},
 };
 
@@ -42,6 +43,8 @@ pub(in crate::agent) struct Waits(Mutex<BTreeMap<String, Arc<Parked>>>);
 struct Parked {
     /// The server that the agent turned to then, by its place in the list.
     server: usize,
+    /// When it was sent.
+    since: Instant,
     /// When it has ended, unless it is lost.
     due: Instant,
     /// Told when it ends.
@@ -79,6 +82,7 @@ impl Waits {
         }
         let parked = Arc::new(Parked {
             server,
+            since: now,
             due,
             ended: Notify::new(),
             decided: AtomicBool::new(false),
@@ -128,7 +132,6 @@ pub(super) async fn forward<R: Runtime>(
     // Servers spread the ends of those that wait there.
     let deadline = R::now() + wait(&wanted.uri);
     let mut asked = wanted.clone();
-    let mut looked = false;
     loop {
         let now = R::now();
         let left = deadline.saturating_since(now);
@@ -148,27 +151,54 @@ pub(super) async fn forward<R: Runtime>(
             }
             Place::Behind(parked) => parked,
         };
-        if !looked {
-            looked = true;
-            let now = Wanted {
-                uri: changed(&wanted.uri, None),
-                ..wanted.clone()
-            };
-            let answer = shared.servers.forward(&now, wanted.patience()).await?;
-            if index_of(&answer) != Some(index) {
-                return Ok(answer);
-            }
-        }
-        let ended = pin!(ended(shared, &question, &parked));
-        let moved = pin!(shared.servers.moved_from(parked.server));
+        let over = async {
+            let ended = pin!(ended(shared, &question, &parked));
+            select(ended, pin!(shared.servers.moved_from(parked.server))).await;
+        };
         let until = deadline.min(parked.due).saturating_since(now);
-        R::timeout(until, select(ended, moved)).await;
+        let doubtful = now >= parked.since + AGENT_WAIT_DOUBT;
+        let look = async {
+            match doubtful {
+                true => news(shared, wanted, index).await,
+                false => None,
+            }
+        };
+        if let Some(Some(news)) = R::timeout(until, first_of(look, over)).await {
+            return news;
+        }
         let left = deadline.saturating_since(R::now());
         // Whose time is over is answered with what is there, at once.
         asked.uri = changed(&wanted.uri, Some(left).filter(|left| !left.is_zero()));
         if left.is_zero() || parked.decided.load(Ordering::SeqCst) {
             return shared.servers.forward(&asked, asked.patience()).await;
         }
+    }
+}
+
+/// What a server answers at once, if that is not what the client waits to see changed.
+async fn news<R: Runtime>(
+    shared: &Shared<R>,
+    wanted: &Wanted,
+    index: u64,
+) -> Option<Result<Response<Bytes>, Forwarded>> {
+    let look = Wanted {
+        uri: changed(&wanted.uri, None),
+        ..wanted.clone()
+    };
+    let answer = shared.servers.forward(&look, look.patience()).await;
+    let is_known = |answer: &Response<Bytes>| index_of(answer).is_some_and(|now| now <= index);
+    Some(answer).filter(|answer| !answer.as_ref().is_ok_and(is_known))
+}
+
+/// What is found, if anything is, before something else is over.
+async fn first_of<T>(found: impl Future<Output = Option<T>>, over: impl Future<Output = ()>) -> Option<T> {
+    match select(pin!(found), pin!(over)).await {
+        Either::Left((None, over)) => {
+            over.await;
+            None
+        }
+        Either::Left((found, _)) => found,
+        Either::Right(_) => None,
     }
 }
 

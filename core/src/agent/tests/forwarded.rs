@@ -158,14 +158,30 @@ fn nobody_waits_behind_a_query_that_is_lost() {
         let told = told.lock().expect("no holder of this lock panics");
         told.as_ref().map(|told| told.text.clone())
     };
-    // What is there already is told at once.
-    let later = world.begin(&agent, &path);
-    assert_eq!(text(&later).as_deref(), Some("\"two\""));
     world.advance(SECOND * 5);
     assert_eq!((text(&lost), text(&behind)), (None, None));
+    // What is there already is told at once to who comes later.
+    let later = world.begin(&agent, &path);
+    assert_eq!(text(&later).as_deref(), Some("\"two\""));
     // It should have ended, and did not.
     world.advance(SECOND * 7);
     assert_eq!((text(&lost), text(&behind).as_deref()), (None, Some("\"two\"")));
+}
+
+#[test]
+fn what_is_older_than_what_a_client_has_is_no_news_to_who_comes_later() {
+    let world = World::new();
+    let agent = world.start(json!([]));
+    assert_eq!(world.put(&agent, "/v1/kv/a", json!("one")).status, 200);
+    let begin = || {
+        let told = world.begin(&agent, "/v1/kv/a?raw&index=1000000&wait=60s");
+        world.advance(SECOND * 2);
+        told
+    };
+    for told in [begin(), begin(), begin()] {
+        assert!(told.lock().expect("no holder of this lock panics").is_none());
+    }
+    assert_eq!(world.parked(), 1);
 }
 
 #[test]

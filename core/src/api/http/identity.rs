@@ -69,6 +69,9 @@ async fn own(State(server): State<Server>) -> Reply {
         },
     });
     let name = server_name(&server, &status.id);
+    let mut meta = json!(config.agent_node_meta);
+    meta["consul-network-segment"] = "".into();
+    meta["consul-version"] = CONSUL_VERSION.into();
     Reply::json(&oneself::answer(&Oneself {
         datacenter: &config.datacenter,
         node: config.agent_node.as_str(),
@@ -76,7 +79,7 @@ async fn own(State(server): State<Server>) -> Reply {
         is_server: true,
         join: &server.address().raft,
         member: member(&server, &name, &status.id, server.address(), true),
-        meta: json!(server.agent_node().meta),
+        meta,
         stats,
     }))
 }
