@@ -43,7 +43,7 @@ const MARKS: [&str; 25] = [
     "verify_incoming_https",
 ];
 
-/// What the names of keys have in them, or begin with, that keep others out in Consul.
+/// How the names of keys begin that keep others out in Consul, as those do that have `verify_` in them.
 const PROTECTING: [&str; 9] = [
     "acl",
     "allow_write_http_from",
