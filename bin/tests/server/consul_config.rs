@@ -258,11 +258,10 @@ async fn servers_that_expect_each_other_become_one_cluster_by_themselves() {
         let service = json!({"Name": format!("at-{number}"), "Check": check});
         server.put("/v1/agent/service/register", &service).await.unwrap();
     }
-    for number in 0..servers.len() {
+    for (number, host) in hosts.iter().enumerate() {
         let path = format!("/v1/health/service/at-{number}?passing");
-        let passing = |found: &Value| {
-            found[0]["Node"]["Node"] == "sider" && found[0]["Service"]["Address"] == hosts[number]
-        };
+        let passing =
+            |found: &Value| found[0]["Node"]["Node"] == "sider" && found[0]["Service"]["Address"] == *host;
         until(&servers[0], &path, passing).await;
         let path = format!("/v1/agent/service/deregister/at-{number}");
         let other = (number + 1) % servers.len();
