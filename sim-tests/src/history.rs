@@ -6,7 +6,13 @@
 mod agent;
 mod fact;
 
-use std::{collections::BTreeMap, fmt, ops::Deref, sync::OnceLock, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Deref,
+    sync::OnceLock,
+    time::Duration,
+};
 
 pub use self::{
     agent::{
@@ -450,8 +456,28 @@ impl Record {
             .max_by_key(|told| (told.applied, told.at))
     }
 
-    /// Members that are up in the end and not broken for good: those of the last configuration that anyone told, or all if
-    /// none was told. One that lost its disk is not among them if it was added again too late to have caught up.
+    /// The voters of the last membership that was applied above a log index, of each of its sets; `None` if none was.
+    fn voters_applied_after(&self, log_index: u64) -> Option<BTreeSet<ServerNumber>> {
+        let mut appended = BTreeMap::new();
+        let mut applied = BTreeMap::new();
+        for seen in &self.observations {
+            match &seen.what {
+                Fact::Configured { log_index, voters } => {
+                    appended.insert((seen.server, *log_index), voters);
+                }
+                Fact::Applied(entry) if entry.log_index > log_index => {
+                    let voters = appended.get(&(seen.server, entry.log_index));
+                    applied.extend(voters.map(|voters| (entry.log_index, *voters)));
+                }
+                _ => {}
+            }
+        }
+        let (_, voters) = applied.pop_last()?;
+        Some(voters.iter().flatten().map(|disk| disk.server).collect())
+    }
+
+    /// Members that are up in the end and not broken for good: those of the last configuration that anyone told, or that
+    /// was applied since, or all if none was told. One that lost its disk is not among them if it was added again too late to have caught up.
     pub fn members_in_the_end(&self) -> Vec<ServerNumber> {
         let mut up: BTreeMap<ServerNumber, bool> = BTreeMap::new();
         for seen in &self.observations {
@@ -462,11 +488,15 @@ impl Record {
             };
         }
         let configuration = self.newest_configuration();
+        let later = self.voters_applied_after(configuration.map_or(0, |told| told.applied));
         let member = |server: &ServerNumber| {
+            let votes = |told: &Configuration| match &later {
+                Some(voters) => voters.contains(server),
+                None => told.voters.contains(server),
+            };
             !self.is_broken(*server, self.ended)
                 && !self.is_out(*server, self.ended - self.bounds.recovery)
-                && configuration
-                    .is_none_or(|told| told.voters.contains(server) || told.learners.contains(server))
+                && configuration.is_none_or(|told| votes(told) || told.learners.contains(server))
         };
         up.into_iter()
             .filter(|(server, up)| *up && member(server))

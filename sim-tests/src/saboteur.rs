@@ -330,10 +330,13 @@ impl Saboteur {
         }
     }
 
-    /// Flips one bit of one value of a server's disk, if there is any.
+    /// Flips one bit of one value of a server's disk, if there is any: of what rests there, and not of what is still on its
+    /// way, which its server would then rightly tell to be safe.
     fn flip_a_bit(&self, server: usize, space: Space) {
         let cluster = &self.0.cluster;
-        let keys = cluster.host(server).disk().keys(space.keyspace());
+        let disk = cluster.host(server).disk();
+        let mut keys = disk.keys(space.keyspace());
+        keys.retain(|key| disk.durable(space.keyspace(), key).is_some());
         let mut dice = self.lock_dice();
         if keys.is_empty() {
             return;

@@ -37,6 +37,15 @@ fn every_kept_schedule_has_its_test() {
 }
 
 regressions! {
+    /// A leader died between the two steps of a removal, and the server that was to go led next. Asked to add another one, it
+    /// completed the removal as part of that change, which kept it without a vote: it led on, and refused every change of
+    /// the membership from then on, as one who has no vote must.
+    a_removal_is_completed_before_the_next_change: "joined-while-a-removal-was-half-done";
+
+    /// A leader that heard nobody was told to hand leadership on. By then another had led and crashed; the first heard of it
+    /// from the rest, took it for its successor, and said that leadership had been handed on.
+    who_is_said_to_lead_says_so_itself: "told-of-a-leader-that-was";
+
     /// A leader that was told to remove itself committed the first of the change's two steps, lost its majority, and
     /// answered `No cluster leader`, which says that nothing was done. The next leader completed the removal.
     a_removal_that_is_half_done_is_not_said_to_be_undone: "half-done-removal";

@@ -94,13 +94,13 @@ impl<R: Runtime> Members<R> {
             .await?;
         let is_begun = match known {
             None => {
-                self.change(ChangeMembers::AddNodes([(member.clone(), address)].into()), true)
+                self.change(ChangeMembers::AddNodes([(member.clone(), address)].into()))
                     .await?;
                 true
             }
             Some((_, known)) if known.http != address.http && !address.http.is_empty() => {
                 // The same server at the same Raft address: nothing changes for Raft.
-                self.change(ChangeMembers::SetNodes([(member.clone(), address)].into()), true)
+                self.change(ChangeMembers::SetNodes([(member.clone(), address)].into()))
                     .await?;
                 true
             }
@@ -116,7 +116,7 @@ impl<R: Runtime> Members<R> {
         }
         self.wait_caught_up(&member).await?;
         let promoted = self
-            .change(ChangeMembers::AddVoterIds(BTreeSet::from([member])), true)
+            .change(ChangeMembers::AddVoterIds(BTreeSet::from([member])))
             .await;
         match promoted {
             // "Nothing was done" would not be true: it is a member by now, and stays one.
@@ -173,13 +173,10 @@ impl<R: Runtime> Members<R> {
                 .is_some_and(|silence| since_contact(metrics, member).is_some_and(|since| since < silence))
         };
         let voters: BTreeSet<MemberId> = membership.voter_ids().collect();
+        let removed = BTreeSet::from([member.clone()]);
         if !voters.contains(member) {
             return self
-                .change_unless(
-                    ChangeMembers::RemoveNodes(BTreeSet::from([member.clone()])),
-                    false,
-                    is_heard,
-                )
+                .change_unless(Some(ChangeMembers::RemoveNodes(removed)), is_heard)
                 .await;
         }
         if voters.len() == 1 {
@@ -187,12 +184,8 @@ impl<R: Runtime> Members<R> {
                 "{id} is the last voter: a cluster can't be without one"
             )));
         }
-        self.change_unless(
-            ChangeMembers::RemoveVoters(BTreeSet::from([member.clone()])),
-            false,
-            is_heard,
-        )
-        .await
+        self.change_unless(Some(ChangeMembers::RemoveVoters(removed)), is_heard)
+            .await
     }
 
     /// See [`super::Consensus::transfer_leader`].
@@ -293,19 +286,16 @@ impl<R: Runtime> Members<R> {
     }
 
     /// Commits a change, after any that is under way.
-    async fn change(
-        &self,
-        change: ChangeMembers<MemberId, ServerAddress>,
-        retain: bool,
-    ) -> Result<(), MembershipError> {
-        self.change_unless(change, retain, |_| false).await
+    async fn change(&self, change: ChangeMembers<MemberId, ServerAddress>) -> Result<(), MembershipError> {
+        self.change_unless(Some(change), |_| false).await
     }
 
-    /// As [`Members::change`], unless the reason for it is gone (`is_moot`) when its turn has come.
+    /// As [`Members::change`], unless the reason for it is gone (`is_moot`) when its turn has come. Without a change of its
+    /// own, it completes one that was left half done; that comes first in any case, as a change is made from what is
+    /// whole. Whoever loses his vote by a change is no member after it.
     async fn change_unless(
         &self,
-        change: ChangeMembers<MemberId, ServerAddress>,
-        retain: bool,
+        change: Option<ChangeMembers<MemberId, ServerAddress>>,
         is_moot: impl Fn(&Metrics<R>) -> bool + Sync,
     ) -> Result<(), MembershipError> {
         let committed = async {
@@ -320,7 +310,15 @@ impl<R: Runtime> Members<R> {
                         "the server is heard of again".to_string(),
                     ));
                 }
-                match self.raft.change_membership(change.clone(), retain).await {
+                let is_half_done = is_joint(&metrics);
+                let step = match &change {
+                    // No change but the second step of the one that is under way.
+                    _ if is_half_done => ChangeMembers::AddVoterIds(BTreeSet::new()),
+                    Some(change) => change.clone(),
+                    None => return Ok(()),
+                };
+                match self.raft.change_membership(step, false).await {
+                    Ok(_) if is_half_done => {}
                     Ok(_) => return Ok(()),
                     Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
                         ChangeMembershipError::InProgress(_),
@@ -351,12 +349,10 @@ impl<R: Runtime> Members<R> {
                 return;
             }
             let metrics = self.metrics();
-            let membership = &metrics.membership_config;
-            let joint = membership.membership().get_joint_config().len() > 1;
-            let joint = (joint && metrics.state == ServerState::Leader).then(|| *membership.log_id());
+            let leads = metrics.state == ServerState::Leader;
+            let joint = (leads && is_joint(&metrics)).then(|| *metrics.membership_config.log_id());
             if joint.is_some() && joint == joint_before {
-                // No change but the second step of the one that is under way.
-                let finish = self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false);
+                let finish = self.change_unless(None, |_| false);
                 match select(&mut stopped, pin!(finish)).await {
                     Either::Left(_) => return,
                     Either::Right((Ok(()), _)) => {}
@@ -422,6 +418,11 @@ fn find<'a>(membership: &'a Membership, id: &ServerId) -> Option<(&'a MemberId, 
 fn since_contact<R: Runtime>(metrics: &Metrics<R>, member: &MemberId) -> Option<Duration> {
     let at = metrics.heartbeat.as_ref()?.get(member)?.as_ref()?.at;
     Some(R::now().saturating_since(at))
+}
+
+/// Whether a change of the voters is between its two steps.
+fn is_joint<R: Runtime>(metrics: &Metrics<R>) -> bool {
+    metrics.membership_config.membership().get_joint_config().len() > 1
 }
 
 fn lag<R: Runtime>(metrics: &Metrics<R>, matched: u64) -> u64 {

@@ -292,8 +292,10 @@ impl Inner {
                 self.change_members(change, deadline).await
             }
             Errand::Transfer(to) => {
-                let change = self.consensus.transfer_leader(to);
-                self.change_members(change, deadline).await
+                let change = self.consensus.transfer_leader(to.clone());
+                self.change_members(change, deadline).await?;
+                self.hear_successor(to, deadline).await?;
+                Ok(Outcome::Done)
             }
         }
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     limits,
-    raft::{RaftStatus, ServerAddress, ServerId},
+    raft::{RaftStatus, Role, ServerAddress, ServerId},
     runtime::Instant,
 };
 
@@ -129,6 +129,35 @@ impl Inner {
         self.change_members(self.consensus.add_server(id, address), deadline)
             .await?;
         Ok(())
+    }
+
+    /// Waits until the leader that this server knows of says itself that it leads; it is `to` if that is given. What others
+    /// tell may be of the past: a leader that was cut off hears from them of one that came and went meanwhile.
+    pub(super) async fn hear_successor(
+        &self,
+        to: Option<ServerId>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let deadline = deadline.min(self.platform().now() + limits::TRANSFER_TIMEOUT);
+        loop {
+            let status = self.consensus.status();
+            if let Some((leader, address)) = status.leader {
+                if to.as_ref().is_some_and(|to| *to != leader) {
+                    let reason = format!("leadership went on to {leader}");
+                    return Err(Failure::OutcomeUnknown(reason));
+                }
+                let leads = |told: RaftStatus| told.id == leader && told.role == Role::Leader;
+                let told = self.ask_status(&address);
+                if leader == status.id || told.await.is_some_and(|(told, ..)| leads(told)) {
+                    return Ok(());
+                }
+            }
+            if self.platform().now() + limits::MEMBERSHIP_RETRY >= deadline {
+                let reason = "leadership was handed on, and nobody says that it leads";
+                return Err(Failure::OutcomeUnknown(reason.into()));
+            }
+            self.platform().sleep(limits::MEMBERSHIP_RETRY).await;
+        }
     }
 
     /// Asks a server to make ready to be added; gives its HTTP address.

@@ -194,7 +194,7 @@ fn elections_have_reasons(history: &History) -> Result<(), Violation> {
         let Fact::BecameLeader { term } = seen.what else {
             continue;
         };
-        if !first && !was_disturbed(history, seen.at) {
+        if !first && !was_disturbed(history, term, seen.at) {
             let what = format!(
                 "{} was elected in term {term} though nothing was wrong",
                 seen.server
@@ -206,7 +206,8 @@ fn elections_have_reasons(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
-fn was_disturbed(history: &History, at: Time) -> bool {
+/// Whether there was a reason for an election of a term.
+fn was_disturbed(history: &History, term: u64, at: Time) -> bool {
     let recent = |from: Time, until: Time| from <= at && until + UNREST >= at;
     let fault = history
         .faults
@@ -217,8 +218,11 @@ fn was_disturbed(history: &History, at: Time) -> bool {
     let change = history.memberships.iter().any(|change| {
         recent(change.invoked, change.returned) || (change.done.is_none() && change.invoked <= at)
     });
+    // One that broke for good is followed when somebody can be elected; those who would be may have been cut off until now.
+    let last = history.truth().leaders.iter().rfind(|it| it.term < term);
     fault
         || change
+        || last.is_some_and(|last| history.is_broken(last.server, at))
         || history
             .observations
             .iter()
@@ -450,6 +454,19 @@ mod tests {
             },
         );
         assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
+    fn an_election_long_after_the_leader_broke_for_good_is_fine() {
+        let story = |broken: u8| {
+            let mut story = story();
+            story.fault(FaultKind::Lasting, broken, 0);
+            story.wait_ms(30_000);
+            story.elect(2, 2);
+            story
+        };
+        assert_eq!(check(&story(1).finish()), Ok(()));
+        assert!(complaint(story(3)).contains("s2 was elected in term 2 though nothing was wrong"));
     }
 
     #[test]

@@ -76,7 +76,10 @@ fn caught_up(history: &History, server: ServerNumber) -> Result<(), Violation> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::story::Story, *};
+    use super::{
+        super::story::{Story, disks},
+        *,
+    };
     use crate::operation::{Ask, Freshness};
 
     fn story(serving: &[u8]) -> Story {
@@ -133,6 +136,17 @@ mod tests {
         let mut story = story(&[1, 2, 3]);
         story.forget_applied(2, 3);
         assert!(complaint(story).contains("s2 ends 1 entries behind"));
+    }
+
+    #[test]
+    fn staying_behind_is_fine_for_who_was_removed_after_the_last_question() {
+        let mut story = story(&[1, 2, 3]);
+        let voters = vec![disks(&[1, 3])];
+        story.observe(1, Fact::Configured { log_index: 4, voters });
+        story.register("web-2", 4);
+        story.wait_ms(3_000);
+        story.forget_applied(2, 4);
+        assert_eq!(check(&story.finish()), Ok(()));
     }
 
     #[test]
