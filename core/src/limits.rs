@@ -362,8 +362,9 @@ pub const AGENT_WAIT_DOUBT: Duration = Duration::from_secs(1);
 pub const AGENT_CACHE_ENTRIES_MAX: usize = 1_000;
 /// An answer that nobody asked for in this time is kept no longer.
 pub const AGENT_CACHE_IDLE: Duration = Duration::from_secs(600);
-/// How long an agent's own question for news of a kept answer waits at the server.
-pub const AGENT_CACHE_WAIT: Duration = Duration::from_secs(120);
+/// How long an agent's own question for news of a kept answer waits at the server. With [`AGENT_FORWARD_SLACK`] it is also how
+/// long a kept answer may go without news when a server vanishes and its connection does not tell.
+pub const AGENT_CACHE_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait of one blocking query by which an agent follows another node that an alias stands for.
 pub const AGENT_ALIAS_WAIT: Duration = Duration::from_secs(10);
 /// Another node that no alias asked about for this long is not followed any more.

@@ -77,7 +77,7 @@ pub fn matched(record: &Record, entries: &[Entry]) -> Matched {
 
 /// The source of an entry that is no operation's own; `None` if it needs one.
 fn internal(record: &Record, entry: &Entry, before: &State, all_reports: &mut Reports<'_>) -> Option<Source> {
-    let Some((command, effect)) = &entry.command else {
+    let Some((command, _)) = &entry.command else {
         return Some(Source::Internal);
     };
     let known = |excused: bool| match excused {
@@ -107,9 +107,7 @@ fn internal(record: &Record, entry: &Entry, before: &State, all_reports: &mut Re
             let excused: Vec<bool> = updates.iter().map(&mut excused).collect();
             known(!excused.contains(&false))
         }
-        // A change of a prepared query that another one came before, or whose name is taken: it did nothing, and may be
-        // tried anew.
-        Command::Transact(_) if prepared::written(command).is_some() && effect.reply.is_err() => {
+        Command::Transact(_) if is_vain(entry) => {
             let asked = |it: &Operation| it.invoked <= entry.appended && asks_for(&it.op, command);
             known(record.operations.iter().any(asked))
         }
@@ -120,6 +118,13 @@ fn internal(record: &Record, entry: &Entry, before: &State, all_reports: &mut Re
         | Command::CreateSession(_)
         | Command::DestroySession(_) => None,
     }
+}
+
+/// Whether it is a change of a prepared query that another one came before, or whose name is taken: it did nothing, and may
+/// be tried anew, so that one operation has several.
+fn is_vain(entry: &Entry) -> bool {
+    let command = entry.command.as_ref();
+    command.is_some_and(|(command, effect)| prepared::written(command).is_some() && effect.reply.is_err())
 }
 
 /// Operations that may be in the log, and the entries that need one.
@@ -141,7 +146,7 @@ impl<'a> Writes<'a> {
         let mut truthful = Pairing::new(operations.len(), entries.len());
         for (position, entry) in entries.iter().enumerate() {
             for (nth, operation) in operations.iter().enumerate() {
-                if caused(operation, entry) {
+                if !is_vain(entry) && caused(operation, entry) {
                     fitting.allow(nth, position);
                     if is_told_truly(operation, entry) {
                         truthful.allow(nth, position);

@@ -7,7 +7,7 @@ use std::{
 
 use sider_core::registry::{CheckStatus, Instance, Namespace};
 
-use super::ServerNumber;
+use super::{Operation, ServerNumber};
 use crate::time::Time;
 
 /// An agent serves within this time of its start.
@@ -169,6 +169,20 @@ impl AgentPromise {
     /// Whether anything had befallen it or its host by then.
     pub fn was_disturbed(&self, until: Time) -> bool {
         self.outages.iter().any(|outage| outage.overlaps(Time(0), until))
+    }
+
+    /// Whether its process has ended for sure since an operation was invoked, and was started again after that returned and
+    /// before a moment: then what came of it is gone.
+    pub fn has_ended_since(&self, operation: &Operation, before: Time) -> bool {
+        let within = |outage: &Outage| {
+            let again = outage.until.filter(|again| *again + SETTLES <= before);
+            outage.from >= operation.invoked && again.is_some_and(|again| again >= operation.returned)
+        };
+        let mut down = self
+            .outages
+            .iter()
+            .filter(|outage| outage.kind == OutageKind::Down);
+        down.any(within)
     }
 
     /// Whether its process may have ended between the two moments, or have been started.

@@ -192,7 +192,10 @@ mod tests {
         super::story::{Story, web},
         *,
     };
-    use crate::{agency, history::Told};
+    use crate::{
+        agency,
+        history::{Outage, OutageKind, Told},
+    };
 
     const AGENT: u8 = ServerNumber::AGENTS;
 
@@ -267,6 +270,36 @@ mod tests {
         say(&mut story, kept, true, 5);
         story.wait_ms(3_000);
         assert!(complaint(story).expect("too old").contains("followed it"));
+    }
+
+    #[test]
+    fn what_was_kept_before_trouble_may_not_follow_unless_the_agent_has_ended() {
+        let complaint_after = |kind: OutageKind| {
+            let mut story = story();
+            read(&mut story, Freshness::Cached, false, 0);
+            story.wait_ms(100);
+            story.fault(crate::history::FaultKind::Disturbing, 1, 500);
+            let outage = Outage {
+                from: story.now(),
+                until: Some(story.now() + Duration::from_millis(500)),
+                kind,
+                what: String::new(),
+            };
+            story.record().agents[0].outages.push(outage);
+            story.wait_ms(10_000);
+            let old = read(&mut story, Freshness::Cached, false, 0);
+            story.wait_ms(1_000);
+            story.register("web-2", 2);
+            story.wait_ms(4_000);
+            let kept = read(&mut story, Freshness::Cached, true, 5);
+            story.copy_answer(old, kept);
+            say(&mut story, kept, true, 5);
+            story.wait_ms(3_000);
+            complaint(story)
+        };
+        assert_eq!(complaint_after(OutageKind::Disk), None);
+        let again = complaint_after(OutageKind::Down).expect("it was asked anew");
+        assert!(again.contains("followed it"), "{again}");
     }
 
     #[test]

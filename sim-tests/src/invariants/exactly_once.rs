@@ -208,6 +208,52 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_a_prepared_query_that_was_in_vain_may_be_tried_anew_and_done_once() {
+        use sider_core::registry::{Command, Key, KeyWrite, Operation as Step};
+
+        use crate::{
+            operation::Op,
+            prepared::{PreparedOp, Wanted},
+        };
+        let wanted = Wanted {
+            name: String::new(),
+            template: false,
+            service: "web".into(),
+            only_passing: false,
+            tags: vec![],
+            ignored_checks: vec![],
+            near: String::new(),
+            version: 1,
+        };
+        let key = || Key::reserved("query/q").expect("short");
+        let set = |wanted: &Wanted| KeyWrite {
+            key: key(),
+            value: wanted.stored("q").to_string().into(),
+            flags: 0,
+        };
+        let mut story = Story::new();
+        for (version, tries) in [(1, [0, 0]), (2, [9, 1])] {
+            let unknown = Outcome::Unknown("timed out".into());
+            let asked = story.ask_to_register("web-1", 1, unknown);
+            let wanted = Wanted {
+                version,
+                ..wanted.clone()
+            };
+            let query = "q".to_owned();
+            story.operation(asked).op = Op::Prepared(PreparedOp::Update {
+                query,
+                wanted: wanted.clone(),
+            });
+            for index in tries.into_iter().skip(usize::from(version == 1)) {
+                let is_first = (version == 1).then(|| Step::CheckNotExists(key()));
+                let of = is_first.unwrap_or_else(|| Step::CheckIndex(key(), index));
+                story.commit(Command::Transact(vec![of, Step::SetKey(set(&wanted))]));
+            }
+        }
+        assert_eq!(check(&story.finish()), Ok(()));
+    }
+
+    #[test]
     fn an_acknowledgement_before_the_earliest_moment_is_not() {
         let mut story = Story::new();
         let write = story.register("web-1", 1);

@@ -63,7 +63,8 @@ pub(super) fn way_of_news(history: &History) -> Duration {
     lateness(&history.bounds) + history.bounds.latency * 6
 }
 
-/// When somebody first asked an agent, in its life of this operation, for what it keeps since then.
+/// When somebody first asked an agent, in its life of this operation, for what it keeps since then: at the earliest, as its
+/// process may not have ended when it may have, and may have heard a question whose answer got lost.
 pub(super) fn kept_since(history: &History, agent: &AgentPromise, operation: &Operation) -> Option<Time> {
     let (ask, _) = operation.op.asked()?;
     let same = |it: &&Operation| {
@@ -72,9 +73,9 @@ pub(super) fn kept_since(history: &History, agent: &AgentPromise, operation: &Op
                 .op
                 .asked()
                 .is_some_and(|(asked, how)| asked == ask && how.is_cached())
-            && it.is_done()
-            && it.returned <= operation.invoked
-            && !agent.may_have_ended(it.invoked, operation.returned)
+            && !matches!(it.outcome, Outcome::Failed(_))
+            && it.invoked < operation.invoked
+            && !agent.has_ended_since(it, operation.invoked)
     };
     history.operations.iter().find(same).map(|it| it.invoked)
 }
