@@ -13,7 +13,6 @@ use std::{net::SocketAddr, time::Duration};
 use serde_json::{Value, json};
 use sider_core::{
     agent::{AgentConfig, ConfigFile},
-    limits::AGENT_SYNC_INTERVAL,
     registry::{CheckStatus, NodeName},
     runtime::ProbeOutcome,
 };
@@ -24,6 +23,7 @@ use crate::{
     cluster::{Cluster, HTTP_PORT},
     history::AgentPromise,
     operation::{ELSEWHERE, Spoils},
+    promised::AGENT_SYNC_INTERVAL,
     recorder::{self, Recorder, now},
     saboteur::Saboteur,
     schedule::{AgentPlan, Sort},

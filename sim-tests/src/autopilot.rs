@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sider_core::{
-    limits::SERVER_SILENCE_MAX,
     registry::{Command, Operation},
     server::AutopilotSettings,
 };
@@ -13,6 +12,7 @@ use sider_core::{
 use crate::{
     history::{Disk, Fact, MembershipChange, Record, ServerNumber},
     model::State,
+    promised::SERVER_SILENCE_MAX,
     time::Time,
 };
 

@@ -103,6 +103,8 @@ pub mod truth;
 
 pub mod wgl;
 
+pub mod promised;
+
 pub mod invariants;
 
 pub mod sometimes;

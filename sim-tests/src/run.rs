@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use sider_core::{
-    limits::CLOCK_DRIFT_PPM_MAX,
     raft::{RaftConfig, ServerAddress, ServerId},
     registry::Command,
     server::ServerConfig,
@@ -17,6 +16,7 @@ use crate::{
     invariants::{Violation, judge, servers},
     keys::Notes,
     probes,
+    promised::CLOCK_DRIFT_PPM_MAX,
     recorder::{Recorder, now},
     saboteur::Saboteur,
     schedule::{Schedule, Shape, Squeeze},

@@ -53,7 +53,7 @@ where
         let recorder = Recorder::new(Bounds {
             latency: Duration::from_micros(shape.latency_us.1 + shape.sync_us.1),
             first_voters: (0..shape.servers).map(ServerNumber).collect(),
-            drift_ppm: sider_core::limits::CLOCK_DRIFT_PPM_MAX,
+            drift_ppm: crate::promised::CLOCK_DRIFT_PPM_MAX,
             ..Bounds::default()
         });
         let options = Options {

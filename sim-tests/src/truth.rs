@@ -9,7 +9,6 @@ use std::{
 };
 
 use sider_core::{
-    limits::READ_TIMEOUT,
     registry::{
         CheckKey, Command, Namespace, NodeName, Operation, Refusal, Reply, Restore, ServiceName, SessionId,
         Topic,
@@ -26,6 +25,7 @@ use crate::{
     model::State,
     operation::Ask,
     prepared,
+    promised::{PAUSE_MIN, READ_TIMEOUT},
     time::Time,
 };
 
@@ -117,7 +117,24 @@ pub struct Leadership {
     pub from: Time,
 }
 
+/// Shorter pauses need not be noticed: a leader takes a gap for a pause that is longer than [`PAUSE_MIN`], on its own clock. What
+/// it notices it leaves out as a whole, for it looked at its clock before and after.
+const PAUSE_NOTICED: Duration = PAUSE_MIN.saturating_add(Duration::from_millis(10));
+
 impl Truth {
+    /// How long the leader of a term stood still between two moments, as far as it must have noticed: it counts that for nothing.
+    pub fn leader_paused(&self, term: u64, since: Time, until: Time) -> Duration {
+        let leader = self.leaders.iter().find(|leader| leader.term == term);
+        let own = |(server, ..): &&(ServerNumber, Time, Time)| {
+            leader.is_some_and(|leader| leader.server == *server)
+        };
+        let pauses = self.pauses.iter().filter(own);
+        pauses
+            .map(|(_, from, to)| (*to).min(until).since((*from).max(since)))
+            .filter(|paused| *paused >= PAUSE_NOTICED)
+            .sum()
+    }
+
     /// Works everything out.
     pub fn of(record: &Record) -> Truth {
         let mut entries = committed(record);

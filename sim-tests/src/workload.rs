@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use sider_core::{api::http::FROM_AN_AGENT, limits::WAIT_SPREAD_DIVISOR};
+use sider_core::api::http::FROM_AN_AGENT;
 use sider_runtime_sim::World;
 
 use crate::{
@@ -139,7 +139,7 @@ impl Player {
             Op::AgentRead(ask) => ask.wait(),
             _ => Duration::ZERO,
         };
-        let limit = wait + wait / WAIT_SPREAD_DIVISOR + patience;
+        let limit = wait + wait / crate::promised::WAIT_SPREAD_DIVISOR + patience;
         let mut request = match (&op, self.files.last()) {
             (Op::Restore { damage }, Some(file)) => wire::restore(damage.done_to(&file)),
             _ => wire::request(&op),

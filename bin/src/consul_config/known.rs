@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 /// Keys at the top.
-pub(super) const IGNORED: [&str; 135] = [
+pub(super) const IGNORED: [&str; 144] = [
     "acl",
     "acl_agent_master_token",
     "acl_agent_token",
@@ -30,6 +30,7 @@ pub(super) const IGNORED: [&str; 135] = [
     "auto_config",
     "auto_encrypt",
     "auto_reload_config",
+    "build_date",
     "ca_path",
     "cache",
     "check_deregister_interval_min",
@@ -49,6 +50,7 @@ pub(super) const IGNORED: [&str; 135] = [
     "disable_host_node_id",
     "disable_http_unprintable_char_filter",
     "disable_keyring_file",
+    "disable_kv_key_validation",
     "disable_remote_exec",
     "disable_update_check",
     "discard_check_output",
@@ -71,6 +73,10 @@ pub(super) const IGNORED: [&str; 135] = [
     "http_config",
     "leave_on_terminate",
     "license_path",
+    "license_poll_base_time",
+    "license_poll_max_time",
+    "license_update_base_time",
+    "license_update_max_time",
     "locality",
     "log_file",
     "log_rotate_bytes",
@@ -87,6 +93,7 @@ pub(super) const IGNORED: [&str; 135] = [
     "protocol",
     "raft_boltdb",
     "raft_logstore",
+    "raft_prevote_disabled",
     "raft_protocol",
     "read_replica",
     "reconnect_timeout",
@@ -111,6 +118,7 @@ pub(super) const IGNORED: [&str; 135] = [
     "serf_wan",
     "serf_wan_allowed_cidrs",
     "server_name",
+    "server_rejoin_age_max",
     "session_ttl_min",
     "skip_leave_on_interrupt",
     "snapshot_agent",
@@ -137,6 +145,7 @@ pub(super) const IGNORED: [&str; 135] = [
     "verify_outgoing",
     "verify_server_hostname",
     "version",
+    "version_metadata",
     "version_prerelease",
     "watches",
     "xds",
@@ -160,7 +169,8 @@ const LIMITS: [&str; 10] = [
 ];
 
 /// Keys beneath `performance`.
-const PERFORMANCE: [&str; 5] = [
+const PERFORMANCE: [&str; 6] = [
+    "enable_xds_load_balancing",
     "grpc_keepalive_interval",
     "grpc_keepalive_timeout",
     "leave_drain_time",
@@ -169,7 +179,7 @@ const PERFORMANCE: [&str; 5] = [
 ];
 
 /// Keys beneath `ports`.
-const PORTS: [&str; 12] = [
+const PORTS: [&str; 14] = [
     "dns",
     "expose_max_port",
     "expose_min_port",
@@ -177,6 +187,8 @@ const PORTS: [&str; 12] = [
     "grpc_tls",
     "http",
     "https",
+    "proxy_max_port",
+    "proxy_min_port",
     "serf_lan",
     "serf_wan",
     "server",

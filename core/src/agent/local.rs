@@ -586,7 +586,7 @@ impl Local {
             set_at: status.map(|_| now),
             holds_until: None,
             confirmed: None,
-            streak: Streak::default(),
+            streak: Streak::UNRUN,
             generation: self.generations,
             spec,
         };

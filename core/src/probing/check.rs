@@ -215,6 +215,12 @@ pub(crate) struct Streak {
 }
 
 impl Streak {
+    /// That of a check before its first run, whose result counts at once, as with Consul: enough of either.
+    pub(crate) const UNRUN: Streak = Streak {
+        successes: u32::MAX,
+        failures: u32::MAX,
+    };
+
     /// Counts a result and gives the status to take on, or `None` while its threshold is not reached and the status
     /// stays what it is. A warning counts as a success, as it does for Consul's agent.
     pub(crate) fn count(&mut self, definition: &CheckDefinition, result: CheckStatus) -> Option<CheckStatus> {
@@ -445,6 +451,17 @@ mod tests {
             failures_before_critical: 4,
             ..CheckDefinition::default()
         };
+        for first in [CheckStatus::Passing, CheckStatus::Critical] {
+            let mut streak = Streak::UNRUN;
+            assert_eq!(
+                streak.count(&definition, first),
+                Some(first),
+                "the first one counts at once"
+            );
+            let other =
+                [CheckStatus::Critical, CheckStatus::Passing][usize::from(first == CheckStatus::Critical)];
+            assert_eq!(streak.count(&definition, other), None, "and the second as ever");
+        }
         assert_eq!(run(&definition, "ppp"), ".PP");
         assert_eq!(run(&definition, "cccccp"), ".WWCC.");
         assert_eq!(run(&definition, "cpcpcp"), "......");

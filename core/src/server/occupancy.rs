@@ -56,6 +56,11 @@ impl Inner {
                 limits::LINEARIZABLE_READS_MAX,
             ),
             passing(
+                "waiters for leadership",
+                shared.leadership.waiting(),
+                limits::WATCHERS_MAX,
+            ),
+            passing(
                 "writes under way",
                 self.in_flight.load(Ordering::SeqCst),
                 limits::PROPOSALS_IN_FLIGHT_MAX,

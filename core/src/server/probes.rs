@@ -230,7 +230,11 @@ impl ProbeTable {
         self.generations += 1;
         let watched = Watched {
             definition: check.definition.clone(),
-            streak: Streak::default(),
+            // One that has ever run says something, or is not critical.
+            streak: match check.status == CheckStatus::Critical && check.output.is_empty() {
+                true => Streak::UNRUN,
+                false => Streak::default(),
+            },
             generation: self.generations,
             again: false,
         };

@@ -178,9 +178,10 @@ impl Views {
         slot
     }
 
-    /// How many views are kept.
+    /// How many views are kept, or are to be forgotten in their turn.
     pub(super) fn len(&self) -> usize {
-        self.lock().slots.len()
+        let state = self.lock();
+        state.slots.len().max(state.by_use.len())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -179,6 +179,52 @@ fn a_path_that_is_not_clean_is_sent_to_the_clean_one() {
 }
 
 #[test]
+fn a_session_is_bound_as_consul_binds_it() {
+    let api = Api::new();
+    let check = json!({"Name": "x", "CheckID": "x", "Status": "passing"});
+    let alive = json!({"Name": "alive", "CheckID": "serfHealth", "Status": "passing"});
+    let body = json!({"Node": "n", "Address": "10.0.0.1", "Checks": [check, alive]});
+    assert_eq!(
+        api.request("PUT /v1/catalog/register", &body.to_string()).status,
+        200
+    );
+    for (body, bound) in [
+        (json!({}), json!(["serfHealth"])),
+        (json!({"Checks": ["x"]}), json!(["serfHealth", "x"])),
+        (json!({"NodeChecks": ["x"]}), json!(["x"])),
+        (
+            json!({"NodeChecks": ["x"], "Checks": ["serfHealth"]}),
+            json!(["x"]),
+        ),
+        (json!({"NodeChecks": ["serfHealth"], "Checks": []}), json!([])),
+        (json!({"NodeChecks": [], "Checks": ["x"]}), json!([])),
+        (json!({"NodeChecks": null}), json!([])),
+        (json!({"Checks": null}), json!([])),
+    ] {
+        let mut body = body;
+        body["Node"] = "n".into();
+        let made = api.request("PUT /v1/session/create", &body.to_string());
+        assert_eq!(made.status, 200, "{body}: {}", made.body);
+        let id = made.json()["ID"].as_str().unwrap_or_default().to_owned();
+        let told = api.get(&format!("/v1/session/info/{id}")).json();
+        let checks = &told[0]["NodeChecks"];
+        let none = checks.is_null() && bound == json!([]);
+        assert!(none || *checks == bound, "{body}: {told}");
+    }
+}
+
+#[test]
+fn names_of_no_keys_are_a_list_and_a_tree_is_never_raw() {
+    let api = Api::new();
+    let names = api.get("/v1/kv/?keys");
+    assert_eq!((names.status, names.body.as_str()), (StatusCode::OK, "[]"));
+    assert_eq!(api.get("/v1/kv/k?keys").status, 404);
+    assert_eq!(api.request("PUT /v1/kv/k/a", "v").status, 200);
+    assert_eq!(api.get("/v1/kv/k/a?raw").body, "v");
+    assert_eq!(api.get("/v1/kv/k?recurse&raw").json()[0]["Key"], "k/a");
+}
+
+#[test]
 fn keys_are_text_without_control_characters() {
     let api = Api::new();
     let no_text = "Invalid key: expected UTF-8 behind its percent signs";

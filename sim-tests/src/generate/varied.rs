@@ -11,9 +11,10 @@ use crate::{
     operation::{
         Apart, Ask, CatalogEntry, Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck,
     },
+    promised::OUTPUT_HOLD,
     schedule::{Action, Doing, Shape},
 };
-use sider_core::{limits::OUTPUT_HOLD, registry::CheckStatus};
+use sider_core::registry::CheckStatus;
 
 /// In so many of a hundred worlds instances are replaced while their checks expire.
 const WITH_REPLACEMENTS: u64 = 15;

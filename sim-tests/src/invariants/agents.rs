@@ -2,16 +2,14 @@
 //! happened to it and to the servers; and what it renews does not expire while all is well (SPEC §1, §4).
 
 mod asks;
+mod needless;
 mod outages;
 mod probes;
 mod reports;
 
 use std::{sync::Arc, time::Duration};
 
-use sider_core::{
-    limits::OUTPUT_HOLD,
-    registry::{Check, Command, Instance},
-};
+use sider_core::registry::{Check, Command, Instance};
 
 use super::Violation;
 use crate::{
@@ -22,6 +20,7 @@ use crate::{
     },
     model::State,
     operation::{CatalogEntry, Op},
+    promised::OUTPUT_HOLD,
     time::Time,
     words::list,
 };
@@ -51,6 +50,7 @@ pub fn check(history: &History) -> Result<(), Violation> {
         reports::run_out(history, agent)?;
         reports::come_back(history, agent)?;
         asks::tell_what_is(history, agent)?;
+        needless::is_not_registered(history, agent)?;
     }
     Ok(())
 }

@@ -4,10 +4,7 @@
 
 use std::time::Duration;
 
-use sider_core::{
-    limits::ALIAS_INTERVAL,
-    registry::{Check, CheckStatus, CheckTarget, CheckUpdate, Command},
-};
+use sider_core::registry::{Check, CheckStatus, CheckTarget, CheckUpdate, Command};
 
 use super::{
     Violation,
@@ -18,6 +15,7 @@ use crate::{
     history::History,
     own_checks::Alias,
     probes::is_probed,
+    promised::ALIAS_INTERVAL,
     time::{Time, drift_of},
     truth::{Entry, Point},
 };

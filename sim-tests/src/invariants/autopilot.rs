@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use sider_core::{limits::UPKEEP_INTERVAL, server::AutopilotSettings};
+use sider_core::server::AutopilotSettings;
 
 use super::Violation;
 use crate::{
     autopilot::{Removal, dead_after, removals_by_itself, settings},
     history::{Disk, Fact, History, ServerNumber},
+    promised::UPKEEP_INTERVAL,
     time::{Time, drift_of},
     truth::calm_but_for,
 };

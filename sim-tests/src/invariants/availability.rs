@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use sider_core::limits::{PEER_STATUS_TIMEOUT, READY_TIMEOUT, WAIT_SPREAD_DIVISOR};
-
 use super::Violation;
 use crate::{
     cluster::RAFT_PORT,
     cluster_reads::ClusterAsk,
     history::{CUT_OFF, Fact, FaultKind, History, LEFT, Operation, Outcome, ServerNumber},
     operation::{Ask, Op},
+    promised::{PEER_STATUS_TIMEOUT, READY_TIMEOUT, WAIT_SPREAD_DIVISOR},
     time::{Time, drift_of},
 };
 

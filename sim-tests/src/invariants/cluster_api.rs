@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sider_core::{
-    limits::{EVENTS_MAX, READY_TIMEOUT},
-    registry::CheckStatus,
-};
+use sider_core::registry::CheckStatus;
 
 use super::Violation;
 use crate::{
@@ -19,6 +16,7 @@ use crate::{
     history::{Fact, Heard, History, Operation, Outcome, ServerNumber},
     model::State,
     operation::Op,
+    promised::{EVENTS_MAX, READY_TIMEOUT},
     time::Time,
     truth::Truth,
 };

@@ -1,5 +1,6 @@
 //! Servers that have applied the same entries are in the same state: equal digests and equal registry indexes at an equal
-//! log index, whether they came there by the log, by a restart or by a snapshot (SPEC §8; Raft, §5.4.3).
+//! log index, whether they came there by the log, by a restart or by a snapshot (SPEC §8; Raft, §5.4.3). A digest that says so
+//! must tell states apart: an entry that raises the index leaves another one than there was.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ pub const NAME: &str = "digest";
 /// See the module's page.
 ///
 /// # Errors
-/// Two servers, or two lives of one, differ at a log index.
+/// Two servers, or two lives of one, differ at a log index, or a change leaves the digest as it was.
 pub fn check(history: &History) -> Result<(), Violation> {
     let mut states: BTreeMap<u64, (u128, u64, ServerNumber)> = BTreeMap::new();
     for seen in &history.observations {
@@ -42,7 +43,20 @@ pub fn check(history: &History) -> Result<(), Violation> {
             return Err(Violation::new(NAME, seen.at, what));
         }
     }
-    Ok(())
+    let blind = states
+        .iter()
+        .zip(states.iter().skip(1))
+        .find(|((at, before), (next, after))| {
+            **next == **at + 1 && after.1 > before.1 && after.0 == before.0
+        });
+    match blind {
+        None => Ok(()),
+        Some((_, (log_index, (_, index, by)))) => {
+            let what =
+                format!("entry {log_index} raises the index to {index}, and {by}'s digest stays as it was");
+            Err(Violation::new(NAME, history.ended, what))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -73,6 +87,17 @@ mod tests {
                 .expect_err("another state")
                 .what
                 .contains("s3's state after entry 2")
+        );
+    }
+
+    #[test]
+    fn a_digest_that_sees_no_change_is_not() {
+        let mut story = story();
+        (1..=3).for_each(|server| story.change_last_applied(server, |entry| entry.digest = 1));
+        let violation = check(&story.finish()).expect_err("blind");
+        assert!(
+            violation.what.contains("entry 2 raises the index"),
+            "{violation:?}"
         );
     }
 

@@ -10,16 +10,14 @@ use std::{
     time::Duration,
 };
 
-use sider_core::{
-    limits::{EXPIRY_BOUND, OUTPUT_HOLD},
-    registry::{Check, CheckKey, CheckStatus, CheckTarget, CheckUpdate, Command, InstanceId},
-};
+use sider_core::registry::{Check, CheckKey, CheckStatus, CheckTarget, CheckUpdate, Command, InstanceId};
 
 use super::Violation;
 use crate::{
     history::{History, Operation, Outcome},
     matching::is_shared_check,
     operation::{Op, Target},
+    promised::{EXPIRY_BOUND, OUTPUT_HOLD},
     time::drift_of,
     truth::Entry,
 };

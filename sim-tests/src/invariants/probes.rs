@@ -3,15 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sider_core::{
-    limits::WRITE_TIMEOUT,
-    registry::{Check, CheckStatus, CheckTarget, CheckUpdate, Command},
-};
+use sider_core::registry::{Check, CheckStatus, CheckTarget, CheckUpdate, Command};
 
 use super::Violation;
 use crate::{
     history::History,
     probes::{TAKES, is_probed, machine_of},
+    promised::WRITE_TIMEOUT,
     time::{Time, drift_of},
     truth::{Entry, Point},
 };

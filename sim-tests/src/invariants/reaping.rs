@@ -3,14 +3,12 @@
 
 use std::time::Duration;
 
-use sider_core::{
-    limits::EXPIRY_BOUND,
-    registry::{Check, CheckKey, CheckStatus, Command},
-};
+use sider_core::registry::{Check, CheckKey, CheckStatus, Command};
 
 use super::Violation;
 use crate::{
     history::History,
+    promised::EXPIRY_BOUND,
     time::{Time, drift_of},
     truth::Point,
 };
@@ -47,10 +45,12 @@ fn not_early(history: &History, position: usize, check: &Check) -> Result<(), Vi
     let critical = critical_since(history, position, &check.key());
     let leader = truth.leaders.iter().find(|leader| leader.term == entry.term);
     let since = leader.map_or(critical, |leader| critical.max(leader.from));
-    if entry.applied < since + after.saturating_sub(drift_of(after, history.bounds.drift_ppm)) {
+    let paused = truth.leader_paused(entry.term, since, entry.applied);
+    let least = after.saturating_sub(drift_of(after, history.bounds.drift_ppm)) + paused;
+    if entry.applied < since + least {
         let what = format!(
             "{} takes its instance away by entry {} only {:?} after {since}, when it was critical under this leader; \
-             it asks for {after:?}",
+             it asks for {after:?}, and its leader stood still for {paused:?}",
             check.id,
             entry.log_index,
             entry.applied.since(since),

@@ -6,12 +6,9 @@
 
 use std::time::Duration;
 
-use sider_core::{
-    limits::{LEADER_SILENCE_MAX, SERVER_SILENCE_MAX, UPKEEP_INTERVAL},
-    registry::{
-        Check, CheckDefinitionUpdate, CheckStatus, Command, Deregister, Instance, Registration, ServiceName,
-        Session,
-    },
+use sider_core::registry::{
+    Check, CheckDefinitionUpdate, CheckStatus, Command, Deregister, Instance, Registration, ServiceName,
+    Session,
 };
 
 use super::{Violation, autopilot::down};
@@ -19,6 +16,7 @@ use crate::{
     history::{Fact, History, ServerNumber},
     matching::{SHARED_NODE, Source},
     model::State,
+    promised::{LEADER_SILENCE_MAX, SERVER_SILENCE_MAX, UPKEEP_INTERVAL},
     time::{Time, drift_of},
     truth::{Point, calm_but_for},
 };

@@ -7,16 +7,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sider_core::{
-    limits::EXPIRY_BOUND,
-    registry::{Command, Key, Session, SessionId},
-};
+use sider_core::registry::{Command, Key, Session, SessionId};
 
 use super::Violation;
 use crate::{
     history::History,
     keys::{KeyOp, SESSION_TTLS},
     operation::Op,
+    promised::EXPIRY_BOUND,
     time::{self, Time, drift_of},
     truth::{Entry, Point},
 };
@@ -51,9 +49,13 @@ pub fn check(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The shortest that a time may take by the global clock.
-fn least(history: &History, time: Duration) -> Duration {
-    time::least(time, history.bounds.drift_ppm)
+/// Whether an entry ends what takes a time too early after a moment: by the global clock, and without what its leader stood still.
+fn is_early(history: &History, entry: &Entry, time: Duration, since: Time) -> bool {
+    let truth = history.truth();
+    let leader = truth.leaders.iter().find(|leader| leader.term == entry.term);
+    let under_it = leader.map_or(since, |leader| since.max(leader.from));
+    let paused = truth.leader_paused(entry.term, under_it, entry.applied);
+    entry.applied < since + time::least(time, history.bounds.drift_ppm) + paused
 }
 
 fn too_early(entry: &Entry, what: &str, time: Duration, since: &str, at: Time) -> Violation {
@@ -73,7 +75,7 @@ fn not_early(history: &History, position: Point, entry: &Entry, id: &SessionId) 
     };
     let lasts = session.ttl.map_or(Duration::MAX, |ttl| ttl * SESSION_TTLS);
     let what = format!("session {}", session.name);
-    let early = |since: &str, at: Time| match entry.applied < at + least(history, lasts) {
+    let early = |since: &str, at: Time| match is_early(history, entry, lasts, at) {
         true => Err(too_early(entry, &what, lasts, since, at)),
         false => Ok(()),
     };
@@ -129,7 +131,7 @@ fn delayed_enough(history: &History, position: Point, entry: &Entry, key: &Key) 
         return Ok(());
     }
     let what = format!("the delay of the lock on {key}");
-    let early = |since: &str, at: Time| match entry.applied < at + least(history, delay.0) {
+    let early = |since: &str, at: Time| match is_early(history, entry, delay.0, at) {
         true => Err(too_early(entry, &what, delay.0, since, at)),
         false => Ok(()),
     };

@@ -7,12 +7,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sider_core::limits::{LEADER_SILENCE_MAX, WAIT_MAX};
-
 use super::Violation;
 use crate::{
     history::{Disk, Fact, Heard, History, Operation, ServerNumber, Told},
     operation::{Freshness, Op},
+    promised::{LEADER_SILENCE_MAX, WAIT_MAX},
     time::{Time, drift_of},
 };
 

@@ -10,18 +10,16 @@ use std::{
     time::Duration,
 };
 
-use sider_core::{
-    limits::{EXPIRY_BOUND, PAUSE_MIN},
-    registry::{Check, CheckKey, CheckStatus, CheckTarget, Command, InstanceId, Namespace},
-};
+use sider_core::registry::{Check, CheckKey, CheckStatus, CheckTarget, Command, InstanceId, Namespace};
 
 use super::Violation;
 use crate::{
     agency,
-    history::{History, Operation, Outcome, ServerNumber},
+    history::{History, Operation, Outcome},
     matching::{SHARED_NODE, Source},
     model::State,
     operation::{Op, Target},
+    promised::EXPIRY_BOUND,
     time::{Time, drift_of, least},
     truth::{Entry, Point},
 };
@@ -31,10 +29,6 @@ pub const NAME: &str = "ttl";
 
 /// Longer TTLs have their remaining time replicated, and need not start anew with a new leader.
 const FULL_TTL_AT_ELECTION_MAX: Duration = Duration::from_secs(60);
-/// Shorter pauses need not be noticed: a leader takes a gap for a pause that is longer than [`PAUSE_MIN`], on its own clock. What
-/// it notices it leaves out as a whole, for it looked at its clock before and after.
-const PAUSE_NOTICED: Duration = PAUSE_MIN.saturating_add(Duration::from_millis(10));
-
 /// See the module's page.
 ///
 /// # Errors
@@ -179,16 +173,6 @@ impl Expiry<'_> {
         }
     }
 
-    /// How long a server was paused from `since` until the expiry, as far as it must have noticed.
-    fn paused(&self, server: ServerNumber, since: Time) -> Duration {
-        let pauses = self.history.truth().pauses.iter();
-        pauses
-            .filter(|(paused, ..)| *paused == server)
-            .map(|(_, from, until)| (*until).min(self.entry.applied).since((*from).max(since)))
-            .filter(|paused| *paused >= PAUSE_NOTICED)
-            .sum()
-    }
-
     fn not_before_election(&self) -> Result<(), Violation> {
         let truth = self.history.truth();
         let Some(leader) = truth.leaders.iter().find(|leader| leader.term == self.entry.term) else {
@@ -205,7 +189,7 @@ impl Expiry<'_> {
         });
         let renewed = renewals.map(|operation| operation.invoked).max();
         let since = renewed.map_or(leader.from, |at| at.max(leader.from));
-        let paused = self.paused(leader.server, since);
+        let paused = truth.leader_paused(leader.term, since, self.entry.applied);
         if self.entry.applied < since + self.least_ttl() + paused {
             return self.violation(
                 &format!("its last start, {paused:?} of which its leader was paused,"),

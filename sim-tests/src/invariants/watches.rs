@@ -6,13 +6,12 @@
 
 use std::time::Duration;
 
-use sider_core::limits::{COALESCE_WINDOW, READ_TIMEOUT};
-
 use super::Violation;
 use crate::{
     content::Content,
     history::{Bounds, Fact, FaultSpan, History, LEFT, Operation, Outcome},
     operation::{Ask, Freshness, Op},
+    promised::{COALESCE_WINDOW, READ_TIMEOUT},
     time::{Time, drift_of},
     truth::Point,
 };

@@ -11,16 +11,14 @@ mod picture;
 
 use std::{fmt::Write as _, time::Duration};
 
-use sider_core::{
-    limits::CLOCK_DRIFT_PPM_MAX,
-    registry::{CheckStatus, Command},
-};
+use sider_core::registry::{CheckStatus, Command};
 
 pub use self::picture::picture;
 use crate::{
     history::{History, Record},
     invariants::judge,
     operation::{Freshness, Op, RegisterForm, Report, ReportForm, Service, Target, TtlCheck},
+    promised::CLOCK_DRIFT_PPM_MAX,
     run::run,
     schedule::{Action, Doing, Fault, Schedule, Shape, Trouble, Who},
     stage,

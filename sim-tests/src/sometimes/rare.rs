@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sider_core::{limits::SERVER_SILENCE_MAX, registry::Command};
+use sider_core::registry::Command;
 
 use super::counting::{installs, leader_at, stops, under};
 use crate::{
     history::{Fact, History, MembershipChange, ServerNumber},
+    promised::SERVER_SILENCE_MAX,
     time::Time,
 };
 

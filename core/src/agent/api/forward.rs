@@ -102,7 +102,7 @@ async fn send_on<R: Runtime>(shared: Arc<Shared<R>>, request: Request) -> Result
         body: own_node(&shared, &head.uri, body),
         headers: kept_headers(&head.headers, &shared.config.node),
         method: head.method,
-        uri: head.uri,
+        uri: without_pretty(head.uri),
     };
     if wanted.method == Method::GET
         && parameter(&wanted.uri, "cached").is_some()
@@ -183,6 +183,17 @@ fn kept_headers(headers: &HeaderMap, node: &NodeName) -> HeaderMap {
     kept.chain(sender).collect()
 }
 
+/// The same, without what asks for an indented answer: this agent indents it.
+fn without_pretty(uri: Uri) -> Uri {
+    let is_other = |pair: &&str| pair.split('=').next() != Some("pretty");
+    let query = uri.query().unwrap_or_default().split('&').filter(is_other);
+    let query = query.collect::<Vec<_>>().join("&");
+    match parameter(&uri, "pretty") {
+        None => uri,
+        Some(_) => format!("{}?{query}", uri.path()).parse().unwrap_or(uri),
+    }
+}
+
 /// A session that names no node is one of this host, and not of the servers' shared node.
 fn own_node<R: Runtime>(shared: &Shared<R>, uri: &Uri, body: Bytes) -> Bytes {
     if uri.path() != "/v1/session/create" {
@@ -192,8 +203,10 @@ fn own_node<R: Runtime>(shared: &Shared<R>, uri: &Uri, body: Bytes) -> Bytes {
         true => Ok(Value::Object(serde_json::Map::new())),
         false => serde_json::from_slice::<Value>(&body),
     };
+    let is_named = |(key, value): (&String, &Value)| key.eq_ignore_ascii_case("node") && !value.is_null();
     match parsed {
-        Ok(Value::Object(mut fields)) if !fields.keys().any(|key| key.eq_ignore_ascii_case("node")) => {
+        Ok(Value::Object(mut fields)) if !fields.iter().any(is_named) => {
+            fields.retain(|key, _| !key.eq_ignore_ascii_case("node"));
             fields.insert("Node".to_owned(), shared.config.node.as_str().into());
             Bytes::from(Value::Object(fields).to_string())
         }

@@ -214,7 +214,11 @@ fn events_reach_the_node_that_they_are_for() {
 fn a_session_that_names_no_node_is_of_this_host() {
     let world = World::new();
     let agent = world.start(json!([]));
-    for body in [Value::Null, json!({"TTL": "10s", "NodeChecks": []})] {
+    for body in [
+        Value::Null,
+        json!({"TTL": "10s", "NodeChecks": []}),
+        json!({"Node": null, "NodeChecks": []}),
+    ] {
         let made = world.put(&agent, "/v1/session/create", body);
         assert_eq!(made.status, 200, "{made:?}");
         let id = made.json["ID"].as_str().unwrap_or_default().to_owned();

@@ -87,7 +87,7 @@ async fn configure(
     }
 }
 
-/// The settings of a body, what it leaves out being Consul's defaults, but for what is a flag.
+/// The settings of a body, what it leaves out being Consul's defaults.
 ///
 /// # Errors
 /// A field is of the wrong kind.
@@ -102,7 +102,10 @@ pub fn parse_autopilot_settings(body: &Value) -> Result<AutopilotSettings, ApiEr
     let trailing = fields.number("MaxTrailingLogs", 0..=u32::MAX)?;
     let text = |name: &str| fields.text(name).map(|text| text.unwrap_or_default().to_owned());
     Ok(AutopilotSettings {
-        cleanup_dead_servers: fields.flag("CleanupDeadServers")?,
+        cleanup_dead_servers: match fields.has("CleanupDeadServers")? {
+            true => fields.flag("CleanupDeadServers")?,
+            false => usual.cleanup_dead_servers,
+        },
         last_contact_threshold_nanos: period("LastContactThreshold", usual.last_contact_threshold_nanos)?,
         max_trailing_logs: trailing
             .filter(|entries| *entries > 0)

@@ -283,6 +283,11 @@ impl<'a> Fields<'a> {
         Ok(found)
     }
 
+    /// Whether there is a field, be it null.
+    pub fn is_there(&self, name: &str) -> bool {
+        self.fields.keys().any(|key| same_name(key, name))
+    }
+
     /// Refuses fields by names that nobody reads, in the words of Go's decoder.
     ///
     /// # Errors

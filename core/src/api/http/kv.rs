@@ -116,10 +116,12 @@ async fn read(
     } else {
         Query::Key(key)
     };
-    let raw = parameters.has("raw");
+    let raw = parameters.has("raw") && matches!(query, Query::Key(_));
+    // The root is there, be it empty.
+    let is_root = matches!(&query, Query::KeyNames { prefix, .. } if prefix.is_empty());
     let reply = move |_: &Server, answer: &Answer, shown| match &answer.view.view {
         View::Keys(found) if found.is_empty() => Reply::read_nothing(answer, shown),
-        View::KeyNames(found) if found.is_empty() => Reply::read_nothing(answer, shown),
+        View::KeyNames(found) if found.is_empty() && !is_root => Reply::read_nothing(answer, shown),
         View::Keys(found) if found.len() == 1 && raw => {
             Reply::shown(answer, shown, found[0].value.clone()).raw()
         }

@@ -3,15 +3,13 @@
 
 use std::time::Duration;
 
-use sider_core::{
-    limits::{AGENT_BACKOFF_MAX, EXPIRY_BOUND},
-    registry::{CheckStatus, Command},
-};
+use sider_core::registry::{CheckStatus, Command};
 
 use super::{IN_STEP, NAME, Violation, is_meddled_with};
 use crate::{
     agency,
     history::{AgentPromise, FaultKind, History, Outage, OutageKind},
+    promised::{AGENT_BACKOFF_MAX, EXPIRY_BOUND},
     time::Time,
 };
 

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use sider_core::{
-    limits::EXPIRY_BOUND,
-    registry::{CheckStatus, Command},
-};
+use sider_core::registry::{CheckStatus, Command};
 
 use super::{NAME, Violation, is_meddled_with};
 use crate::{
     agency,
     history::{AgentPromise, History, Outage, OutageKind, Reported},
+    promised::EXPIRY_BOUND,
     time::{Time, drift_of},
 };
 

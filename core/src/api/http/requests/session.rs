@@ -96,16 +96,23 @@ fn lock_delay(fields: &Fields<'_>) -> Result<Duration, ApiError> {
     Ok(delay.min(LOCK_DELAY_MAX))
 }
 
-/// `NodeChecks`, and `Checks` as older clients write them; without either the node's own.
+/// `NodeChecks`, and beside them `Checks`, as older clients write them. Either is the node's own if it is not there; if either
+/// is there and empty, there are none of both. So does Consul.
 fn node_checks(fields: &Fields<'_>) -> Result<Vec<CheckId>, ApiError> {
-    let mut names = fields.texts("NodeChecks")?;
-    for name in fields.texts("Checks")? {
-        if !names.contains(&name) {
-            names.push(name);
-        }
+    let given = |name: &str| match fields.is_there(name) {
+        true => fields.texts(name),
+        false => Ok(vec![Session::NODE_ALIVE.to_owned()]),
+    };
+    let (mut names, older) = (given("NodeChecks")?, given("Checks")?);
+    if older.is_empty() {
+        names.clear();
     }
-    if names.is_empty() && !fields.has("NodeChecks")? && !fields.has("Checks")? {
-        names.push(Session::NODE_ALIVE.to_owned());
+    if !names.is_empty() && older != [Session::NODE_ALIVE] {
+        for name in older {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
     }
     if names.len() > CHECKS_PER_SESSION_MAX {
         return Err(fields.error(
