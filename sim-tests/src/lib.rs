@@ -15,8 +15,8 @@
 //! 3. [`history`] is what is written down of it, by [`recorder`]; [`content`] and [`wire`] are what goes over HTTP.
 //! 4. [`model`] is the registry once more, as plainly as possible, with its [`answers`]; [`truth`] lets it carry out the
 //!    committed log, and [`matching`] finds out which operation put which entry there.
-//! 5. [`invariants`] hold the history against that truth, one of them by the search in [`wgl`]; [`sometimes`] counts what
-//!    must occur for that to prove anything.
+//! 5. [`invariants`] hold the history against that truth and what is [`promised`], one of them by the search in [`wgl`];
+//!    [`sometimes`] counts what must occur for that to prove anything.
 //! 6. [`torture`] does the same with real processes.
 
 pub mod time;
