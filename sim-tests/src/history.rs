@@ -477,7 +477,8 @@ impl Record {
     }
 
     /// Members that are up in the end and not broken for good: those of the last configuration that anyone told, or that
-    /// was applied since, or all if none was told. One that lost its disk is not among them if it was added again too late to have caught up.
+    /// was applied since, or all if none was told. One that lost its disk is not among them if it was added again too late
+    /// to have caught up.
     pub fn members_in_the_end(&self) -> Vec<ServerNumber> {
         let mut up: BTreeMap<ServerNumber, bool> = BTreeMap::new();
         for seen in &self.observations {

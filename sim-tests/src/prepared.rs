@@ -59,7 +59,7 @@ pub enum PreparedOp {
 }
 
 /// What a query says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Its name, which no other query has; it may have none.

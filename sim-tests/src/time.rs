@@ -3,8 +3,9 @@
 
 use std::{fmt, ops, time::Duration};
 
-use crate::promised::CLOCK_DRIFT_PPM_MAX;
 use serde::{Deserialize, Serialize};
+
+use crate::promised::CLOCK_DRIFT_PPM_MAX;
 
 /// Nanoseconds since the simulation began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

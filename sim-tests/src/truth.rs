@@ -122,13 +122,14 @@ pub struct Leadership {
 const PAUSE_NOTICED: Duration = PAUSE_MIN.saturating_add(Duration::from_millis(10));
 
 impl Truth {
-    /// How long the leader of a term stood still between two moments, as far as it must have noticed: it counts that for nothing.
+    /// How long the leader of a term stood still between two moments while it led, as far as it must have noticed: it counts
+    /// that for nothing.
     pub fn leader_paused(&self, term: u64, since: Time, until: Time) -> Duration {
-        let leader = self.leaders.iter().find(|leader| leader.term == term);
-        let own = |(server, ..): &&(ServerNumber, Time, Time)| {
-            leader.is_some_and(|leader| leader.server == *server)
+        let Some(leader) = self.leaders.iter().find(|leader| leader.term == term) else {
+            return Duration::ZERO;
         };
-        let pauses = self.pauses.iter().filter(own);
+        let since = since.max(leader.from);
+        let pauses = self.pauses.iter().filter(|(server, ..)| leader.server == *server);
         pauses
             .map(|(_, from, to)| (*to).min(until).since((*from).max(since)))
             .filter(|paused| *paused >= PAUSE_NOTICED)

@@ -15,6 +15,7 @@ use crate::{
     history::{Outcome, ServerNumber},
     keys::Notes,
     operation::{Apart, Op, RegisterForm, Service},
+    promised::WAIT_SPREAD_DIVISOR,
     recorder::Recorder,
     schedule::{Action, Doing},
     streams::StreamReader,
@@ -139,7 +140,7 @@ impl Player {
             Op::AgentRead(ask) => ask.wait(),
             _ => Duration::ZERO,
         };
-        let limit = wait + wait / crate::promised::WAIT_SPREAD_DIVISOR + patience;
+        let limit = wait + wait / WAIT_SPREAD_DIVISOR + patience;
         let mut request = match (&op, self.files.last()) {
             (Op::Restore { damage }, Some(file)) => wire::restore(damage.done_to(&file)),
             _ => wire::request(&op),

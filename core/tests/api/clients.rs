@@ -214,6 +214,21 @@ fn a_session_is_bound_as_consul_binds_it() {
 }
 
 #[test]
+fn dead_servers_are_cleaned_up_unless_settings_say_otherwise() {
+    let api = Api::new();
+    let path = "/v1/operator/autopilot/configuration";
+    for (body, cleans_up) in [
+        (json!({"MinQuorum": 3}), true),
+        (json!({"CleanupDeadServers": null}), true),
+        (json!({"CleanupDeadServers": false}), false),
+    ] {
+        let stored = api.request(&format!("PUT {path}"), &body.to_string());
+        assert_eq!(stored.body, "true", "{body}");
+        assert_eq!(api.get(path).json()["CleanupDeadServers"], cleans_up, "{body}");
+    }
+}
+
+#[test]
 fn names_of_no_keys_are_a_list_and_a_tree_is_never_raw() {
     let api = Api::new();
     let names = api.get("/v1/kv/?keys");

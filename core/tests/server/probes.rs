@@ -179,6 +179,24 @@ fn a_check_follows_its_target_and_writes_only_what_is_news() {
 }
 
 #[test]
+fn the_first_result_counts_at_once_and_later_ones_by_their_row() {
+    let (script, server, standin, platform) = alone();
+    script.set(URL, Some(200));
+    let patient = json!({ "HTTP": URL, "Interval": "10s", "SuccessBeforePassing": 3 });
+    standin.apply(&web(NODE, &patient));
+    platform.advance(FIRST);
+    assert_eq!(shown(&platform, &server, NODE).0, CheckStatus::Passing);
+    script.set(URL, Some(500));
+    platform.advance(INTERVAL);
+    assert_eq!(shown(&platform, &server, NODE).0, CheckStatus::Critical);
+    script.set(URL, Some(200));
+    platform.advance(INTERVAL * 2);
+    assert_eq!(shown(&platform, &server, NODE).0, CheckStatus::Critical);
+    platform.advance(INTERVAL);
+    assert_eq!(shown(&platform, &server, NODE).0, CheckStatus::Passing);
+}
+
+#[test]
 fn results_in_a_row_count_and_a_new_definition_counts_anew() {
     let (script, server, standin, platform) = alone();
     script.set(URL, Some(200));

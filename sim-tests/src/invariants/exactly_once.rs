@@ -215,41 +215,31 @@ mod tests {
             operation::Op,
             prepared::{PreparedOp, Wanted},
         };
-        let wanted = Wanted {
-            name: String::new(),
-            template: false,
-            service: "web".into(),
-            only_passing: false,
-            tags: vec![],
-            ignored_checks: vec![],
-            near: String::new(),
-            version: 1,
-        };
         let key = || Key::reserved("query/q").expect("short");
-        let set = |wanted: &Wanted| KeyWrite {
-            key: key(),
-            value: wanted.stored("q").to_string().into(),
-            flags: 0,
-        };
         let mut story = Story::new();
-        for (version, tries) in [(1, [0, 0]), (2, [9, 1])] {
+        let mut update = |version: u32, tries: &[Step]| {
             let unknown = Outcome::Unknown("timed out".into());
             let asked = story.ask_to_register("web-1", 1, unknown);
+            let service = "web".into();
             let wanted = Wanted {
+                service,
                 version,
-                ..wanted.clone()
+                ..Wanted::default()
             };
-            let query = "q".to_owned();
-            story.operation(asked).op = Op::Prepared(PreparedOp::Update {
-                query,
-                wanted: wanted.clone(),
-            });
-            for index in tries.into_iter().skip(usize::from(version == 1)) {
-                let is_first = (version == 1).then(|| Step::CheckNotExists(key()));
-                let of = is_first.unwrap_or_else(|| Step::CheckIndex(key(), index));
-                story.commit(Command::Transact(vec![of, Step::SetKey(set(&wanted))]));
+            let write = KeyWrite {
+                key: key(),
+                value: wanted.stored("q").to_string().into(),
+                flags: 0,
+            };
+            let query = "q".into();
+            story.operation(asked).op = Op::Prepared(PreparedOp::Update { query, wanted });
+            for condition in tries {
+                let steps = vec![condition.clone(), Step::SetKey(write.clone())];
+                story.commit(Command::Transact(steps));
             }
-        }
+        };
+        update(1, &[Step::CheckNotExists(key())]);
+        update(2, &[Step::CheckIndex(key(), 9), Step::CheckIndex(key(), 1)]);
         assert_eq!(check(&story.finish()), Ok(()));
     }
 

@@ -136,13 +136,9 @@ mod tests {
     fn wanted(name: &str) -> Wanted {
         Wanted {
             name: name.into(),
-            template: false,
             service: "web".into(),
-            only_passing: false,
-            tags: vec![],
-            ignored_checks: vec![],
-            near: String::new(),
             version: 1,
+            ..Wanted::default()
         }
     }
 

@@ -1,8 +1,9 @@
 //! A session that is renewed lives, one that is not renewed ends; and its locks stay untaken for their delay (SPEC §6).
 //!
 //! As for checks: a session ends for want of a renewal not before twice its TTL since the last acknowledged renewal was
-//! sent, since its creation, since a restore that brought it back, and since its leader's election. A lock can be taken again not before its delay has passed
-//! since its holder's session ended, and since the leader's election. While it is calm, neither comes later than by the
+//! sent, since its creation, since a restore that brought it back, and since its leader's election. A lock can be taken again not
+//! before its delay has passed since its holder's session ended, and since the leader's election. The time in which that
+//! leader stood still does not count. While it is calm, neither comes later than by the
 //! stated bound. All with what clocks may drift.
 
 use std::{sync::Arc, time::Duration};
@@ -49,12 +50,10 @@ pub fn check(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Whether an entry ends what takes a time too early after a moment: by the global clock, and without what its leader stood still.
+/// Whether an entry ends what takes a time too early after a moment: by the global clock, and without the time in which its
+/// leader stood still.
 fn is_early(history: &History, entry: &Entry, time: Duration, since: Time) -> bool {
-    let truth = history.truth();
-    let leader = truth.leaders.iter().find(|leader| leader.term == entry.term);
-    let under_it = leader.map_or(since, |leader| since.max(leader.from));
-    let paused = truth.leader_paused(entry.term, under_it, entry.applied);
+    let paused = history.truth().leader_paused(entry.term, since, entry.applied);
     entry.applied < since + time::least(time, history.bounds.drift_ppm) + paused
 }
 

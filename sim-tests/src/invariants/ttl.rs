@@ -29,6 +29,7 @@ pub const NAME: &str = "ttl";
 
 /// Longer TTLs have their remaining time replicated, and need not start anew with a new leader.
 const FULL_TTL_AT_ELECTION_MAX: Duration = Duration::from_secs(60);
+
 /// See the module's page.
 ///
 /// # Errors

@@ -185,13 +185,15 @@ fn kept_headers(headers: &HeaderMap, node: &NodeName) -> HeaderMap {
 
 /// The same, without what asks for an indented answer: this agent indents it.
 fn without_pretty(uri: Uri) -> Uri {
+    if parameter(&uri, "pretty").is_none() {
+        return uri;
+    }
     let is_other = |pair: &&str| pair.split('=').next() != Some("pretty");
     let query = uri.query().unwrap_or_default().split('&').filter(is_other);
     let query = query.collect::<Vec<_>>().join("&");
-    match parameter(&uri, "pretty") {
-        None => uri,
-        Some(_) => format!("{}?{query}", uri.path()).parse().unwrap_or(uri),
-    }
+    format!("{}?{query}", uri.path())
+        .parse()
+        .expect("a part of a query is one")
 }
 
 /// A session that names no node is one of this host, and not of the servers' shared node.

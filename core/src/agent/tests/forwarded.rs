@@ -51,6 +51,22 @@ fn near_to_the_agent_is_its_own_node() {
 }
 
 #[test]
+fn what_is_indented_is_indented_once() {
+    let world = World::new();
+    let agent = world.start(json!([{"name": "web", "id": "web-1", "tags": ["a"], "port": 80}]));
+    world.advance(SECOND);
+    for path in [
+        "/v1/catalog/services?pretty",
+        "/v1/catalog/services?dc=dc1&pretty=true&stale",
+    ] {
+        let told = world.get(&agent, path).text;
+        assert!(told.starts_with("{\n    \""), "{told}");
+        assert!(told.contains("\n        \"a\"\n"), "{told}");
+        assert!(!told.contains("\n\n"), "{told}");
+    }
+}
+
+#[test]
 fn a_path_that_is_not_clean_is_sent_to_the_clean_one() {
     let world = World::new();
     let agent = world.start(json!([]));

@@ -100,6 +100,36 @@ fn probes_are_reported_when_their_status_changes() {
 }
 
 #[test]
+fn the_first_result_of_a_check_counts_at_once() {
+    let world = World::new();
+    for (target, found) in [("10.0.0.1:1", ProbeOutcome::Connected), ("10.0.0.1:2", refused())] {
+        world.find(target, found);
+    }
+    let _agent = world.start(json!([{"name": "api", "checks": [
+        {"type": "tcp", "tcp": "10.0.0.1:1", "interval": "10s", "success_before_passing": 3},
+        {"type": "tcp", "tcp": "10.0.0.1:2", "interval": "10s", "failures_before_critical": 3, "status": "passing"},
+    ]}]));
+    let statuses = || [world.status("chk:api:0"), world.status("chk:api:1")];
+    assert_eq!(statuses(), ["critical", "passing"]);
+    world.advance(FIRST_RUN_SPREAD_MAX);
+    assert_eq!(statuses(), ["passing", "critical"]);
+    world.find("10.0.0.1:1", refused());
+    world.find("10.0.0.1:2", ProbeOutcome::Connected);
+    world.advance(SECOND * 10);
+    assert_eq!(statuses(), ["critical", "passing"], "these ask for one result");
+    world.find("10.0.0.1:1", ProbeOutcome::Connected);
+    world.advance(SECOND * 20);
+    assert_eq!(world.status("chk:api:0"), "critical", "two in a row");
+    world.advance(SECOND * 10);
+    assert_eq!(world.status("chk:api:0"), "passing");
+}
+
+fn refused() -> ProbeOutcome {
+    let output = "refused".to_owned();
+    ProbeOutcome::Failed { output }
+}
+
+#[test]
 fn first_runs_are_spread_and_later_ones_keep_their_interval() {
     let world = World::new();
     let services: Vec<_> = (0..40)

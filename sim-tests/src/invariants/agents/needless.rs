@@ -17,17 +17,14 @@ pub(super) fn is_not_registered(history: &History, agent: &AgentPromise) -> Resu
         let Some((Command::Register(registrations), _)) = &entry.command else {
             continue;
         };
-        let own = registrations
-            .iter()
-            .all(|registration| registration.node.name.as_str() == agent.node);
-        let is_needless = truth.state(position).index == entry.state.index
-            && own
-            && *source == Source::Agent
-            && entry.appended >= from;
         let looked = entry.appended - IN_STEP;
-        let all_is_well =
-            || truth.calm_between(looked, entry.applied) && agent.is_left_alone(looked, entry.applied);
-        if is_needless && all_is_well() {
+        let is_needless = *source == Source::Agent
+            && entry.appended >= from
+            && registrations.iter().all(|it| it.node.name.as_str() == agent.node)
+            && truth.state(position).index == entry.state.index
+            && truth.calm_between(looked, entry.applied)
+            && agent.is_left_alone(looked, entry.applied);
+        if is_needless {
             let what = format!(
                 "{} registers by entry {} what was registered so",
                 agent.node, entry.log_index
