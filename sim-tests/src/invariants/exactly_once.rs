@@ -216,31 +216,36 @@ mod tests {
             prepared::{PreparedOp, Wanted},
         };
         let key = || Key::reserved("query/q").expect("short");
-        let mut story = Story::new();
-        let mut update = |version: u32, tries: &[Step]| {
-            let unknown = Outcome::Unknown("timed out".into());
-            let asked = story.ask_to_register("web-1", 1, unknown);
-            let service = "web".into();
-            let wanted = Wanted {
-                service,
-                version,
-                ..Wanted::default()
+        // A first definition, at index 2; and an update of it, tried on these indexes.
+        let story = |tries: &[u64]| {
+            let mut story = Story::new();
+            let mut ask = |version: u32, conditions: Vec<Step>| {
+                let unknown = Outcome::Unknown("timed out".into());
+                let asked = story.ask_to_register("web-1", 1, unknown);
+                let service = "web".into();
+                let wanted = Wanted {
+                    service,
+                    version,
+                    ..Wanted::default()
+                };
+                let write = KeyWrite {
+                    key: key(),
+                    value: wanted.stored("q").to_string().into(),
+                    flags: 0,
+                };
+                let query = "q".into();
+                story.operation(asked).op = Op::Prepared(PreparedOp::Update { query, wanted });
+                for condition in conditions {
+                    story.commit(Command::Transact(vec![condition, Step::SetKey(write.clone())]));
+                }
             };
-            let write = KeyWrite {
-                key: key(),
-                value: wanted.stored("q").to_string().into(),
-                flags: 0,
-            };
-            let query = "q".into();
-            story.operation(asked).op = Op::Prepared(PreparedOp::Update { query, wanted });
-            for condition in tries {
-                let steps = vec![condition.clone(), Step::SetKey(write.clone())];
-                story.commit(Command::Transact(steps));
-            }
+            ask(1, vec![Step::CheckNotExists(key())]);
+            let on = |index: &u64| Step::CheckIndex(key(), *index);
+            ask(2, tries.iter().map(on).collect());
+            story
         };
-        update(1, &[Step::CheckNotExists(key())]);
-        update(2, &[Step::CheckIndex(key(), 9), Step::CheckIndex(key(), 1)]);
-        assert_eq!(check(&story.finish()), Ok(()));
+        assert_eq!(check(&story(&[9, 2]).finish()), Ok(()));
+        assert!(complaint(story(&[2, 3])).contains("applied twice"));
     }
 
     #[test]
